@@ -1,0 +1,116 @@
+# Baton's commands; `make` alone lists them. Each does the set-up it needs, once.
+#
+# Owns the order of things. What is fetched and where it is kept: scripts/setup.py.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:           # cargo uses all cores by itself
+
+LLM := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/smollm2-135m-instruct/llm
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE_BATON := $(TARGET)/release/baton
+DEV_BATON := $(TARGET)/debug/baton
+
+# Where tests find the large model. Plain `cargo test` needs it set to the same path.
+export BATON_LLM_DIR := $(LLM)
+# The S3 server that tests start.
+export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/weed
+
+# The crates that must build on a machine without libtorch.
+TORCHLESS := baton-job baton-decoding baton-store baton-bundle baton-proto baton-coordinator
+
+# $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
+define never
+@for crate in $(1); do \
+	tree=$$(cargo tree --locked -e normal --prefix none -f '{p}' -p $$crate) || exit 1; \
+	for banned in $(2); do \
+		if printf '%s\n' "$$tree" | grep -q "^$$banned "; then \
+			echo "error: $$crate reaches $$banned, which ARCHITECTURE.md rules out; see: cargo tree -p $$crate -i $$banned" >&2; \
+			exit 1; \
+		fi; \
+	done; \
+done
+endef
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: llm ## Translate a real corpus with the committed bundle
+	@scripts/demo.sh
+
+.PHONY: test
+test: setup tools layering lint-if-installed ## Run everything that must hold before a change lands: lints, layering, all tests
+	cargo build --locked --workspace --bins --tests
+	@python3 scripts/setup.py import-llm $(DEV_BATON)
+	python3 -m unittest discover -s scripts/tests
+	cargo test --locked --workspace
+
+.PHONY: build
+build: libtorch ## Build the baton binary, target/release/baton
+	cargo build --locked --release -p baton-cli
+
+.PHONY: llm
+llm: setup build ## Build, then import the large model for the bundles under models/
+	@python3 scripts/setup.py import-llm $(RELEASE_BATON)
+
+.PHONY: corpus
+corpus: prerequisites ## Fetch the training corpora into data/ (make corpus ARGS="translation --language it")
+	python3 scripts/corpus.py $(or $(ARGS),translation)
+
+.PHONY: setup
+setup: libtorch ## Download libtorch and the large model into the user's cache directory
+	@python3 scripts/setup.py llm
+
+.PHONY: tools
+tools: prerequisites ## Download the servers that tests start into the user's cache directory
+	@python3 scripts/setup.py tools
+
+.PHONY: libtorch
+libtorch: prerequisites
+	@python3 scripts/setup.py libtorch
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v python3 >/dev/null || \
+		{ echo "error: python3 is missing: install it with 'sudo apt install python3 python3-pip'" >&2; exit 1; }
+	@python3 scripts/setup.py check
+
+.PHONY: lint
+lint: libtorch lint-steps ## Check formatting, clippy and rustdoc; warnings are errors
+
+.PHONY: lint-steps
+lint-steps:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+# Lints need two rustup components that a bare Rust lacks; tests do not.
+.PHONY: lint-if-installed
+lint-if-installed: libtorch
+	@if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory lint-steps; \
+	else \
+		echo "lint: SKIPPED, clippy or rustfmt is missing; get both with: rustup component add clippy rustfmt"; \
+	fi
+
+.PHONY: layering
+layering: prerequisites ## Check that crates depend only on what ARCHITECTURE.md lets them
+	$(call never,$(TORCHLESS),tch torch-sys)
+	$(call never,baton-job baton-decoding,tokio tonic)
+	$(call never,baton-trainer,tonic)
+	$(call never,baton-coordinator,baton-worker baton-encoder-svc baton-decoder-svc)
+	$(call never,baton-worker,baton-store baton-encoder-svc baton-decoder-svc)
+	$(call never,baton-encoder-svc,baton-coordinator baton-decoder-svc baton-store)
+	$(call never,baton-decoder-svc,baton-coordinator baton-encoder-svc)
+	LIBTORCH=/nonexistent cargo check --locked $(addprefix -p ,$(TORCHLESS))
+
+# Advisories need a database from the network: make deny CHECKS=all
+CHECKS := bans licenses sources
+
+.PHONY: deny
+deny: prerequisites ## Check licences and sources of all dependencies with cargo-deny
+	@cargo deny --version >/dev/null 2>&1 || \
+		{ echo "error: cargo-deny is missing: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }
+	cargo deny --locked check $(CHECKS)

@@ -1,0 +1,151 @@
+//! The one error of this crate: what was being done, to which file, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::UnsupportedSetting;
+
+/// Why a bundle or a checkpoint cannot be read, imported, written or trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The operating system refused a read or a write.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// Verb phrase, such as "read".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A JSON file does not parse or lacks a field.
+    #[error("{} is not the JSON that was expected here", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The checkpoint is of a family that Baton does not implement.
+    #[error("{} is a model of family `{family}`; supported: {supported}", path.display())]
+    UnsupportedFamily {
+        /// The checkpoint's file that says so.
+        path: PathBuf,
+        /// The family's name in that file.
+        family: String,
+        /// Families that would be accepted.
+        supported: String,
+    },
+    /// The family is known, one of its settings is not implemented.
+    #[error("{} describes a model that Baton cannot run", path.display())]
+    UnsupportedConfig {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The field.
+        #[source]
+        reason: UnsupportedSetting,
+    },
+    /// The import source is neither a GGUF file nor a Hugging Face directory with safetensors.
+    #[error("cannot import {}: {reason}", path.display())]
+    UnsupportedSource {
+        /// What `--from` named.
+        path: PathBuf,
+        /// What is wrong with it and what to use instead.
+        reason: String,
+    },
+    /// A GGUF file does not parse.
+    #[error("{} is not a complete GGUF file; fetch it again: {problem}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A GGUF metadata entry is missing, of another type, or of an unsupported value.
+    #[error("{}: metadata `{key}` {problem}", path.display())]
+    GgufMetadata {
+        /// The file.
+        path: PathBuf,
+        /// The metadata key.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A safetensors header is truncated or inconsistent.
+    #[error("{} is not a complete safetensors file: {problem}; fetch or import it again", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor is absent, unknown, or of another shape or dtype than its config says.
+    #[error("{}: tensor `{tensor}` {problem}", path.display())]
+    Tensor {
+        /// The safetensors or GGUF file.
+        path: PathBuf,
+        /// The tensor's name in that file.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tokenizer does not load, or cannot be built from what the checkpoint holds.
+    #[error("cannot load the tokenizer of {}", path.display())]
+    Tokenizer {
+        /// `tokenizer.json`, or the GGUF file.
+        path: PathBuf,
+        /// The tokenizer library's reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An import or a manifest would overwrite something.
+    #[error("{} already exists; remove it or choose another directory", path.display())]
+    OutputExists {
+        /// The existing directory.
+        path: PathBuf,
+    },
+    /// `bundle.json` contradicts itself or the parts.
+    #[error("{}: {problem}", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The rule that is broken, with both values.
+        problem: String,
+    },
+    /// A file of the bundle is not there.
+    #[error("{} is missing; {remedy}", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+        /// How to get it.
+        remedy: String,
+    },
+    /// A file of the bundle is not the one that the bundle was made with.
+    #[error("{} {problem}; {remedy}", path.display())]
+    CorruptFile {
+        /// The file.
+        path: PathBuf,
+        /// Found and expected size or hash.
+        problem: String,
+        /// How to get a good copy.
+        remedy: String,
+    },
+    /// A tokenizer does not belong to its model.
+    #[error("{} {problem}; copy the tokenizer.json that the model was trained with", path.display())]
+    WrongTokenizer {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A prompt template cannot be used.
+    #[error("the prompt template {template:?} {problem}")]
+    Template {
+        /// The template.
+        template: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}

@@ -1,0 +1,38 @@
+//! Bundles: everything one deployment loads, in one directory, safetensors only.
+//!
+//! ```text
+//! bundle.json     what the parts are, how they fit, and the sha256 of every file
+//! llm/            config.json, model.safetensors, tokenizer.json     the frozen reader
+//! projector/      model.safetensors                                  LLM states -> SLM embedding space
+//! slm/            config.json, model.safetensors, tokenizer.json     the trained writer
+//! ```
+//!
+//! This crate owns the manifest, its verification, the two tokenizers, the checkpoints' configs, and the
+//! import of public checkpoints. It reads tensors only to check or convert them and never runs a model, so
+//! it builds without libtorch.
+
+mod bundle;
+mod config;
+mod error;
+mod file;
+mod import;
+mod manifest;
+mod safetensors_file;
+mod summary;
+mod tokenizer;
+mod verify;
+
+pub use bundle::{Bundle, write_manifest};
+pub use config::{LLAMA, LlamaConfig, UnsupportedSetting, WeightDtype};
+pub use error::BundleError;
+pub use file::sha256_of_file;
+pub use import::{ImportOptions, ImportSummary, import_llm};
+pub use manifest::{
+    BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, GenerationMode, InputNorm,
+    Limits, LlmPart, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart, PromptAttention,
+    PromptEmbeddingSource, SlmPart, Task,
+};
+pub use safetensors_file::{SafetensorsFile, StoredTensor};
+pub use summary::{PartSummary, summarize};
+pub use tokenizer::{PromptTokenizer, TEXT_PLACEHOLDER, TextTokenizer};
+pub use verify::verify;

@@ -1,0 +1,302 @@
+//! `bundle.json`: what a bundle is made of and how its parts fit together.
+//!
+//! Owns the file's fields and the rules among them that need no other file. What the manifest says about the
+//! parts on disk is checked by [`crate::Bundle::open`] (dimensions, sizes) and [`crate::verify`] (everything).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::tokenizer::split_template;
+
+/// Name of the manifest in a bundle's directory.
+pub const MANIFEST_FILE: &str = "bundle.json";
+/// The `format` that this version reads and writes.
+pub const MANIFEST_FORMAT: u32 = 1;
+/// The prompt template of a job that names none.
+pub const DEFAULT_TEMPLATE: &str = "default";
+
+/// The files of a bundle: all that Baton reads, each with its hash in the manifest.
+pub const BUNDLE_FILES: [&str; 7] = [
+    "llm/config.json",
+    "llm/model.safetensors",
+    "llm/tokenizer.json",
+    "projector/model.safetensors",
+    "slm/config.json",
+    "slm/model.safetensors",
+    "slm/tokenizer.json",
+];
+
+/// The contents of `bundle.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleManifest {
+    /// Version of this file's layout: [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// Short name, such as `en-it`.
+    pub name: String,
+    /// What the bundle was trained to do.
+    pub task: Task,
+    /// The frozen reader, in `llm/`.
+    pub llm: LlmPart,
+    /// The trained map between the two, in `projector/`.
+    pub projector: ProjectorPart,
+    /// The trained writer, in `slm/`.
+    pub slm: SlmPart,
+    /// How projected states enter the SLM's prompt.
+    pub fusion: Fusion,
+    /// Modes that the trained parts serve; the first is the default.
+    pub modes: Vec<GenerationMode>,
+    /// Prompt templates by name; [`DEFAULT_TEMPLATE`] is always there. `{text}` stands for the record's text,
+    /// once in each.
+    pub templates: BTreeMap<String, String>,
+    /// What the bundle was trained for at most.
+    pub limits: Limits,
+    /// Licence and origin of each part.
+    pub parts: Vec<PartOrigin>,
+    /// How the trained parts were made: command, data, seed, scores. Baton does not read it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub training: Map<String, Value>,
+    /// Size and hash of each of [`BUNDLE_FILES`]; filled in by [`crate::write_manifest`].
+    #[serde(default)]
+    pub files: BTreeMap<String, FileDigest>,
+}
+
+/// What a bundle does with a text. Languages are ISO 639 codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Task {
+    /// Writes the text in another language.
+    Translation {
+        /// Language of the input.
+        source: String,
+        /// Language of the output.
+        target: String,
+    },
+    /// Writes the text shorter, in the same language.
+    Summarization {
+        /// Language of input and output.
+        language: String,
+    },
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Translation { source, target } => write!(f, "translation, {source} to {target}"),
+            Self::Summarization { language } => write!(f, "summarization, {language}"),
+        }
+    }
+}
+
+/// A model family that Baton implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Decoder-only, pre-norm, rotary positions, gated feed-forward: [`crate::LlamaConfig`].
+    Llama,
+}
+
+/// The LLM as the bundle uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmPart {
+    /// Its family.
+    pub family: Family,
+    /// Number of blocks that are run. Hidden states are taken after the last of them, without a final norm.
+    pub layers: usize,
+    /// Width of its hidden states.
+    pub d_model: usize,
+    /// Rows of its embedding matrix.
+    pub vocab_size: usize,
+}
+
+/// The projector as trained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectorPart {
+    /// Width of what it reads.
+    pub d_llm: usize,
+    /// Width of what it gives.
+    pub d_slm: usize,
+    /// What is done to hidden states before its first layer.
+    pub input_norm: InputNorm,
+    /// Where the SLM's embeddings of the *prompt* tokens come from.
+    pub prompt_embedding: PromptEmbeddingSource,
+}
+
+/// Scaling of hidden states before the projector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputNorm {
+    /// Each position is divided by its root mean square; no weights.
+    Rms,
+}
+
+/// Where embeddings of prompt tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptEmbeddingSource {
+    /// The LLM's embedding matrix, followed by a trained linear map to `d_slm`.
+    Llm,
+    /// There are none; the projected states stand alone.
+    None,
+}
+
+/// The SLM as trained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlmPart {
+    /// Its family.
+    pub family: Family,
+    /// Width of its hidden states.
+    pub d_model: usize,
+    /// Rows of its embedding matrix.
+    pub vocab_size: usize,
+    /// Which prompt positions a prompt position sees.
+    pub prompt_attention: PromptAttention,
+    /// The token that begins every output.
+    pub bos_token: String,
+    /// The token that ends it.
+    pub eos_token: String,
+}
+
+/// Which prompt positions a prompt position attends to. The response is always causal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptAttention {
+    /// All of them (prefix-LM).
+    Bidirectional,
+    /// Itself and those before it.
+    Causal,
+}
+
+/// How projected states enter the SLM's prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fusion {
+    /// Added to the prompt embeddings, position by position.
+    Add,
+    /// Instead of the prompt embeddings.
+    Replace,
+}
+
+impl fmt::Display for Fusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "add",
+            Self::Replace => "replace",
+        })
+    }
+}
+
+/// Who reads the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GenerationMode {
+    /// The LLM reads, the SLM writes.
+    Hybrid,
+    /// The SLM reads and writes; of the LLM only tokenizer and embedding matrix are used.
+    Slm,
+}
+
+impl fmt::Display for GenerationMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hybrid => "hybrid",
+            Self::Slm => "slm",
+        })
+    }
+}
+
+/// Lengths that a bundle serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Longest prompt, template included, in tokens of the LLM.
+    pub max_prompt_tokens: usize,
+    /// Longest output, in tokens of the SLM.
+    pub max_new_tokens: usize,
+}
+
+/// Where a part comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartOrigin {
+    /// The part's directory: `llm`, `projector` or `slm`.
+    pub path: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// Who made it, where it was published, under which name and version.
+    pub origin: String,
+}
+
+/// What a file must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDigest {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl BundleManifest {
+    /// The file's text, with a final newline. Equal manifests have equal bytes.
+    pub(crate) fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a manifest has only string keys");
+        text.push('\n');
+        text
+    }
+
+    /// The first broken rule among the manifest's own fields, `files` excepted.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Self { llm, projector, slm, limits, .. } = self;
+        let has_prompt_embedding = projector.prompt_embedding == PromptEmbeddingSource::Llm;
+        let hybrid = self.modes.contains(&GenerationMode::Hybrid);
+        let slm_alone = self.modes.contains(&GenerationMode::Slm);
+        let rules = [
+            (self.format == MANIFEST_FORMAT, format!("`format` is {}, not {MANIFEST_FORMAT}", self.format)),
+            (!self.modes.is_empty(), "`modes` is empty".to_owned()),
+            (
+                projector.d_llm == llm.d_model,
+                format!("`projector.d_llm` is {}, but `llm.d_model` is {}", projector.d_llm, llm.d_model),
+            ),
+            (
+                projector.d_slm == slm.d_model,
+                format!("`projector.d_slm` is {}, but `slm.d_model` is {}", projector.d_slm, slm.d_model),
+            ),
+            (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
+            (
+                !hybrid || self.fusion == Fusion::Replace || has_prompt_embedding,
+                "`fusion` is `add`, but `projector.prompt_embedding` is `none`".to_owned(),
+            ),
+            (
+                !slm_alone || has_prompt_embedding,
+                "`modes` has `slm`, but `projector.prompt_embedding` is `none`".to_owned(),
+            ),
+            (
+                self.templates.contains_key(DEFAULT_TEMPLATE),
+                format!("`templates` has no `{DEFAULT_TEMPLATE}`"),
+            ),
+            (
+                limits.max_prompt_tokens > 0 && limits.max_new_tokens > 0,
+                "a number in `limits` is 0".to_owned(),
+            ),
+        ];
+        let broken_rule = rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem);
+        broken_rule.or_else(|| {
+            self.templates.iter().find_map(|(name, template)| {
+                let problem = split_template(template).err()?;
+                Some(format!("`templates.{name}` {problem}"))
+            })
+        })
+    }
+
+    /// Licence and origin of a part, where the manifest says so.
+    pub fn origin_of(&self, part: &str) -> Option<&PartOrigin> {
+        self.parts.iter().find(|origin| origin.path == part)
+    }
+}

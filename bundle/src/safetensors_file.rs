@@ -1,0 +1,174 @@
+//! Safetensors files, one tensor in memory at a time.
+//!
+//! The format is an 8-byte little-endian header length, a JSON header with name, dtype, shape and offsets of
+//! each tensor, and the tensors' bytes. The `safetensors` crate owns the header and its checks; this file
+//! adds the seeking, so that converting a checkpoint takes the memory of its largest tensor.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::file::io_error;
+use crate::{BundleError, WeightDtype};
+
+/// No real header is larger; a larger length means that the file is something else.
+const MAX_HEADER_NUM_BYTES: u64 = 100_000_000;
+const HEADER_LENGTH_NUM_BYTES: u64 = 8;
+
+impl From<WeightDtype> for Dtype {
+    fn from(dtype: WeightDtype) -> Self {
+        match dtype {
+            WeightDtype::F32 => Self::F32,
+            WeightDtype::Bf16 => Self::BF16,
+            WeightDtype::F16 => Self::F16,
+        }
+    }
+}
+
+/// An open safetensors file whose header has been read and checked.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    data_start: u64,
+}
+
+impl SafetensorsFile {
+    /// Reads the header and checks it against the file's size; no tensor is read.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a complete safetensors file.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let broken = |problem: String| BundleError::Safetensors { path: path.to_owned(), problem };
+        let file = File::open(path).map_err(io_error("open", path))?;
+        let file_num_bytes = file.metadata().map_err(io_error("read", path))?.len();
+        let mut length = [0; HEADER_LENGTH_NUM_BYTES as usize];
+        file.read_exact_at(&mut length, 0).map_err(|_| broken("it has no header".to_owned()))?;
+        let header_num_bytes = u64::from_le_bytes(length);
+        let data_start = header_num_bytes.saturating_add(HEADER_LENGTH_NUM_BYTES);
+        if header_num_bytes > MAX_HEADER_NUM_BYTES || data_start > file_num_bytes {
+            return Err(broken(format!("its header claims {header_num_bytes} bytes")));
+        }
+        let mut json = vec![0; usize::try_from(header_num_bytes).expect("checked against the maximum")];
+        file.read_exact_at(&mut json, HEADER_LENGTH_NUM_BYTES).map_err(io_error("read", path))?;
+        let header: Metadata = serde_json::from_slice(&json).map_err(|error| broken(error.to_string()))?;
+        let expected_num_bytes = data_start.saturating_add(header.data_len() as u64);
+        if expected_num_bytes != file_num_bytes {
+            let problem = format!("it has {file_num_bytes} bytes, its header needs {expected_num_bytes}");
+            return Err(broken(problem));
+        }
+        Ok(Self { path: path.to_owned(), file, header, data_start })
+    }
+
+    /// Names of all tensors, in the order of their bytes.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Shape and dtype of a tensor, if the file has it.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.info(name)
+    }
+
+    /// Reads one floating-point tensor as it is stored: its dtype, its shape and its bytes, little-endian.
+    ///
+    /// # Errors
+    /// The tensor is missing, is of an integer type, or cannot be read.
+    pub fn read(&self, name: &str) -> Result<StoredTensor, BundleError> {
+        let problem = |problem: String| BundleError::Tensor {
+            path: self.path.clone(),
+            tensor: name.to_owned(),
+            problem,
+        };
+        let info = self.header.info(name).ok_or_else(|| problem("is missing".to_owned()))?;
+        let dtype = match info.dtype {
+            Dtype::F32 => WeightDtype::F32,
+            Dtype::BF16 => WeightDtype::Bf16,
+            Dtype::F16 => WeightDtype::F16,
+            other => return Err(problem(format!("is {other}; only F32, BF16 and F16 are supported"))),
+        };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        self.file
+            .read_exact_at(&mut bytes, self.data_start + start as u64)
+            .map_err(io_error("read", &self.path))?;
+        Ok(StoredTensor { dtype, shape: info.shape.clone(), bytes })
+    }
+
+    /// Reads one floating-point tensor, widened to f32 without loss.
+    pub(crate) fn read_f32(&self, name: &str) -> Result<Vec<f32>, BundleError> {
+        let StoredTensor { dtype, bytes, .. } = self.read(name)?;
+        Ok(match dtype {
+            WeightDtype::F32 => widen(&bytes, f32::from_le_bytes),
+            WeightDtype::Bf16 => widen(&bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
+            WeightDtype::F16 => widen(&bytes, |pair| f16::from_le_bytes(pair).to_f32()),
+        })
+    }
+}
+
+/// A tensor as a safetensors file holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Number type.
+    pub dtype: WeightDtype,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The values, little-endian, row by row.
+    pub bytes: Vec<u8>,
+}
+
+fn widen<const WIDTH: usize>(bytes: &[u8], value: impl Fn([u8; WIDTH]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<WIDTH>().0.iter().map(|chunk| value(*chunk)).collect()
+}
+
+/// Writes a safetensors file, tensor by tensor, in the given order and dtype.
+///
+/// `values` is asked once for each tensor and gives as many numbers as its shape has. The bytes depend on
+/// nothing but the arguments.
+pub(crate) fn write_safetensors(
+    path: &Path,
+    shapes: &[(String, Vec<usize>)],
+    dtype: WeightDtype,
+    mut values: impl FnMut(&str) -> Result<Vec<f32>, BundleError>,
+) -> Result<(), BundleError> {
+    let mut end = 0;
+    let infos = shapes.iter().map(|(name, shape)| {
+        let start = end;
+        let dtype = Dtype::from(dtype);
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        (name.clone(), TensorInfo { dtype, shape: shape.clone(), data_offsets: (start, end) })
+    });
+    // Readers of the Hugging Face libraries ask for this entry.
+    let framework = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = Metadata::new(Some(framework), infos.collect()).expect("the offsets follow from the shapes");
+    let mut json = serde_json::to_vec(&header).expect("a header has only strings and numbers");
+    json.resize(json.len().next_multiple_of(HEADER_LENGTH_NUM_BYTES as usize), b' ');
+
+    let failed = || io_error("write", path);
+    let file = File::create(path).map_err(failed())?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    writer.write_all(&(json.len() as u64).to_le_bytes()).map_err(failed())?;
+    writer.write_all(&json).map_err(failed())?;
+    for (name, shape) in shapes {
+        let values = values(name)?;
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: a source checks shapes first");
+        for value in values {
+            let written = match dtype {
+                WeightDtype::F32 => writer.write_all(&value.to_le_bytes()),
+                WeightDtype::Bf16 => writer.write_all(&bf16::from_f32(value).to_le_bytes()),
+                WeightDtype::F16 => writer.write_all(&f16::from_f32(value).to_le_bytes()),
+            };
+            written.map_err(failed())?;
+        }
+    }
+    writer.into_inner().map_err(|error| failed()(error.into_error()))?.sync_all().map_err(failed())
+}

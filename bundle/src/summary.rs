@@ -1,0 +1,78 @@
+//! What a person wants to know about the parts of a bundle, read from headers only.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::safetensors_file::SafetensorsFile;
+use crate::{Bundle, BundleError};
+
+/// One part of a bundle, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartSummary {
+    /// `llm`, `projector` or `slm`.
+    pub path: &'static str,
+    /// Shape in a few words.
+    pub description: String,
+    /// Number of numbers in its tensors.
+    pub num_parameters: u64,
+    /// Number types of its tensors.
+    pub dtypes: Vec<String>,
+    /// Size of its files.
+    pub num_bytes: u64,
+    /// SPDX expression, where the manifest has one.
+    pub licence: Option<String>,
+    /// Where it comes from, where the manifest says so.
+    pub origin: Option<String>,
+}
+
+/// Summarizes the three parts, in the order in which data passes them.
+///
+/// # Errors
+/// A safetensors header cannot be read.
+pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
+    let manifest = bundle.manifest();
+    let (llm, slm) = (bundle.llm_config(), bundle.slm_config());
+    let descriptions = [
+        (
+            "llm",
+            format!(
+                "{} of {} layers, d {}, vocabulary {}",
+                manifest.llm.layers, llm.num_hidden_layers, llm.hidden_size, llm.vocab_size
+            ),
+        ),
+        ("projector", format!("d {} to d {}", manifest.projector.d_llm, manifest.projector.d_slm)),
+        (
+            "slm",
+            format!("{} layers, d {}, vocabulary {}", slm.num_hidden_layers, slm.hidden_size, slm.vocab_size),
+        ),
+    ];
+    descriptions.into_iter().map(|(path, description)| summarize_part(bundle, path, description)).collect()
+}
+
+fn summarize_part(
+    bundle: &Bundle,
+    path: &'static str,
+    description: String,
+) -> Result<PartSummary, BundleError> {
+    let manifest = bundle.manifest();
+    let weights = SafetensorsFile::open(&bundle.path(&format!("{path}/model.safetensors")))?;
+    let mut num_parameters = 0;
+    let mut dtypes = BTreeSet::new();
+    for info in weights.names().iter().filter_map(|name| weights.info(name)) {
+        num_parameters += info.shape.iter().product::<usize>() as u64;
+        dtypes.insert(info.dtype.to_string());
+    }
+    let prefix = format!("{path}/");
+    let files = manifest.files.iter().filter(|(name, _)| name.starts_with(&prefix));
+    let origin = manifest.origin_of(path);
+    Ok(PartSummary {
+        path,
+        description,
+        num_parameters,
+        dtypes: dtypes.into_iter().collect(),
+        num_bytes: files.map(|(_, file)| file.bytes).sum(),
+        licence: origin.map(|part| part.licence.clone()),
+        origin: origin.map(|part| part.origin.clone()),
+    })
+}

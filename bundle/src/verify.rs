@@ -1,0 +1,124 @@
+//! Full verification of a bundle: every hash, every tensor, both tokenizers, every template.
+
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use crate::manifest::{BUNDLE_FILES, MANIFEST_FILE};
+use crate::safetensors_file::SafetensorsFile;
+use crate::{
+    Bundle, BundleError, BundleManifest, GenerationMode, LlamaConfig, PromptEmbeddingSource, TextTokenizer,
+};
+
+/// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
+///
+/// # Errors
+/// The first thing that is missing, corrupt, or does not fit, with what to do about it.
+pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
+    let bundle = Bundle::open(directory)?;
+    for name in BUNDLE_FILES {
+        bundle.check_sha256(name)?;
+    }
+    let manifest = bundle.manifest();
+    check_checkpoint(&bundle.path("llm/model.safetensors"), bundle.llm_config())?;
+    check_checkpoint(&bundle.path("slm/model.safetensors"), bundle.slm_config())?;
+    check_tensors(&bundle.path("projector/model.safetensors"), &projector_shapes(manifest), None)?;
+
+    check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
+    let slm_tokenizer = check_vocabulary(&bundle.path("slm/tokenizer.json"), bundle.slm_config())?;
+    check_end_tokens(&bundle, &slm_tokenizer)?;
+    for (name, template) in &manifest.templates {
+        let tokenizer = bundle.prompt_tokenizer(Some(name))?;
+        let max_prompt_tokens = manifest.limits.max_prompt_tokens;
+        if tokenizer.encode("")?.len() >= max_prompt_tokens {
+            let problem = "leaves no room for a text under `limits.max_prompt_tokens`";
+            return Err(BundleError::Template { template: template.clone(), problem });
+        }
+    }
+    Ok(bundle)
+}
+
+/// Name and shape of the tensors in `projector/model.safetensors`.
+fn projector_shapes(manifest: &BundleManifest) -> Vec<(String, Vec<usize>)> {
+    let (d_llm, d_slm) = (manifest.projector.d_llm, manifest.projector.d_slm);
+    let mut layers = Vec::new();
+    if manifest.modes.contains(&GenerationMode::Hybrid) {
+        layers.extend([("projector.input", d_llm), ("projector.output", d_slm)]);
+    }
+    if manifest.projector.prompt_embedding == PromptEmbeddingSource::Llm {
+        layers.push(("prompt_embedding.map", d_llm));
+    }
+    let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
+        [(format!("{layer}.weight"), vec![d_slm, d_in]), (format!("{layer}.bias"), vec![d_slm])]
+    });
+    tensors.collect()
+}
+
+fn check_checkpoint(path: &Path, config: &LlamaConfig) -> Result<(), BundleError> {
+    check_tensors(path, &config.tensor_shapes(), Some(config.dtype.into()))
+}
+
+/// Checks presence, shape and dtype of tensors; without a `dtype`, any float type that Baton reads will do.
+fn check_tensors(
+    path: &Path,
+    expected: &[(String, Vec<usize>)],
+    dtype: Option<Dtype>,
+) -> Result<(), BundleError> {
+    let file = SafetensorsFile::open(path)?;
+    for (name, shape) in expected {
+        let problem = |problem| BundleError::Tensor { path: path.to_owned(), tensor: name.clone(), problem };
+        let info = file.info(name).ok_or_else(|| problem("is missing".to_owned()))?;
+        if info.shape != *shape {
+            let (found, expected) = (&info.shape, shape);
+            return Err(problem(format!("has shape {found:?}, but the bundle says {expected:?}")));
+        }
+        let accepted = match dtype {
+            Some(dtype) => info.dtype == dtype,
+            None => matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16),
+        };
+        if !accepted {
+            let expected = dtype.map_or("a float type".to_owned(), |dtype| dtype.to_string());
+            return Err(problem(format!("is {}, but should be {expected}", info.dtype)));
+        }
+    }
+    Ok(())
+}
+
+/// Loads a tokenizer and checks that the embedding matrix has a row for each of its ids.
+fn check_vocabulary(path: &Path, config: &LlamaConfig) -> Result<TextTokenizer, BundleError> {
+    let tokenizer = TextTokenizer::open(path)?;
+    let (num_ids, num_rows) = (tokenizer.num_ids(), config.vocab_size);
+    if num_ids <= num_rows {
+        return Ok(tokenizer);
+    }
+    Err(BundleError::WrongTokenizer {
+        path: path.to_owned(),
+        problem: format!("has {num_ids} ids, but the embedding matrix has {num_rows} rows"),
+    })
+}
+
+/// Checks that tokenizer, `config.json` and manifest mean the same begin and end tokens.
+fn check_end_tokens(bundle: &Bundle, tokenizer: &TextTokenizer) -> Result<(), BundleError> {
+    let (slm, config) = (&bundle.manifest().slm, bundle.slm_config());
+    let bos_ids: Vec<u32> = config.bos_token_id.into_iter().collect();
+    for (role, token, ids) in
+        [("bos_token", &slm.bos_token, &bos_ids), ("eos_token", &slm.eos_token, &config.eos_token_ids)]
+    {
+        let Some(id) = tokenizer.token_id(token) else {
+            return Err(BundleError::WrongTokenizer {
+                path: bundle.path("slm/tokenizer.json"),
+                problem: format!("has no token `{token}`, the bundle's `slm.{role}`"),
+            });
+        };
+        if !ids.contains(&id) {
+            return Err(BundleError::Manifest {
+                path: bundle.path(MANIFEST_FILE),
+                problem: format!(
+                    "`slm.{role}` is `{token}`, id {id} of slm/tokenizer.json, \
+                     but slm/config.json has `{role}_id` {ids:?}"
+                ),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Import of Hugging Face directories.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use baton_bundle::{BundleError, ImportOptions, LlamaConfig, WeightDtype, import_llm};
+use safetensors::SafeTensors;
+use serde_json::json;
+use support::{assert_says, config, write_checkpoint, write_tensors};
+
+fn import(directory: &Path) -> Result<(), BundleError> {
+    let (from, out) = (directory.join("source"), directory.join("llm"));
+    import_llm(&ImportOptions { from, out, dtype: WeightDtype::F32 }).map(|_| ())
+}
+
+/// Tensor data by name, whatever the order in the file.
+fn tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<_> =
+        file.iter().map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
+#[test]
+fn a_directory_is_imported_with_its_tokenizer_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, llm) = (directory.path().join("source"), directory.path().join("llm"));
+    write_checkpoint(&source, &config());
+    fs::write(source.join("generation_config.json"), "{}").unwrap();
+    import(directory.path()).unwrap();
+    assert_eq!(tensors(&llm.join("model.safetensors")), tensors(&source.join("model.safetensors")));
+    assert_eq!(LlamaConfig::read(&llm.join("config.json")).unwrap(), config());
+    for name in ["tokenizer.json", "generation_config.json"] {
+        assert_eq!(fs::read(llm.join(name)).unwrap(), fs::read(source.join(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn shards_become_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, llm) = (directory.path().join("source"), directory.path().join("llm"));
+    write_checkpoint(&source, &config());
+    fs::remove_file(source.join("model.safetensors")).unwrap();
+    let shapes = config().tensor_shapes();
+    let (first, second) = shapes.split_at(7);
+    write_tensors(&source.join("model-1.safetensors"), first);
+    write_tensors(&source.join("model-2.safetensors"), second);
+    let map: serde_json::Map<_, _> = [(first, "model-1.safetensors"), (second, "model-2.safetensors")]
+        .into_iter()
+        .flat_map(|(shapes, file)| shapes.iter().map(move |(name, _)| (name.clone(), json!(file))))
+        .collect();
+    let index = json!({"weight_map": map}).to_string();
+    fs::write(source.join("model.safetensors.index.json"), index).unwrap();
+    import(directory.path()).unwrap();
+    let names: Vec<_> = tensors(&llm.join("model.safetensors")).into_iter().map(|(name, _)| name).collect();
+    let mut expected: Vec<_> = shapes.into_iter().map(|(name, _)| name).collect();
+    expected.sort();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn buffers_that_follow_from_the_config_are_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("source");
+    write_checkpoint(&source, &config());
+    let mut shapes = config().tensor_shapes();
+    shapes.push(("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), vec![2]));
+    shapes.push(("lm_head.weight".to_owned(), vec![config().vocab_size, 8])); // the tied head, saved again
+    write_tensors(&source.join("model.safetensors"), &shapes);
+    import(directory.path()).unwrap();
+    let imported = tensors(&directory.path().join("llm/model.safetensors"));
+    assert_eq!(imported.len(), config().tensor_shapes().len());
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_with_a_reason() {
+    type Spoil = fn(&Path);
+    let cases: [(Spoil, &[&str]); 6] = [
+        (
+            |source| {
+                fs::rename(source.join("model.safetensors"), source.join("pytorch_model.bin")).unwrap();
+            },
+            &["pickles", "safe_serialization=True"],
+        ),
+        (
+            |source| fs::remove_file(source.join("model.safetensors")).unwrap(),
+            &["neither model.safetensors nor"],
+        ),
+        (|source| fs::remove_file(source.join("tokenizer.json")).unwrap(), &["no tokenizer.json"]),
+        (
+            |source| {
+                let mut shapes = config().tensor_shapes();
+                shapes.push(("model.layers.0.self_attn.q_proj.bias".to_owned(), vec![8]));
+                write_tensors(&source.join("model.safetensors"), &shapes);
+            },
+            &["`model.layers.0.self_attn.q_proj.bias` is not part of"],
+        ),
+        (
+            |source| {
+                let path = source.join("model.safetensors");
+                let bytes = fs::read(&path).unwrap();
+                fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            },
+            &["not a complete safetensors file", "its header needs"],
+        ),
+        (
+            |source| {
+                let larger = LlamaConfig { intermediate_size: 16, ..config() };
+                fs::write(source.join("config.json"), larger.to_json()).unwrap();
+            },
+            &["mlp.down_proj.weight` has shape [8, 12]", "config.json says [8, 16]"],
+        ),
+    ];
+    for (spoil, pieces) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("source");
+        write_checkpoint(&source, &config());
+        spoil(&source);
+        assert_says(&import(directory.path()).unwrap_err(), pieces);
+        assert!(!directory.path().join("llm").exists());
+    }
+}
+
+#[test]
+fn an_index_cannot_point_outside_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("source");
+    write_checkpoint(&source, &config());
+    fs::rename(source.join("model.safetensors"), directory.path().join("outside.safetensors")).unwrap();
+    let index = json!({"weight_map": {"model.norm.weight": "../outside.safetensors"}}).to_string();
+    fs::write(source.join("model.safetensors.index.json"), index).unwrap();
+    assert_says(
+        &import(directory.path()).unwrap_err(),
+        &["`../outside.safetensors`", "not a file beside it"],
+    );
+}

@@ -1,0 +1,180 @@
+//! `baton bundle`: import an LLM, show a bundle, verify it.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use baton_bundle::{
+    Bundle, ImportOptions, PartSummary, WeightDtype, import_llm, summarize, verify as verify_bundle,
+};
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::HumanBytes;
+
+/// Arguments of `baton bundle`.
+#[derive(Debug, Args)]
+pub(crate) struct BundleArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Import a public LLM, from a GGUF file or a Hugging Face directory, as the `llm/` of a bundle.
+    ///
+    /// The same source and dtype give the same bytes every time. Quantized GGUF weights are dequantized.
+    ImportLlm(ImportLlmArgs),
+    /// Show what a bundle is made of. Reads headers only.
+    Show(ShowArgs),
+    /// Verify a bundle: every hash, every tensor, tokenizers, templates. Reads every byte.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImportLlmArgs {
+    /// A .gguf file, or a directory with config.json, safetensors and tokenizer.json.
+    /// Example: `SmolLM2-135M-Instruct.Q4_1.gguf`.
+    #[arg(long)]
+    from: PathBuf,
+    /// Directory to create; it appears complete or not at all. Example: `models/en-it/llm`.
+    #[arg(long)]
+    out: PathBuf,
+    /// Number type of the written tensors: f32 is exact, bf16 rounds and takes half the space.
+    #[arg(long, value_enum, default_value_t = ImportDtype::F32)]
+    dtype: ImportDtype,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ImportDtype {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The bundle's directory. Example: `models/en-it`.
+    bundle: PathBuf,
+    /// Print the manifest, the digest and the parts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The bundle's directory. Example: `models/en-it`.
+    bundle: PathBuf,
+}
+
+/// Runs `baton bundle`.
+///
+/// # Errors
+/// The source or the bundle is missing, broken, or does not fit; the message says what to do.
+pub(crate) fn run(args: BundleArgs) -> anyhow::Result<()> {
+    match execute(args.command, &mut io::stdout().lock()) {
+        Err(error) if is_closed_pipe(&error) => Ok(()), // `| head` has read enough
+        result => result,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Command::ImportLlm(args) => import(args, out),
+        Command::Show(args) => show(&args, out),
+        Command::Verify(args) => {
+            let bundle = verify_bundle(&args.bundle)?;
+            let num_files = bundle.manifest().files.len();
+            writeln!(
+                out,
+                "{}: {num_files} files verified, digest {}",
+                args.bundle.display(),
+                bundle.digest()
+            )?;
+            Ok(())
+        }
+    }
+}
+
+fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let dtype = match args.dtype {
+        ImportDtype::F32 => WeightDtype::F32,
+        ImportDtype::Bf16 => WeightDtype::Bf16,
+    };
+    let (source, target) = (args.from.display().to_string(), args.out.display().to_string());
+    let summary = import_llm(&ImportOptions { from: args.from, out: args.out, dtype })?;
+    writeln!(
+        out,
+        "imported {source} to {target}: llama, {} layers, d {}, vocabulary {}, {} parameters",
+        summary.config.num_hidden_layers,
+        summary.config.hidden_size,
+        summary.config.vocab_size,
+        millions(summary.num_parameters),
+    )?;
+    Ok(())
+}
+
+fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let parts = summarize(&bundle)?;
+    if args.json {
+        let json = serde_json::json!({
+            "digest": bundle.digest(),
+            "parts": parts,
+            "manifest": bundle.manifest(),
+        });
+        writeln!(out, "{json:#}")?;
+        return Ok(());
+    }
+    let manifest = bundle.manifest();
+    let modes: Vec<String> = manifest.modes.iter().map(ToString::to_string).collect();
+    writeln!(out, "name       {}", manifest.name)?;
+    writeln!(out, "task       {}", manifest.task)?;
+    writeln!(out, "modes      {}", modes.join(", "))?;
+    writeln!(out, "fusion     {}", manifest.fusion)?;
+    writeln!(
+        out,
+        "limits     {} prompt tokens, {} new tokens",
+        manifest.limits.max_prompt_tokens, manifest.limits.max_new_tokens
+    )?;
+    for (name, template) in &manifest.templates {
+        writeln!(out, "template   {name}: {template:?}")?;
+    }
+    writeln!(out, "digest     {}", bundle.digest())?;
+    writeln!(out)?;
+    write_table(&parts, out)?;
+    writeln!(out)?;
+    for part in parts {
+        if let Some(origin) = part.origin {
+            writeln!(out, "{:<10} from {origin}", part.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// One line a part, columns aligned.
+fn write_table(parts: &[PartSummary], out: &mut impl Write) -> io::Result<()> {
+    let header = ["part", "shape", "parameters", "dtype", "size", "licence"].map(str::to_owned);
+    let rows = parts.iter().map(|part| {
+        [
+            part.path.to_owned(),
+            part.description.clone(),
+            millions(part.num_parameters),
+            part.dtypes.join(", "),
+            HumanBytes(part.num_bytes).to_string(),
+            part.licence.clone().unwrap_or_else(|| "not stated".to_owned()),
+        ]
+    });
+    let lines: Vec<_> = std::iter::once(header).chain(rows).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    for line in &lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn millions(count: u64) -> String {
+    format!("{:.2} M", count as f64 / 1e6)
+}

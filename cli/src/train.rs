@@ -1,0 +1,186 @@
+//! `baton train`: reads the settings, shows progress.
+
+use std::{
+    io::IsTerminal,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use baton_trainer::{Reads, TrainConfig, TrainError, TrainEvent, train};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the bundle is written
+  1    the run failed
+  2    the flags are wrong
+  130  interrupted; the same command goes on from the last checkpoint";
+
+/// Arguments of `baton train`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct TrainArgs {
+    /// Settings of the run, for example `models/en-it/train.toml`.
+    config: PathBuf,
+    /// Directory of the run: tokenizer, hidden states, checkpoints, log, and the bundle when it is done. A run that was
+    /// interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
+    #[arg(long)]
+    out: PathBuf,
+    /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.
+    #[arg(long)]
+    slm: bool,
+    /// Optimizer steps, instead of the config's.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Seed, instead of the config's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads of libtorch. Default: all cores.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Runs `baton train`.
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(&args.config)
+        .with_context(|| format!("cannot read {}", args.config.display()))?;
+    let mut config: TrainConfig =
+        toml::from_str(&text).map_err(|error| config_error(&args.config, &text, &error))?;
+    if args.slm {
+        config.reads = Reads::Slm;
+        config.bundle.name.push_str("-slm");
+    }
+    if let Some(steps) = args.steps {
+        config.hyperparameters.steps = steps;
+    }
+    if let Some(seed) = args.seed {
+        config.hyperparameters.seed = seed;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    baton_model::set_num_threads(args.threads.unwrap_or(cores));
+
+    let stop = stop_flag()?;
+    let mut display = Display::new();
+    let result = train(&config, &args.out, |event| {
+        display.show(event);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let report = match result {
+        Err(stopped @ TrainError::Stopped { .. }) => {
+            eprintln!("{stopped}");
+            return Ok(ExitCode::from(130));
+        }
+        result => result?,
+    };
+    eprintln!(
+        "best validation loss {:.4} at step {}; bundle: {}",
+        report.best_loss,
+        report.best_step,
+        report.bundle.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// toml's own message is a snippet of several lines; an error is one line.
+fn config_error(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+    anyhow::anyhow!("{}:{line}: {}", path.display(), error.message().replace('\n', " "))
+}
+
+/// Becomes true at the first SIGINT or SIGTERM, after which the run saves a checkpoint and stops. A second one ends it at once.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Progress on a terminal as a bar, elsewhere as a line every half minute.
+struct Display {
+    bar: ProgressBar,
+    is_terminal: bool,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    fn new() -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = if is_terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        bar.set_style(
+            ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}")
+                .expect("the template is valid"),
+        );
+        Self { bar, is_terminal, last_line: None }
+    }
+
+    fn show(&mut self, event: &TrainEvent) {
+        match event {
+            TrainEvent::Prepared { train_pairs, train_pairs_too_long, validation_pairs, parameters } => {
+                self.line(&format!(
+                    "{train_pairs} training pairs ({train_pairs_too_long} too long), {validation_pairs} validation \
+                     pairs, {:.2} M parameters to train",
+                    *parameters as f64 / 1e6
+                ));
+            }
+            TrainEvent::Encoding { set, tokens_done, tokens_total, tokens_per_second } => {
+                let rest = (tokens_total - tokens_done) as f64 / tokens_per_second.max(1.0);
+                let eta = HumanDuration(Duration::from_secs_f64(rest));
+                self.progress(
+                    &format!("encoding {set}"),
+                    *tokens_done,
+                    *tokens_total,
+                    &format!("tokens, {tokens_per_second:.0}/s, {eta} left"),
+                );
+            }
+            TrainEvent::Resumed { step } => self.line(&format!("going on after step {step}")),
+            TrainEvent::Step { step, steps, epochs, loss, tokens_per_second, eta_seconds, .. } => {
+                let eta = HumanDuration(Duration::from_secs_f64(*eta_seconds));
+                self.progress(
+                    "training",
+                    *step,
+                    *steps,
+                    &format!(
+                        "epoch {epochs:.2}, loss {loss:.3}, {tokens_per_second:.0} tokens/s, {eta} left"
+                    ),
+                );
+            }
+            TrainEvent::Validation { step, loss, best } => {
+                let mark = if *best { ", the best so far" } else { "" };
+                self.line(&format!("step {step}: validation loss {loss:.4}{mark}"));
+            }
+            TrainEvent::Exported { bundle } => {
+                self.bar.finish_and_clear();
+                self.line(&format!("bundle written to {}", bundle.display()));
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        if self.is_terminal {
+            self.bar.println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    fn progress(&mut self, what: &str, done: usize, total: usize, details: &str) {
+        if self.is_terminal {
+            self.bar.set_prefix(what.to_owned());
+            self.bar.set_length(total as u64);
+            self.bar.set_position(done as u64);
+            self.bar.set_message(details.to_owned());
+        } else if done == total || self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
+            eprintln!("{what} {done}/{total}: {details}");
+            self.last_line = Some(Instant::now());
+        }
+    }
+}

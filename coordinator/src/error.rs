@@ -1,0 +1,84 @@
+//! Why a job fails.
+
+use baton_job::{JobError, ShardIndex};
+use baton_proto::InvalidEndpoint;
+use baton_store::StoreError;
+
+/// Why a job cannot start or go on. What is committed stays; started again, the job goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoordinatorError {
+    /// The spec, the output directory's contents, or a verdict is unusable.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// An input or the output cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The output directory has files, but no job began there.
+    #[error(
+        "the output directory {location} is not empty and holds no Baton job (it has {example}); name a new or an empty directory"
+    )]
+    OutputNotEmpty {
+        /// The output directory.
+        location: String,
+        /// One of the files in it.
+        example: String,
+    },
+    /// The next run would take this run's parts for input.
+    #[error(
+        "input {pattern} takes in the output directory {location}, whose parts would become input; \
+         name an output directory elsewhere"
+    )]
+    OutputAmongInputs {
+        /// The input pattern.
+        pattern: String,
+        /// The output directory.
+        location: String,
+    },
+    /// A part exists for a shard that the input does not have.
+    #[error(
+        "{key} exists, but the input has only {num_shards} shards; files were added to the output directory, so use another one"
+    )]
+    StrayPart {
+        /// The part's key.
+        key: String,
+        /// Shards of the input.
+        num_shards: u64,
+    },
+    /// No worker was given.
+    #[error("there is no worker to lease shards to: name at least one encoder and one decoder")]
+    NoWorkers,
+    /// A worker's endpoint is not a URI.
+    #[error(transparent)]
+    Endpoint(#[from] InvalidEndpoint),
+    /// A shard failed in a way that trying again cannot mend, or too often.
+    #[error("shard {shard} failed for good in attempt {attempt}: {reason}")]
+    ShardFailed {
+        /// The shard.
+        shard: ShardIndex,
+        /// The last attempt.
+        attempt: u32,
+        /// What the worker said.
+        reason: String,
+    },
+    /// More records failed than the job allows.
+    #[error(
+        "{errors} of {records} records failed, more than max_error_rate = {max_error_rate} allows; see errors/ in the output \
+         directory, then correct the input or raise the limit"
+    )]
+    TooManyErrors {
+        /// Failed records so far.
+        errors: u64,
+        /// Processed records so far.
+        records: u64,
+        /// The limit.
+        max_error_rate: f64,
+    },
+    /// The operating system gives no thread.
+    #[error("cannot start the thread that reads the corpus: the process's limit of threads may be reached")]
+    Thread {
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}

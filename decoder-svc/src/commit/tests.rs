@@ -1,0 +1,162 @@
+//! Every point at which an attempt can die, and every race between two of them.
+
+use baton_job::{FailureCode, FinishReason, OutputRow, RecordFailure};
+use baton_store::Location;
+
+use super::*;
+
+const SHARD: ShardIndex = ShardIndex(7);
+
+fn source(line: u64) -> RecordSource {
+    RecordSource { uri: "a.jsonl".into(), line }
+}
+
+fn output(line: u64) -> Outcome {
+    let row = OutputRow {
+        id: format!("r{line}"),
+        output: format!("riga {line}"),
+        score: -0.25,
+        prompt_tokens: 5,
+        output_tokens: 3,
+        finish_reason: FinishReason::Stop,
+        fields: serde_json::Map::new(),
+    };
+    Outcome::Output { source: source(line), row }
+}
+
+fn failure(line: u64) -> Outcome {
+    let message = "the text is empty or only white space".into();
+    Outcome::Failed(RecordFailure { source: source(line), id: None, code: FailureCode::EmptyText, message })
+}
+
+/// Three records, of which the second failed.
+fn outcomes() -> Vec<Outcome> {
+    vec![output(1), failure(2), output(3)]
+}
+
+async fn empty_store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Location::parse(directory.path().to_str().unwrap()).unwrap()).await.unwrap();
+    (directory, store)
+}
+
+/// Puts an object where an earlier attempt would have.
+async fn leave(store: &Store, key: &str, bytes: Bytes) {
+    assert_eq!(store.create(key, bytes).await.unwrap(), CreateOutcome::Created);
+}
+
+/// Every object of the store, by key.
+async fn contents(store: &Store) -> Vec<(String, Bytes)> {
+    let mut contents = Vec::new();
+    for object in store.list("").await.unwrap() {
+        let bytes = store.get(&object.key).await.unwrap().unwrap();
+        contents.push((object.key, bytes));
+    }
+    contents
+}
+
+async fn undisturbed() -> Vec<(String, Bytes)> {
+    let (_directory, store) = empty_store().await;
+    commit(&store, SHARD, &outcomes()).await.unwrap();
+    contents(&store).await
+}
+
+#[tokio::test]
+async fn a_commit_leaves_verdict_errors_and_part() {
+    let (_directory, store) = empty_store().await;
+    let commit = commit(&store, SHARD, &outcomes()).await.unwrap();
+    assert!(!commit.already_committed);
+    let Verdict { records, failed, outputs, .. } = &commit.verdict;
+    assert_eq!((*records, failed.len(), outputs.rows), (3, 1, 2));
+    assert_eq!((outputs.prompt_tokens, outputs.output_tokens), (10, 6));
+
+    let keys: Vec<String> = contents(&store).await.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["_baton/shards/000007.json", "errors/part-000007.jsonl", "part-000007.jsonl"]);
+}
+
+#[tokio::test]
+async fn a_shard_without_failures_has_no_error_object_and_one_without_outputs_an_empty_part() {
+    let (_directory, store) = empty_store().await;
+    commit(&store, SHARD, &[output(1)]).await.unwrap();
+    assert_eq!(store.get(&errors_key(SHARD)).await.unwrap(), None);
+    let other = ShardIndex(8);
+    commit(&store, other, &[failure(1)]).await.unwrap();
+    assert_eq!(store.get(&part_key(other)).await.unwrap(), Some(Bytes::new()));
+}
+
+#[tokio::test]
+async fn a_crash_after_any_step_is_completed_to_the_same_bytes() {
+    let expected = undisturbed().await;
+    let order = [verdict_key(SHARD), errors_key(SHARD), part_key(SHARD)];
+    for num_steps_done in 0..=order.len() {
+        let (_directory, store) = empty_store().await;
+        for key in &order[..num_steps_done] {
+            let (_, bytes) = expected.iter().find(|(name, _)| name == key).unwrap();
+            leave(&store, key, bytes.clone()).await;
+        }
+        let commit = commit(&store, SHARD, &outcomes()).await.unwrap();
+        assert_eq!(commit.already_committed, num_steps_done == order.len(), "after {num_steps_done} steps");
+        assert_eq!(contents(&store).await, expected, "after {num_steps_done} steps");
+    }
+}
+
+#[tokio::test]
+async fn a_later_attempt_obeys_the_verdict_on_records_that_it_could_decode() {
+    let expected = undisturbed().await;
+    let (_directory, store) = empty_store().await;
+    let (_, verdict) = expected.iter().find(|(key, _)| *key == verdict_key(SHARD)).unwrap();
+    leave(&store, &verdict_key(SHARD), verdict.clone()).await;
+
+    let all_decoded = [output(1), output(2), output(3)];
+    commit(&store, SHARD, &all_decoded).await.unwrap();
+    assert_eq!(contents(&store).await, expected);
+}
+
+#[tokio::test]
+async fn a_later_attempt_without_an_output_that_the_verdict_wants_commits_nothing() {
+    let (_directory, store) = empty_store().await;
+    let (verdict, part) = judge(SHARD, &outcomes());
+    leave(&store, &verdict_key(SHARD), verdict.to_json().into()).await;
+
+    let unlucky = [output(1), failure(2), failure(3)];
+    let error = commit(&store, SHARD, &unlucky).await.unwrap_err();
+    assert!(matches!(&error, CommitError::OutputMissing { line: 3, .. }), "{error}");
+    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), None);
+
+    // Once the part exists, the same attempt learns that the shard is committed.
+    leave(&store, &part_key(SHARD), part).await;
+    assert!(commit(&store, SHARD, &unlucky).await.unwrap().already_committed);
+}
+
+#[tokio::test]
+async fn other_bytes_than_the_verdict_promises_are_never_committed() {
+    let (_directory, store) = empty_store().await;
+    let (verdict, _) = judge(SHARD, &[output(1), failure(2), output(9)]);
+    leave(&store, &verdict_key(SHARD), verdict.to_json().into()).await;
+    let error = commit(&store, SHARD, &outcomes()).await.unwrap_err();
+    assert!(matches!(&error, CommitError::OtherBytes { .. }), "{error}");
+    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_part_that_was_changed_is_reported() {
+    let (_directory, store) = empty_store().await;
+    commit(&store, SHARD, &outcomes()).await.unwrap();
+    store.put(&part_key(SHARD), Bytes::from_static(b"{}\n")).await.unwrap();
+    let error = commit(&store, SHARD, &outcomes()).await.unwrap_err();
+    assert!(matches!(&error, CommitError::Left { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn of_attempts_that_race_one_commits_and_all_agree() {
+    let expected = undisturbed().await;
+    let (_directory, store) = empty_store().await;
+    let outcomes = outcomes();
+    let race = [(); 3].map(|()| commit(&store, SHARD, &outcomes));
+    let [first, second, third] = race;
+    let (first, second, third) = tokio::join!(first, second, third);
+    let commits = [first.unwrap(), second.unwrap(), third.unwrap()];
+    assert_eq!(commits.iter().filter(|commit| !commit.already_committed).count(), 1);
+    assert!(commits.iter().all(|commit| commit.verdict == commits[0].verdict));
+    assert_eq!(contents(&store).await, expected);
+}

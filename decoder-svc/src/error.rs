@@ -1,0 +1,115 @@
+//! What can go wrong in the decoder, and the one place where it becomes a gRPC status.
+
+use baton_bundle::BundleError;
+use baton_decoding::{LimitsError, SubmitError};
+use baton_proto::{WireError, error_chain};
+use baton_store::StoreError;
+use baton_worker::{ModelThreadError, ServeError};
+use tonic::Status;
+
+use crate::commit::CommitError;
+
+/// Why the service cannot start, cannot go on, or cannot process a shard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecoderError {
+    /// The bundle's output tokenizer cannot be used.
+    #[error("cannot prepare the bundle's output tokenizer")]
+    Bundle {
+        /// The cause.
+        #[source]
+        source: BundleError,
+    },
+    /// The cache could not hold the longest record that the bundle serves.
+    #[error(
+        "a cache of {max_cache_tokens} tokens cannot hold one prompt and output of this bundle: give it at least {needed_cache_tokens}"
+    )]
+    CacheTooSmall {
+        /// What is configured, tokens.
+        max_cache_tokens: usize,
+        /// What the bundle's limits call for, tokens.
+        needed_cache_tokens: usize,
+    },
+    /// The model cannot be loaded, or its thread has died, or the server.
+    #[error("the decoder cannot serve")]
+    Serve(#[from] ServeError),
+    /// The engine thread died while it had rows of the shard.
+    #[error("the decoder's engine thread died, and the shard's rows were lost with it")]
+    RowsLost,
+    /// A shard asks for another bundle than the one loaded.
+    #[error("the job runs bundle {wanted}, this decoder has loaded {loaded}: start it with the job's bundle")]
+    OtherBundle {
+        /// Digest in the header.
+        wanted: String,
+        /// Digest of the bundle loaded here.
+        loaded: String,
+    },
+    /// The job's generation limits cannot be obeyed.
+    #[error("the job's generation limits cannot be obeyed")]
+    Limits {
+        /// The cause.
+        #[source]
+        source: LimitsError,
+    },
+    /// A row was refused by the scheduler.
+    #[error("entry {index} of the shard cannot be decoded")]
+    Refused {
+        /// Position in the shard, from 0.
+        index: u32,
+        /// The cause.
+        #[source]
+        source: SubmitError,
+    },
+    /// A message breaks the contract.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The job's output cannot be opened.
+    #[error("cannot open the job's output {location}")]
+    Output {
+        /// As the header names it.
+        location: String,
+        /// The cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The shard cannot be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The encoder's stream broke.
+    #[error("{0}")]
+    Stream(Status),
+}
+
+impl DecoderError {
+    /// Whether the same attempt may succeed later or elsewhere.
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::OtherBundle { .. }
+            | Self::Limits { .. }
+            | Self::Refused { .. }
+            | Self::CacheTooSmall { .. } => false,
+            Self::Commit(CommitError::Store { source, .. }) | Self::Output { source, .. } => {
+                source.is_retryable()
+            }
+            Self::Commit(CommitError::Left { .. } | CommitError::OtherBytes { .. }) => false,
+            _ => true,
+        }
+    }
+}
+
+impl From<DecoderError> for Status {
+    fn from(error: DecoderError) -> Self {
+        match error {
+            DecoderError::Wire(error) => error.into(),
+            DecoderError::Stream(status) => status,
+            error if error.is_retryable() => Status::unavailable(error_chain(&error)),
+            error => Status::failed_precondition(error_chain(&error)),
+        }
+    }
+}
+
+impl From<ModelThreadError> for DecoderError {
+    fn from(error: ModelThreadError) -> Self {
+        Self::Serve(error.into())
+    }
+}

@@ -1,0 +1,16 @@
+//! The decoder service: prompt states in, committed part files out.
+//!
+//! Owns what happens to a shard between an encoder and the store: prompt states wait in a queue bounded by their tokens, one engine
+//! thread decodes the rows of all shards in one continuous batch, and a shard whose rows are all done is detokenized, put in record
+//! order and committed by the commit protocol. It never sees the LLM, its tokenizer or the fusion.
+
+mod collector;
+mod commit;
+mod engine;
+mod error;
+mod prompt_assembler;
+mod service;
+mod shard;
+
+pub use error::DecoderError;
+pub use service::{DecoderConfig, DecoderService, serve};

@@ -1,0 +1,70 @@
+//! What can go wrong in the encoder, and the one place where it becomes a gRPC status.
+
+use baton_bundle::BundleError;
+use baton_proto::{InvalidEndpoint, WireError, error_chain};
+use baton_worker::{ModelThreadError, ServeError};
+use tonic::Status;
+
+/// Why the service cannot start, cannot go on, or cannot process a shard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncoderError {
+    /// The bundle's tokenizer or template cannot be used.
+    #[error("cannot prepare the bundle's prompt tokenizer")]
+    Bundle {
+        /// The cause.
+        #[source]
+        source: BundleError,
+    },
+    /// The model cannot be loaded, or its thread has died, or the server.
+    #[error("the encoder cannot serve")]
+    Serve(#[from] ServeError),
+    /// The model thread died while it had a batch of the shard.
+    #[error("the encoder's model thread died, and the shard's batch was lost with it")]
+    BatchLost,
+    /// A shard asks for another bundle than the one loaded.
+    #[error("the job runs bundle {wanted}, this encoder has loaded {loaded}: start it with the job's bundle")]
+    OtherBundle {
+        /// Digest in the header.
+        wanted: String,
+        /// Digest of the bundle loaded here.
+        loaded: String,
+    },
+    /// A shard asks for a mode that the bundle was not trained for.
+    #[error("the job asks for mode `{wanted}`, the bundle was trained for: {trained}")]
+    OtherMode {
+        /// Mode in the header.
+        wanted: &'static str,
+        /// The bundle's modes, joined by commas.
+        trained: String,
+    },
+    /// A message breaks the contract.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The header names a decoder that is no endpoint.
+    #[error(transparent)]
+    Decoder(#[from] InvalidEndpoint),
+    /// The decoder, or the coordinator's stream, answered with a status.
+    #[error("{0}")]
+    Relayed(Status),
+}
+
+impl From<EncoderError> for Status {
+    fn from(error: EncoderError) -> Self {
+        match error {
+            EncoderError::OtherBundle { .. }
+            | EncoderError::OtherMode { .. }
+            | EncoderError::Bundle { .. } => Status::failed_precondition(error_chain(&error)),
+            EncoderError::Wire(error) => error.into(),
+            EncoderError::Decoder(_) => Status::invalid_argument(error_chain(&error)),
+            EncoderError::Relayed(status) => status,
+            EncoderError::BatchLost | EncoderError::Serve(_) => Status::unavailable(error_chain(&error)),
+        }
+    }
+}
+
+impl From<ModelThreadError> for EncoderError {
+    fn from(error: ModelThreadError) -> Self {
+        Self::Serve(error.into())
+    }
+}

@@ -1,0 +1,164 @@
+//! The gRPC surface: what is loaded, the checks before a shard is taken on, one task per shard.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use baton_bundle::{Bundle, DEFAULT_TEMPLATE, GenerationMode, PromptTokenizer};
+use baton_job::Mode;
+use baton_model::{Compute, PromptEncoder};
+use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
+use baton_proto::wire::{
+    EncodeShardRequest, GetEncoderInfoRequest, GetEncoderInfoResponse, ShardEvent, WorkerInfo,
+};
+use baton_proto::{Connections, MAX_MESSAGE_NUM_BYTES, ShardAttempt, WireError};
+use baton_worker::{ModelThread, spawn_shard, worker_info};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::model_queue::ModelQueue;
+use crate::{EncoderError, shard};
+
+/// How the encoder computes.
+#[derive(Debug, Clone, Copy)]
+pub struct EncoderConfig {
+    /// Device and number format.
+    pub compute: Compute,
+    /// Prompt tokens in one forward pass. More use the hardware better, and cost activations: about 100 KiB a token at d_model 576.
+    pub max_batch_tokens: usize,
+}
+
+impl EncoderConfig {
+    /// bf16 on the CPU, batches of 1024 tokens.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self { compute: Compute::CPU_BF16, max_batch_tokens: 1024 }
+    }
+}
+
+/// A loaded encoder, ready to [`serve`].
+#[derive(Debug)]
+pub struct EncoderService {
+    shared: Arc<Shared>,
+    model_thread: ModelThread,
+}
+
+/// What every shard's task uses.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) queue: ModelQueue,
+    pub(crate) connections: Connections,
+    pub(crate) max_batch_tokens: usize,
+    pub(crate) max_prompt_tokens: usize,
+    modes: Vec<GenerationMode>,
+    tokenizers: BTreeMap<String, Arc<PromptTokenizer>>, // by template name
+    info: WorkerInfo,
+}
+
+impl EncoderService {
+    /// Loads a bundle's LLM, projector and prompt tokenizers.
+    ///
+    /// # Errors
+    /// A part of the bundle cannot be loaded.
+    pub async fn load(bundle: &Bundle, config: EncoderConfig) -> Result<Self, EncoderError> {
+        let manifest = bundle.manifest();
+        let tokenizer = |name: &String| match bundle.prompt_tokenizer(Some(name)) {
+            Ok(tokenizer) => Ok((name.clone(), Arc::new(tokenizer))),
+            Err(source) => Err(EncoderError::Bundle { source }),
+        };
+        let tokenizers = manifest.templates.keys().map(tokenizer).collect::<Result<_, _>>()?;
+        let model_bundle = bundle.clone();
+        let (queue, model_thread) =
+            ModelQueue::start(move || PromptEncoder::load(&model_bundle, config.compute)).await?;
+        let shared = Shared {
+            queue,
+            connections: Connections::default(),
+            max_batch_tokens: config.max_batch_tokens,
+            max_prompt_tokens: manifest.limits.max_prompt_tokens,
+            modes: manifest.modes.clone(),
+            tokenizers,
+            info: worker_info(bundle),
+        };
+        Ok(Self { shared: Arc::new(shared), model_thread })
+    }
+}
+
+/// Serves the encoder on accepted connections until `shutdown` resolves; streams in flight are then finished first, and when it
+/// returns, no thread of it runs any more.
+///
+/// # Errors
+/// The server fails, or the model thread dies. The process should then end: its shards are leased elsewhere.
+pub async fn serve<IO, E>(
+    service: EncoderService,
+    incoming: impl Stream<Item = Result<IO, E>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), EncoderError>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let EncoderService { shared, model_thread } = service;
+    let server = EncoderServer::new(Handler { shared })
+        .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
+    let router = baton_proto::server().add_service(server);
+    Ok(baton_worker::serve(router, model_thread, incoming, shutdown).await?)
+}
+
+impl Shared {
+    /// Refuses an attempt that this encoder cannot serve; otherwise gives its prompt tokenizer.
+    pub(crate) fn accept(&self, attempt: &ShardAttempt) -> Result<Arc<PromptTokenizer>, EncoderError> {
+        if attempt.bundle_digest != self.info.bundle_digest {
+            let (wanted, loaded) = (attempt.bundle_digest.clone(), self.info.bundle_digest.clone());
+            return Err(EncoderError::OtherBundle { wanted, loaded });
+        }
+        let mode = match attempt.mode {
+            Mode::Hybrid => GenerationMode::Hybrid,
+            Mode::Slm => GenerationMode::Slm,
+        };
+        if !self.modes.contains(&mode) {
+            let trained = self.info.modes.join(", ");
+            return Err(EncoderError::OtherMode { wanted: attempt.mode.as_str(), trained });
+        }
+        let template = attempt.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
+        self.tokenizers.get(template).cloned().ok_or_else(|| {
+            let names: Vec<&str> = self.tokenizers.keys().map(String::as_str).collect();
+            let detail = format!("the bundle has no template `{template}`; it has: {}", names.join(", "));
+            WireError::InvalidField { field: "ShardHeader.task", detail }.into()
+        })
+    }
+}
+
+struct Handler {
+    shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl Encoder for Handler {
+    type EncodeShardStream = ReceiverStream<Result<ShardEvent, Status>>;
+
+    async fn get_info(
+        &self,
+        _: Request<GetEncoderInfoRequest>,
+    ) -> Result<Response<GetEncoderInfoResponse>, Status> {
+        Ok(Response::new(GetEncoderInfoResponse { info: Some(self.shared.info.clone()) }))
+    }
+
+    async fn encode_shard(
+        &self,
+        request: Request<Streaming<EncodeShardRequest>>,
+    ) -> Result<Response<Self::EncodeShardStream>, Status> {
+        let mut requests = request.into_inner();
+        let (attempt, decoder_endpoint) = shard::receive_header(&mut requests).await?;
+        let tokenizer = self.shared.accept(&attempt)?;
+        let span = tracing::info_span!(
+            "encode_shard",
+            job = attempt.job_id,
+            shard = %attempt.lease.shard,
+            attempt = attempt.lease.attempt
+        );
+        let work =
+            shard::ShardWork { shared: Arc::clone(&self.shared), attempt, decoder_endpoint, tokenizer };
+        Ok(Response::new(spawn_shard(span, |events| work.process(requests, events))))
+    }
+}

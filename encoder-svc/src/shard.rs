@@ -1,0 +1,226 @@
+//! One attempt at one shard, from its first record to the decoder's receipt.
+
+use std::sync::{Arc, Mutex};
+
+use baton_bundle::PromptTokenizer;
+use baton_job::{FailureCode, Record, RecordFailure, ShardEntry};
+use baton_proto::wire::decoder_client::DecoderClient;
+use baton_proto::wire::{
+    DecodeShardRequest, EncodeShardRequest, ShardEvent, ShardProgress, decode_shard_request,
+    encode_shard_request, shard_event,
+};
+use baton_proto::{
+    IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, ShardAttempt, WireError, prompt_messages,
+};
+use baton_worker::EventSender;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::service::Shared;
+use crate::{EncoderError, pack_batches};
+
+/// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
+const DECODER_QUEUE: usize = 4;
+
+/// An attempt that was accepted.
+pub(crate) struct ShardWork {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) attempt: ShardAttempt,
+    pub(crate) decoder_endpoint: String,
+    pub(crate) tokenizer: Arc<PromptTokenizer>,
+}
+
+/// A shard ready to be encoded.
+struct TokenizedShard {
+    prompts: Vec<(Record, Vec<u32>)>,
+    failures: Vec<(u32, RecordFailure)>,
+}
+
+/// Reads the first message of a stream.
+pub(crate) async fn receive_header(
+    requests: &mut Streaming<EncodeShardRequest>,
+) -> Result<(ShardAttempt, String), EncoderError> {
+    use encode_shard_request::Message;
+    match requests.message().await.map_err(EncoderError::Relayed)?.and_then(|request| request.message) {
+        Some(Message::Header(header)) => {
+            let shard = header.shard.ok_or(WireError::MissingField { field: "EncodeShardHeader.shard" })?;
+            Ok((shard.try_into()?, header.decoder_endpoint))
+        }
+        _ => Err(WireError::UnexpectedMessage { expected: "a header" }.into()),
+    }
+}
+
+impl ShardWork {
+    /// Runs the attempt; its receipt is the last event sent. Dropping the future cancels it.
+    pub(crate) async fn process(
+        self,
+        requests: Streaming<EncodeShardRequest>,
+        events: EventSender,
+    ) -> Result<(), EncoderError> {
+        let events = &events;
+        let entries = receive_entries(requests, self.attempt.num_entries).await?;
+        let shard = self.tokenize(entries).await;
+        let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
+        let progress = Mutex::new(ShardProgress::default());
+        let feed = self.feed(shard, to_decoder, &progress, events);
+        let relay = self.relay(decoder_requests, &progress, events);
+        tokio::try_join!(feed, relay)?;
+        Ok(())
+    }
+
+    /// Tokenizes off the async threads; a shard of long texts takes a while.
+    async fn tokenize(&self, entries: Vec<ShardEntry>) -> TokenizedShard {
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let max_prompt_tokens = self.shared.max_prompt_tokens;
+        tokio::task::spawn_blocking(move || {
+            let mut shard = TokenizedShard { prompts: Vec::new(), failures: Vec::new() };
+            for (index, entry) in (0..).zip(entries) {
+                let tokenized = match entry {
+                    ShardEntry::Prompt(record) => tokenize_record(&tokenizer, record, max_prompt_tokens),
+                    ShardEntry::Failed(failure) => Err(failure),
+                };
+                match tokenized {
+                    Ok(prompt) => shard.prompts.push(prompt),
+                    Err(failure) => shard.failures.push((index, failure)),
+                }
+            }
+            shard
+        })
+        .await
+        .expect("tokenizing does not panic and is not aborted")
+    }
+
+    /// Encodes batch after batch and hands the states to the decoder's stream, waiting wherever that is full.
+    async fn feed(
+        &self,
+        shard: TokenizedShard,
+        to_decoder: mpsc::Sender<DecodeShardRequest>,
+        progress: &Mutex<ShardProgress>,
+        events: &EventSender,
+    ) -> Result<(), EncoderError> {
+        use decode_shard_request::Message;
+        let mut messages = vec![Message::Header(self.attempt.clone().into())];
+        messages.extend(shard.failures.into_iter().map(|failure| Message::Failure(failure.into())));
+        for message in messages {
+            if to_decoder.send(DecodeShardRequest { message: Some(message) }).await.is_err() {
+                return Ok(()); // the decoder ended the stream; `relay` learns why
+            }
+        }
+        let prompt_lens: Vec<usize> = shard.prompts.iter().map(|(_, tokens)| tokens.len()).collect();
+        for batch in pack_batches(&prompt_lens, self.shared.max_batch_tokens) {
+            let prompts = batch.iter().map(|&position| shard.prompts[position].1.clone()).collect();
+            let states = self.shared.queue.encode(prompts).await.ok_or(EncoderError::BatchLost)?;
+            let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
+            let num_prompts = batch.len();
+            for (position, states) in batch.into_iter().zip(states) {
+                let head = PromptHead::of(&shard.prompts[position].0, states.prompt_len as u32);
+                for message in prompt_messages(head, states.data) {
+                    if to_decoder.send(message).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            report(events, progress, |progress| {
+                progress.encoded_records += num_prompts as u32;
+                progress.encoded_prompt_tokens += batch_tokens as u64;
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    /// Opens the decoder's stream and passes its events on, until the receipt.
+    async fn relay(
+        &self,
+        decoder_requests: mpsc::Receiver<DecodeShardRequest>,
+        progress: &Mutex<ShardProgress>,
+        events: &EventSender,
+    ) -> Result<(), EncoderError> {
+        let answered = |status: Status| {
+            let message = format!("decoder {}: {}", self.decoder_endpoint, status.message());
+            EncoderError::Relayed(Status::new(status.code(), message))
+        };
+        let channel = self.shared.connections.to(&self.decoder_endpoint)?;
+        let mut decoder = DecoderClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
+        let response = decoder.decode_shard(ReceiverStream::new(decoder_requests)).await.map_err(answered)?;
+        let mut decoder_events = response.into_inner();
+        while let Some(event) = decoder_events.message().await.map_err(answered)? {
+            match event.event {
+                Some(shard_event::Event::Progress(decoded)) => {
+                    report(events, progress, |progress| {
+                        progress.decoded_records = decoded.decoded_records;
+                        progress.decoded_output_tokens = decoded.decoded_output_tokens;
+                    })
+                    .await;
+                }
+                Some(shard_event::Event::Receipt(_)) => {
+                    let _ = events.send(Ok(event)).await; // a coordinator that left needs no receipt
+                    return Ok(());
+                }
+                None => return Err(WireError::MissingField { field: "ShardEvent.event" }.into()),
+            }
+        }
+        Err(answered(Status::unavailable("the stream ended without a receipt")))
+    }
+}
+
+/// Reads all entries; they must be the shard's, in order.
+async fn receive_entries(
+    mut requests: Streaming<EncodeShardRequest>,
+    num_entries: u32,
+) -> Result<Vec<ShardEntry>, EncoderError> {
+    let mut entries: Vec<ShardEntry> = Vec::new();
+    while let Some(request) = requests.message().await.map_err(EncoderError::Relayed)? {
+        let Some(encode_shard_request::Message::Entries(batch)) = request.message else {
+            return Err(WireError::UnexpectedMessage { expected: "entries" }.into());
+        };
+        for entry in batch.entries {
+            let IndexedEntry { index, entry } = entry.try_into()?;
+            if index as usize != entries.len() || index >= num_entries {
+                return Err(WireError::UnexpectedMessage { expected: "the shard's entries in order" }.into());
+            }
+            entries.push(entry);
+        }
+    }
+    if entries.len() == num_entries as usize {
+        Ok(entries)
+    } else {
+        Err(WireError::UnexpectedMessage { expected: "as many entries as the header announced" }.into())
+    }
+}
+
+/// A record's prompt, never cut.
+fn tokenize_record(
+    tokenizer: &PromptTokenizer,
+    record: Record,
+    max_prompt_tokens: usize,
+) -> Result<(Record, Vec<u32>), RecordFailure> {
+    match tokenizer.encode(&record.text) {
+        Ok(tokens) if tokens.len() <= max_prompt_tokens => Ok((record, tokens)),
+        Ok(tokens) => {
+            let prompt_len = tokens.len();
+            let message =
+                format!("the prompt has {prompt_len} tokens; the bundle reads at most {max_prompt_tokens}");
+            Err(record.failure(FailureCode::PromptTooLong, message))
+        }
+        Err(_) => Err(record.failure(FailureCode::ProcessingFailed, "the LLM's tokenizer refuses the text")),
+    }
+}
+
+/// Updates the attempt's totals and sends them.
+async fn report(
+    events: &EventSender,
+    progress: &Mutex<ShardProgress>,
+    update: impl FnOnce(&mut ShardProgress),
+) {
+    let totals = {
+        let mut progress = progress.lock().expect("no holder of this lock panics");
+        update(&mut progress);
+        *progress
+    };
+    // A coordinator that left needs no progress; its leaving cancels the attempt elsewhere.
+    let _ = events.send(Ok(ShardEvent { event: Some(shard_event::Event::Progress(totals)) })).await;
+}

@@ -1,0 +1,107 @@
+//! The one error type of this crate: what makes a whole job impossible.
+//!
+//! A record that cannot be processed is not an error here but a [`RecordFailure`](crate::RecordFailure).
+
+/// Why a job cannot start or go on. Each message is one line: what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The job file is not TOML, or has an unknown field, or a field of a wrong type.
+    #[error("{origin}, line {line}: {message}")]
+    SpecSyntax {
+        /// The job file, as the user named it.
+        origin: String,
+        /// Line in that file, from 1.
+        line: usize,
+        /// What the parser found and what it expected.
+        message: String,
+    },
+
+    /// A field of the job spec has a value that is not allowed.
+    #[error("job spec: `{field}` is {value}; allowed: {allowed}")]
+    SpecValue {
+        /// The field's full name, such as `shard.max_records`.
+        field: &'static str,
+        /// The value found, in quotes if it is a string.
+        value: String,
+        /// The values that would be accepted, in words.
+        allowed: String,
+    },
+
+    /// The format of an input file cannot be told from its name.
+    #[error(
+        "{uri}: unknown input format; name files .jsonl, .ndjson, .csv, .tsv or .txt (plain, .gz or .zst), \
+         or set `format` in the job spec"
+    )]
+    UnknownFormat {
+        /// The input file.
+        uri: String,
+    },
+
+    /// The output directory belongs to another job.
+    #[error(
+        "the output directory holds another job ({}); use another output directory, or restore what changed",
+        .differences.join("; ")
+    )]
+    DifferentJob {
+        /// One entry for each difference, with the recorded and the present value.
+        differences: Vec<String>,
+    },
+
+    /// An object that Baton wrote earlier cannot be understood.
+    #[error(
+        "{key} is not a valid {what}; it was changed after Baton wrote it, so use another output directory"
+    )]
+    CorruptObject {
+        /// The object's key in the output directory.
+        key: String,
+        /// The kind of object: `job record`, `verdict`.
+        what: &'static str,
+        /// What the parser found.
+        #[source]
+        source: serde_json::Error,
+    },
+
+    /// A verdict's own numbers do not agree with each other.
+    #[error(
+        "{key} counts {records} records but {rows} rows and {failed} failures; it was changed after Baton \
+         wrote it, so use another output directory"
+    )]
+    InconsistentVerdict {
+        /// The verdict's key in the output directory.
+        key: String,
+        /// Records it claims the shard has.
+        records: u64,
+        /// Output rows it claims.
+        rows: u64,
+        /// Failures it lists.
+        failed: u64,
+    },
+
+    /// The output directory was written in a layout that this version does not know.
+    #[error(
+        "{key} has format version {found}, this Baton writes {supported}; finish the job with the Baton that began it"
+    )]
+    FormatVersion {
+        /// The object's key in the output directory.
+        key: String,
+        /// Version found.
+        found: u32,
+        /// Version this build reads and writes.
+        supported: u32,
+    },
+
+    /// A part's bytes are not those that its verdict promised.
+    #[error(
+        "{key} does not match its verdict (expected sha256 {expected}, found {found}); \
+         it was changed after Baton wrote it, so use another output directory"
+    )]
+    PartMismatch {
+        /// The part's key in the output directory.
+        key: String,
+        /// sha256 in the verdict, hexadecimal.
+        expected: String,
+        /// sha256 of the part, hexadecimal.
+        found: String,
+    },
+}

@@ -1,0 +1,84 @@
+//! Names of the objects in a job's output directory.
+//!
+//! ```text
+//! part-000000.jsonl          one row per record that succeeded
+//! errors/part-000000.jsonl   one row per record that failed, only where some did
+//! _SUCCESS                   the manifest, written last
+//! _baton/job.json            spec, bundle and input listing, created first
+//! _baton/shards/000000.json  the shard's verdict
+//! ```
+
+use crate::ShardIndex;
+
+/// Key of the [`JobRecord`](crate::JobRecord).
+pub const JOB_RECORD_KEY: &str = "_baton/job.json";
+/// Key of the [`Manifest`](crate::Manifest).
+pub const MANIFEST_KEY: &str = "_SUCCESS";
+/// What every part's key begins with, and no other key.
+pub const PART_PREFIX: &str = "part-";
+/// What every verdict's key begins with, and no other key.
+pub const VERDICT_PREFIX: &str = "_baton/shards/";
+
+const PART_SUFFIX: &str = ".jsonl";
+const VERDICT_SUFFIX: &str = ".json";
+
+/// Key of a shard's output rows. The shard is committed when this object exists.
+pub fn part_key(shard: ShardIndex) -> String {
+    format!("{PART_PREFIX}{shard}{PART_SUFFIX}")
+}
+
+/// Key of a shard's error rows.
+pub fn errors_key(shard: ShardIndex) -> String {
+    format!("errors/{PART_PREFIX}{shard}{PART_SUFFIX}")
+}
+
+/// Key of a shard's [`Verdict`](crate::Verdict).
+pub fn verdict_key(shard: ShardIndex) -> String {
+    format!("{VERDICT_PREFIX}{shard}{VERDICT_SUFFIX}")
+}
+
+/// The shard whose part has this key; `None` if the key is not a part's.
+pub fn shard_of_part_key(key: &str) -> Option<ShardIndex> {
+    parse(key, PART_PREFIX, PART_SUFFIX)
+}
+
+/// The shard whose verdict has this key; `None` if the key is not a verdict's.
+pub fn shard_of_verdict_key(key: &str) -> Option<ShardIndex> {
+    parse(key, VERDICT_PREFIX, VERDICT_SUFFIX)
+}
+
+fn parse(key: &str, prefix: &str, suffix: &str) -> Option<ShardIndex> {
+    let digits = key.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    let shard = ShardIndex(digits.parse().ok()?);
+    (shard.to_string() == digits).then_some(shard) // one name per shard: no sign, no other padding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_name_shards_and_back() {
+        for index in [0, 123, 999_999, 1_000_000, u32::MAX] {
+            let shard = ShardIndex(index);
+            assert_eq!(shard_of_part_key(&part_key(shard)), Some(shard));
+            assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
+        }
+        assert_eq!(part_key(ShardIndex(123)), "part-000123.jsonl");
+        assert_eq!(errors_key(ShardIndex(123)), "errors/part-000123.jsonl");
+        assert_eq!(verdict_key(ShardIndex(123)), "_baton/shards/000123.json");
+    }
+
+    #[test]
+    fn other_keys_are_not_parts() {
+        for key in [
+            "part-1.jsonl",
+            "part-0000001.jsonl",
+            "part-+00001.jsonl",
+            "errors/part-000001.jsonl",
+            "_SUCCESS",
+        ] {
+            assert_eq!(shard_of_part_key(key), None, "{key}");
+        }
+    }
+}

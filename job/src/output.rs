@@ -1,0 +1,87 @@
+//! One row of a part.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// What was generated for one record. Keys are written in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputRow {
+    /// The record's id.
+    pub id: String,
+    /// The text that was generated.
+    pub output: String,
+    /// Mean log-probability of the generated tokens (natural logarithm), written with 4 decimals.
+    #[serde(serialize_with = "four_decimals")]
+    pub score: f64,
+    /// Tokens read.
+    pub prompt_tokens: u32,
+    /// Tokens written, an end token included.
+    pub output_tokens: u32,
+    /// Why generation ended.
+    pub finish_reason: FinishReason,
+    /// The record's other fields, under a key of their own so that none can hide another.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub fields: Map<String, Value>,
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model wrote an end token.
+    Stop,
+    /// The token limit was reached.
+    Length,
+}
+
+impl OutputRow {
+    /// The row: one line of JSON with its newline.
+    pub fn to_json_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("a row is plain data with string keys");
+        line.push(b'\n');
+        line
+    }
+}
+
+fn four_decimals<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((score * 1e4).round() / 1e4 + 0.0) // adding 0.0 turns -0.0 into 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> OutputRow {
+        OutputRow {
+            id: "7".into(),
+            output: "Ciao \"mondo\"\n".into(),
+            score: -0.123_456,
+            prompt_tokens: 12,
+            output_tokens: 5,
+            finish_reason: FinishReason::Stop,
+            fields: Map::new(),
+        }
+    }
+
+    fn line(row: &OutputRow) -> String {
+        String::from_utf8(row.to_json_line()).unwrap()
+    }
+
+    #[test]
+    fn a_row_has_its_keys_in_a_fixed_order() {
+        let expected = r#"{"id":"7","output":"Ciao \"mondo\"\n","score":-0.1235,"prompt_tokens":12,"output_tokens":5,"finish_reason":"stop"}"#;
+        assert_eq!(line(&row()), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn kept_fields_follow_in_the_order_of_the_input() {
+        let fields = Map::from_iter([("z".to_owned(), Value::from(1)), ("output".to_owned(), Value::Null)]);
+        let row = OutputRow { finish_reason: FinishReason::Length, fields, ..row() };
+        assert!(line(&row).ends_with("\"finish_reason\":\"length\",\"fields\":{\"z\":1,\"output\":null}}\n"));
+    }
+
+    #[test]
+    fn a_score_that_rounds_to_zero_has_no_sign() {
+        assert!(line(&OutputRow { score: -0.000_01, ..row() }).contains("\"score\":0.0,"));
+    }
+}

@@ -1,0 +1,400 @@
+//! The job spec: what the user asks for, as a TOML file or built from flags.
+//!
+//! Owns the fields, their defaults and their validation. [`OutputDefinition`] is the part that defines output
+//! bytes; it alone is recorded in `_baton/job.json`. Where things lie (`bundle`, `inputs`, `output`) is not part
+//! of it, because the bundle's digest and the input listing are recorded instead, and `max_error_rate` is a
+//! policy. Knobs of the machinery (workers, windows, batch sizes, lease times) change no byte and belong to the
+//! services, not to the spec.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::JobError;
+use crate::format::InputFormat;
+use crate::reader::ReaderOptions;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// A job: which bundle turns which inputs into which output directory, and how.
+///
+/// Every field has a default, so a job file may leave to flags what it does not say; [`JobSpec::validate`]
+/// decides whether the whole is complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSpec {
+    /// Directory or URI of the bundle.
+    pub bundle: String,
+    /// Input files, directories or globs.
+    pub inputs: Vec<String>,
+    /// Directory or URI where parts are committed.
+    pub output: String,
+    /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
+    pub max_error_rate: f64,
+    /// Who reads and who writes. Default: hybrid.
+    pub mode: Mode,
+    /// Name of the bundle's prompt template. Default: the bundle's default template.
+    pub task: Option<String>,
+    /// Field or column that holds the text. Default: `text`.
+    pub text_field: String,
+    /// Field or column that holds the record's id. Default: `id`, else `custom_id`, else file and line.
+    pub id_field: Option<String>,
+    /// Format of all inputs. Default: told from each file's name.
+    pub format: Option<InputFormat>,
+    /// Copies a record's other fields into its output row. Default: false.
+    pub keep_fields: bool,
+    /// A longer text is an error row. Bytes of UTF-8. Default: 256 KiB.
+    pub max_text_bytes: u64,
+    /// How outputs are generated.
+    pub generation: GenerationOptions,
+    /// How the corpus is cut.
+    pub shard: ShardLimits,
+}
+
+/// The part of a [`JobSpec`] that defines output bytes, as recorded in `_baton/job.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the fields are those of `JobSpec`
+pub struct OutputDefinition {
+    pub mode: Mode,
+    pub task: Option<String>,
+    pub text_field: String,
+    pub id_field: Option<String>,
+    pub format: Option<InputFormat>,
+    pub keep_fields: bool,
+    pub max_text_bytes: u64,
+    pub generation: GenerationOptions,
+    pub shard: ShardLimits,
+}
+
+/// Which models take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The large model reads, the small model writes.
+    #[default]
+    Hybrid,
+    /// The small model alone.
+    Slm,
+}
+
+/// Bounds on what is generated for one record.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GenerationOptions {
+    /// At most this many new tokens. Default: the bundle's limit.
+    pub max_new_tokens: Option<u32>,
+    /// At most this many new tokens for each prompt token; 1.5 allows 60 for a prompt of 40. Default: no such limit.
+    pub max_new_tokens_per_prompt_token: Option<f32>,
+    /// The end of text is not considered before this many new tokens. Default: 0.
+    pub min_new_tokens: u32,
+}
+
+/// Where a shard ends. A shard is held in memory by every role that works on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShardLimits {
+    /// Entries in a shard at most. Default: 256.
+    pub max_records: u32,
+    /// Bytes of ids, texts and kept fields in a shard at most; a larger record is alone in its shard. Default: 1 MiB.
+    pub max_bytes: u64,
+}
+
+impl Default for JobSpec {
+    fn default() -> Self {
+        JobSpec {
+            bundle: String::new(),
+            inputs: Vec::new(),
+            output: String::new(),
+            max_error_rate: 1.0,
+            mode: Mode::default(),
+            task: None,
+            text_field: "text".into(),
+            id_field: None,
+            format: None,
+            keep_fields: false,
+            max_text_bytes: 256 * KIB,
+            generation: GenerationOptions::default(),
+            shard: ShardLimits::default(),
+        }
+    }
+}
+
+impl Default for ShardLimits {
+    fn default() -> Self {
+        ShardLimits { max_records: 256, max_bytes: MIB }
+    }
+}
+
+impl JobSpec {
+    /// Parses a job file. `origin` is the file's name, for messages. Does not validate: flags may still fill in fields.
+    ///
+    /// # Errors
+    /// [`JobError::SpecSyntax`] for anything that is not TOML or not a field of this type.
+    pub fn from_toml(text: &str, origin: &str) -> Result<JobSpec, JobError> {
+        toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start).min(text.len());
+            JobError::SpecSyntax {
+                origin: origin.to_owned(),
+                line: 1 + text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count(),
+                message: error.message().replace('\n', " "),
+            }
+        })
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`JobError::SpecValue`] for the first field whose value is not allowed.
+    pub fn validate(&self) -> Result<(), JobError> {
+        non_empty("bundle", &self.bundle)?;
+        if self.inputs.is_empty() {
+            return Err(not_allowed("inputs", "[]", "at least one file, directory or glob"));
+        }
+        self.inputs.iter().try_for_each(|input| non_empty("inputs", input))?;
+        non_empty("output", &self.output)?;
+        if !(0.0..=1.0).contains(&self.max_error_rate) {
+            return Err(not_allowed("max_error_rate", self.max_error_rate, "0.0 to 1.0"));
+        }
+        self.task.iter().try_for_each(|task| non_empty("task", task))?;
+        non_empty("text_field", &self.text_field)?;
+        self.id_field.iter().try_for_each(|field| non_empty("id_field", field))?;
+        in_range("max_text_bytes", self.max_text_bytes, 1..=16 * MIB)?;
+        in_range("shard.max_records", u64::from(self.shard.max_records), 1..=65_536)?;
+        in_range("shard.max_bytes", self.shard.max_bytes, 1..=64 * MIB)?;
+        self.generation.validate()
+    }
+
+    /// The part that defines output bytes.
+    pub fn output_definition(&self) -> OutputDefinition {
+        OutputDefinition {
+            mode: self.mode,
+            task: self.task.clone(),
+            text_field: self.text_field.clone(),
+            id_field: self.id_field.clone(),
+            format: self.format,
+            keep_fields: self.keep_fields,
+            max_text_bytes: self.max_text_bytes,
+            generation: self.generation.clone(),
+            shard: self.shard.clone(),
+        }
+    }
+
+    /// How the inputs are read.
+    pub fn reader_options(&self) -> ReaderOptions {
+        ReaderOptions {
+            text_field: self.text_field.clone(),
+            id_field: self.id_field.clone(),
+            format: self.format,
+            keep_fields: self.keep_fields,
+            max_text_bytes: usize::try_from(self.max_text_bytes).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl OutputDefinition {
+    /// Names each field in which `current` differs from this recorded definition, with both values.
+    pub fn differences(&self, current: &OutputDefinition) -> Vec<String> {
+        let mut differences = Vec::new();
+        collect_differences("", &as_json(self), &as_json(current), &mut differences);
+        differences
+    }
+}
+
+impl GenerationOptions {
+    /// The most new tokens allowed for a prompt of `prompt_tokens`: the smallest of the limits that are set and
+    /// of the bundle's, and never 0.
+    pub fn max_new_tokens_for(&self, prompt_tokens: u32, bundle_limit: u32) -> u32 {
+        let relative = self
+            .max_new_tokens_per_prompt_token
+            .map_or(u32::MAX, |rate| (rate * prompt_tokens as f32).ceil() as u32); // `as` saturates
+        self.max_new_tokens.unwrap_or(u32::MAX).min(relative).min(bundle_limit).max(1)
+    }
+
+    fn validate(&self) -> Result<(), JobError> {
+        if let Some(limit) = self.max_new_tokens {
+            in_range("generation.max_new_tokens", u64::from(limit), 1..=u64::from(u32::MAX))?;
+            in_range("generation.min_new_tokens", u64::from(self.min_new_tokens), 0..=u64::from(limit))?;
+        }
+        match self.max_new_tokens_per_prompt_token {
+            Some(rate) if !(rate.is_finite() && rate > 0.0) => {
+                Err(not_allowed("generation.max_new_tokens_per_prompt_token", rate, "a number above 0"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Mode {
+    /// The name in job files and flags.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Hybrid => "hybrid",
+            Mode::Slm => "slm",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = JobError;
+
+    fn from_str(name: &str) -> Result<Mode, JobError> {
+        [Mode::Hybrid, Mode::Slm]
+            .into_iter()
+            .find(|mode| mode.as_str() == name)
+            .ok_or_else(|| not_allowed("mode", format!("{name:?}"), "hybrid, slm"))
+    }
+}
+
+fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
+    JobError::SpecValue { field, value: value.to_string(), allowed: allowed.to_owned() }
+}
+
+fn non_empty(field: &'static str, value: &str) -> Result<(), JobError> {
+    if value.is_empty() { Err(not_allowed(field, "\"\"", "a non-empty string")) } else { Ok(()) }
+}
+
+fn in_range(field: &'static str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), JobError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(not_allowed(field, value, &format!("{} to {}", allowed.start(), allowed.end())))
+}
+
+/// Goes through text, because a direct conversion would widen `f32` and show 1.2 as 1.2000000476837158.
+fn as_json(definition: &OutputDefinition) -> serde_json::Value {
+    serde_json::to_string(definition)
+        .and_then(|text| serde_json::from_str(&text))
+        .expect("a definition is plain data with string keys")
+}
+
+fn collect_differences(
+    field: &str,
+    recorded: &serde_json::Value,
+    current: &serde_json::Value,
+    differences: &mut Vec<String>,
+) {
+    if let (Some(recorded), Some(current)) = (recorded.as_object(), current.as_object()) {
+        for (name, value) in recorded {
+            let field = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
+            collect_differences(&field, value, &current[name], differences);
+        }
+    } else if recorded != current {
+        differences.push(format!("`{field}` was {recorded}, now {current}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> JobSpec {
+        JobSpec {
+            bundle: "bundle".into(),
+            inputs: vec!["corpus.jsonl".into()],
+            output: "out".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_job_file_needs_only_bundle_inputs_and_output() {
+        let text = "bundle = 'bundle'\ninputs = ['corpus.jsonl']\noutput = 'out'\n";
+        let spec = JobSpec::from_toml(text, "job.toml").unwrap();
+        assert_eq!(spec, valid());
+        spec.validate().unwrap();
+    }
+
+    #[test]
+    fn sections_and_names_are_read_from_toml() {
+        let text = "mode = 'slm'\nformat = 'tsv'\n[generation]\nmax_new_tokens_per_prompt_token = 1.5\n[shard]\nmax_records = 8\n";
+        let spec = JobSpec::from_toml(text, "job.toml").unwrap();
+        assert_eq!((spec.mode, spec.format), (Mode::Slm, Some(InputFormat::Tsv)));
+        assert_eq!(spec.generation.max_new_tokens_per_prompt_token, Some(1.5));
+        assert_eq!(spec.shard, ShardLimits { max_records: 8, max_bytes: MIB });
+    }
+
+    #[test]
+    fn an_unknown_field_is_reported_with_file_and_line() {
+        let error =
+            JobSpec::from_toml("bundle = 'b'\ntxet_field = 'x'\n", "job.toml").unwrap_err().to_string();
+        assert!(error.starts_with("job.toml, line 2: unknown field `txet_field`"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_mode_is_reported_with_the_allowed_ones() {
+        let error = JobSpec::from_toml("\nmode = 'fast'\n", "job.toml").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("`hybrid`") && error.contains("`slm`"), "{error}");
+        assert_eq!(
+            "fast".parse::<Mode>().unwrap_err().to_string(),
+            "job spec: `mode` is \"fast\"; allowed: hybrid, slm"
+        );
+    }
+
+    #[test]
+    fn each_bad_value_names_its_field() {
+        type Spoil = fn(&mut JobSpec);
+        let cases: [(&str, Spoil); 10] = [
+            ("bundle", |spec| spec.bundle.clear()),
+            ("inputs", |spec| spec.inputs.clear()),
+            ("output", |spec| spec.output.clear()),
+            ("max_error_rate", |spec| spec.max_error_rate = f64::NAN),
+            ("text_field", |spec| spec.text_field.clear()),
+            ("max_text_bytes", |spec| spec.max_text_bytes = 0),
+            ("shard.max_records", |spec| spec.shard.max_records = 0),
+            ("generation.max_new_tokens", |spec| spec.generation.max_new_tokens = Some(0)),
+            ("generation.min_new_tokens", |spec| {
+                spec.generation =
+                    GenerationOptions { max_new_tokens: Some(4), min_new_tokens: 5, ..Default::default() }
+            }),
+            ("generation.max_new_tokens_per_prompt_token", |spec| {
+                spec.generation.max_new_tokens_per_prompt_token = Some(-1.0);
+            }),
+        ];
+        for (field, spoil) in cases {
+            let mut spec = valid();
+            spoil(&mut spec);
+            let error = spec.validate().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("job spec: `{field}` is ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn differences_name_each_field_with_both_values() {
+        let recorded = valid();
+        let mut current = valid();
+        current.output = "elsewhere".into(); // where output goes does not define its bytes
+        current.mode = Mode::Slm;
+        current.generation.max_new_tokens_per_prompt_token = Some(1.2);
+        assert_eq!(
+            recorded.output_definition().differences(&current.output_definition()),
+            [
+                "`mode` was \"hybrid\", now \"slm\"",
+                "`generation.max_new_tokens_per_prompt_token` was null, now 1.2"
+            ]
+        );
+        assert!(recorded.output_definition().differences(&recorded.output_definition()).is_empty());
+    }
+
+    #[test]
+    fn the_smallest_token_limit_wins() {
+        let mut options = GenerationOptions::default();
+        assert_eq!(options.max_new_tokens_for(40, 256), 256);
+        options.max_new_tokens_per_prompt_token = Some(1.2);
+        assert_eq!(options.max_new_tokens_for(5, 256), 6);
+        assert_eq!(options.max_new_tokens_for(0, 256), 1);
+        assert_eq!(options.max_new_tokens_for(u32::MAX, 256), 256);
+        options.max_new_tokens = Some(4);
+        assert_eq!(options.max_new_tokens_for(5, 256), 4);
+    }
+}

@@ -1,0 +1,59 @@
+//! Sums over a job's verdicts, for progress, the error limit and the manifest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Verdict;
+
+/// Counts over any number of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Committed shards.
+    pub shards: u64,
+    /// Input records.
+    pub records: u64,
+    /// Records that became output rows.
+    pub outputs: u64,
+    /// Records that became error rows.
+    pub errors: u64,
+    /// Tokens read, of the records that became output rows.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Bytes of all parts.
+    pub output_bytes: u64,
+}
+
+impl Totals {
+    /// Adds a shard.
+    pub fn add(&mut self, verdict: &Verdict) {
+        self.shards += 1;
+        self.records += verdict.records;
+        self.outputs += verdict.outputs.rows;
+        self.errors += verdict.failed.len() as u64;
+        self.prompt_tokens += verdict.outputs.prompt_tokens;
+        self.output_tokens += verdict.outputs.output_tokens;
+        self.output_bytes += verdict.outputs.bytes;
+    }
+
+    /// Share of the records that failed, 0 to 1; 0 without records.
+    pub fn error_rate(&self) -> f64 {
+        if self.records == 0 { 0.0 } else { self.errors as f64 / self.records as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::tests::verdict;
+
+    #[test]
+    fn verdicts_add_up() {
+        let mut totals = Totals::default();
+        assert_eq!(totals.error_rate(), 0.0);
+        totals.add(&verdict(0, 3, 1));
+        totals.add(&verdict(1, 4, 0));
+        assert_eq!((totals.shards, totals.records, totals.outputs, totals.errors), (2, 8, 7, 1));
+        assert_eq!((totals.prompt_tokens, totals.output_tokens, totals.output_bytes), (20, 40, 6));
+        assert_eq!(totals.error_rate(), 0.125);
+    }
+}

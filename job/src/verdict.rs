@@ -1,0 +1,150 @@
+//! The verdict: what came of a shard, fixed before its part exists.
+//!
+//! Whoever creates a shard's verdict first decides which of its records failed; whoever comes later obeys. A
+//! restart takes its counts from verdicts and reads no output again.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::layout::{part_key, verdict_key};
+use crate::{JobError, RecordFailure, ShardIndex};
+
+/// What came of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// Its input records, failed ones included.
+    pub records: u64,
+    /// The records that failed, in the shard's order; each is an error row.
+    pub failed: Vec<RecordFailure>,
+    /// All other records: what the part holds.
+    pub outputs: PartSummary,
+}
+
+/// What a part holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartSummary {
+    /// Output rows.
+    pub rows: u64,
+    /// Size of the part.
+    pub bytes: u64,
+    /// sha256 of the part, hexadecimal.
+    pub sha256: String,
+    /// Tokens read, of the rows in this part.
+    pub prompt_tokens: u64,
+    /// Tokens written, of the rows in this part.
+    pub output_tokens: u64,
+}
+
+impl PartSummary {
+    /// Sums up the bytes of a part of `rows` rows; token totals start at 0.
+    pub fn of(part: &[u8], rows: u64) -> PartSummary {
+        PartSummary {
+            rows,
+            bytes: part.len() as u64,
+            sha256: sha256_hex(part),
+            prompt_tokens: 0,
+            output_tokens: 0,
+        }
+    }
+}
+
+impl Verdict {
+    /// The bytes of the verdict object.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a verdict is plain data with string keys")
+    }
+
+    /// Reads a verdict object; `shard` is the one whose key it was found under.
+    ///
+    /// # Errors
+    /// [`JobError::CorruptObject`] or [`JobError::InconsistentVerdict`].
+    pub fn from_json(shard: ShardIndex, bytes: &[u8]) -> Result<Verdict, JobError> {
+        let verdict: Verdict = serde_json::from_slice(bytes).map_err(|source| JobError::CorruptObject {
+            key: verdict_key(shard),
+            what: "verdict",
+            source,
+        })?;
+        let (records, rows, failed) = (verdict.records, verdict.outputs.rows, verdict.failed.len() as u64);
+        if verdict.shard != shard || rows.checked_add(failed) != Some(records) {
+            return Err(JobError::InconsistentVerdict { key: verdict_key(shard), records, rows, failed });
+        }
+        Ok(verdict)
+    }
+
+    /// The bytes of the shard's error object; empty if no record failed.
+    pub fn error_rows(&self) -> Vec<u8> {
+        self.failed.iter().flat_map(RecordFailure::to_json_line).collect()
+    }
+
+    /// Compares a part with what this verdict promised.
+    ///
+    /// # Errors
+    /// [`JobError::PartMismatch`].
+    pub fn check_part(&self, part: &[u8]) -> Result<(), JobError> {
+        let found = sha256_hex(part);
+        if found == self.outputs.sha256 {
+            return Ok(());
+        }
+        Err(JobError::PartMismatch {
+            key: part_key(self.shard),
+            expected: self.outputs.sha256.clone(),
+            found,
+        })
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{FailureCode, RecordSource};
+
+    pub(crate) fn verdict(shard: u32, rows: u64, num_failed: u64) -> Verdict {
+        let failed = (1..=num_failed).map(|line| RecordFailure {
+            source: RecordSource { uri: "a.txt".into(), line },
+            id: None,
+            code: FailureCode::EmptyText,
+            message: "the text is empty or only white space".into(),
+        });
+        let outputs = PartSummary { prompt_tokens: 10, output_tokens: 20, ..PartSummary::of(b"{}\n", rows) };
+        Verdict { shard: ShardIndex(shard), records: rows + num_failed, failed: failed.collect(), outputs }
+    }
+
+    #[test]
+    fn a_verdict_survives_its_json() {
+        let verdict = verdict(3, 1, 2);
+        assert_eq!(Verdict::from_json(ShardIndex(3), &verdict.to_json()).unwrap(), verdict);
+        assert_eq!(verdict.error_rows().iter().filter(|&&byte| byte == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn a_changed_verdict_is_refused_by_its_key() {
+        let mut wrong_sum = verdict(3, 1, 2);
+        wrong_sum.records = 4;
+        for bytes in [b"{\"shard\":3".to_vec(), verdict(4, 1, 2).to_json(), wrong_sum.to_json()] {
+            let error = Verdict::from_json(ShardIndex(3), &bytes).unwrap_err().to_string();
+            assert!(error.starts_with("_baton/shards/000003.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_checked_against_its_hash() {
+        let verdict = verdict(3, 1, 0);
+        verdict.check_part(b"{}\n").unwrap();
+        let error = verdict.check_part(b"{}").unwrap_err().to_string();
+        assert!(error.starts_with("part-000003.jsonl does not match its verdict"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_standard() {
+        let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-2, B.1
+        assert_eq!(PartSummary::of(b"abc", 1).sha256, of_abc);
+    }
+}

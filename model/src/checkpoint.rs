@@ -1,0 +1,87 @@
+//! Weights by name: from safetensors files, or from whatever else implements [`TensorSource`].
+//!
+//! Only the tensors that are asked for are read, so an LLM cut at layer 20 never loads layers 21 and up. The file format itself is
+//! `baton-bundle`'s.
+
+use std::{collections::BTreeMap, path::Path};
+
+use baton_bundle::{SafetensorsFile, StoredTensor, WeightDtype};
+use tch::{Kind, Tensor};
+
+use crate::ModelError;
+
+/// Gives out tensors by the checkpoint's name. Models are built from one.
+///
+/// Inference builds from a [`Checkpoint`]; the trainer builds from its f32 master weights at every step, so that gradients flow
+/// through the same model code.
+pub trait TensorSource {
+    /// The tensor called `name`, on any device, in any float type.
+    ///
+    /// # Errors
+    /// The tensor is absent, or has another shape than `shape`.
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
+}
+
+impl TensorSource for BTreeMap<String, Tensor> {
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let tensor = self.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        check_shape(name, shape, &tensor.size())?;
+        Ok(tensor.shallow_clone())
+    }
+}
+
+/// One `model.safetensors` file, opened but not loaded.
+#[derive(Debug)]
+pub struct Checkpoint {
+    file: SafetensorsFile,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file and checks its header.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not a complete safetensors file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self { file: SafetensorsFile::open(path)? })
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let StoredTensor { dtype, shape: stored_shape, bytes } = self.file.read(name)?;
+        let kind = match dtype {
+            WeightDtype::F32 => Kind::Float,
+            WeightDtype::Bf16 => Kind::BFloat16,
+            WeightDtype::F16 => Kind::Half,
+        };
+        let stored_shape: Vec<i64> = stored_shape.iter().map(|&d| d as i64).collect();
+        check_shape(name, shape, &stored_shape)?;
+        Tensor::f_from_data_size(&bytes, &stored_shape, kind)
+            .map_err(|source| ModelError::Torch { doing: "copying weights into a tensor", source })
+    }
+}
+
+fn check_shape(name: &str, expected: &[i64], found: &[i64]) -> Result<(), ModelError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: found.to_vec() })
+}
+
+/// Writes named tensors as one safetensors file, converted to `kind`, atomically (a temporary file, then a rename).
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    kind: Kind,
+) -> Result<(), ModelError> {
+    let converted: Vec<(&str, Tensor)> =
+        tensors.iter().map(|(name, t)| (name.as_str(), t.detach().to_kind(kind).contiguous())).collect();
+    let write_error = |source| ModelError::Write { path: path.to_owned(), source };
+    let temporary = path.with_extension("safetensors.partial");
+    Tensor::write_safetensors(&converted, &temporary)
+        .map_err(|error| write_error(std::io::Error::other(error)))?;
+    std::fs::rename(&temporary, path).map_err(write_error)
+}

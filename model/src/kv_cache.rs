@@ -1,0 +1,217 @@
+//! The KV cache: keys and values of all live rows, in blocks of 16 tokens that rows take when they enter and give back when they leave.
+//!
+//! Blocks fit wherever one is free, so memory does not fragment and no row is moved for another. Everything is allocated at the start:
+//! `blocks * 2 * layers * 16 * kv_heads * head_dim` numbers, and never more. Reference: Kwon et al., arXiv 2309.06180.
+//!
+//! This file owns which block belongs to whom. How attention reads and writes blocks is in `cached_attention.rs`.
+
+use baton_bundle::LlamaConfig;
+use baton_decoding::SlotId;
+use tch::Tensor;
+
+use crate::{
+    Compute, ModelError,
+    kernels::{BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, Scratch, TokenPlace},
+};
+
+/// Tokens per block of the KV cache: a row takes whole blocks.
+pub const CACHE_BLOCK_TOKENS: usize = BLOCK_TOKENS;
+
+/// What bounds the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Rows that live at once.
+    pub max_slots: usize,
+    /// Tokens held, all rows together; rounded down to whole blocks of [`CACHE_BLOCK_TOKENS`].
+    pub max_cache_tokens: usize,
+}
+
+/// Keys and values of the live rows of one model.
+#[derive(Debug)]
+pub(crate) struct KvCache {
+    pub(crate) blocks: BlockTable,
+    pub(crate) storage: KvStorage,
+}
+
+impl KvCache {
+    /// Allocates the whole cache of a model of `num_layers` blocks.
+    ///
+    /// # Errors
+    /// The device has not that much memory.
+    pub(crate) fn new(
+        config: &LlamaConfig,
+        num_layers: usize,
+        compute: Compute,
+        limits: CacheLimits,
+    ) -> Result<Self, ModelError> {
+        let num_blocks = limits.max_cache_tokens / BLOCK_TOKENS;
+        Ok(Self {
+            blocks: BlockTable::new(limits.max_slots, num_blocks),
+            storage: KvStorage::new(config, num_layers, compute, num_blocks)?,
+        })
+    }
+}
+
+/// The tensors, and what is needed to work on them.
+#[derive(Debug)]
+pub(crate) struct KvStorage {
+    pub(crate) shape: HeadShape,
+    pub(crate) compute: Compute,
+    pub(crate) layers: Vec<LayerBlocks>,
+    pub(crate) scratch: Scratch,
+}
+
+impl KvStorage {
+    fn new(
+        config: &LlamaConfig,
+        num_layers: usize,
+        compute: Compute,
+        num_blocks: usize,
+    ) -> Result<Self, ModelError> {
+        let shape = HeadShape {
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        };
+        let [blocks, kv_heads, head_dim, tokens] =
+            [num_blocks, shape.kv_heads, shape.head_dim, BLOCK_TOKENS].map(|size| size as i64);
+        let zeros = |size: [i64; 4]| {
+            Tensor::f_zeros(size, (compute.kind, compute.device))
+                .map_err(|source| ModelError::Torch { doing: "allocating the KV cache", source })
+        };
+        let layers = (0..num_layers)
+            .map(|_| {
+                let keys = zeros([blocks, kv_heads, head_dim, tokens])?;
+                let values = zeros([blocks, kv_heads, tokens, head_dim])?;
+                Ok(LayerBlocks { keys, values })
+            })
+            .collect::<Result<_, ModelError>>()?;
+        Ok(Self { shape, compute, layers, scratch: Scratch::default() })
+    }
+}
+
+/// Which blocks each slot's row holds, and which are free.
+#[derive(Debug)]
+pub(crate) struct BlockTable {
+    slots: Vec<Option<RowBlocks>>,
+    free_blocks: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct RowBlocks {
+    blocks: Vec<usize>,
+    len: usize,
+}
+
+impl BlockTable {
+    fn new(max_slots: usize, num_blocks: usize) -> Self {
+        Self {
+            slots: std::iter::repeat_with(|| None).take(max_slots).collect(),
+            free_blocks: (0..num_blocks).rev().collect(),
+        }
+    }
+
+    /// Gives an empty slot blocks for `capacity_tokens` tokens.
+    ///
+    /// # Panics
+    /// The slot is occupied or beyond `max_slots`, or too few blocks are free.
+    pub(crate) fn occupy(&mut self, slot: SlotId, capacity_tokens: usize) {
+        let place = self.slots.get_mut(slot.0).expect("a slot is below max_slots");
+        assert!(place.is_none(), "slot {} is occupied: release it first", slot.0);
+        let num_left = self.free_blocks.len().checked_sub(capacity_tokens.div_ceil(BLOCK_TOKENS));
+        let num_left = num_left.expect("rows are admitted only while max_cache_tokens has room for them");
+        *place = Some(RowBlocks { blocks: self.free_blocks.split_off(num_left), len: 0 });
+    }
+
+    /// Takes a slot's blocks back. An empty slot stays empty.
+    pub(crate) fn release(&mut self, slot: SlotId) {
+        if let Some(row) = self.slots.get_mut(slot.0).and_then(Option::take) {
+            self.free_blocks.extend(row.blocks);
+        }
+    }
+
+    /// Adds the places of a row's next `num_tokens` tokens to `places`; they count as cached from now on.
+    ///
+    /// # Panics
+    /// The slot is empty, or the row outgrows the blocks it has.
+    pub(crate) fn append(&mut self, slot: SlotId, num_tokens: usize, places: &mut Vec<TokenPlace>) {
+        let row =
+            self.slots.get_mut(slot.0).and_then(Option::as_mut).expect("a row is prefilled before it steps");
+        let appended = row.len..row.len + num_tokens;
+        assert!(
+            appended.end <= row.blocks.len() * BLOCK_TOKENS,
+            "the row in slot {} outgrows its {} blocks of {BLOCK_TOKENS} tokens: reserve prompt_len + max_new_tokens",
+            slot.0,
+            row.blocks.len(),
+        );
+        row.len = appended.end;
+        places.extend(appended.map(|token| TokenPlace {
+            block: row.blocks[token / BLOCK_TOKENS],
+            offset: token % BLOCK_TOKENS,
+        }));
+    }
+
+    /// Where a row's tokens are.
+    ///
+    /// # Panics
+    /// The slot is empty.
+    pub(crate) fn row(&self, slot: SlotId) -> CachedRow<'_> {
+        let row =
+            self.slots.get(slot.0).and_then(Option::as_ref).expect("a row is prefilled before it steps");
+        CachedRow { blocks: &row.blocks, len: row.len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SlotId = SlotId(0);
+    const B: SlotId = SlotId(1);
+
+    #[test]
+    fn a_row_fills_its_blocks_in_order() {
+        let mut table = BlockTable::new(2, 4);
+        table.occupy(A, 33);
+        let mut places = Vec::new();
+        table.append(A, 15, &mut places);
+        table.append(A, 2, &mut places);
+        let [first, second] = [table.row(A).blocks[0], table.row(A).blocks[1]];
+        let mut expected: Vec<TokenPlace> =
+            (0..16).map(|offset| TokenPlace { block: first, offset }).collect();
+        expected.push(TokenPlace { block: second, offset: 0 });
+        assert_eq!(places, expected);
+        assert_eq!(table.row(A).len, 17);
+    }
+
+    #[test]
+    fn released_blocks_are_given_to_the_next_row_and_no_block_has_two_owners() {
+        let mut table = BlockTable::new(2, 4);
+        table.occupy(A, 48);
+        let of_a = table.row(A).blocks.to_vec();
+        table.occupy(B, 16);
+        assert!(!of_a.contains(&table.row(B).blocks[0]));
+        table.release(A);
+        table.release(A);
+        table.occupy(A, 40);
+        let mut all: Vec<usize> = [A, B].iter().flat_map(|&slot| table.row(slot).blocks.to_vec()).collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "outgrows its 1 blocks of 16 tokens")]
+    fn a_row_cannot_outgrow_what_it_reserved() {
+        let mut table = BlockTable::new(1, 4);
+        table.occupy(A, 16);
+        table.append(A, 17, &mut Vec::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "max_cache_tokens has room")]
+    fn the_cache_gives_out_no_more_than_it_has() {
+        let mut table = BlockTable::new(2, 4);
+        table.occupy(A, 40);
+        table.occupy(B, 20);
+    }
+}

@@ -1,0 +1,39 @@
+//! The models, in libtorch: LLM and SLM families, projector and fusion, attention, the KV cache, losses.
+//!
+//! This crate is the only user of tch on the inference path. It knows tensors and bundles; it knows no threads, sockets, shards or
+//! records. Batches are *packed*: the tokens of several sequences stand one after the other in `[total_tokens, width]`, without
+//! padding, and [`PackedLayout`] says where each sequence begins. Linear layers act on rows and attention on one sequence at a
+//! time, so a sequence's numbers do not depend on its neighbours.
+//!
+//! Reference for the method: Bergner et al., "Think Big, Generate Quick", arXiv 2402.16844.
+
+mod attention;
+mod cached_attention;
+mod checkpoint;
+mod compute;
+mod error;
+mod kernels;
+mod kv_cache;
+mod layers;
+mod llama;
+mod loss;
+mod projector;
+mod prompt_encoder;
+mod slm_decoder;
+
+pub use attention::{Attention, PackedAttention, PackedLayout, PaddedAttention, Visibility};
+pub use checkpoint::{Checkpoint, TensorSource, write_safetensors};
+pub use compute::Compute;
+pub use error::ModelError;
+pub use kv_cache::{CACHE_BLOCK_TOKENS, CacheLimits};
+pub use layers::{Linear, Rope, rms_norm, rms_scale};
+pub use llama::{Llama, LlamaParts};
+pub use loss::response_cross_entropy;
+pub use projector::{Projector, PromptEmbedding, fuse};
+pub use prompt_encoder::{PromptEncoder, PromptStates};
+pub use slm_decoder::{PrefillRow, SlmDecoder};
+
+/// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other operation.
+pub fn set_num_threads(num_threads: usize) {
+    tch::set_num_threads(num_threads.try_into().unwrap_or(i32::MAX));
+}

@@ -1,0 +1,288 @@
+//! The small model with its cache, its kernel and the scheduler, against itself: alone, in company, and without a cache.
+
+use std::collections::BTreeMap;
+
+use baton_bundle::{LlamaConfig, PromptAttention, WeightDtype};
+use baton_decoding::{
+    FinishedRow, GenerationLimits, GroupId, RowId, RowRequest, Scheduler, SchedulerLimits, SlotId, StepRow,
+};
+use baton_model::{
+    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Llama, LlamaParts, ModelError, PackedAttention, PackedLayout,
+    PrefillRow, PromptStates, SlmDecoder, TensorSource, Visibility,
+};
+use tch::{Kind, Tensor};
+
+const BOS: u32 = 1;
+const EOS: u32 = 2;
+const BOTH_KINDS: [Compute; 2] = [Compute::CPU_F32, Compute::CPU_BF16];
+
+/// Small, but not so small that libtorch takes another path for one row: products of up to 4096 multiplications bypass its bf16 kernels.
+fn config() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 72,
+        intermediate_size: 96,
+        num_hidden_layers: 3,
+        num_attention_heads: 6,
+        num_key_value_heads: 2,
+        head_dim: 12,
+        vocab_size: 200,
+        max_position_embeddings: 512,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: false,
+        bos_token_id: Some(BOS),
+        eos_token_ids: vec![EOS],
+        dtype: WeightDtype::F32,
+    }
+}
+
+/// Numbers without a generator that threads share, roughly uniform in -1..1.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
+        let numel = shape.iter().product();
+        let numbers: Vec<f32> = (0..numel).map(|_| self.next() * scale).collect();
+        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        Tensor::from_slice(&numbers).view(shape.as_slice())
+    }
+}
+
+fn model(compute: Compute) -> Llama {
+    let config = config();
+    let mut numbers = Numbers(11);
+    let weights: BTreeMap<String, Tensor> = config
+        .tensor_shapes()
+        .into_iter()
+        .map(|(name, shape)| {
+            let weight = match shape[..] {
+                [_] => numbers.tensor(&shape, 0.2) + 1.0, // a norm's
+                _ => numbers.tensor(&shape, 2.5 / (config.hidden_size as f32).sqrt()),
+            };
+            (name, weight)
+        })
+        .collect();
+    let parts = LlamaParts { blocks: config.num_hidden_layers, lm_head: true };
+    Llama::load(&config, &weights as &dyn TensorSource, parts, compute).expect("the weights fit the config")
+}
+
+fn prompt_states(prompt_len: usize, seed: u64) -> PromptStates {
+    let d_slm = config().hidden_size;
+    let states = Numbers(seed).tensor(&[prompt_len, d_slm], 1.0).to_kind(Kind::BFloat16);
+    let num_bytes = prompt_len * d_slm * 2;
+    let mut bytes = vec![0; num_bytes];
+    states.view_dtype(Kind::Uint8).copy_data_u8(&mut bytes, num_bytes);
+    PromptStates::new(prompt_len, d_slm, bytes.into()).expect("the sizes agree")
+}
+
+/// On one libtorch thread, as the services run: with two, a f32 product hands fewer than four rows to one of them, which then sums
+/// in another order.
+fn decoder(compute: Compute, prompt_attention: PromptAttention, limits: SchedulerLimits) -> SlmDecoder {
+    baton_model::set_num_threads(1);
+    let limits = CacheLimits { max_slots: limits.max_slots, max_cache_tokens: limits.max_cache_tokens };
+    SlmDecoder::new(model(compute), prompt_attention, compute, limits)
+        .expect("the model has its two special tokens")
+}
+
+/// 70 prompts of 1 to 45 tokens, many lengths more than once, with 1 to 29 tokens to write.
+fn requests() -> Vec<(RowRequest, PromptStates)> {
+    (0..70_u32)
+        .map(|index| {
+            let prompt_len = 1 + (index as usize * index as usize * 7) % 45;
+            let limits = GenerationLimits {
+                max_new_tokens: 1 + (index as usize * 13) % 29,
+                min_new_tokens: index as usize % 2,
+                max_new_tokens_per_prompt_token: None,
+            };
+            let row = RowId { group: GroupId(0), index };
+            (RowRequest { row, prompt_len, limits }, prompt_states(prompt_len, u64::from(index) + 100))
+        })
+        .collect()
+}
+
+/// Runs all requests through scheduler and decoder, as a decode service does; results by row.
+fn decode(
+    decoder: &mut SlmDecoder,
+    limits: SchedulerLimits,
+    requests: &[(RowRequest, PromptStates)],
+) -> BTreeMap<RowId, FinishedRow> {
+    let mut scheduler = Scheduler::new(limits, decoder.special_tokens());
+    let mut states = BTreeMap::new();
+    for (request, prompt) in requests {
+        scheduler.submit(*request).expect("every request fits the cache");
+        states.insert(request.row, prompt);
+    }
+    let mut finished = BTreeMap::new();
+    loop {
+        let plan = scheduler.schedule();
+        if plan.is_empty() {
+            return finished;
+        }
+        let rows: Vec<PrefillRow<'_>> = plan
+            .prefill
+            .iter()
+            .map(|entry| PrefillRow {
+                slot: entry.slot,
+                states: states[&entry.row],
+                capacity_tokens: entry.capacity_tokens,
+            })
+            .collect();
+        decoder.prefill(&rows);
+        for row in scheduler.absorb(&decoder.step(&plan.step)) {
+            decoder.release(row.slot);
+            assert!(finished.insert(row.row, row).is_none(), "a row finishes once");
+        }
+    }
+}
+
+fn scheduler_limits(max_slots: usize, max_cache_tokens: usize, max_prefill_tokens: usize) -> SchedulerLimits {
+    SchedulerLimits {
+        max_slots,
+        max_cache_tokens,
+        cache_block_tokens: CACHE_BLOCK_TOKENS,
+        max_prefill_tokens,
+    }
+}
+
+#[test]
+fn a_row_writes_the_same_bits_alone_and_in_any_company() {
+    let requests = requests();
+    for compute in BOTH_KINDS {
+        for prompt_attention in [PromptAttention::Bidirectional, PromptAttention::Causal] {
+            let one_slot = scheduler_limits(1, 80, 1);
+            let alone = decode(&mut decoder(compute, prompt_attention, one_slot), one_slot, &requests);
+            let num_tokens: usize = alone.values().map(|row| row.tokens.len()).sum();
+            assert_eq!(alone.len(), requests.len());
+            assert!(num_tokens > 500, "the model writes: {num_tokens} tokens");
+
+            for limits in [
+                scheduler_limits(2, 200, 1),       // one prompt at a time, two rows
+                scheduler_limits(3, 160, 50),      // the cache is the bound
+                scheduler_limits(17, 2000, 100),   // rows come and go all the time
+                scheduler_limits(64, 10_000, 700), // large prefill batches
+            ] {
+                let mut decoder = decoder(compute, prompt_attention, limits);
+                for round in 0..2 {
+                    let together = decode(&mut decoder, limits, &requests);
+                    for (row, alone) in &alone {
+                        let together = &together[row];
+                        assert_eq!(
+                            together.tokens, alone.tokens,
+                            "{compute:?} {limits:?} round {round} {row:?}"
+                        );
+                        assert_eq!(
+                            together.score.to_bits(),
+                            alone.score.to_bits(),
+                            "{compute:?} {limits:?} {row:?}"
+                        );
+                        assert_eq!(together.finish_reason, alone.finish_reason);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cached_decoding_equals_the_uncached_forward() {
+    // Log-probabilities in nats: bf16 keeps 8 bits of numbers up to about 8.
+    for (compute, tolerance) in [(Compute::CPU_F32, 1e-4), (Compute::CPU_BF16, 0.15)] {
+        let model = model(compute);
+        let limits = scheduler_limits(8, 1000, 100);
+        let requests: Vec<_> = requests().into_iter().step_by(5).collect();
+        let finished =
+            decode(&mut decoder(compute, PromptAttention::Bidirectional, limits), limits, &requests);
+        for request in &requests {
+            let row_id = request.0.row;
+            let written = &finished[&row_id];
+            let log_probabilities = uncached_log_probabilities((&model, compute), request, &written.tokens);
+            let mut sum = 0.0;
+            for (place, row) in log_probabilities.iter().enumerate().take(written.tokens.len()) {
+                let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let chosen = row[written.tokens[place] as usize];
+                assert!(best - chosen <= tolerance, "{compute:?} {row_id:?} place {place}");
+                if compute.kind == Kind::Float {
+                    assert_eq!(chosen, best, "{row_id:?} place {place}: the argmax itself");
+                }
+                sum += chosen;
+            }
+            if log_probabilities.len() > written.tokens.len() {
+                sum += log_probabilities[written.tokens.len()][EOS as usize];
+            }
+            let score = sum / log_probabilities.len() as f32;
+            let difference = (score - written.score).abs();
+            assert!(difference <= tolerance, "{compute:?} {row_id:?}: scores differ by {difference}");
+        }
+    }
+}
+
+/// Log-probabilities over the vocabulary at each choice the row made, from one pass over prompt and response together.
+fn uncached_log_probabilities(
+    (model, compute): (&Llama, Compute),
+    (request, states): &(RowRequest, PromptStates),
+    tokens: &[u32],
+) -> Vec<Vec<f32>> {
+    let num_choices = (tokens.len() + 1).min(request.limits.max_new_tokens); // the last may be the end
+    let fed: Vec<i64> = [BOS].iter().chain(tokens).take(num_choices).map(|&token| i64::from(token)).collect();
+    let shape = [states.prompt_len as i64, states.d_slm as i64];
+    let prompt = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16).to_kind(Kind::Float);
+    let x = Tensor::cat(&[prompt, model.embed(&Tensor::from_slice(&fed))], 0);
+    let layout = PackedLayout::prompts_and_responses([(states.prompt_len, fed.len())]);
+    let mut attention = PackedAttention::new(&layout, Visibility::PrefixLm, (compute.kind, compute.device));
+    let hidden = model.forward(x, &layout.positions(), &mut attention, 0.0);
+    let logits = model.logits(&hidden.narrow(0, shape[0], num_choices as i64)).to_kind(Kind::Float);
+    (0..num_choices)
+        .map(|place| {
+            let row = logits.get(place as i64);
+            if place < request.limits.min_new_tokens {
+                let _ = row.get(i64::from(EOS)).fill_(f64::NEG_INFINITY);
+            }
+            Vec::try_from(row.log_softmax(-1, Kind::Float)).expect("one dimension of f32")
+        })
+        .collect()
+}
+
+#[test]
+fn a_masked_end_is_never_chosen() {
+    let compute = Compute::CPU_F32;
+    let limits = scheduler_limits(1, 64, 64);
+    let mut decoder = decoder(compute, PromptAttention::Bidirectional, limits);
+    let mut stops = 0;
+    for seed in 0..200 {
+        let states = prompt_states(3, seed);
+        let choose = |decoder: &mut SlmDecoder, allow_stop| {
+            decoder.prefill(&[PrefillRow { slot: SlotId(0), states: &states, capacity_tokens: 4 }]);
+            let choice = decoder.step(&[StepRow { slot: SlotId(0), token: BOS, allow_stop }])[0];
+            decoder.release(SlotId(0));
+            choice
+        };
+        let free = choose(&mut decoder, true);
+        let masked = choose(&mut decoder, false);
+        assert_ne!(masked.token, EOS);
+        if free.token == EOS {
+            stops += 1;
+        } else {
+            assert_eq!(free.token, masked.token);
+        }
+    }
+    assert!(stops > 0, "some row wants to end at once, or this test shows nothing");
+}
+
+#[test]
+fn a_model_without_begin_token_is_refused() {
+    let config = LlamaConfig { bos_token_id: None, ..config() };
+    let mut numbers = Numbers(1);
+    let weights: BTreeMap<String, Tensor> =
+        config.tensor_shapes().into_iter().map(|(name, shape)| (name, numbers.tensor(&shape, 0.1))).collect();
+    let parts = LlamaParts { blocks: 1, lm_head: true };
+    let model = Llama::load(&config, &weights as &dyn TensorSource, parts, Compute::CPU_F32).unwrap();
+    let limits = CacheLimits { max_slots: 1, max_cache_tokens: 64 };
+    let refused = SlmDecoder::new(model, PromptAttention::Causal, Compute::CPU_F32, limits).unwrap_err();
+    assert!(matches!(refused, ModelError::Unsupported(_)), "{refused}");
+    assert!(refused.to_string().contains("bos_token_id"));
+}

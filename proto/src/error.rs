@@ -1,0 +1,53 @@
+//! What is wrong with a message that was received.
+
+use tonic::Status;
+
+/// A message that its sender should not have sent. Sending it again cannot help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A field that the contract requires is absent.
+    #[error("a message lacks `{field}`: sender and receiver run different versions of Baton")]
+    MissingField {
+        /// Name in the `.proto` file, with its message.
+        field: &'static str,
+    },
+    /// A field has a value that the contract does not allow.
+    #[error("`{field}` is not valid: {detail}")]
+    InvalidField {
+        /// Name in the `.proto` file, with its message.
+        field: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A message comes where the contract has another.
+    #[error("expected {expected} at this place of the stream")]
+    UnexpectedMessage {
+        /// What should have come.
+        expected: &'static str,
+    },
+}
+
+impl WireError {
+    pub(crate) fn invalid(field: &'static str, detail: &impl ToString) -> Self {
+        Self::InvalidField { field, detail: detail.to_string() }
+    }
+}
+
+impl From<WireError> for Status {
+    fn from(error: WireError) -> Self {
+        Status::invalid_argument(error.to_string())
+    }
+}
+
+/// An error with its causes, joined by colons: a status has one message.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line.push_str(": ");
+        line.push_str(&source.to_string());
+        cause = source.source();
+    }
+    line
+}

@@ -1,0 +1,126 @@
+//! A prompt on its way to a decoder: what its output row needs, and its states, cut into messages.
+
+use baton_job::{Record, RecordSource};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::entries::{decode_fields, decode_source, encode_fields};
+use crate::{TARGET_MESSAGE_NUM_BYTES, WireError, wire};
+
+/// A record whose prompt has been read: what is left of it for the output row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptHead {
+    /// Position among the shard's entries, from 0.
+    pub index: u32,
+    /// The record's id.
+    pub id: String,
+    /// Where it came from.
+    pub source: RecordSource,
+    /// Its other fields, where they are kept.
+    pub fields: Map<String, Value>,
+    /// Length of the prompt, LLM tokens.
+    pub prompt_len: u32,
+}
+
+impl PromptHead {
+    /// The head of `record`'s prompt.
+    #[must_use]
+    pub fn of(record: &Record, prompt_len: u32) -> Self {
+        let Record { index_in_shard, id, source, fields, .. } = record;
+        let (id, source, fields) = (id.clone(), source.clone(), fields.clone());
+        PromptHead { index: *index_in_shard, id, source, fields, prompt_len }
+    }
+}
+
+/// One prompt as messages under the size limit: its head with the first states, then the other states. `states` is shared, not copied.
+pub fn prompt_messages(
+    head: PromptHead,
+    mut states: Bytes,
+) -> impl Iterator<Item = wire::DecodeShardRequest> {
+    use wire::decode_shard_request::Message;
+    let index = head.index;
+    let extra_fields_json = encode_fields(&head.fields);
+    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(extra_fields_json.len());
+    let first = Message::Prompt(wire::Prompt {
+        index,
+        source: Some(head.source.into()),
+        id: head.id,
+        extra_fields_json,
+        prompt_len: head.prompt_len,
+        states: split_at_most(&mut states, room),
+    });
+    let rest = std::iter::from_fn(move || {
+        let chunk = split_at_most(&mut states, TARGET_MESSAGE_NUM_BYTES);
+        (!chunk.is_empty()).then_some(Message::MoreStates(wire::StatesChunk { index, states: chunk }))
+    });
+    std::iter::once(first).chain(rest).map(|message| wire::DecodeShardRequest { message: Some(message) })
+}
+
+fn split_at_most(states: &mut Bytes, max_num_bytes: usize) -> Bytes {
+    states.split_to(states.len().min(max_num_bytes))
+}
+
+impl TryFrom<wire::Prompt> for (PromptHead, Bytes) {
+    type Error = WireError;
+
+    /// The head, and the states that came with it.
+    fn try_from(prompt: wire::Prompt) -> Result<Self, WireError> {
+        let head = PromptHead {
+            index: prompt.index,
+            id: prompt.id,
+            source: decode_source(prompt.source, "Prompt.source")?,
+            fields: decode_fields(&prompt.extra_fields_json, "Prompt.extra_fields_json")?,
+            prompt_len: prompt.prompt_len,
+        };
+        Ok((head, prompt.states))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::MAX_MESSAGE_NUM_BYTES;
+    use crate::wire::decode_shard_request::Message;
+
+    fn head() -> PromptHead {
+        PromptHead {
+            index: 4,
+            id: "r4".into(),
+            source: RecordSource { uri: "corpus.csv".into(), line: 9 },
+            fields: Map::from_iter([("lang".to_owned(), Value::from("en"))]),
+            prompt_len: 12,
+        }
+    }
+
+    #[test]
+    fn a_long_prompt_is_cut_into_messages_and_comes_together_again() {
+        let states = Bytes::from((0..3 << 20).map(|byte| (byte % 251) as u8).collect::<Vec<u8>>());
+        let messages: Vec<_> = prompt_messages(head(), states.clone()).collect();
+        assert_eq!(messages.len(), 4, "kept fields take their room in the first");
+        assert!(messages.iter().all(|message| message.encoded_len() < MAX_MESSAGE_NUM_BYTES));
+
+        let mut received = Vec::new();
+        for message in messages {
+            match message.message.unwrap() {
+                Message::Prompt(prompt) => {
+                    let (received_head, first) = prompt.try_into().unwrap();
+                    assert_eq!(received_head, head());
+                    received.extend_from_slice(&first);
+                }
+                Message::MoreStates(chunk) => {
+                    assert_eq!(chunk.index, 4);
+                    received.extend_from_slice(&chunk.states);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        assert_eq!(received, states);
+    }
+
+    #[test]
+    fn a_short_prompt_is_one_message() {
+        assert_eq!(prompt_messages(head(), Bytes::from_static(b"1234")).count(), 1);
+    }
+}

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Makes Baton's corpora from the package descriptions of Debian or Ubuntu. See docs/corpora.md.
+
+scripts/corpus.py translation --language it     data/en-it/{train,dev,test}.jsonl
+scripts/corpus.py summarization                 data/description-synopsis/{train,dev,test}.jsonl
+scripts/corpus.py demo                          data/demo.jsonl and data/demo.reference.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from corpus.apt_lists import DescriptionLists, default_cache_directory, description_lists
+from corpus.builders import summarization_rows, translation_rows
+from corpus.errors import CorpusError
+from corpus.jsonl import split_statistics, write_rows, write_text
+from corpus.splits import split_rows
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        arguments.command(arguments)
+    except (CorpusError, OSError) as error:
+        print(f"corpus.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--cache", type=Path, default=default_cache_directory(), help="fetched lists [%(default)s]")
+    shared.add_argument("--refresh", action="store_true", help="fetch again even if cached")
+    language = argparse.ArgumentParser(add_help=False)
+    language.add_argument("--language", default="it", help="target language, as in it, da, pt_BR [%(default)s]")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    translation = commands.add_parser("translation", parents=[shared, language], help="English to another language")
+    translation.add_argument("--out", type=Path, help="directory [data/en-LANGUAGE]")
+    translation.set_defaults(command=make_translation)
+
+    summarization = commands.add_parser("summarization", parents=[shared], help="description to synopsis")
+    summarization.add_argument("--out", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
+    summarization.set_defaults(command=make_summarization)
+
+    demo = commands.add_parser("demo", parents=[shared, language], help="held-out English lines to translate")
+    demo.add_argument("--out", type=Path, default=Path("data/demo.jsonl"), help="[%(default)s]")
+    demo.add_argument("--count", type=int, default=240, help="lines [%(default)s]")
+    demo.add_argument("--min-words", type=int, default=4, help="shortest line [%(default)s]")
+    demo.add_argument("--max-words", type=int, default=24, help="longest line [%(default)s]")
+    demo.set_defaults(command=make_demo)
+    return parser.parse_args()
+
+
+def make_translation(arguments: argparse.Namespace) -> None:
+    lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
+    out = arguments.out or Path(f"data/en-{arguments.language}")
+    write_corpus(out, translation_rows(lists, arguments.language), lists)
+
+
+def make_summarization(arguments: argparse.Namespace) -> None:
+    lists = description_lists(None, arguments.cache, arguments.refresh)
+    write_corpus(arguments.out, summarization_rows(lists), lists)
+
+
+def make_demo(arguments: argparse.Namespace) -> None:
+    lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
+    splits, _ = split_rows(translation_rows(lists, arguments.language))
+    lengths = range(arguments.min_words, arguments.max_words + 1)
+    fitting = [row for row in splits["test"] if len(row["source"].split()) in lengths]
+    # Ids are hashes, so the first by id are a random sample that stays the same.
+    chosen = sorted(fitting, key=lambda row: row["id"])[: arguments.count]
+    if len(chosen) < arguments.count:
+        raise CorpusError(f"only {len(chosen)} held-out lines of that length: lower --count or widen the word range")
+    reference = arguments.out.with_name(f"{arguments.out.stem}.reference.jsonl")
+    write_rows(arguments.out, [{"id": row["id"], "text": row["source"]} for row in chosen])
+    write_rows(reference, [{"id": row["id"], "text": row["target"]} for row in chosen])
+    print(f"{arguments.out}: {len(chosen)} lines; references in {reference}")
+
+
+def write_corpus(out: Path, rows: list[dict], lists: DescriptionLists) -> None:
+    """Splits, filters and writes the rows, with `stats.json` beside them, and prints the counts."""
+    splits, dropped = split_rows(rows)
+    statistics = {
+        "release": {
+            "origin": lists.origin,
+            "codename": lists.codename,
+            "version": lists.version,
+            "date": lists.release_date,
+        },
+        "splits": {split: split_statistics(split_rows) for split, split_rows in splits.items()},
+        "dropped_as_leaks": dropped,
+        "sha256": {},
+    }
+    for split, rows_of_split in splits.items():
+        path = out / f"{split}.jsonl"
+        write_rows(path, rows_of_split)
+        statistics["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    text = json.dumps(statistics, indent=2) + "\n"
+    write_text(out / "stats.json", text)
+    print(text, end="")
+    print(f"wrote {out}/{{train,dev,test}}.jsonl and stats.json", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

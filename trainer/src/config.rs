@@ -1,0 +1,202 @@
+//! The settings of a training run, their defaults and their checks.
+
+use std::path::PathBuf;
+
+use baton_bundle::{Fusion, PromptAttention};
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// What the small model reads of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reads {
+    /// The LLM's hidden states (mode `hybrid`).
+    Hybrid,
+    /// Its own prompt embedding alone: the baseline without the LLM (mode `slm`).
+    Slm,
+}
+
+/// Everything that defines a training run. Two runs with equal configs on equal data end with equal weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Training pairs, JSONL.
+    pub train: PathBuf,
+    /// Validation pairs, JSONL.
+    pub dev: PathBuf,
+    /// JSONL field of the text to read.
+    #[serde(default = "defaults::source_field")]
+    pub source_field: String,
+    /// JSONL field of the text to write.
+    #[serde(default = "defaults::target_field")]
+    pub target_field: String,
+    /// Directory of the frozen LLM in the Hugging Face layout.
+    pub llm: PathBuf,
+    /// Hidden states are taken after this block of the LLM, counted from 1.
+    pub llm_layer: usize,
+    /// What the small model reads.
+    pub reads: Reads,
+    /// How projected states enter the small model's prompt.
+    pub fusion: Fusion,
+    /// Whether prompt positions see each other both ways (prefix-LM) or causally.
+    pub prompt_attention: PromptAttention,
+    /// Prompt template; `{text}` stands for the source text.
+    pub template: String,
+    /// Longer prompts are left out of training, and the bundle refuses them. Tokens of the LLM's tokenizer.
+    pub max_prompt_tokens: usize,
+    /// Longer responses are left out of training. Tokens of the SLM's tokenizer.
+    pub max_response_tokens: usize,
+    /// Shape of the small model.
+    pub slm: SlmShape,
+    /// How it is trained.
+    pub hyperparameters: Hyperparameters,
+    /// Name and task written into the bundle.
+    pub bundle: BundleIdentity,
+}
+
+/// What the bundle is called and made for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleIdentity {
+    /// The bundle's name.
+    pub name: String,
+    /// Its task.
+    pub task: baton_bundle::Task,
+    /// Licence of the trained parts.
+    pub licence: String,
+    /// Where the training data comes from.
+    pub data_origin: String,
+    /// Where the LLM comes from, and its licence.
+    pub llm_origin: String,
+    /// Licence of the LLM.
+    pub llm_licence: String,
+}
+
+/// Shape of a Llama-family small model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlmShape {
+    /// Width.
+    pub d_model: usize,
+    /// Blocks.
+    pub blocks: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of the MLP.
+    pub intermediate: usize,
+    /// Size of the tokenizer's vocabulary.
+    pub vocab_size: usize,
+}
+
+/// How the weights are learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hyperparameters {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Tokens (prompt and response) of one step.
+    pub batch_tokens: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the rate rises linearly to its peak; then it falls along a cosine to a twentieth.
+    pub warmup_steps: usize,
+    /// AdamW's decay of matrices.
+    pub weight_decay: f64,
+    /// Share of the target distribution spread over the whole vocabulary.
+    pub label_smoothing: f64,
+    /// Probability of dropping an element of an embedding or of a block's contribution.
+    pub dropout: f64,
+    /// Gradients are scaled down to this norm.
+    pub clip_norm: f64,
+    /// Seed of initialization, order and dropout.
+    pub seed: u64,
+    /// Steps between validations.
+    pub validate_every: usize,
+    /// Validation uses this many pairs at most, the first of the file.
+    pub validation_pairs: usize,
+}
+
+mod defaults {
+    pub(super) fn source_field() -> String {
+        "source".into()
+    }
+    pub(super) fn target_field() -> String {
+        "target".into()
+    }
+}
+
+impl TrainConfig {
+    /// Checks what can be checked without reading any file.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let slm = &self.slm;
+        let h = &self.hyperparameters;
+        let check = |ok: bool, field: &'static str, value: String, rule: &str| {
+            if ok { Ok(()) } else { Err(TrainError::Config { field, value, rule: rule.to_owned() }) }
+        };
+        check(
+            slm.heads > 0 && slm.d_model.is_multiple_of(2 * slm.heads),
+            "slm.d_model",
+            slm.d_model.to_string(),
+            "must be an even multiple of slm.heads",
+        )?;
+        check(
+            slm.kv_heads > 0 && slm.heads.is_multiple_of(slm.kv_heads),
+            "slm.kv_heads",
+            slm.kv_heads.to_string(),
+            "must divide slm.heads",
+        )?;
+        check(slm.blocks > 0, "slm.blocks", slm.blocks.to_string(), "must be at least 1")?;
+        check(
+            slm.vocab_size >= 320,
+            "slm.vocab_size",
+            slm.vocab_size.to_string(),
+            "must be at least 320: 256 bytes, special tokens and some merges",
+        )?;
+        check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
+        check(
+            h.batch_tokens > self.max_prompt_tokens + self.max_response_tokens,
+            "hyperparameters.batch_tokens",
+            h.batch_tokens.to_string(),
+            "must exceed max_prompt_tokens + max_response_tokens, the longest pair",
+        )?;
+        check(
+            (0.0..1.0).contains(&h.dropout),
+            "hyperparameters.dropout",
+            h.dropout.to_string(),
+            "must be at least 0 and below 1",
+        )?;
+        check(
+            (0.0..1.0).contains(&h.label_smoothing),
+            "hyperparameters.label_smoothing",
+            h.label_smoothing.to_string(),
+            "must be at least 0 and below 1",
+        )?;
+        check(
+            h.learning_rate > 0.0,
+            "hyperparameters.learning_rate",
+            h.learning_rate.to_string(),
+            "must be above 0",
+        )?;
+        check(h.validate_every > 0, "hyperparameters.validate_every", "0".into(), "must be at least 1")?;
+        Ok(())
+    }
+
+    /// The learning rate of a step, counted from 0: linear warm-up, then cosine down to a twentieth of the peak.
+    #[must_use]
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        let h = &self.hyperparameters;
+        if step < h.warmup_steps {
+            return h.learning_rate * (step + 1) as f64 / h.warmup_steps as f64;
+        }
+        let decay_steps = h.steps.saturating_sub(h.warmup_steps).max(1);
+        let progress = ((step - h.warmup_steps) as f64 / decay_steps as f64).min(1.0);
+        let floor = 0.05;
+        h.learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+    }
+}

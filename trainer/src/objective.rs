@@ -1,0 +1,149 @@
+//! The training objective: from some pairs to the mean loss of their response tokens.
+//!
+//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16, so that gradients flow
+//! through the very code that inference runs.
+
+use baton_bundle::{LlamaConfig, PromptAttention};
+use baton_model::{
+    Compute, Llama, LlamaParts, PackedLayout, PaddedAttention, Projector, PromptEmbedding, Visibility, fuse,
+    response_cross_entropy,
+};
+use tch::Tensor;
+
+use crate::{Reads, TrainConfig, TrainError, pairs::TokenPair, states::HiddenStates, weights::Weights};
+
+const COMPUTE: Compute = Compute::CPU_BF16;
+
+/// Tokenized pairs with the hidden states of their prompts.
+pub(crate) struct PairSet {
+    pub(crate) pairs: Vec<TokenPair>,
+    /// None where the LLM is not read.
+    pub(crate) states: Option<HiddenStates>,
+}
+
+/// How strongly training is regularized; both zero in validation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Regularization {
+    pub(crate) label_smoothing: f64,
+    pub(crate) dropout: f64,
+}
+
+impl Regularization {
+    pub(crate) const NONE: Self = Self { label_smoothing: 0.0, dropout: 0.0 };
+}
+
+/// What stays the same from step to step.
+pub(crate) struct Objective<'a> {
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) slm_config: LlamaConfig,
+    pub(crate) d_llm: usize,
+    /// `[llm vocab, d_llm]` bf16, where the prompt's own embedding takes part.
+    pub(crate) llm_embeddings: Option<Tensor>,
+}
+
+impl Objective<'_> {
+    /// Mean loss of the response tokens of some pairs.
+    pub(crate) fn loss(
+        &self,
+        weights: &Weights,
+        set: &PairSet,
+        batch: &[usize],
+        regularization: Regularization,
+    ) -> Result<Tensor, TrainError> {
+        let Regularization { label_smoothing, dropout } = regularization;
+        let slm = Llama::load(
+            &self.slm_config,
+            weights,
+            LlamaParts { blocks: self.slm_config.num_hidden_layers, lm_head: true },
+            COMPUTE,
+        )?;
+        let bos =
+            i64::from(self.slm_config.bos_token_id.expect("the small model's config names a BOS token"));
+        let eos = i64::from(self.slm_config.eos_token_ids[0]);
+        let packed = PackedTokens::new(set, batch, bos, eos);
+
+        let prompt_states = self.prompt_states(weights, set, batch, &packed)?;
+        let responses = slm.embed(&Tensor::from_slice(&packed.response_inputs));
+        let x = Tensor::cat(&[prompt_states, responses], 0)
+            .index_select(0, &Tensor::from_slice(&packed.interleaved))
+            .dropout(dropout, dropout > 0.0);
+
+        let visibility = match self.config.prompt_attention {
+            PromptAttention::Bidirectional => Visibility::PrefixLm,
+            PromptAttention::Causal => Visibility::Causal,
+        };
+        let mut attention = PaddedAttention::new(&packed.layout, visibility, (COMPUTE.kind, COMPUTE.device));
+        let x = slm.forward(x, &packed.layout.positions(), &mut attention, dropout);
+        let predicting = x.index_select(0, &Tensor::from_slice(&packed.response_rows));
+        let logits = slm.logits(&predicting);
+        Ok(response_cross_entropy(&logits, &Tensor::from_slice(&packed.response_targets), label_smoothing))
+    }
+
+    /// What the small model reads of the prompts, `[prompt tokens, d_slm]` f32.
+    fn prompt_states(
+        &self,
+        weights: &Weights,
+        set: &PairSet,
+        batch: &[usize],
+        packed: &PackedTokens,
+    ) -> Result<Tensor, TrainError> {
+        let d_slm = self.slm_config.hidden_size;
+        let prompt_embeddings = || -> Result<Tensor, TrainError> {
+            let table =
+                self.llm_embeddings.as_ref().expect("loaded whenever the prompt embedding takes part");
+            let embedding = PromptEmbedding::load(weights, self.d_llm, d_slm, COMPUTE)?;
+            Ok(embedding.forward(&table.index_select(0, &Tensor::from_slice(&packed.prompt_tokens))))
+        };
+        match (self.config.reads, &set.states) {
+            (Reads::Hybrid, Some(states)) => {
+                let projector = Projector::load(weights, self.d_llm, d_slm, COMPUTE)?;
+                let projected = projector.forward(&states.packed(batch));
+                let embedded = self.llm_embeddings.as_ref().map(|_| prompt_embeddings()).transpose()?;
+                Ok(fuse(self.config.fusion, projected, || {
+                    embedded.expect("fusion `add` has prompt embeddings")
+                }))
+            }
+            _ => prompt_embeddings(),
+        }
+    }
+}
+
+/// Token ids and row numbers of one packed batch: each sequence is prompt, BOS, response.
+struct PackedTokens {
+    layout: PackedLayout,
+    prompt_tokens: Vec<i64>,
+    response_inputs: Vec<i64>,
+    response_targets: Vec<i64>,
+    /// For each packed row, its row in [all prompts; all responses].
+    interleaved: Vec<i64>,
+    /// Packed rows that predict a response token.
+    response_rows: Vec<i64>,
+}
+
+impl PackedTokens {
+    fn new(set: &PairSet, batch: &[usize], bos: i64, eos: i64) -> Self {
+        let pairs: Vec<&TokenPair> = batch.iter().map(|&i| &set.pairs[i]).collect();
+        let ids = |tokens: &[u32]| tokens.iter().map(|&t| i64::from(t)).collect::<Vec<_>>();
+        let prompt_tokens: Vec<i64> = pairs.iter().flat_map(|p| ids(&p.prompt)).collect();
+        let (mut response_inputs, mut response_targets) = (Vec::new(), Vec::new());
+        let (mut interleaved, mut response_rows) = (Vec::new(), Vec::new());
+        let (mut next_prompt, mut next_response) = (0, prompt_tokens.len() as i64);
+        for pair in &pairs {
+            let response = ids(&pair.response);
+            response_inputs.push(bos);
+            response_inputs.extend(&response);
+            response_targets.extend(&response);
+            response_targets.push(eos);
+            interleaved.extend(next_prompt..next_prompt + pair.prompt.len() as i64);
+            next_prompt += pair.prompt.len() as i64;
+            let num_inputs = response.len() as i64 + 1;
+            let first_row = interleaved.len() as i64;
+            response_rows.extend(first_row..first_row + num_inputs);
+            interleaved.extend(next_response..next_response + num_inputs);
+            next_response += num_inputs;
+        }
+        let layout =
+            PackedLayout::prompts_and_responses(pairs.iter().map(|p| (p.prompt.len(), p.response.len() + 1)));
+        Self { layout, prompt_tokens, response_inputs, response_targets, interleaved, response_rows }
+    }
+}

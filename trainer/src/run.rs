@@ -1,0 +1,189 @@
+//! One training run: prepare (tokenizer, pairs, hidden states), then steps, validations and checkpoints, then the bundle.
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use baton_model::write_safetensors;
+use tch::{Kind, no_grad};
+
+use crate::{
+    TrainConfig, TrainError,
+    batches::{BatchSchedule, cut_batches},
+    checkpoint::{self, BestValidation, RunState},
+    events::{EventLog, Interval, TrainEvent},
+    export,
+    objective::{Objective, PairSet, Regularization},
+    optimizer::AdamW,
+    pairs::TokenPair,
+    prepare::{check_inputs, claim_directory},
+    weights::Weights,
+};
+
+/// A run that is killed loses at most this much work.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(45);
+/// Time between reports of progress.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainReport {
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The step whose weights the bundle has.
+    pub best_step: usize,
+    /// Their validation loss, nats per token.
+    pub best_loss: f64,
+}
+
+/// Trains by `config` in `run_directory`, going on from its last checkpoint if it has one, and writes the bundle to
+/// `run_directory/bundle`. `observe` is called from the training thread; if it breaks, the run saves a checkpoint and stops.
+///
+/// # Errors
+/// Bad settings or data, a directory of another run, a full disk, a loss that diverges, or a stop that `observe` asked for.
+pub fn train(
+    config: &TrainConfig,
+    run_directory: &Path,
+    mut observe: impl FnMut(&TrainEvent) -> ControlFlow<()>,
+) -> Result<TrainReport, TrainError> {
+    config.validate()?;
+    check_inputs(config)?;
+    fs::create_dir_all(run_directory).map_err(TrainError::io("create", run_directory))?;
+    claim_directory(config, run_directory)?;
+
+    let mut log = EventLog::open(run_directory)?;
+    let mut report = |event: TrainEvent| {
+        log.append(&event);
+        observe(&event)
+    };
+    let mut run = Run::prepare(config, run_directory, &mut report)?;
+    let best = run.train(&mut report)?;
+    let bundle = run.export(best)?;
+    let _ = report(TrainEvent::Exported { bundle: bundle.clone() });
+    Ok(TrainReport { bundle, best_step: best.step, best_loss: best.loss })
+}
+
+/// A run, prepared: everything a step needs.
+pub(crate) struct Run<'a> {
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) directory: &'a Path,
+    pub(crate) objective: Objective<'a>,
+    pub(crate) train: PairSet,
+    pub(crate) validation: PairSet,
+    pub(crate) weights: Weights,
+    pub(crate) optimizer: AdamW,
+    pub(crate) state: RunState,
+}
+
+impl Run<'_> {
+    /// Makes the remaining steps. Returns the best validation.
+    fn train(
+        &mut self,
+        report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<BestValidation, TrainError> {
+        let h = &self.config.hyperparameters;
+        let regularization = Regularization { label_smoothing: h.label_smoothing, dropout: h.dropout };
+        let row_counts = self.train.pairs.iter().map(TokenPair::num_rows).collect();
+        let mut schedule = BatchSchedule::new(row_counts, h.batch_tokens, h.seed);
+        let mut since_report = Interval::start();
+        let mut last_checkpoint = Instant::now();
+        let started = Instant::now();
+        let seconds_before = self.state.train_seconds;
+
+        while self.state.step < h.steps {
+            let step = self.state.step;
+            let batch = schedule.batch(step).to_vec();
+            tch::manual_seed((h.seed ^ ((step as u64) << 20)) as i64);
+            let loss = self.objective.loss(&self.weights, &self.train, &batch, regularization)?;
+            loss.backward();
+            let learning_rate = self.config.learning_rate(step);
+            let gradient_norm = self.optimizer.update(&mut self.weights, step, learning_rate);
+            let loss = f64::try_from(&loss).expect("a loss is one number");
+            if !loss.is_finite() || !gradient_norm.is_finite() {
+                return Err(TrainError::Diverged { step, loss });
+            }
+            since_report.add(loss, batch.iter().map(|&i| self.train.pairs[i].num_rows()).sum());
+            self.state.step += 1;
+            self.state.train_seconds = seconds_before + started.elapsed().as_secs_f64();
+            let is_last = self.state.step == h.steps;
+
+            let mut stop = ControlFlow::Continue(());
+            if since_report.seconds() >= REPORT_EVERY.as_secs_f64() || is_last {
+                stop = report(TrainEvent::Step {
+                    step: self.state.step,
+                    steps: h.steps,
+                    epochs: schedule.epochs_at(step),
+                    loss: since_report.mean_loss(),
+                    gradient_norm,
+                    learning_rate,
+                    tokens_per_second: since_report.tokens_per_second(),
+                    eta_seconds: since_report.seconds_per_step() * (h.steps - self.state.step) as f64,
+                });
+                since_report = Interval::start();
+            }
+            if self.state.step.is_multiple_of(h.validate_every) || is_last {
+                stop = self.validate(report)?;
+                since_report = Interval::start();
+            }
+            if last_checkpoint.elapsed() >= CHECKPOINT_EVERY || is_last || stop.is_break() {
+                checkpoint::save(self.directory, &self.state, &self.weights, &self.optimizer)?;
+                last_checkpoint = Instant::now();
+            }
+            if stop.is_break() && !is_last {
+                return Err(TrainError::Stopped { path: self.directory.to_owned(), step: self.state.step });
+            }
+        }
+        Ok(self.state.best.expect("the last step ends with a validation"))
+    }
+
+    /// Measures the validation loss; keeps the weights if it is the best. They are saved before the checkpoint that says so.
+    fn validate(
+        &mut self,
+        report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        let row_counts: Vec<usize> = self.validation.pairs.iter().map(TokenPair::num_rows).collect();
+        let order: Vec<usize> = (0..row_counts.len()).collect();
+        let (mut sum, mut tokens) = (0.0, 0);
+        for batch in cut_batches(&order, &row_counts, self.config.hyperparameters.batch_tokens) {
+            let batch_tokens: usize =
+                batch.iter().map(|&i| self.validation.pairs[i].response.len() + 1).sum();
+            let loss = no_grad(|| {
+                self.objective.loss(&self.weights, &self.validation, &batch, Regularization::NONE)
+            })?;
+            sum += f64::try_from(loss).expect("a loss is one number") * batch_tokens as f64;
+            tokens += batch_tokens;
+        }
+        let (step, loss) = (self.state.step, sum / tokens as f64);
+        let best = self.state.best.is_none_or(|best| loss < best.loss);
+        if best {
+            write_safetensors(&self.best_path(), &self.weights, Kind::Float)?;
+            self.state.best = Some(BestValidation { step, loss });
+            checkpoint::save(self.directory, &self.state, &self.weights, &self.optimizer)?;
+        }
+        Ok(report(TrainEvent::Validation { step, loss, best }))
+    }
+
+    fn best_path(&self) -> PathBuf {
+        self.directory.join("best.safetensors")
+    }
+
+    fn export(&mut self, best: BestValidation) -> Result<PathBuf, TrainError> {
+        checkpoint::load_into(&self.best_path(), &mut self.weights)?;
+        let bundle = self.directory.join("bundle");
+        export::write_bundle(&export::Export {
+            config: self.config,
+            slm_config: &self.objective.slm_config,
+            weights: &self.weights,
+            tokenizer: &self.directory.join("tokenizer.json"),
+            directory: &bundle,
+            best_step: best.step,
+            best_loss: best.loss,
+            train_pairs: self.train.pairs.len(),
+            train_seconds: self.state.train_seconds,
+        })?;
+        Ok(bundle)
+    }
+}

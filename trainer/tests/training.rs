@@ -1,0 +1,325 @@
+//! The trainer end to end, on a tiny random LLM and a task that a tiny model can learn.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use baton_bundle::{Bundle, Fusion, LlamaConfig, PromptAttention, Task, WeightDtype};
+use baton_trainer::{
+    BundleIdentity, Hyperparameters, Reads, SlmShape, TrainConfig, TrainError, TrainEvent, train,
+};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+use tokenizers::{
+    AddedToken, TokenizerBuilder,
+    decoders::byte_level::ByteLevel as ByteLevelDecoder,
+    models::bpe::{BPE, BpeTrainerBuilder},
+    normalizers::NFC,
+    pre_tokenizers::byte_level::ByteLevel,
+};
+
+const COLOURS: [(&str, &str); 6] = [
+    ("red", "rosso"),
+    ("green", "verde"),
+    ("blue", "blu"),
+    ("white", "bianco"),
+    ("black", "nero"),
+    ("yellow", "giallo"),
+];
+
+/// A directory with a tiny LLM and pairs that translate short lists of colours. While it lives, no other test of this file trains:
+/// libtorch's random numbers come from one generator for the whole process.
+struct Workspace {
+    directory: TempDir,
+    _one_at_a_time: MutexGuard<'static, ()>,
+}
+
+impl Workspace {
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+fn workspace() -> Workspace {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    baton_model::set_num_threads(1);
+    let directory = tempfile::tempdir().unwrap();
+    write_tiny_llm(&directory.path().join("llm"));
+    let pair = |i: usize| {
+        let words: Vec<_> =
+            (0..1 + i % 3).map(|j| COLOURS[(i / 3 + j * (1 + i % 5)) % COLOURS.len()]).collect();
+        let side = |f: fn(&(&'static str, &'static str)) -> &'static str| {
+            words.iter().map(f).collect::<Vec<_>>().join(" ")
+        };
+        serde_json::json!({ "source": side(|w| w.0), "target": side(|w| w.1) }).to_string()
+    };
+    let lines = |range: std::ops::Range<usize>| range.map(pair).collect::<Vec<_>>().join("\n");
+    fs::write(directory.path().join("train.jsonl"), lines(0..300)).unwrap();
+    fs::write(directory.path().join("dev.jsonl"), lines(300..330)).unwrap();
+    Workspace { directory, _one_at_a_time: one_at_a_time }
+}
+
+fn write_tiny_llm(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    let mut trainer = BpeTrainerBuilder::new()
+        .vocab_size(300)
+        .show_progress(false)
+        .special_tokens(vec![AddedToken::from("<|im_start|>", true), AddedToken::from("<|im_end|>", true)])
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let mut tokenizer = TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(Some(NFC))
+        .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
+        .with_post_processor(Some(ByteLevel::default()))
+        .with_decoder(Some(ByteLevelDecoder::default()))
+        .build()
+        .unwrap();
+    tokenizer.train(&mut trainer, COLOURS.iter().map(|c| c.0)).unwrap();
+    fs::write(directory.join("tokenizer.json"), serde_json::to_vec(&tokenizer).unwrap()).unwrap();
+    let config = LlamaConfig {
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        vocab_size: 300,
+        max_position_embeddings: 128,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: true,
+        bos_token_id: Some(0),
+        eos_token_ids: vec![1],
+        dtype: WeightDtype::F32,
+    };
+    fs::write(directory.join("config.json"), config.to_json()).unwrap();
+    tch::manual_seed(7);
+    let tensors: BTreeMap<String, Tensor> = config
+        .tensor_shapes()
+        .into_iter()
+        .map(|(name, shape)| {
+            let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+            let values = Tensor::randn(shape.as_slice(), (Kind::Float, Device::Cpu));
+            let tensor = if name.contains("norm") { values.ones_like() } else { values * 0.2 };
+            (name, tensor)
+        })
+        .collect();
+    baton_model::write_safetensors(&directory.join("model.safetensors"), &tensors, Kind::Float).unwrap();
+}
+
+fn config(workspace: &Path, steps: usize) -> TrainConfig {
+    TrainConfig {
+        train: workspace.join("train.jsonl"),
+        dev: workspace.join("dev.jsonl"),
+        source_field: "source".into(),
+        target_field: "target".into(),
+        llm: workspace.join("llm"),
+        llm_layer: 1,
+        reads: Reads::Hybrid,
+        fusion: Fusion::Add,
+        prompt_attention: PromptAttention::Bidirectional,
+        template: "<|im_start|>{text}<|im_end|>".into(),
+        max_prompt_tokens: 32,
+        max_response_tokens: 32,
+        slm: SlmShape { d_model: 32, blocks: 2, heads: 4, kv_heads: 2, intermediate: 64, vocab_size: 330 },
+        hyperparameters: Hyperparameters {
+            steps,
+            batch_tokens: 256,
+            learning_rate: 0.01,
+            warmup_steps: 10,
+            weight_decay: 0.01,
+            label_smoothing: 0.05,
+            dropout: 0.05,
+            clip_norm: 1.0,
+            seed: 3,
+            validate_every: 10,
+            validation_pairs: 30,
+        },
+        bundle: BundleIdentity {
+            name: "colours".into(),
+            task: Task::Translation { source: "en".into(), target: "it".into() },
+            licence: "CC0-1.0".into(),
+            data_origin: "made by the test".into(),
+            llm_origin: "random".into(),
+            llm_licence: "CC0-1.0".into(),
+        },
+    }
+}
+
+fn quietly(_: &TrainEvent) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn validation_losses(run_directory: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run_directory.join("log.jsonl")).unwrap();
+    log.lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|event| event["event"] == "validation")
+        .map(|event| event["loss"].as_f64().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_validation_loss_falls_on_a_task_that_can_be_learned_in_every_pairing() {
+    let workspace = workspace();
+    for (reads, fusion, prompt_attention) in [
+        (Reads::Hybrid, Fusion::Add, PromptAttention::Bidirectional),
+        (Reads::Hybrid, Fusion::Replace, PromptAttention::Causal),
+        (Reads::Slm, Fusion::Add, PromptAttention::Bidirectional),
+    ] {
+        let config = TrainConfig { reads, fusion, prompt_attention, ..config(workspace.path(), 120) };
+        let run = workspace.path().join(format!("run-{reads:?}-{fusion:?}"));
+        let report = train(&config, &run, quietly).unwrap();
+        let losses = validation_losses(&run);
+        assert!(report.best_loss < 0.5 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
+        baton_bundle::verify(&report.bundle).unwrap();
+    }
+}
+
+/// Copies a run's directory at its first validation after some steps, as a kill would leave it, and lets the copy go on.
+#[test]
+fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
+    let workspace = workspace();
+    let config = config(workspace.path(), 40);
+    let (whole, killed) = (workspace.path().join("whole"), workspace.path().join("killed"));
+    let mut copied = false;
+    let undisturbed = train(&config, &whole, |event| {
+        if matches!(event, TrainEvent::Validation { step: 20, .. }) {
+            copy_directory(&whole, &killed);
+            copied = true;
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(copied);
+    let mut resumed_after = None;
+    let resumed = train(&config, &killed, |event| {
+        if let TrainEvent::Resumed { step } = event {
+            resumed_after = Some(*step);
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(resumed_after.is_some_and(|step| step > 0), "the copy must go on, not begin anew");
+    for file in ["slm/model.safetensors", "projector/model.safetensors", "slm/tokenizer.json"] {
+        assert_eq!(
+            fs::read(undisturbed.bundle.join(file)).unwrap(),
+            fs::read(resumed.bundle.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_goes_on_from_where_it_stopped() {
+    let workspace = workspace();
+    let config = config(workspace.path(), 40);
+    let run = workspace.path().join("run");
+    let stopped = train(&config, &run, |event| match event {
+        TrainEvent::Validation { step: 20, .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(matches!(stopped, Err(TrainError::Stopped { step: 20, .. })), "{stopped:?}");
+    let mut resumed_after = None;
+    train(&config, &run, |event| {
+        if let TrainEvent::Resumed { step } = event {
+            resumed_after = Some(*step);
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(resumed_after, Some(20));
+}
+
+#[test]
+fn a_directory_of_a_run_with_other_settings_is_refused_with_the_difference_named() {
+    let workspace = workspace();
+    let run = workspace.path().join("run");
+    train(&config(workspace.path(), 5), &run, quietly).unwrap();
+    let error = train(&config(workspace.path(), 6), &run, quietly).unwrap_err();
+    assert!(error.to_string().contains("hyperparameters.steps was 5, is now 6"), "{error}");
+}
+
+#[test]
+fn a_run_that_cannot_read_its_inputs_leaves_nothing_behind() {
+    let workspace = workspace();
+    let run = workspace.path().join("run");
+    let mut config = config(workspace.path(), 5);
+    for (break_it, message) in [
+        ((|c| c.llm = "nowhere".into()) as fn(&mut TrainConfig), "nowhere"),
+        (|c| c.train = "missing.jsonl".into(), "missing.jsonl"),
+        (|c| c.llm_layer = 3, "the LLM has layers 1 to 2"),
+    ] {
+        let mut broken = config.clone();
+        break_it(&mut broken);
+        let error = train(&broken, &run, quietly).unwrap_err();
+        assert!(format!("{error:?} {error}").contains(message), "{error}");
+        assert!(!run.exists());
+    }
+    config.hyperparameters.steps = 1;
+    train(&config, &run, quietly).unwrap();
+}
+
+#[test]
+fn a_directory_with_foreign_files_is_refused() {
+    let workspace = workspace();
+    let error = train(&config(workspace.path(), 5), workspace.path(), quietly).unwrap_err();
+    assert!(error.to_string().contains("holds no training run"), "{error}");
+    assert!(!workspace.path().join("states").exists());
+}
+
+#[test]
+fn an_unusable_line_is_named_by_file_and_line() {
+    let workspace = workspace();
+    let path = workspace.path().join("train.jsonl");
+    for (line, problem) in [
+        ("{\"source\": \"red\"", "not JSON"),
+        ("{\"source\": \"red\"}", "`target` is missing"),
+        ("{\"source\": \" \", \"target\": \"rosso\"}", "`source` is empty"),
+    ] {
+        fs::write(&path, format!("{{\"source\": \"red\", \"target\": \"rosso\"}}\n{line}\n")).unwrap();
+        let error = train(&config(workspace.path(), 5), &workspace.path().join("run"), quietly).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("train.jsonl:2:") && message.contains(problem), "{message}");
+    }
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_named() {
+    let workspace = workspace();
+    let mut config = config(workspace.path(), 5);
+    config.slm.kv_heads = 3;
+    let error = train(&config, &workspace.path().join("run"), quietly).unwrap_err();
+    assert!(error.to_string().contains("slm.kv_heads = 3: must divide slm.heads"), "{error}");
+}
+
+#[test]
+fn an_exported_bundle_opens_and_holds_the_training_record() {
+    let workspace = workspace();
+    let report = train(&config(workspace.path(), 5), &workspace.path().join("run"), quietly).unwrap();
+    let bundle = Bundle::open(&report.bundle).unwrap();
+    assert_eq!(bundle.manifest().name, "colours");
+    assert_eq!(bundle.manifest().training["hyperparameters"]["seed"], 3);
+    assert_eq!(bundle.manifest().training["pairs"], 300);
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_directory(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
