@@ -15,9 +15,11 @@ DEV_BATON := $(TARGET)/debug/baton
 export BATON_LLM_DIR := $(LLM)
 # The S3 server that tests start.
 export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/weed
+# The proxy through which the fault suite disturbs connections.
+export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that must build on a machine without libtorch.
-TORCHLESS := baton-job baton-decoding baton-store baton-bundle baton-proto baton-coordinator
+TORCHLESS := baton-job baton-decoding baton-store baton-bundle baton-proto baton-telemetry baton-coordinator
 
 # $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
 define never
@@ -45,7 +47,22 @@ test: setup tools layering lint-if-installed ## Run everything that must hold be
 	cargo build --locked --workspace --bins --tests
 	@python3 scripts/setup.py import-llm $(DEV_BATON)
 	python3 -m unittest discover -s scripts/tests
+	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
 	cargo test --locked --workspace
+
+.PHONY: k8s
+k8s: libtorch tools ## Render the Kubernetes manifests and check them, their flags against the binaries
+	cargo build --locked --bins -p baton-coordinator -p baton-encoder-svc -p baton-decoder-svc
+	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
+
+# Which runs: make chaos SEEDS=100; one of them again: make chaos SEEDS=1 FIRST_SEED=17
+SEEDS := 20
+FIRST_SEED := 1
+
+.PHONY: chaos
+chaos: libtorch tools ## Run the fault suite: real processes, seeded faults, equal bytes (make chaos SEEDS=100)
+	cargo build --locked --workspace --bins
+	BATON_CHAOS_SEEDS=$(SEEDS) BATON_CHAOS_FIRST_SEED=$(FIRST_SEED) cargo test --locked --workspace --test chaos
 
 .PHONY: build
 build: libtorch ## Build the baton binary, target/release/baton
@@ -54,6 +71,15 @@ build: libtorch ## Build the baton binary, target/release/baton
 .PHONY: llm
 llm: setup build ## Build, then import the large model for the bundles under models/
 	@python3 scripts/setup.py import-llm $(RELEASE_BATON)
+
+# Where the systems that Baton is measured against are installed.
+PEERS := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/peers
+
+.PHONY: bench-peers
+bench-peers: llm ## Measure Baton beside CTranslate2 and transformers (make bench-peers ARGS="--models small")
+	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement scripts/requirements-peers.txt
+	$(PEERS)/bin/python scripts/bench_peers.py --baton $(RELEASE_BATON) --llm $(LLM) $(ARGS)
 
 .PHONY: corpus
 corpus: prerequisites ## Fetch the training corpora into data/ (make corpus ARGS="translation --language it")

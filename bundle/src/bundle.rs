@@ -24,15 +24,8 @@ impl Bundle {
     /// # Errors
     /// A file is missing or of another size than the manifest says, does not parse, or contradicts another.
     pub fn open(directory: &Path) -> Result<Self, BundleError> {
-        let path = directory.join(MANIFEST_FILE);
-        if !path.exists() {
-            let remedy = "name a directory that `baton train` wrote or that has bundle.json, llm/, projector/ and slm/";
-            return Err(BundleError::MissingFile { path, remedy: remedy.to_owned() });
-        }
-        let bytes = read_bytes(&path)?;
-        let manifest: BundleManifest = serde_json::from_slice(&bytes)
-            .map_err(|source| BundleError::Json { path: path.clone(), source })?;
-        let bundle = Self::of_checked_parts(directory, manifest, sha256(&bytes))?;
+        let (manifest, digest) = read_manifest(directory)?;
+        let bundle = Self::of_checked_parts(directory, manifest, digest)?;
         for name in BUNDLE_FILES {
             bundle.check_size(name)?;
         }
@@ -160,6 +153,26 @@ impl Bundle {
     /// It does not load.
     pub fn text_tokenizer(&self) -> Result<TextTokenizer, BundleError> {
         TextTokenizer::open(&self.path("slm/tokenizer.json"))
+    }
+}
+
+/// Reads the manifest of the bundle in `directory` and its digest, and no other file: enough for who does not load models.
+///
+/// # Errors
+/// `bundle.json` is missing, does not parse, or contradicts itself.
+pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), BundleError> {
+    let path = directory.join(MANIFEST_FILE);
+    if !path.exists() {
+        let remedy =
+            "name a directory that `baton train` wrote or that has bundle.json, llm/, projector/ and slm/";
+        return Err(BundleError::MissingFile { path, remedy: remedy.to_owned() });
+    }
+    let bytes = read_bytes(&path)?;
+    let manifest: BundleManifest =
+        serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.clone(), source })?;
+    match manifest.problem() {
+        Some(problem) => Err(BundleError::Manifest { path, problem }),
+        None => Ok((manifest, sha256(&bytes))),
     }
 }
 

@@ -11,6 +11,7 @@
 //! import of public checkpoints. It reads tensors only to check or convert them and never runs a model, so
 //! it builds without libtorch.
 
+mod accounting;
 mod bundle;
 mod config;
 mod error;
@@ -22,7 +23,8 @@ mod summary;
 mod tokenizer;
 mod verify;
 
-pub use bundle::{Bundle, write_manifest};
+pub use accounting::{Arithmetic, TokenFlops, arithmetic_of_llm, arithmetic_of_mode};
+pub use bundle::{Bundle, read_manifest, write_manifest};
 pub use config::{LLAMA, LlamaConfig, UnsupportedSetting, WeightDtype};
 pub use error::BundleError;
 pub use file::sha256_of_file;

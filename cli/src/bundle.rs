@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    Bundle, ImportOptions, PartSummary, WeightDtype, import_llm, summarize, verify as verify_bundle,
+    Arithmetic, Bundle, ImportOptions, PartSummary, WeightDtype, arithmetic_of_llm, arithmetic_of_mode,
+    import_llm, summarize, verify as verify_bundle,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanBytes;
@@ -117,10 +118,17 @@ fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
 fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let parts = summarize(&bundle)?;
+    let arithmetic = arithmetic_by_reader(&bundle);
     if args.json {
         let json = serde_json::json!({
             "digest": bundle.digest(),
             "parts": parts,
+            "arithmetic": arithmetic.iter().map(|(name, a)| serde_json::json!({
+                "mode": name,
+                "parameters": a.parameters,
+                "flops_per_prompt_token": a.flops_per_prompt_token(),
+                "flops_per_generated_token": a.flops_per_generated_token(),
+            })).collect::<Vec<_>>(),
             "manifest": bundle.manifest(),
         });
         writeln!(out, "{json:#}")?;
@@ -142,7 +150,9 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     }
     writeln!(out, "digest     {}", bundle.digest())?;
     writeln!(out)?;
-    write_table(&parts, out)?;
+    write_table(&parts_table(&parts), out)?;
+    writeln!(out)?;
+    write_table(&arithmetic_table(&arithmetic), out)?;
     writeln!(out)?;
     for part in parts {
         if let Some(origin) = part.origin {
@@ -152,8 +162,14 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line a part, columns aligned.
-fn write_table(parts: &[PartSummary], out: &mut impl Write) -> io::Result<()> {
+/// The modes that the bundle serves, and its LLM alone for comparison.
+fn arithmetic_by_reader(bundle: &Bundle) -> Vec<(String, Arithmetic)> {
+    let modes =
+        bundle.manifest().modes.iter().map(|&mode| (mode.to_string(), arithmetic_of_mode(bundle, mode)));
+    modes.chain([("llm alone".to_owned(), arithmetic_of_llm(bundle))]).collect()
+}
+
+fn parts_table(parts: &[PartSummary]) -> Vec<[String; 6]> {
     let header = ["part", "shape", "parameters", "dtype", "size", "licence"].map(str::to_owned);
     let rows = parts.iter().map(|part| {
         [
@@ -165,10 +181,28 @@ fn write_table(parts: &[PartSummary], out: &mut impl Write) -> io::Result<()> {
             part.licence.clone().unwrap_or_else(|| "not stated".to_owned()),
         ]
     });
-    let lines: Vec<_> = std::iter::once(header).chain(rows).collect();
+    std::iter::once(header).chain(rows).collect()
+}
+
+fn arithmetic_table(arithmetic: &[(String, Arithmetic)]) -> Vec<[String; 4]> {
+    let header = ["mode", "parameters", "MFLOP a prompt token", "MFLOP a generated token"].map(str::to_owned);
+    let megaflops = |flops: u64| format!("{:.1}", flops as f64 / 1e6);
+    let rows = arithmetic.iter().map(|(name, arithmetic)| {
+        [
+            name.clone(),
+            millions(arithmetic.parameters),
+            megaflops(arithmetic.flops_per_prompt_token()),
+            megaflops(arithmetic.flops_per_generated_token()),
+        ]
+    });
+    std::iter::once(header).chain(rows).collect()
+}
+
+/// One line a row, columns aligned.
+fn write_table<const COLUMNS: usize>(lines: &[[String; COLUMNS]], out: &mut impl Write) -> io::Result<()> {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    for line in &lines {
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    for line in lines {
         let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }

@@ -1,23 +1,24 @@
-//! The `baton` command: run a job, train a small model, look after bundles.
+//! The `baton` command: run a job, train a small model, evaluate and look after bundles.
 //!
 //! Owns argument parsing, logging and exit codes; everything else is in the libraries.
 
+mod bench;
 mod bundle;
-mod environment;
+mod eval;
 mod run;
 mod train;
 
 use std::process::ExitCode;
 
+use baton_telemetry::{LogArgs, tell};
 use clap::{Parser, Subcommand};
 
 /// The large model reads, the small model writes: bulk translation and summarization with LLM-to-SLM models.
 #[derive(Debug, Parser)]
 #[command(name = "baton", version, max_term_width = 100)]
 struct Cli {
-    /// What to log on stderr, in the syntax of tracing's EnvFilter, for example `info` or `baton_coordinator=debug`.
-    #[arg(long, global = true, env = "BATON_LOG", default_value = "warn")]
-    log: String,
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -25,27 +26,33 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Translate or summarize a corpus.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Train projector and small model from pairs of texts.
     Train(train::TrainArgs),
+    /// Measure how good and how fast bundles are on a test set.
+    Eval(eval::EvalArgs),
     /// Import, show and verify bundles.
     Bundle(bundle::BundleArgs),
+    /// Measure the decode loop and the encoder on this machine.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
-    environment::settle_libraries();
+    baton_worker::settle_libraries();
     let cli = Cli::parse();
-    if let Err(error) = environment::init_logging(&cli.log) {
-        eprintln!("error: --log {}: {error}", cli.log);
+    if let Err(error) = cli.log.init("warn") {
+        tell!("error: {}", baton_proto::error_chain(&error));
         return ExitCode::from(2);
     }
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        tell!("error: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -1,69 +1,71 @@
-//! `baton run`: the three roles in one process, from a job file or flags to a summary and an exit code.
+//! `baton run`: a job from a file or flags to a summary and an exit code, with all three roles in this process, or the coordinator's
+//! alone against a cluster.
 //!
-//! Owns flags, terminal output and exit codes. The roles are those that run as services, joined by the same gRPC contracts.
+//! Owns terminal output. The roles are those that run as services, joined by the same gRPC contracts; the flags of a job are
+//! `baton-coordinator`'s.
 
 mod in_process;
-mod job;
 mod terminal;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use baton_bundle::Bundle;
-use baton_coordinator::{CoordinatorError, JobOutcome, JobReport, PreparedJob, Progress, RunOptions};
+use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs, check_bundle};
+use baton_coordinator::process::{EXIT_CODES, exit_code};
+use baton_coordinator::status_page::{JobTitle, pages};
+use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown};
 use baton_decoder_svc::DecoderConfig;
 use baton_encoder_svc::EncoderConfig;
-use baton_job::{JobError, JobSpec};
-use baton_store::StoreError;
+use baton_job::JobSpec;
+use baton_model::Compute;
+use baton_proto::{Connections, SecurityArgs};
+use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, tell};
+use baton_worker::{ComputeArgs, WorkerLimits};
 use clap::value_parser;
 use tokio::sync::watch;
 
 use in_process::InProcessWorkers;
-pub(crate) use job::JobArgs;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0    every record succeeded
-  1    the job cannot start, or failed; what was committed stays, and the same command goes on from there
-  2    the flags or the job file are wrong, or do not fit the bundle or the input; nothing was started
-  3    the job is complete, but some records failed: see errors/ in the output directory
-  130  interrupted; the same command goes on where it was
-
-Signals:
-  SIGINT, SIGTERM or SIGHUP finishes the shards in flight and stops; a second one stops at once.
-
+const EXAMPLES: &str = "\
 Examples:
   baton run --bundle models/en-it --input corpus.jsonl --output out
-  baton run job.toml --max-new-tokens 64";
+  baton run job.toml --max-new-tokens 64
+  baton run job.toml --encoders http://gpu:7001 --decoders dns://decoders:7002";
 
 /// Arguments of `baton run`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     job: JobArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    dispatch: DispatchArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Address and port of a live status page, and of /metrics. Default: none. Example: 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS", env = "BATON_HTTP_LISTEN", help_heading = "Telemetry")]
+    http_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
-/// How this machine is used. None of it changes an output byte.
+/// How this machine is used where no cluster is named. None of it changes an output byte.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Machine")]
 struct MachineArgs {
     /// Prompt tokens encoded in one pass of the large model. More cost memory.
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576))]
+    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576))]
     encode_batch_tokens: u32,
-    /// Rows decoded at once.
-    #[arg(long, value_name = "ROWS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_536))]
+    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
+    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_536))]
     decode_slots: u32,
-    /// Shards processed at once. Each is held in memory.
-    #[arg(long, value_name = "SHARDS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1024))]
-    shards_in_flight: u32,
-    /// How long shards in flight may take to finish after an interrupt, seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    grace_seconds: u64,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// Runs `baton run`.
@@ -71,14 +73,23 @@ struct MachineArgs {
 /// # Errors
 /// The job cannot start, or failed.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let spec = match args.job.to_spec() {
-        Ok(spec) => spec,
-        Err(error) => return Ok(refuse_usage(&error)),
-    };
-    let bundle = Bundle::open(Path::new(&spec.bundle))?;
-    if let Err(error) = job::check_bundle_serves(&bundle, &spec) {
-        return Ok(refuse_usage(&error));
+    match run_job(args) {
+        Ok(report) => Ok(exit_code(&report)),
+        Err(error) if error.downcast_ref().is_some_and(CoordinatorError::is_usage_error) => {
+            tell!("error: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+        Err(error) => Err(error),
     }
+}
+
+fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
+    let spec = args.job.to_spec()?;
+    let cluster = args.cluster.encoders.clone().zip(args.cluster.decoders.clone());
+    if cluster.is_none() {
+        Bundle::open(Path::new(&spec.bundle))?; // its files are there
+    }
+    let digest = check_bundle(&spec)?;
     // Encoder and decoder run side by side. More threads in one product would also split its sums otherwise, and with them the bytes.
     baton_model::set_num_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -86,79 +97,100 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    let job = match runtime.block_on(PreparedJob::open(spec.clone(), bundle.digest())) {
-        Err(error) if is_wrong_usage(&error) => return Ok(refuse_usage(&error.into())),
-        prepared => prepared?,
-    };
-    let report = runtime.block_on(run_job(job, &spec, &args.machine))?;
-    Ok(match report.outcome {
-        JobOutcome::Complete => ExitCode::SUCCESS,
-        JobOutcome::CompleteWithFailures => ExitCode::from(3),
-        JobOutcome::Interrupted => ExitCode::from(130),
-    })
-}
-
-/// Whether a job that cannot be prepared was described wrongly, rather than met by a broken disk or network.
-fn is_wrong_usage(error: &CoordinatorError) -> bool {
-    matches!(
-        error,
-        CoordinatorError::Job(JobError::SpecValue { .. } | JobError::UnknownFormat { .. })
-            | CoordinatorError::Store(
-                StoreError::InvalidLocation { .. }
-                    | StoreError::InvalidPattern { .. }
-                    | StoreError::NoInput { .. }
-            )
-            | CoordinatorError::OutputAmongInputs { .. }
-    )
-}
-
-fn refuse_usage(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
-    ExitCode::from(2)
-}
-
-async fn run_job(job: PreparedJob, spec: &JobSpec, machine: &MachineArgs) -> anyhow::Result<JobReport> {
-    if let Some(report) = job.finished_report().await? {
-        terminal::show_summary(&report, &spec.output);
-        return Ok(report);
-    }
-    let shutdown = terminal::watch_signals()?;
-    // A flipped bit in a weight would only show as bad text, so every byte is checked, at disk speed.
-    eprintln!("verifying bundle {}", spec.bundle);
-    let bundle_path = PathBuf::from(&spec.bundle);
-    let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
-    eprintln!("loading models");
-    let mut workers = InProcessWorkers::start(&bundle, machine.encoder(), machine.decoder()).await?;
-
-    let (progress_sender, progress) = watch::channel(Progress::default());
-    let display = tokio::spawn(terminal::show_progress(progress));
-    let (pair, options) = ([workers.pair().clone()], machine.run_options());
-    let result = tokio::select! {
-        result = job.run(&pair, &options, &progress_sender, shutdown) => result.map_err(anyhow::Error::from),
-        failure = workers.failure() => Err(failure),
-    };
-    drop(progress_sender);
-    display.await?;
-    workers.stop().await;
-    let report = result?;
-    terminal::show_summary(&report, &spec.output);
+    let report = runtime.block_on(async {
+        let job = PreparedJob::open(spec.clone(), &digest, args.dispatch.partition).await?;
+        if let Some(report) = job.finished_report().await? {
+            return Ok(report);
+        }
+        let on_drain = || tell!("finishing the shards in flight; interrupt again to stop at once");
+        let shutdown = baton_coordinator::signals::watch_signals(on_drain).context("cannot catch signals")?;
+        let job_watch = JobWatch::default();
+        if let Some(address) = args.http_listen {
+            serve_pages(address, &job, &job_watch).await?;
+        }
+        match cluster {
+            Some((encoders, decoders)) => {
+                let connections = Connections::new(args.security.load()?.client);
+                let cluster = Cluster::discover(connections, encoders, decoders);
+                run_watched(&job, cluster, args, &job_watch, shutdown).await
+            }
+            None => run_in_process(&job, &spec, args, &job_watch, shutdown).await,
+        }
+    })?;
+    terminal::show_summary(&report, &spec.output, args.dispatch.partition);
     Ok(report)
 }
 
-impl MachineArgs {
-    fn encoder(&self) -> EncoderConfig {
-        EncoderConfig { max_batch_tokens: self.encode_batch_tokens as usize, ..EncoderConfig::cpu() }
+async fn run_in_process(
+    job: &PreparedJob,
+    spec: &JobSpec,
+    args: &RunArgs,
+    job_watch: &JobWatch,
+    shutdown: watch::Receiver<Shutdown>,
+) -> anyhow::Result<JobReport> {
+    // A flipped bit in a weight would only show as bad text, so every byte is checked, at disk speed.
+    tell!("verifying bundle {}", spec.bundle);
+    let bundle_path = PathBuf::from(&spec.bundle);
+    let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
+    tell!("loading models");
+    let compute = args.machine.compute.compute()?;
+    let decoder =
+        args.decoder(compute).with_room_for(&bundle, spec.generation.sequences_per_record() as usize);
+    let mut workers = InProcessWorkers::start(&bundle, args.encoder(compute), decoder).await?;
+    let result = tokio::select! {
+        result = run_watched(job, workers.cluster(), args, job_watch, shutdown) => result,
+        failure = workers.failure() => Err(failure),
+    };
+    workers.stop().await;
+    result
+}
+
+/// Runs the job while the terminal shows its progress.
+async fn run_watched(
+    job: &PreparedJob,
+    cluster: Cluster,
+    args: &RunArgs,
+    job_watch: &JobWatch,
+    shutdown: watch::Receiver<Shutdown>,
+) -> anyhow::Result<JobReport> {
+    let options = args.dispatch.options();
+    let show = terminal::show_progress(job_watch.status.subscribe());
+    let result = tokio::select! {
+        result = job.run(cluster, &options, job_watch, shutdown) => result,
+        never = show => match never {},
+    };
+    Ok(result?)
+}
+
+async fn serve_pages(address: SocketAddr, job: &PreparedJob, job_watch: &JobWatch) -> anyhow::Result<()> {
+    let metrics = MetricsRegistry::new("coordinator");
+    job_watch.metrics.register(&metrics);
+    let readiness = watch::channel(Readiness::Ready).1;
+    let server = HttpServer::bind(address, metrics, readiness).await?;
+    tell!("status page: http://{}/", server.local_address());
+    let title = watch::channel(Some(JobTitle::of(job))).1;
+    tokio::spawn(server.with_pages(pages(title, job_watch.status.subscribe())).serve());
+    Ok(())
+}
+
+impl RunArgs {
+    fn encoder(&self, compute: Compute) -> EncoderConfig {
+        let engines = self.machine.compute.engines(compute);
+        let max_batch_tokens = self.machine.encode_batch_tokens as usize;
+        EncoderConfig { compute, engines, max_batch_tokens, limits: self.limits() }
     }
 
-    fn decoder(&self) -> DecoderConfig {
-        DecoderConfig { max_slots: self.decode_slots as usize, ..DecoderConfig::cpu() }
+    fn decoder(&self, compute: Compute) -> DecoderConfig {
+        let engines = self.machine.compute.engines(compute);
+        let max_slots = self.machine.decode_slots as usize;
+        DecoderConfig { compute, engines, max_slots, limits: self.limits(), ..DecoderConfig::cpu() }
     }
 
-    fn run_options(&self) -> RunOptions {
-        RunOptions {
-            max_shards_in_flight_per_worker: self.shards_in_flight as usize,
-            grace_period: Duration::from_secs(self.grace_seconds),
-            ..RunOptions::default()
+    /// Within one process, the coordinator alone says how much is in flight.
+    fn limits(&self) -> WorkerLimits {
+        WorkerLimits {
+            max_open_shards: self.dispatch.shards_in_flight as usize,
+            max_record_num_bytes: usize::MAX,
         }
     }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use anyhow::Context;
-use baton_trainer::{Reads, TrainConfig, TrainError, TrainEvent, train};
+use baton_telemetry::tell;
+use baton_trainer::{Reads, RunDirectories, TrainConfig, TrainError, TrainEvent, train};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 const EXIT_CODES: &str = "\
@@ -33,6 +34,10 @@ pub(crate) struct TrainArgs {
     /// interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
     #[arg(long)]
     out: PathBuf,
+    /// Directory of the LLM's hidden states, to share it between runs that read the same prompts with the same LLM. Default: in --out.
+    /// Example: `data/states/en-it-15`.
+    #[arg(long)]
+    states: Option<PathBuf>,
     /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.
     #[arg(long)]
     slm: bool,
@@ -68,18 +73,22 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
 
     let stop = stop_flag()?;
     let mut display = Display::new();
-    let result = train(&config, &args.out, |event| {
+    let mut directories = RunDirectories::from(&args.out);
+    if let Some(states) = &args.states {
+        directories.states.clone_from(states);
+    }
+    let result = train(&config, directories, |event| {
         display.show(event);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let report = match result {
         Err(stopped @ TrainError::Stopped { .. }) => {
-            eprintln!("{stopped}");
+            tell!("{stopped}");
             return Ok(ExitCode::from(130));
         }
         result => result?,
     };
-    eprintln!(
+    tell!(
         "best validation loss {:.4} at step {}; bundle: {}",
         report.best_loss,
         report.best_step,
@@ -153,9 +162,11 @@ impl Display {
                     ),
                 );
             }
-            TrainEvent::Validation { step, loss, best } => {
+            TrainEvent::Validation { step, loss, loss_per_byte, best } => {
                 let mark = if *best { ", the best so far" } else { "" };
-                self.line(&format!("step {step}: validation loss {loss:.4}{mark}"));
+                self.line(&format!(
+                    "step {step}: validation loss {loss:.4} a token, {loss_per_byte:.4} a byte{mark}"
+                ));
             }
             TrainEvent::Exported { bundle } => {
                 self.bar.finish_and_clear();
@@ -168,7 +179,7 @@ impl Display {
         if self.is_terminal {
             self.bar.println(text);
         } else {
-            eprintln!("{text}");
+            tell!("{text}");
         }
     }
 
@@ -179,7 +190,7 @@ impl Display {
             self.bar.set_position(done as u64);
             self.bar.set_message(details.to_owned());
         } else if done == total || self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
-            eprintln!("{what} {done}/{total}: {details}");
+            tell!("{what} {done}/{total}: {details}");
             self.last_line = Some(Instant::now());
         }
     }

@@ -1,73 +1,215 @@
 //! One attempt at one shard, as the coordinator sees it: a stream to an encoder that ends with a receipt.
+//!
+//! Owns what travels to the workers, and what their answers say about the failure of an attempt.
 
 use std::sync::Arc;
 
-use baton_job::{Lease, Shard};
+use baton_job::{Failure, FailureCode, Lease, Record, Role, Shard, ShardEntry, Work};
 use baton_proto::wire::encoder_client::EncoderClient;
 use baton_proto::wire::{
     EncodeShardHeader, EncodeShardRequest, ShardProgress, ShardReceipt, encode_shard_request, shard_event,
 };
-use baton_proto::{MAX_MESSAGE_NUM_BYTES, ShardAttempt, entry_batches};
+use baton_proto::{Connection, FailureOrigin, MAX_MESSAGE_NUM_BYTES, Refusal, ShardAttempt, entry_batches};
+use baton_telemetry::TraceContext;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+/// What an error row says of a record that was found to break attempts. The reasons are in the log: error rows are the same whoever
+/// processes the shard.
+const POISONOUS: &str = "every attempt that had this record broke, also those that had no other record";
 
 /// What an attempt needs.
 pub(crate) struct AttemptRequest {
-    pub(crate) encoder: Channel,
+    pub(crate) encoder: Connection,
     pub(crate) decoder_endpoint: String,
     pub(crate) attempt: ShardAttempt,
     pub(crate) shard: Arc<Shard>,
+    pub(crate) trace: TraceContext,
 }
 
 /// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) struct AttemptFailure {
+    pub(crate) failure: Failure,
     pub(crate) reason: String,
-    /// Whether another attempt may succeed.
-    pub(crate) is_retryable: bool,
 }
 
-/// Runs an attempt to its receipt, reporting progress on the way. Dropping the future cancels it on all sides.
+/// Runs an attempt to its receipt, reporting progress on the way, first all zeros when the encoder takes the shard on. Dropping the
+/// future cancels it on all sides.
 pub(crate) async fn run_attempt(
     request: AttemptRequest,
     progress: mpsc::Sender<(Lease, ShardProgress)>,
 ) -> Result<ShardReceipt, AttemptFailure> {
     use encode_shard_request::Message;
-    let AttemptRequest { encoder, decoder_endpoint, attempt, shard } = request;
+    let AttemptRequest { encoder, decoder_endpoint, attempt, shard, trace } = request;
     let lease = attempt.lease;
     let header = EncodeShardHeader { shard: Some(attempt.into()), decoder_endpoint };
     let mut messages = vec![Message::Header(header)];
     messages.extend(entry_batches(&shard).map(Message::Entries));
+    drop(shard);
     let requests = messages.into_iter().map(|message| EncodeShardRequest { message: Some(message) });
 
     let mut encoder = EncoderClient::new(encoder)
         .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
-    let mut events = encoder.encode_shard(tokio_stream::iter(requests)).await?.into_inner();
-    while let Some(event) = events.message().await? {
+    let response = encoder.encode_shard(trace.request(tokio_stream::iter(requests))).await;
+    let mut events = response.map_err(|status| AttemptFailure::of(&status, Stage::Opening))?.into_inner();
+    let broken = |status: Status| AttemptFailure::of(&status, Stage::Open);
+    // If nobody listens to progress, we are about to be cancelled.
+    let _ = progress.send((lease, ShardProgress::default())).await;
+    while let Some(event) = events.message().await.map_err(broken)? {
         match event.event {
             Some(shard_event::Event::Progress(totals)) => {
-                let _ = progress.send((lease, totals)).await; // if nobody listens, we are about to be cancelled
+                let _ = progress.send((lease, totals)).await;
             }
             Some(shard_event::Event::Receipt(receipt)) => return Ok(receipt),
-            None => return Err(Status::internal("an event without content").into()),
+            None => return Err(broken(Status::internal("the encoder sent an event without content"))),
         }
     }
-    Err(Status::unavailable("the encoder's stream ended without a receipt").into())
+    Err(broken(Status::unavailable("the encoder's stream ended without a receipt")))
 }
 
-impl From<Status> for AttemptFailure {
-    fn from(status: Status) -> Self {
-        // What the callee says about the request or about its own state will not change by asking again.
-        let is_retryable = !matches!(
-            status.code(),
+/// The entries that an attempt is sent.
+pub(crate) fn entries_for(work: &Work, shard: &Arc<Shard>) -> Arc<Shard> {
+    match work {
+        Work::Commit { accused } if accused.is_empty() => Arc::clone(shard),
+        Work::Commit { accused } => {
+            let mut prompt = 0u32..;
+            let entry = |entry: &ShardEntry| match entry {
+                ShardEntry::Prompt(record) if accused.contains(&prompt.next().expect("it is endless")) => {
+                    ShardEntry::Failed(record.failure(FailureCode::Poisonous, POISONOUS))
+                }
+                entry => entry.clone(),
+            };
+            Arc::new(Shard { entries: shard.entries.iter().map(entry).collect(), ..**shard })
+        }
+        Work::Probe { prompts } => {
+            let (start, len) = (prompts.start as usize, prompts.len());
+            let probed = (0u32..).zip(shard.prompts().skip(start).take(len));
+            let entry = |(index_in_shard, record): (u32, &Record)| {
+                ShardEntry::Prompt(Record { index_in_shard, ..record.clone() })
+            };
+            Arc::new(Shard { entries: probed.map(entry).collect(), ..**shard })
+        }
+    }
+}
+
+/// How far an attempt was when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The encoder had not taken the shard on.
+    Opening,
+    /// It had.
+    Open,
+}
+
+impl AttemptFailure {
+    fn of(status: &Status, stage: Stage) -> Self {
+        let reason = format!("{} ({:?})", status.message(), status.code());
+        AttemptFailure { failure: classify(status, stage), reason }
+    }
+}
+
+/// Who failed, and whether it says something about the shard.
+fn classify(status: &Status, stage: Stage) -> Failure {
+    let (role, stage) = match FailureOrigin::of(status) {
+        None => (Role::Encoder, stage),
+        Some(FailureOrigin::DecoderOpening) => (Role::Decoder, Stage::Opening),
+        Some(FailureOrigin::Decoder) => (Role::Decoder, Stage::Open),
+        Some(FailureOrigin::Store) => return Failure::Store,
+    };
+    match (Refusal::of(status), status.code(), stage) {
+        (Some(Refusal::Draining), _, _) => Failure::Unreached(role),
+        (Some(Refusal::Busy), _, _) | (None, Code::ResourceExhausted, _) => Failure::Busy(role),
+        (
+            None,
             Code::InvalidArgument
-                | Code::FailedPrecondition
-                | Code::Unimplemented
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-        );
-        AttemptFailure { reason: status.message().to_owned(), is_retryable }
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated,
+            Stage::Opening,
+        ) => Failure::Refused(role),
+        (
+            None,
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted,
+            Stage::Opening,
+        ) => Failure::Unreached(role),
+        (None, Code::InvalidArgument | Code::OutOfRange, Stage::Open) => Failure::Rejected,
+        (
+            None,
+            Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated,
+            Stage::Open,
+        ) => Failure::Hopeless,
+        _ => Failure::Broke(role),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_job::{RecordFailure, RecordSource, ShardIndex};
+
+    use super::*;
+
+    #[test]
+    fn a_status_tells_who_failed_and_how() {
+        let open = |status| classify(&status, Stage::Open);
+        let opening = |status| classify(&status, Stage::Opening);
+        let decoder = |status| FailureOrigin::Decoder.mark(status);
+        let decoder_opening = |status| FailureOrigin::DecoderOpening.mark(status);
+        assert_eq!(opening(Status::unavailable("no route")), Failure::Unreached(Role::Encoder));
+        assert_eq!(opening(Status::failed_precondition("other bundle")), Failure::Refused(Role::Encoder));
+        assert_eq!(opening(Status::internal("bug")), Failure::Broke(Role::Encoder));
+        assert_eq!(opening(Status::resource_exhausted("full")), Failure::Busy(Role::Encoder));
+        assert_eq!(open(Refusal::Draining.status("leaves")), Failure::Unreached(Role::Encoder));
+        assert_eq!(open(Status::unavailable("reset")), Failure::Broke(Role::Encoder));
+        assert_eq!(open(Status::invalid_argument("too large")), Failure::Rejected);
+        assert_eq!(open(Status::failed_precondition("disk full")), Failure::Hopeless);
+        assert_eq!(open(decoder(Status::unavailable("reset"))), Failure::Broke(Role::Decoder));
+        assert_eq!(open(decoder_opening(Status::unavailable("x"))), Failure::Unreached(Role::Decoder));
+        assert_eq!(open(decoder_opening(Status::unauthenticated("x"))), Failure::Refused(Role::Decoder));
+        assert_eq!(open(decoder(Refusal::Busy.status("full"))), Failure::Busy(Role::Decoder));
+        assert_eq!(open(FailureOrigin::Store.mark(Status::unavailable("S3"))), Failure::Store);
+    }
+
+    fn shard() -> Arc<Shard> {
+        let source = |line| RecordSource { uri: "a.txt".into(), line };
+        let record = |index| {
+            let (id, text) = (format!("r{index}"), "x".to_owned());
+            let fields = serde_json::Map::new();
+            ShardEntry::Prompt(Record {
+                index_in_shard: index,
+                id,
+                source: source(index.into()),
+                text,
+                fields,
+            })
+        };
+        let failed = RecordFailure {
+            source: source(1),
+            id: None,
+            code: FailureCode::InvalidJson,
+            message: String::new(),
+        };
+        let entries = vec![record(0), ShardEntry::Failed(failed), record(2), record(3)];
+        Arc::new(Shard { index: ShardIndex(5), first_entry: 500, entries })
+    }
+
+    #[test]
+    fn an_accused_record_travels_as_a_failure_in_its_place() {
+        let sent = entries_for(&Work::Commit { accused: vec![1] }, &shard());
+        let ShardEntry::Failed(failure) = &sent.entries[2] else { panic!("prompt 1 is entry 2") };
+        assert_eq!((failure.code, failure.id.as_deref()), (FailureCode::Poisonous, Some("r2")));
+        assert_eq!((&sent.entries[0], &sent.entries[3]), (&shard().entries[0], &shard().entries[3]));
+        let untouched = shard();
+        assert!(Arc::ptr_eq(&entries_for(&Work::Commit { accused: vec![] }, &untouched), &untouched));
+    }
+
+    #[test]
+    fn a_probe_is_sent_some_prompts_numbered_anew() {
+        let sent = entries_for(&Work::Probe { prompts: 1..3 }, &shard());
+        let found: Vec<_> =
+            sent.prompts().map(|record| (record.index_in_shard, record.id.as_str())).collect();
+        assert_eq!((found, sent.entries.len()), (vec![(0, "r2"), (1, "r3")], 2));
     }
 }

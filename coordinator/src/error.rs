@@ -1,5 +1,8 @@
 //! Why a job fails.
 
+use std::path::PathBuf;
+
+use baton_bundle::BundleError;
 use baton_job::{JobError, ShardIndex};
 use baton_proto::InvalidEndpoint;
 use baton_store::StoreError;
@@ -11,6 +14,32 @@ pub enum CoordinatorError {
     /// The spec, the output directory's contents, or a verdict is unusable.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The job file cannot be read.
+    #[error("cannot read the job file {path}")]
+    JobFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Neither flags nor a job file say all that is needed.
+    #[error("{flags} missing; give a job file or these flags (see --help)")]
+    MissingFlags {
+        /// The flags, separated by commas.
+        flags: String,
+    },
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The bundle does not offer what the job asks for.
+    #[error("bundle {bundle} {problem}")]
+    BundleMisfit {
+        /// The bundle's directory.
+        bundle: String,
+        /// What it does not offer, and what it does.
+        problem: String,
+    },
     /// An input or the output cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,9 +74,6 @@ pub enum CoordinatorError {
         /// Shards of the input.
         num_shards: u64,
     },
-    /// No worker was given.
-    #[error("there is no worker to lease shards to: name at least one encoder and one decoder")]
-    NoWorkers,
     /// A worker's endpoint is not a URI.
     #[error(transparent)]
     Endpoint(#[from] InvalidEndpoint),
@@ -74,6 +100,22 @@ pub enum CoordinatorError {
         /// The limit.
         max_error_rate: f64,
     },
+    /// An input broke off while it was read.
+    #[error("cannot read {uri} to its end; start again when it can be read")]
+    Read {
+        /// The input.
+        uri: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The manifest cannot be put together.
+    #[error("cannot write a temporary file for the manifest; set TMPDIR to a directory with room")]
+    Spool {
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// The operating system gives no thread.
     #[error("cannot start the thread that reads the corpus: the process's limit of threads may be reached")]
     Thread {
@@ -81,4 +123,29 @@ pub enum CoordinatorError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl CoordinatorError {
+    /// Whether the job was described wrongly, rather than met by a broken disk or network. Nothing was started then.
+    #[must_use]
+    pub fn is_usage_error(&self) -> bool {
+        match self {
+            Self::JobFile { .. }
+            | Self::MissingFlags { .. }
+            | Self::BundleMisfit { .. }
+            | Self::OutputAmongInputs { .. }
+            | Self::Endpoint(_) => true,
+            Self::Job(error) => matches!(
+                error,
+                JobError::SpecSyntax { .. } | JobError::SpecValue { .. } | JobError::UnknownFormat { .. }
+            ),
+            Self::Store(error) => matches!(
+                error,
+                StoreError::InvalidLocation { .. }
+                    | StoreError::InvalidPattern { .. }
+                    | StoreError::NoInput { .. }
+            ),
+            _ => false,
+        }
+    }
 }

@@ -1,20 +1,30 @@
-//! The coordinator: reads a corpus, leases its shards to workers, writes the manifest.
+//! The coordinator: reads a corpus as a stream, cuts it into shards, leases each to an encoder and a decoder, and writes the job's
+//! manifest when every shard is committed.
 //!
-//! Owns the async shell around `baton-job`: that crate decides (cuts shards, keeps leases, compares jobs), this one does (reads files,
-//! opens streams, waits, writes). It runs no model and builds without libtorch. It may die at any moment and be started again: all it
-//! knows is in the output directory.
+//! This is the async shell around `baton_job`, which makes all decisions. It holds no model and builds without libtorch, it never sees
+//! an output byte (decoders commit), and nothing but the object store is durable: it may die at any moment and be started again, and
+//! several may run one job, each a partition of its shards.
 //!
 //! Memory is flat in the corpus: the reader runs ahead of the workers by a few shards and then waits.
 
 mod attempt;
+mod discovery;
 mod dispatch;
 mod error;
+pub mod flags;
+mod generation_flags;
 mod manifest;
+mod metrics;
 mod prepare;
+pub mod process;
 mod progress;
 mod reader;
+pub mod signals;
+pub mod status_page;
 
-pub use dispatch::{RunOptions, Shutdown, WorkerPair};
+pub use discovery::{Cluster, EndpointList, InvalidEndpointList};
+pub use dispatch::{JobWatch, RunOptions, Shutdown};
 pub use error::CoordinatorError;
+pub use metrics::CoordinatorMetrics;
 pub use prepare::PreparedJob;
-pub use progress::{JobOutcome, JobReport, Progress};
+pub use progress::{JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};

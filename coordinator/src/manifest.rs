@@ -1,26 +1,64 @@
-//! The end of a job: `_SUCCESS`, made from the verdicts and written last.
+//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by whichever coordinator finds all parts there.
 
+use std::io::{BufWriter, Cursor, Read, Seek};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_job::layout::MANIFEST_KEY;
-use baton_job::{Manifest, ShardIndex, Timings, Totals};
+use baton_job::layout::{MANIFEST_KEY, part_key};
+use baton_job::{ManifestBuilder, ManifestPieces, ShardIndex, ShardSet, Timings};
+use futures_util::StreamExt;
+use futures_util::stream;
 
-use crate::{CoordinatorError, PreparedJob};
+use crate::CoordinatorError;
+use crate::prepare::{CONCURRENT_READS, PreparedJob};
 
-/// Writes the manifest of a job whose `num_shards` shards are all committed, and returns its totals. If another coordinator wrote it
-/// first, that one stands: it has the same parts.
-pub(crate) async fn write_manifest(
+/// Ends a job of `num_shards` shards if all of them are committed, those of other partitions too; says whether they are.
+///
+/// Every coordinator asks after its own last commit, so whoever asks last finds all parts. If two do so at once, the first to create
+/// the manifest ends the job; the other's says the same.
+pub(crate) async fn end_job(
     job: &PreparedJob,
     num_shards: u32,
     elapsed: Duration,
-) -> Result<Totals, CoordinatorError> {
-    let mut manifest = Manifest::new(job.record.bundle_digest.clone());
-    for shard in (0..num_shards).map(ShardIndex) {
-        manifest.add(&job.verdict(shard).await?);
+) -> Result<bool, CoordinatorError> {
+    if !job.partition.is_whole() {
+        let found = job.list_parts().await?;
+        job.check_no_stray_part(&found, num_shards)?;
+        if found.len() < u64::from(num_shards) {
+            return Ok(false);
+        }
+    }
+    let amended = &job.list_amended().await?;
+    let shards = (0..num_shards).map(ShardIndex);
+    let mut verdicts =
+        stream::iter(shards.map(|shard| job.verdict(shard, amended))).buffered(CONCURRENT_READS);
+    let spool_error = |source| CoordinatorError::Spool { source };
+    let spool = tempfile::tempfile().map_err(spool_error)?; // so that memory stays flat
+    let mut manifest = ManifestBuilder::new(BufWriter::new(spool));
+    while let Some(verdict) = verdicts.next().await {
+        manifest.add(&verdict?).map_err(spool_error)?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    manifest.timings =
-        Timings { finished_unix_seconds: now.as_secs(), last_run_seconds: elapsed.as_secs_f64() };
-    let _ = job.store.create(MANIFEST_KEY, manifest.to_json().into()).await?;
-    Ok(manifest.totals)
+    let timings = Timings { finished_unix_seconds: now.as_secs(), last_run_seconds: elapsed.as_secs_f64() };
+    let ManifestPieces { head, parts, tail } = manifest.finish(job.record.bundle_digest.clone(), timings);
+    let mut parts = parts.into_inner().map_err(|error| spool_error(error.into_error()))?;
+    parts.rewind().map_err(spool_error)?;
+    let manifest = Cursor::new(head).chain(parts).chain(tail);
+    let _ = job.store.create_from(MANIFEST_KEY, manifest).await?; // another coordinator's stands as well
+    Ok(true)
+}
+
+impl PreparedJob {
+    /// Refuses parts that the input does not have.
+    pub(crate) fn check_no_stray_part(
+        &self,
+        found: &ShardSet,
+        num_shards: u32,
+    ) -> Result<(), CoordinatorError> {
+        match found.last() {
+            Some(shard) if shard.0 >= num_shards => {
+                Err(CoordinatorError::StrayPart { key: part_key(shard), num_shards: num_shards.into() })
+            }
+            _ => Ok(()),
+        }
+    }
 }

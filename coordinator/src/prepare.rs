@@ -3,15 +3,22 @@
 use std::time::Duration;
 
 use baton_job::layout::{
-    JOB_RECORD_KEY, MANIFEST_KEY, PART_PREFIX, errors_key, part_key, shard_of_part_key, verdict_key,
+    AMENDMENT_PREFIX, JOB_RECORD_KEY, MANIFEST_KEY, PART_PREFIX, amendment_key, errors_key, part_key,
+    shard_of_amendment_key, shard_of_part_key, verdict_key,
 };
 use baton_job::{
-    InputFormat, InputObject, JobError, JobRecord, JobSpec, Manifest, ShardIndex, Totals, Verdict,
+    InputFormat, InputObject, JobRecord, JobSpec, ManifestSummary, Partition, ShardIndex, ShardSet, Totals,
+    Verdict, sha256_hex,
 };
 use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by, list_inputs};
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use crate::{CoordinatorError, JobReport};
+
+/// Verdicts read at once, where many are: hides the latency of an object store.
+pub(crate) const CONCURRENT_READS: usize = 32;
 
 /// A job whose inputs are listed and whose output directory may be used for it. Nothing is written yet.
 #[derive(Debug)]
@@ -20,22 +27,29 @@ pub struct PreparedJob {
     pub(crate) store: Store,
     pub(crate) record: JobRecord,
     pub(crate) inputs: Vec<InputFile>,
+    pub(crate) partition: Partition,
 }
 
 /// What earlier runs of a job have committed.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
-    pub(crate) shards: Vec<ShardIndex>,
+    /// Of all partitions.
+    pub(crate) shards: ShardSet,
+    /// Of this partition.
     pub(crate) totals: Totals,
 }
 
 impl PreparedJob {
-    /// Lists the inputs, opens the output directory, and compares the job with the one that was begun there, if any.
+    /// The share `partition` of a job: lists the inputs, opens the output directory, and compares the job with the one that was begun there, if any.
     ///
     /// # Errors
     /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among the inputs, or holds
     /// another job, or files without a job.
-    pub async fn open(spec: JobSpec, bundle_digest: &str) -> Result<PreparedJob, CoordinatorError> {
+    pub async fn open(
+        spec: JobSpec,
+        bundle_digest: &str,
+        partition: Partition,
+    ) -> Result<PreparedJob, CoordinatorError> {
         spec.validate()?;
         let inputs = list_inputs(&spec.inputs).await?;
         for input in &inputs {
@@ -50,7 +64,7 @@ impl PreparedJob {
             etag: etag.clone(),
         });
         let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed.collect());
-        let job = PreparedJob { spec, store, record, inputs };
+        let job = PreparedJob { spec, store, record, inputs, partition };
         match job.store.get(JOB_RECORD_KEY).await? {
             Some(recorded) => job.check_resumable(&recorded)?,
             None => job.check_empty().await?,
@@ -64,11 +78,9 @@ impl PreparedJob {
     /// The manifest cannot be read, or is not one.
     pub async fn finished_report(&self) -> Result<Option<JobReport>, CoordinatorError> {
         let Some(bytes) = self.store.get(MANIFEST_KEY).await? else { return Ok(None) };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| {
-            JobError::CorruptObject { key: MANIFEST_KEY.to_owned(), what: "manifest", source }
-        })?;
-        let totals = manifest.totals;
-        Ok(Some(JobReport { was_complete: true, ..JobReport::complete(totals, totals, Duration::ZERO) }))
+        let totals = ManifestSummary::from_json(&bytes)?.totals;
+        let report = JobReport::complete(totals, totals, Duration::ZERO);
+        Ok(Some(JobReport { was_complete: true, job_has_ended: true, ..report }))
     }
 
     /// Begins the job: records it in the output directory, unless an earlier run or another coordinator has.
@@ -82,20 +94,53 @@ impl PreparedJob {
         }
     }
 
-    /// Lists committed shards and sums up their verdicts; reads no output.
+    /// Lists committed shards and sums up the verdicts of this partition's; reads no output.
     pub(crate) async fn committed(&self) -> Result<Committed, CoordinatorError> {
-        let mut committed = Committed::default();
-        for object in self.store.list(PART_PREFIX).await? {
-            if let Some(shard) = shard_of_part_key(&object.key) {
-                committed.totals.add(&self.verdict(shard).await?);
-                committed.shards.push(shard);
-            }
+        let shards = self.list_parts().await?;
+        let amended = &self.list_amended().await?;
+        let own = shards.iter().filter(|&shard| self.partition.owns(shard));
+        let mut verdicts =
+            stream::iter(own.map(|shard| self.verdict(shard, amended))).buffer_unordered(CONCURRENT_READS);
+        let mut totals = Totals::default();
+        while let Some(verdict) = verdicts.next().await {
+            totals.add(&verdict?);
         }
-        Ok(committed)
+        drop(verdicts);
+        Ok(Committed { shards, totals })
     }
 
-    /// The verdict of a committed shard.
-    pub(crate) async fn verdict(&self, shard: ShardIndex) -> Result<Verdict, CoordinatorError> {
+    /// Every shard that is committed, by whomever.
+    pub(crate) async fn list_parts(&self) -> Result<ShardSet, CoordinatorError> {
+        let insert = |shards: &mut ShardSet, key: &str| {
+            if let Some(shard) = shard_of_part_key(key) {
+                shards.insert(shard);
+            }
+        };
+        Ok(self.store.fold_keys(PART_PREFIX, ShardSet::default(), insert).await?)
+    }
+
+    /// Every shard whose first verdict may not be the one that its part follows. There is hardly ever one.
+    pub(crate) async fn list_amended(&self) -> Result<ShardSet, CoordinatorError> {
+        let insert = |shards: &mut ShardSet, key: &str| {
+            if let Some(shard) = shard_of_amendment_key(key) {
+                shards.insert(shard);
+            }
+        };
+        Ok(self.store.fold_keys(AMENDMENT_PREFIX, ShardSet::default(), insert).await?)
+    }
+
+    /// The verdict that a committed shard's part follows. The part is read only if the shard is among the `amended`.
+    pub(crate) async fn verdict(
+        &self,
+        shard: ShardIndex,
+        amended: &ShardSet,
+    ) -> Result<Verdict, CoordinatorError> {
+        if amended.contains(shard)
+            && let Some(part) = self.store.get(&part_key(shard)).await?
+            && let Some(bytes) = self.store.get(&amendment_key(shard, &sha256_hex(&part))).await?
+        {
+            return Ok(Verdict::from_json(shard, &bytes)?);
+        }
         let bytes = self.store.get(&verdict_key(shard)).await?.unwrap_or_default();
         Ok(Verdict::from_json(shard, &bytes)?)
     }
@@ -110,9 +155,10 @@ impl PreparedJob {
     }
 
     async fn check_empty(&self) -> Result<(), CoordinatorError> {
-        match self.store.list("").await?.into_iter().next() {
-            None => Ok(()),
-            Some(object) => Err(CoordinatorError::OutputNotEmpty {
+        let Some(object) = self.store.list("").await?.into_iter().next() else { return Ok(()) };
+        match self.store.get(JOB_RECORD_KEY).await? {
+            Some(recorded) => self.check_resumable(&recorded), // another coordinator began it meanwhile
+            None => Err(CoordinatorError::OutputNotEmpty {
                 location: self.spec.output.clone(),
                 example: object.key,
             }),

@@ -1,10 +1,17 @@
 //! What a job says of itself: while it runs, and at its end.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use baton_job::Totals;
+use baton_job::{Role, ShardCounts, Totals, WorkerView};
 
-/// The state of a running job, published whenever it changes.
+/// The rates shown are those of this long.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+
+/// Moments in that time at which progress is noted.
+const RATE_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far a job is, or this coordinator's partition of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Progress {
     /// Everything committed, by this run and by earlier ones.
@@ -25,11 +32,47 @@ pub struct Progress {
     pub input_is_read: bool,
 }
 
+/// The state of a running job, published as it changes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct JobStatus {
+    /// How far it is.
+    pub progress: Progress,
+    /// Shards by state.
+    pub shards: ShardCounts,
+    /// Every worker that is known, encoders first.
+    pub workers: Vec<WorkerStatus>,
+    /// Why nothing can be leased just now, if so.
+    pub obstacle: Option<String>,
+    /// Whether no new shard is begun any more.
+    pub is_draining: bool,
+    /// Since this run began.
+    pub elapsed: Duration,
+    /// Of the last half minute.
+    pub records_per_second: f64,
+    /// Of the last half minute.
+    pub output_tokens_per_second: f64,
+}
+
+/// A worker as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerStatus {
+    /// What is known of it.
+    pub view: WorkerView,
+    /// Why it failed last.
+    pub last_failure: Option<String>,
+}
+
 impl Progress {
     /// Records done, those of uncommitted shards included.
     #[must_use]
     pub fn done_records(&self) -> u64 {
         self.committed.records + self.in_flight_records
+    }
+
+    /// Tokens written, those of uncommitted shards included.
+    #[must_use]
+    pub fn done_output_tokens(&self) -> u64 {
+        self.committed.output_tokens + self.in_flight_output_tokens
     }
 
     /// Records of the whole input: exact once it is read, before that what its bytes read so far let expect; `None` at
@@ -47,6 +90,57 @@ impl Progress {
     }
 }
 
+impl JobStatus {
+    /// Time that is left at the present rate; `None` while there is none, or the end is not known.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let left = self.progress.expected_records()?.saturating_sub(self.progress.done_records());
+        Duration::try_from_secs_f64(left as f64 / self.records_per_second).ok()
+    }
+}
+
+/// What is said when nothing can be leased for lack of a worker.
+pub(crate) fn obstacle(role: Role, workers: &[WorkerStatus]) -> String {
+    let name = match role {
+        Role::Encoder => "encoder",
+        Role::Decoder => "decoder",
+    };
+    let mut of_role = workers.iter().filter(|worker| worker.view.id.role == role).peekable();
+    if of_role.peek().is_none() {
+        return format!("no {name} is known yet, waiting for one");
+    }
+    match of_role.filter_map(|worker| worker.last_failure.as_deref()).next_back() {
+        Some(failure) => format!("no {name} takes a shard now, waiting; the last answer: {failure}"),
+        None => format!("no {name} takes a shard now, waiting"),
+    }
+}
+
+/// Rates over the last while.
+#[derive(Debug, Default)]
+pub(crate) struct RateMeter {
+    /// Moment, records and tokens, oldest first.
+    samples: VecDeque<(Duration, u64, u64)>,
+}
+
+impl RateMeter {
+    /// Records and output tokens a second, of what this run did.
+    pub(crate) fn rates(&mut self, now: Duration, progress: &Progress) -> (f64, f64) {
+        let (records, tokens) = (progress.done_records(), progress.done_output_tokens());
+        if self.samples.back().is_none_or(|(last, ..)| now >= *last + RATE_SAMPLE_INTERVAL) {
+            self.samples.push_back((now, records, tokens));
+        }
+        while self.samples.get(1).is_some_and(|(second, ..)| *second + RATE_WINDOW <= now) {
+            self.samples.pop_front();
+        }
+        let (from, first_records, first_tokens) =
+            self.samples.front().copied().unwrap_or((now, records, tokens));
+        let seconds = (now - from).as_secs_f64();
+        // A failed attempt takes back what it had done.
+        let rate = |last: u64, first: u64| last.saturating_sub(first) as f64 / seconds;
+        if seconds > 0.0 { (rate(records, first_records), rate(tokens, first_tokens)) } else { (0.0, 0.0) }
+    }
+}
+
 /// How a job ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobOutcome {
@@ -58,7 +152,7 @@ pub enum JobOutcome {
     Interrupted,
 }
 
-/// What a job made.
+/// What a job made, or this coordinator's partition of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobReport {
     /// How it ended.
@@ -71,13 +165,15 @@ pub struct JobReport {
     pub elapsed: Duration,
     /// True where the job was complete before this run began.
     pub was_complete: bool,
+    /// True where the whole job is complete, not only this partition: `_SUCCESS` exists.
+    pub job_has_ended: bool,
 }
 
 impl JobReport {
     pub(crate) fn complete(totals: Totals, resumed: Totals, elapsed: Duration) -> Self {
         let outcome =
             if totals.errors == 0 { JobOutcome::Complete } else { JobOutcome::CompleteWithFailures };
-        JobReport { outcome, totals, resumed, elapsed, was_complete: false }
+        JobReport { outcome, totals, resumed, elapsed, was_complete: false, job_has_ended: false }
     }
 }
 
@@ -93,5 +189,24 @@ mod tests {
         assert_eq!(progress.expected_records(), Some(100));
         progress = Progress { read_bytes: 1000, read_records: 90, input_is_read: true, ..progress };
         assert_eq!(progress.expected_records(), Some(90));
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_half_minute() {
+        let mut meter = RateMeter::default();
+        let progress = |records| Progress { in_flight_records: records, ..Progress::default() };
+        assert_eq!(meter.rates(Duration::ZERO, &progress(0)).0, 0.0);
+        for second in 1..=100 {
+            meter.rates(Duration::from_secs(second), &progress(10 * second));
+        }
+        let (rate, _) = meter.rates(Duration::from_secs(130), &progress(1000));
+        assert!(rate < 1.0, "{rate}");
+        let status = JobStatus {
+            records_per_second: 2.0,
+            progress: Progress { read_records: 50, input_is_read: true, ..progress(30) },
+            ..JobStatus::default()
+        };
+        assert_eq!(status.time_left(), Some(Duration::from_secs(10)));
+        assert_eq!(JobStatus { records_per_second: 0.0, ..status }.time_left(), None);
     }
 }

@@ -3,11 +3,15 @@
 //! Owns the rule that makes output exactly once without a database. Whoever creates the verdict first decides which records failed;
 //! whoever comes later obeys it, so every attempt makes the same error rows and the same part. A crash between any two steps leaves
 //! nothing that the next attempt does not complete to the same bytes. The shard is committed when its part exists.
+//!
+//! Another kind of processor may round otherwise, so that a later attempt, though it obeys, makes other bytes than the verdict's sums
+//! promise. It then creates a verdict on the same records with its own sums, an *amendment*, under a key that has its part's hash, and
+//! tries to create its part. One part is created; its hash tells which verdict holds.
 
 use std::collections::HashSet;
 
-use baton_job::layout::{errors_key, part_key, verdict_key};
-use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict};
+use baton_job::layout::{amendment_key, errors_key, part_key, verdict_key};
+use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, sha256_hex};
 use baton_store::{CreateOutcome, Store, StoreError};
 use bytes::Bytes;
 
@@ -54,19 +58,6 @@ pub enum CommitError {
         /// Line of the record.
         line: u64,
     },
-    /// This attempt generated other bytes than the one that made the verdict.
-    #[error(
-        "shard {shard} came out as {found}, its verdict has {expected}: the first attempt ran another version of Baton \
-         or another kind of processor, so go on where it ran, or use another output directory"
-    )]
-    OtherBytes {
-        /// The shard.
-        shard: ShardIndex,
-        /// sha256 in the verdict.
-        expected: String,
-        /// sha256 of what this attempt made.
-        found: String,
-    },
 }
 
 /// Commits `outcomes`, one per record in record order, as shard `shard` of the job in `store`.
@@ -84,11 +75,16 @@ pub(crate) async fn commit(
     let (verdict, part) = match created {
         CreateOutcome::Created => (own_verdict, own_part),
         CreateOutcome::AlreadyExists => {
-            let verdict = read_verdict(store, shard).await?;
-            if is_committed(store, &verdict).await? {
+            let first = read_verdict(store, shard, &verdict_key(shard)).await?;
+            if let Some(verdict) = verdict_of_part(store, &first).await? {
                 return Ok(Commit { verdict, already_committed: true });
             }
-            let part = part_by(&verdict, outcomes)?;
+            let (outputs, part) = part_by(&first, outcomes)?;
+            let verdict = first.amended(outputs);
+            if verdict.outputs.sha256 != first.outputs.sha256 {
+                let key = amendment_key(shard, &verdict.outputs.sha256);
+                let _ = store.create(&key, verdict.to_json().into()).await.map_err(store_error)?;
+            }
             (verdict, part)
         }
     };
@@ -99,8 +95,8 @@ pub(crate) async fn commit(
     match store.create(&part_key(shard), part).await.map_err(store_error)? {
         CreateOutcome::Created => Ok(Commit { verdict, already_committed: false }),
         CreateOutcome::AlreadyExists => {
-            is_committed(store, &verdict).await?;
-            Ok(Commit { verdict, already_committed: true })
+            let winner = verdict_of_part(store, &verdict).await?;
+            Ok(Commit { verdict: winner.unwrap_or(verdict), already_committed: true })
         }
     }
 }
@@ -116,7 +112,7 @@ fn judge(shard: ShardIndex, outcomes: &[Outcome]) -> (Verdict, Bytes) {
                 part.extend(row.to_json_line());
                 rows += 1;
                 prompt_tokens += u64::from(row.prompt_tokens);
-                output_tokens += u64::from(row.output_tokens);
+                output_tokens += row.total_output_tokens();
             }
             Outcome::Failed(failure) => failed.push(failure.clone()),
         }
@@ -127,46 +123,48 @@ fn judge(shard: ShardIndex, outcomes: &[Outcome]) -> (Verdict, Bytes) {
 
 /// The part that an earlier attempt's verdict calls for, made from this attempt's outcomes: the rows of all records that the verdict
 /// does not list as failed.
-fn part_by(verdict: &Verdict, outcomes: &[Outcome]) -> Result<Bytes, CommitError> {
+fn part_by(verdict: &Verdict, outcomes: &[Outcome]) -> Result<(PartSummary, Bytes), CommitError> {
     let shard = verdict.shard;
     let failed: HashSet<&RecordSource> = verdict.failed.iter().map(|failure| &failure.source).collect();
-    let mut part = Vec::new();
-    let mut rows = 0;
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Output { source, .. } if failed.contains(source) => {}
-            Outcome::Failed(failure) if failed.contains(&failure.source) => {}
-            Outcome::Output { row, .. } => {
-                part.extend(row.to_json_line());
-                rows += 1;
-            }
-            Outcome::Failed(failure) => {
-                let RecordSource { uri, line } = failure.source.clone();
-                return Err(CommitError::OutputMissing { shard, uri, line });
-            }
-        }
+    let is_output = |outcome: &&Outcome| match outcome {
+        Outcome::Output { source, .. } => !failed.contains(source),
+        Outcome::Failed(failure) => !failed.contains(&failure.source),
+    };
+    let outputs: Vec<Outcome> = outcomes.iter().filter(is_output).cloned().collect();
+    if let Some(Outcome::Failed(failure)) =
+        outputs.iter().find(|outcome| matches!(outcome, Outcome::Failed(_)))
+    {
+        let RecordSource { uri, line } = failure.source.clone();
+        return Err(CommitError::OutputMissing { shard, uri, line });
     }
-    let found = PartSummary::of(&part, rows).sha256;
-    if found != verdict.outputs.sha256 {
-        return Err(CommitError::OtherBytes { shard, expected: verdict.outputs.sha256.clone(), found });
-    }
-    Ok(part.into())
+    let (own_verdict, part) = judge(shard, &outputs);
+    Ok((own_verdict.outputs, part))
 }
 
-async fn read_verdict(store: &Store, shard: ShardIndex) -> Result<Verdict, CommitError> {
-    let key = verdict_key(shard);
+async fn read_verdict(store: &Store, shard: ShardIndex, key: &str) -> Result<Verdict, CommitError> {
     let bytes =
-        store.get(&key).await.map_err(|source| CommitError::Store { shard, source })?.unwrap_or_default();
+        store.get(key).await.map_err(|source| CommitError::Store { shard, source })?.unwrap_or_default();
     Verdict::from_json(shard, &bytes).map_err(|source| CommitError::Left { shard, source })
 }
 
-/// Whether the part exists; if it does, it must be the verdict's.
-async fn is_committed(store: &Store, verdict: &Verdict) -> Result<bool, CommitError> {
+/// The verdict that the shard's part follows: `verdict`, or an amendment; `None` if there is no part. A part that follows none was
+/// changed.
+async fn verdict_of_part(store: &Store, verdict: &Verdict) -> Result<Option<Verdict>, CommitError> {
     let shard = verdict.shard;
-    let part = store.get(&part_key(shard)).await.map_err(|source| CommitError::Store { shard, source })?;
-    let Some(part) = part else { return Ok(false) };
-    verdict.check_part(&part).map_err(|source| CommitError::Left { shard, source })?;
-    Ok(true)
+    let store_error = |source| CommitError::Store { shard, source };
+    let Some(part) = store.get(&part_key(shard)).await.map_err(store_error)? else { return Ok(None) };
+    let Err(mismatch) = verdict.check_part(&part) else { return Ok(Some(verdict.clone())) };
+    let sha256 = sha256_hex(&part);
+    let amendment = amendment_key(shard, &sha256);
+    if store.head(&amendment).await.map_err(store_error)?.is_some() {
+        return read_verdict(store, shard, &amendment).await.map(Some);
+    }
+    // Our own verdict may be the amendment, and the part the first verdict's.
+    let first = read_verdict(store, shard, &verdict_key(shard)).await?;
+    if first.outputs.sha256 == sha256 {
+        return Ok(Some(first));
+    }
+    Err(CommitError::Left { shard, source: mismatch })
 }
 
 #[cfg(test)]

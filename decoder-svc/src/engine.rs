@@ -1,17 +1,17 @@
-//! The one thread that runs the SLM: the continuous batch over the rows of all shards, and the queue in front of it.
+//! The threads that run the SLM, each with a continuous batch over rows of all shards, and the queue in front of them.
 //!
-//! The queue is bounded in what it costs: each waiting row holds a permit for as many tokens as its prompt states have, and gives it
+//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it costs: each waiting row holds a permit for as many tokens as its prompt states have, and gives it
 //! back when it is prefilled. A shard that cannot get a permit stops reading its stream, which stops its encoder.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use baton_decoding::{
-    FinishedRow, GenerationLimits, GroupId, RowId, RowRequest, Scheduler, SlotAssignment, SubmitError,
+    FinishedRow, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SlotAssignment, SubmitError,
 };
-use baton_model::{ModelError, PrefillRow, PromptStates, SlmDecoder};
-use baton_worker::{ModelThread, ModelThreadError};
+use baton_model::{ModelError, PrefillRow, Prompt, PromptStates, SlmDecoder};
+use baton_worker::{ModelThreadError, ModelThreads};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::DecoderError;
@@ -25,7 +25,32 @@ struct QueuedRow {
     states: PromptStates,
     /// Tokens of the queue's budget, given back when the row is prefilled.
     _budget: OwnedSemaphorePermit,
+    reply: RowReply,
+}
+
+/// Where a row's result goes. As long as it lives, the row counts as its engine's work.
+struct RowReply {
     done: mpsc::Sender<RowResult>,
+    outstanding: Arc<AtomicUsize>,
+    num_tokens: usize,
+}
+
+impl RowReply {
+    fn new(done: mpsc::Sender<RowResult>, outstanding: &Arc<AtomicUsize>, num_tokens: usize) -> Self {
+        outstanding.fetch_add(num_tokens, Ordering::Relaxed);
+        Self { done, outstanding: Arc::clone(outstanding), num_tokens }
+    }
+
+    /// A full or closed channel is a shard that was cancelled.
+    fn send(self, result: RowResult) {
+        let _ = self.done.try_send(result);
+    }
+}
+
+impl Drop for RowReply {
+    fn drop(&mut self) {
+        self.outstanding.fetch_sub(self.num_tokens, Ordering::Relaxed);
+    }
 }
 
 enum Command {
@@ -33,15 +58,32 @@ enum Command {
     Cancel(GroupId),
 }
 
-/// The queue's end that shards hold. The thread ends when the last one is dropped.
+/// The queue's end that shards hold. The threads end when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineQueue {
-    /// Unbounded as a channel, bounded by `budget`: a row is sent with its permit, and a group is cancelled once.
-    commands: mpsc::UnboundedSender<Command>,
+    engines: Arc<[EngineHandle]>,
     budget: Arc<Semaphore>,
     max_waiting_tokens: u32,
     next_group: Arc<AtomicU64>,
     num_steps: Arc<AtomicU64>,
+    slots_in_use: Arc<AtomicU64>,
+}
+
+/// One engine, as the queue sees it.
+#[derive(Debug)]
+struct EngineHandle {
+    /// Unbounded as a channel, bounded by the queue's budget: a row is sent with its permit, and a group is cancelled once.
+    commands: mpsc::UnboundedSender<Command>,
+    /// Tokens to be read and written at most by the rows that wait or live there.
+    outstanding: Arc<AtomicUsize>,
+}
+
+/// How busy the engines are, now. Keeps no thread alive.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineLoad {
+    slots_in_use: Arc<AtomicU64>,
+    budget: Arc<Semaphore>,
+    max_waiting_tokens: u32,
 }
 
 /// Submits the rows of one group: one attempt at a shard.
@@ -61,22 +103,44 @@ pub(crate) struct RowResults {
 }
 
 impl EngineQueue {
-    /// Starts the thread and loads the model on it. `max_waiting_tokens`: prompt tokens whose states may wait, all shards together.
+    /// Starts `engines` threads and loads a model on each. `max_waiting_tokens`: prompt tokens whose states may wait, all shards and
+    /// engines together.
     pub(crate) async fn start(
+        engines: usize,
         max_waiting_tokens: u32,
-        load: impl FnOnce() -> Result<(SlmDecoder, Scheduler), ModelError> + Send + 'static,
-    ) -> Result<(EngineQueue, ModelThread), ModelThreadError> {
-        let (commands, queued) = mpsc::unbounded_channel();
+        load: impl Fn() -> Result<(SlmDecoder, Scheduler), ModelError> + Clone + Send + 'static,
+    ) -> Result<(EngineQueue, ModelThreads), ModelThreadError> {
+        let (handles, queues): (Vec<EngineHandle>, Vec<_>) = (0..engines.max(1))
+            .map(|_| {
+                let (commands, queued) = mpsc::unbounded_channel();
+                (EngineHandle { commands, outstanding: Arc::default() }, Some(queued))
+            })
+            .unzip();
+        let queues = Arc::new(Mutex::new(queues));
         let num_steps = Arc::new(AtomicU64::new(0));
         let steps_taken = Arc::clone(&num_steps);
-        let run = move |(decoder, scheduler)| {
-            let (waiting, live) = (HashMap::new(), HashMap::new());
-            Engine { decoder, scheduler, waiting, live, steps_taken }.run(queued);
+        let slots_in_use = Arc::new(AtomicU64::new(0));
+        let slots_taken = Arc::clone(&slots_in_use);
+        let run = move |engine: usize, (decoder, scheduler)| {
+            let queued = queues.lock().expect("nothing panics under this lock")[engine].take();
+            let engine = Engine {
+                decoder,
+                scheduler,
+                plan: Plan::default(),
+                waiting: HashMap::new(),
+                live: HashMap::new(),
+                steps_taken: Arc::clone(&steps_taken),
+                slots_taken: Arc::clone(&slots_taken),
+                num_slots_reported: 0,
+            };
+            engine.run(queued.expect("each engine starts once"));
         };
-        let thread = ModelThread::start("decoder-engine", load, run).await?;
+        let threads = ModelThreads::start("decoder-engine", handles.len(), load, run).await?;
         let budget = Arc::new(Semaphore::new(max_waiting_tokens as usize));
         let next_group = Arc::default();
-        Ok((EngineQueue { commands, budget, max_waiting_tokens, next_group, num_steps }, thread))
+        let engines = handles.into();
+        let queue = EngineQueue { engines, budget, max_waiting_tokens, next_group, num_steps, slots_in_use };
+        Ok((queue, threads))
     }
 
     /// Opens a group of at most `max_rows` rows.
@@ -88,9 +152,27 @@ impl EngineQueue {
         (submitter, RowResults { queue: self.clone(), group, done: receiver })
     }
 
-    /// Steps the engine has taken, for all shards. As long as it grows, rows that wait will have their turn.
+    /// Steps the engines have taken, for all shards. As long as it grows, rows that wait will have their turn.
     pub(crate) fn num_steps(&self) -> u64 {
         self.num_steps.load(Ordering::Relaxed)
+    }
+
+    /// How busy the engines are.
+    pub(crate) fn load(&self) -> EngineLoad {
+        let (slots_in_use, budget) = (Arc::clone(&self.slots_in_use), Arc::clone(&self.budget));
+        EngineLoad { slots_in_use, budget, max_waiting_tokens: self.max_waiting_tokens }
+    }
+}
+
+impl EngineLoad {
+    /// Rows being decoded.
+    pub(crate) fn slots_in_use(&self) -> u64 {
+        self.slots_in_use.load(Ordering::Relaxed)
+    }
+
+    /// Prompt tokens that wait for a slot.
+    pub(crate) fn waiting_tokens(&self) -> u64 {
+        (self.max_waiting_tokens as usize).saturating_sub(self.budget.available_permits()) as u64
     }
 }
 
@@ -100,16 +182,23 @@ impl RowSubmitter {
         &self,
         index: u32,
         states: PromptStates,
-        limits: GenerationLimits,
+        generation: &Arc<Generation>,
+        random_stream: u64,
     ) -> Result<(), DecoderError> {
         let prompt_len = states.prompt_len;
         // A prompt above the whole budget passes when it has the budget for itself.
         let tokens = u32::try_from(prompt_len).unwrap_or(u32::MAX).min(self.queue.max_waiting_tokens);
         let budget = Arc::clone(&self.queue.budget).acquire_many_owned(tokens).await;
         let _budget = budget.expect("the semaphore is never closed");
-        let request = RowRequest { row: RowId { group: self.group, index }, prompt_len, limits };
-        let row = QueuedRow { request, states, _budget, done: self.done.clone() };
-        self.queue.commands.send(Command::Submit(row)).map_err(|_| DecoderError::RowsLost)
+        let row = RowId { group: self.group, index };
+        let num_tokens = prompt_len + generation.limits.max_new_tokens_for(prompt_len);
+        let request = RowRequest { row, prompt_len, generation: Arc::clone(generation), random_stream };
+        let engines = self.queue.engines.iter();
+        let engine = engines.min_by_key(|engine| engine.outstanding.load(Ordering::Relaxed));
+        let engine = engine.expect("there is at least one engine");
+        let reply = RowReply::new(self.done.clone(), &engine.outstanding, num_tokens);
+        let row = QueuedRow { request, states, _budget, reply };
+        engine.commands.send(Command::Submit(row)).map_err(|_| DecoderError::RowsLost)
     }
 }
 
@@ -123,39 +212,38 @@ impl RowResults {
 
 impl Drop for RowResults {
     fn drop(&mut self) {
-        // If the engine is gone, so are the rows.
-        let _ = self.queue.commands.send(Command::Cancel(self.group));
+        for engine in self.queue.engines.iter() {
+            let _ = engine.commands.send(Command::Cancel(self.group)); // if the engine is gone, so are its rows
+        }
     }
 }
 
-/// What the thread owns.
+/// What one thread owns.
 struct Engine {
     decoder: SlmDecoder,
     scheduler: Scheduler,
+    /// Written anew before each step.
+    plan: Plan,
     waiting: HashMap<RowId, QueuedRow>,
-    live: HashMap<RowId, mpsc::Sender<RowResult>>,
+    live: HashMap<RowId, RowReply>,
+    /// Of all engines.
     steps_taken: Arc<AtomicU64>,
+    /// Of all engines.
+    slots_taken: Arc<AtomicU64>,
+    num_slots_reported: u64,
 }
 
 impl Engine {
     /// Runs until all queues are dropped.
     fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
-            let plan = self.scheduler.schedule();
-            if plan.is_empty() {
+            self.report_slots();
+            self.scheduler.schedule(&mut self.plan);
+            if self.plan.is_empty() {
                 let Some(command) = commands.blocking_recv() else { return };
                 self.obey(command);
             } else {
-                self.prefill(&plan.prefill);
-                let choices = self.decoder.step(&plan.step);
-                self.steps_taken.fetch_add(1, Ordering::Relaxed);
-                for finished in self.scheduler.absorb(&choices) {
-                    self.decoder.release(finished.slot);
-                    if let Some(done) = self.live.remove(&finished.row) {
-                        // A full or closed channel is a shard that was cancelled.
-                        let _ = done.try_send(Ok(finished));
-                    }
-                }
+                self.carry_out();
             }
             while let Ok(command) = commands.try_recv() {
                 self.obey(command);
@@ -163,21 +251,38 @@ impl Engine {
         }
     }
 
+    fn report_slots(&mut self) {
+        let num_slots = self.live.len() as u64;
+        self.slots_taken.fetch_add(num_slots.wrapping_sub(self.num_slots_reported), Ordering::Relaxed); // wraps to subtract
+        self.num_slots_reported = num_slots;
+    }
+
+    /// Has the model do what the plan says, and hands out the rows that are done after it.
+    fn carry_out(&mut self) {
+        let plan = std::mem::take(&mut self.plan);
+        plan.release.iter().for_each(|&slot| self.decoder.release(slot));
+        self.prefill(&plan.prefill);
+        plan.forks.iter().for_each(|fork| self.decoder.fork(fork.from, fork.to, fork.capacity_tokens));
+        let finished = self.scheduler.absorb(self.decoder.step(&plan.step));
+        self.plan = plan; // for its memory
+        self.steps_taken.fetch_add(1, Ordering::Relaxed);
+        for row in finished {
+            if let Some(reply) = self.live.remove(&row.row) {
+                reply.send(Ok(row));
+            }
+        }
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit(row) => match self.scheduler.submit(row.request) {
+            Command::Submit(row) => match self.scheduler.submit(row.request.clone()) {
                 Ok(()) => drop(self.waiting.insert(row.request.row, row)),
-                Err(error) => drop(row.done.try_send(Err((row.request.row.index, error)))),
+                Err(error) => row.reply.send(Err((row.request.row.index, error))),
             },
             Command::Cancel(group) => {
-                for cancelled in self.scheduler.cancel(group) {
-                    match cancelled.slot {
-                        None => drop(self.waiting.remove(&cancelled.row)),
-                        Some(slot) => {
-                            self.decoder.release(slot);
-                            self.live.remove(&cancelled.row);
-                        }
-                    }
+                for row in self.scheduler.cancel(group) {
+                    self.waiting.remove(&row);
+                    self.live.remove(&row);
                 }
             }
         }
@@ -200,11 +305,11 @@ impl Engine {
             .iter()
             .map(|(entry, row)| PrefillRow {
                 slot: entry.slot,
-                states: &row.states,
+                prompt: Prompt::States(&row.states),
                 capacity_tokens: entry.capacity_tokens,
             })
             .collect();
         self.decoder.prefill(&rows);
-        self.live.extend(entering.into_iter().map(|(entry, row)| (entry.row, row.done)));
+        self.live.extend(entering.into_iter().map(|(entry, row)| (entry.row, row.reply)));
     }
 }

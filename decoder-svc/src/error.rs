@@ -1,8 +1,8 @@
 //! What can go wrong in the decoder, and the one place where it becomes a gRPC status.
 
 use baton_bundle::BundleError;
-use baton_decoding::{LimitsError, SubmitError};
-use baton_proto::{WireError, error_chain};
+use baton_decoding::{GenerationError, SubmitError};
+use baton_proto::{FailureOrigin, WireError, error_chain};
 use baton_store::StoreError;
 use baton_worker::{ModelThreadError, ServeError};
 use tonic::Status;
@@ -44,12 +44,21 @@ pub enum DecoderError {
         /// Digest of the bundle loaded here.
         loaded: String,
     },
-    /// The job's generation limits cannot be obeyed.
-    #[error("the job's generation limits cannot be obeyed")]
-    Limits {
+    /// The job's generation options cannot be obeyed.
+    #[error("the job's generation options cannot be obeyed")]
+    Generation {
         /// The cause.
         #[source]
-        source: LimitsError,
+        source: GenerationError,
+    },
+    /// A stop token is not one token of the output tokenizer.
+    #[error(
+        "the stop token {token:?} is not in the vocabulary of the bundle's output tokenizer: name a token of slm/tokenizer.json, \
+         or use a stop string"
+    )]
+    UnknownStopToken {
+        /// As the job names it.
+        token: String,
     },
     /// A row was refused by the scheduler.
     #[error("entry {index} of the shard cannot be decoded")]
@@ -85,13 +94,14 @@ impl DecoderError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::OtherBundle { .. }
-            | Self::Limits { .. }
+            | Self::Generation { .. }
+            | Self::UnknownStopToken { .. }
             | Self::Refused { .. }
             | Self::CacheTooSmall { .. } => false,
             Self::Commit(CommitError::Store { source, .. }) | Self::Output { source, .. } => {
                 source.is_retryable()
             }
-            Self::Commit(CommitError::Left { .. } | CommitError::OtherBytes { .. }) => false,
+            Self::Commit(CommitError::Left { .. }) => false,
             _ => true,
         }
     }
@@ -102,8 +112,11 @@ impl From<DecoderError> for Status {
         match error {
             DecoderError::Wire(error) => error.into(),
             DecoderError::Stream(status) => status,
-            error if error.is_retryable() => Status::unavailable(error_chain(&error)),
-            error => Status::failed_precondition(error_chain(&error)),
+            error if !error.is_retryable() => Status::failed_precondition(error_chain(&error)),
+            error @ (DecoderError::Output { .. } | DecoderError::Commit(CommitError::Store { .. })) => {
+                FailureOrigin::Store.mark(Status::unavailable(error_chain(&error)))
+            }
+            error => Status::unavailable(error_chain(&error)),
         }
     }
 }

@@ -8,6 +8,8 @@ mod collector;
 mod commit;
 mod engine;
 mod error;
+mod generation;
+mod metrics;
 mod prompt_assembler;
 mod service;
 mod shard;

@@ -1,22 +1,29 @@
 //! The gRPC surface: what is loaded, the checks before a shard is taken on, one task per shard.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
+use std::sync::{Arc, Weak};
 
 use baton_bundle::{Bundle, TextTokenizer};
-use baton_decoding::{GenerationLimits, Scheduler, SchedulerLimits};
+use baton_decoding::{Generation, Scheduler, SchedulerLimits};
 use baton_model::{CACHE_BLOCK_TOKENS, CacheLimits, Compute, SlmDecoder};
 use baton_proto::wire::decoder_server::{Decoder, DecoderServer};
 use baton_proto::wire::{
     DecodeShardRequest, GetDecoderInfoRequest, GetDecoderInfoResponse, ShardEvent, WorkerInfo,
 };
 use baton_proto::{MAX_MESSAGE_NUM_BYTES, ShardAttempt};
-use baton_worker::{ModelThread, spawn_shard, worker_info};
+use baton_telemetry::{MetricsRegistry, TraceContext};
+use baton_worker::{
+    Admission, MemoryBudget, ModelThreads, ServeOptions, Served, ServedService, WorkerLimits,
+    refuse_draining, spawn_shard, worker_info,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::EngineQueue;
+use crate::generation::generation;
+use crate::metrics::DecoderMetrics;
 use crate::{DecoderError, shard};
 
 /// How the decoder computes, and what bounds its memory.
@@ -24,26 +31,46 @@ use crate::{DecoderError, shard};
 pub struct DecoderConfig {
     /// Device and number format.
     pub compute: Compute,
-    /// Rows decoded at once. More share the cost of reading the weights; past what the cores can compute they only wait together.
+    /// Threads that run the SLM, each with its own copy of the weights, its own slots and its own cache.
+    pub engines: usize,
+    /// Sequences that one engine decodes at once: a record has one, or as many as it has beams or samples. More share the cost of
+    /// reading the weights; past what the core can compute they only wait together.
     pub max_slots: usize,
-    /// Tokens of the KV cache, all rows together. A row reserves its prompt and all it may write.
+    /// Tokens of one engine's KV cache, all rows together. A row reserves its prompt and all it may write.
     pub max_cache_tokens: usize,
     /// Prompt tokens prefilled between two steps. Lower keeps live rows moving, higher fills empty slots faster.
     pub max_prefill_tokens: usize,
     /// Prompt tokens whose states may wait for a slot, all shards together; each costs 2 * d_slm bytes.
     pub max_waiting_tokens: u32,
+    /// Bounds on the shards taken on.
+    pub limits: WorkerLimits,
 }
 
 impl DecoderConfig {
-    /// bf16 on the CPU, 64 slots, a cache of 32,768 tokens.
+    /// The fastest number format on this CPU, one engine, 64 slots, a cache of 32,768 tokens.
     #[must_use]
     pub fn cpu() -> Self {
         Self {
-            compute: Compute::CPU_BF16,
+            compute: Compute::fastest_cpu(),
+            engines: 1,
             max_slots: 64,
             max_cache_tokens: 32_768,
             max_prefill_tokens: 1024,
             max_waiting_tokens: 32_768,
+            limits: WorkerLimits::default(),
+        }
+    }
+
+    /// The same, or larger, so that any record of the bundle fits with `num_sequences` beams or samples.
+    #[must_use]
+    pub fn with_room_for(self, bundle: &Bundle, num_sequences: usize) -> Self {
+        let limits = bundle.manifest().limits;
+        let tokens_of_sequence =
+            (limits.max_prompt_tokens + limits.max_new_tokens).next_multiple_of(CACHE_BLOCK_TOKENS);
+        Self {
+            max_slots: self.max_slots.max(num_sequences),
+            max_cache_tokens: self.max_cache_tokens.max(num_sequences * tokens_of_sequence),
+            ..self
         }
     }
 }
@@ -52,7 +79,7 @@ impl DecoderConfig {
 #[derive(Debug)]
 pub struct DecoderService {
     shared: Arc<Shared>,
-    engine_thread: ModelThread,
+    engine_threads: ModelThreads,
 }
 
 /// What every shard's task uses.
@@ -62,6 +89,9 @@ pub(crate) struct Shared {
     pub(crate) tokenizer: TextTokenizer,
     pub(crate) max_prompt_tokens: usize,
     pub(crate) d_slm: usize,
+    pub(crate) records: MemoryBudget,
+    pub(crate) metrics: DecoderMetrics,
+    admission: Admission,
     max_new_tokens: usize,
     info: WorkerInfo,
 }
@@ -82,31 +112,56 @@ impl DecoderService {
         }
         let tokenizer = bundle.text_tokenizer().map_err(|source| DecoderError::Bundle { source })?;
         let model_bundle = bundle.clone();
-        let (engine, engine_thread) = EngineQueue::start(config.max_waiting_tokens, move || {
-            let DecoderConfig { compute, max_slots, max_cache_tokens, max_prefill_tokens, .. } = config;
-            let decoder =
-                SlmDecoder::load(&model_bundle, compute, CacheLimits { max_slots, max_cache_tokens })?;
-            let cache_block_tokens = CACHE_BLOCK_TOKENS;
-            let limits =
-                SchedulerLimits { max_slots, max_cache_tokens, cache_block_tokens, max_prefill_tokens };
-            let scheduler = Scheduler::new(limits, decoder.special_tokens());
-            Ok((decoder, scheduler))
-        })
-        .await?;
+        let (engine, engine_threads) =
+            EngineQueue::start(config.engines, config.max_waiting_tokens, move || {
+                let DecoderConfig { compute, max_slots, max_cache_tokens, max_prefill_tokens, .. } = config;
+                let decoder =
+                    SlmDecoder::load(&model_bundle, compute, CacheLimits { max_slots, max_cache_tokens })?;
+                let cache_block_tokens = CACHE_BLOCK_TOKENS;
+                let limits =
+                    SchedulerLimits { max_slots, max_cache_tokens, cache_block_tokens, max_prefill_tokens };
+                let scheduler = Scheduler::new(limits, decoder.special_tokens());
+                Ok((decoder, scheduler))
+            })
+            .await?;
         let shared = Shared {
             engine,
             tokenizer,
             max_prompt_tokens: limits.max_prompt_tokens,
             d_slm: manifest.slm.d_model,
+            records: MemoryBudget::new(config.limits.max_record_num_bytes),
+            metrics: DecoderMetrics::default(),
+            admission: Admission::new(config.limits.max_open_shards),
             max_new_tokens: limits.max_new_tokens,
             info: worker_info(bundle),
         };
-        Ok(Self { shared: Arc::new(shared), engine_thread })
+        Ok(Self { shared: Arc::new(shared), engine_threads })
+    }
+
+    /// Registers what the decoder counts.
+    pub fn register_metrics(&self, metrics: &MetricsRegistry) {
+        self.shared.admission.register_metrics(metrics);
+        self.shared.metrics.register(metrics, self.shared.engine.load());
+    }
+
+    /// The service, to be served.
+    #[must_use]
+    pub fn into_served(self) -> Served<impl ServedService, impl Send> {
+        let DecoderService { shared, engine_threads } = self;
+        let service = DecoderServer::new(Handler { shared: Arc::downgrade(&shared) })
+            .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
+        Served {
+            service,
+            admission: shared.admission.clone(),
+            model_threads: engine_threads,
+            resources: shared,
+        }
     }
 }
 
-/// Serves the decoder on accepted connections until `shutdown` resolves; streams in flight are then finished first, and when it
-/// returns, no thread of it runs any more.
+/// Serves the decoder to roles of the same process until `shutdown` resolves; shards in flight are then finished, and when it returns,
+/// no thread of it runs any more.
 ///
 /// # Errors
 /// The server fails, or the engine thread dies. The process should then end: its shards are leased elsewhere.
@@ -119,35 +174,29 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let DecoderService { shared, engine_thread } = service;
-    let server = DecoderServer::new(Handler { shared })
-        .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
-    let router = baton_proto::server().add_service(server);
-    Ok(baton_worker::serve(router, engine_thread, incoming, shutdown).await?)
+    Ok(baton_worker::serve(service.into_served(), incoming, shutdown, ServeOptions::default()).await?)
 }
 
 impl Shared {
-    /// Refuses an attempt that this decoder cannot serve; otherwise gives its limits.
-    fn accept(&self, attempt: &ShardAttempt) -> Result<GenerationLimits, DecoderError> {
+    /// Refuses an attempt that this decoder cannot serve; otherwise says how its rows are generated.
+    fn accept(&self, attempt: &ShardAttempt) -> Result<Generation, DecoderError> {
         if attempt.bundle_digest != self.info.bundle_digest {
             let (wanted, loaded) = (attempt.bundle_digest.clone(), self.info.bundle_digest.clone());
             return Err(DecoderError::OtherBundle { wanted, loaded });
         }
-        let generation = &attempt.generation;
-        let wanted = generation.max_new_tokens.map_or(self.max_new_tokens, |tokens| tokens as usize);
-        let limits = GenerationLimits {
-            max_new_tokens: wanted.min(self.max_new_tokens),
-            min_new_tokens: generation.min_new_tokens as usize,
-            max_new_tokens_per_prompt_token: generation.max_new_tokens_per_prompt_token,
-        };
-        limits.check().map_err(|source| DecoderError::Limits { source })?;
-        Ok(limits)
+        generation(&attempt.generation, self.max_new_tokens, &self.tokenizer)
     }
 }
 
+/// Answers calls as long as the service takes part in the job.
 struct Handler {
-    shared: Arc<Shared>,
+    shared: Weak<Shared>,
+}
+
+impl Handler {
+    fn shared(&self) -> Result<Arc<Shared>, Status> {
+        self.shared.upgrade().ok_or_else(refuse_draining)
+    }
 }
 
 #[tonic::async_trait]
@@ -158,23 +207,30 @@ impl Decoder for Handler {
         &self,
         _: Request<GetDecoderInfoRequest>,
     ) -> Result<Response<GetDecoderInfoResponse>, Status> {
-        Ok(Response::new(GetDecoderInfoResponse { info: Some(self.shared.info.clone()) }))
+        Ok(Response::new(GetDecoderInfoResponse { info: Some(self.shared()?.info.clone()) }))
     }
 
     async fn decode_shard(
         &self,
         request: Request<Streaming<DecodeShardRequest>>,
     ) -> Result<Response<Self::DecodeShardStream>, Status> {
+        let shared = self.shared()?;
+        let trace = TraceContext::continue_from(request.metadata());
         let mut requests = request.into_inner();
-        let attempt = shard::receive_header(&mut requests).await?;
-        let limits = self.shared.accept(&attempt)?;
+        let header = async {
+            let attempt = shard::receive_header(&mut requests).await?;
+            let generation = Arc::new(shared.accept(&attempt)?);
+            Ok::<_, DecoderError>((attempt, generation))
+        };
+        let (permit, (attempt, generation)) = shared.admission.admit_with_header(header).await?;
         let span = tracing::info_span!(
             "decode_shard",
             job = attempt.job_id,
             shard = %attempt.lease.shard,
-            attempt = attempt.lease.attempt
+            attempt = attempt.lease.attempt,
+            trace_id = trace.trace_id(),
         );
-        let work = shard::ShardWork { shared: Arc::clone(&self.shared), attempt, limits };
-        Ok(Response::new(spawn_shard(span, |events| work.process(requests, events))))
+        let work = shard::ShardWork { shared, attempt, generation };
+        Ok(Response::new(spawn_shard(span, permit, |events| work.process(requests, events))))
     }
 }

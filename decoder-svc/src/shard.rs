@@ -1,28 +1,36 @@
 //! One attempt at one shard, from its first prompt to its receipt.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_decoding::{FinishedRow, GenerationLimits};
-use baton_job::FinishReason;
+use baton_decoding::{FinishedRow, FinishedSequence, Generation, Method};
+use baton_job::{Alternative, FinishReason};
+use baton_model::PromptStates;
 use baton_proto::wire::{
-    DecodeShardRequest, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
+    DecodeShardRequest, Prompt, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
 };
-use baton_proto::{ShardAttempt, WireError};
+use baton_proto::{PromptHead, ShardAttempt, WireError, receive_error};
 use baton_store::{Location, Store};
-use baton_worker::EventSender;
-use tokio::time::{MissedTickBehavior, interval};
+use baton_worker::{EventSender, MemoryShare};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Streaming;
 
 use crate::DecoderError;
-use crate::collector::{Generated, ShardCollector};
+use crate::collector::{Generated, Outcome, ShardCollector};
 use crate::commit::{Commit, commit};
 use crate::engine::{RowResults, RowSubmitter};
+use crate::generation::cut_at_stop_string;
 use crate::prompt_assembler::PromptAssembler;
 use crate::service::Shared;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a token of output takes until it is committed: its id, and its text, generously.
+const NUM_BYTES_PER_OUTPUT_TOKEN: usize = 12;
 
 const NO_PANIC: &str = "no holder of this lock panics";
 
@@ -30,7 +38,7 @@ const NO_PANIC: &str = "no holder of this lock panics";
 pub(crate) struct ShardWork {
     pub(crate) shared: Arc<Shared>,
     pub(crate) attempt: ShardAttempt,
-    pub(crate) limits: GenerationLimits,
+    pub(crate) generation: Arc<Generation>,
 }
 
 /// Reads the first message of a stream.
@@ -55,15 +63,42 @@ impl ShardWork {
         let store = self.open_output().await?;
         let (rows, results) = self.shared.engine.open_group(self.attempt.num_entries);
         let collector = Mutex::new(ShardCollector::new(self.attempt.num_entries));
-        let receive = self.receive(requests, rows, &collector);
+        let mut memory = self.shared.records.share(); // held until the shard is committed
+        let receive = self.receive(requests, rows, &collector, &mut memory);
         let collect = self.collect(results, &collector, events);
         tokio::try_join!(receive, collect)?;
 
         let outcomes = collector.into_inner().expect(NO_PANIC).into_outcomes();
-        let commit = commit(&store, self.attempt.lease.shard, &outcomes).await?;
-        let event = shard_event::Event::Receipt(receipt(&commit));
+        let receipt = match self.attempt.is_probe {
+            true => probe_receipt(&outcomes),
+            false => self.commit(&store, &outcomes).await?,
+        };
+        let event = shard_event::Event::Receipt(receipt);
         let _ = events.send(Ok(ShardEvent { event: Some(event) })).await; // the commit stands, heard or not
         Ok(())
+    }
+
+    async fn commit(&self, store: &Store, outcomes: &[Outcome]) -> Result<ShardReceipt, DecoderError> {
+        let (metrics, started) = (&self.shared.metrics, Instant::now());
+        let receipt = receipt(&commit(store, self.attempt.lease.shard, outcomes).await?);
+        let elapsed = started.elapsed();
+        metrics.commit_seconds.observe(elapsed.as_secs_f64());
+        let ShardReceipt {
+            records, failed_records, output_tokens, part_num_bytes, already_committed, ..
+        } = receipt;
+        if !already_committed {
+            metrics.committed_bytes.inc_by(part_num_bytes);
+        }
+        tracing::info!(
+            records,
+            failed_records,
+            output_tokens,
+            part_num_bytes,
+            already_committed,
+            commit_time = ?elapsed,
+            "shard is committed"
+        );
+        Ok(receipt)
     }
 
     async fn open_output(&self) -> Result<Store, DecoderError> {
@@ -72,19 +107,37 @@ impl ShardWork {
         Store::open(Location::parse(location).map_err(opening)?).await.map_err(opening)
     }
 
+    /// What a prompt's record takes of the memory budget until the shard is committed: what it came with, and what may be written.
+    fn record_num_bytes(&self, prompt: &Prompt) -> usize {
+        let received = prompt.id.len() + prompt.extra_fields_json.len();
+        let num_written = self.generation.limits.max_new_tokens * self.generation.num_sequences();
+        received + size_of::<PromptHead>() + num_written * NUM_BYTES_PER_OUTPUT_TOKEN
+    }
+
     /// Reads the stream to its end and queues its prompts, waiting where the engine's queue is full.
     async fn receive(
         &self,
         mut requests: Streaming<DecodeShardRequest>,
         rows: RowSubmitter,
         collector: &Mutex<ShardCollector>,
+        memory: &mut MemoryShare,
     ) -> Result<(), DecoderError> {
         use decode_shard_request::Message;
         let lock = || collector.lock().expect(NO_PANIC);
         let mut assembler = PromptAssembler::new(self.shared.d_slm, self.shared.max_prompt_tokens);
-        while let Some(request) = requests.message().await.map_err(DecoderError::Stream)? {
+        let mut seen = SeenPrompts::new(&self.generation);
+        let mut num_prompts = 0;
+        loop {
+            let request = requests.message().await.map_err(|status| {
+                DecoderError::Stream(receive_error(status, || {
+                    format!("a message after {num_prompts} prompts")
+                }))
+            })?;
+            let Some(request) = request else { break };
             let complete = match request.message {
                 Some(Message::Prompt(prompt)) => {
+                    num_prompts += 1;
+                    memory.grow(self.record_num_bytes(&prompt)).map_err(DecoderError::Stream)?;
                     let (head, states) = prompt.try_into()?;
                     assembler.begin(head, states)?
                 }
@@ -100,8 +153,13 @@ impl ShardWork {
             };
             if let Some((head, states)) = complete {
                 let index = head.index;
+                if let Some(twin) = seen.find_or_note(&states, index) {
+                    lock().join(head, twin)?;
+                    continue;
+                }
                 lock().begin(head)?;
-                rows.submit(index, states, self.limits).await?;
+                let random_stream = self.attempt.first_entry + u64::from(index);
+                rows.submit(index, states, &self.generation, random_stream).await?;
             }
         }
         assembler.check_complete()?;
@@ -125,10 +183,12 @@ impl ShardWork {
             tokio::select! {
                 result = results.next() => match result {
                     Some(Ok(row)) => {
-                        progress.decoded_records += 1;
-                        progress.decoded_output_tokens += u64::from(num_output_tokens(&row));
+                        let num_tokens: usize = row.outputs.iter().map(|output| output.num_tokens).sum();
+                        self.shared.metrics.output_tokens.inc_by(num_tokens as u64);
                         let generated = self.detokenize(&row);
-                        collector.lock().expect(NO_PANIC).finish(row.row.index, generated);
+                        let num_entries = collector.lock().expect(NO_PANIC).finish(row.row.index, generated);
+                        progress.decoded_records += num_entries;
+                        progress.decoded_output_tokens += num_tokens as u64;
                     }
                     Some(Err((index, source))) => return Err(DecoderError::Refused { index, source }),
                     None => break,
@@ -150,13 +210,22 @@ impl ShardWork {
         }
     }
 
-    fn detokenize(&self, row: &FinishedRow) -> Result<Generated, &'static str> {
-        let text = self.shared.tokenizer.decode(&row.tokens);
-        Ok(Generated {
-            text: text.map_err(|_| "the SLM's tokenizer refuses the generated tokens")?,
-            score: f64::from(row.score),
-            output_tokens: num_output_tokens(row),
-            finish_reason: match row.finish_reason {
+    fn detokenize(&self, row: &FinishedRow) -> Generated {
+        row.outputs.iter().map(|sequence| self.detokenize_sequence(sequence)).collect()
+    }
+
+    fn detokenize_sequence(&self, sequence: &FinishedSequence) -> Result<Alternative, &'static str> {
+        if sequence.score.is_nan() {
+            return Err("the SLM's logits for this prompt are not numbers");
+        }
+        let text = self.shared.tokenizer.decode(&sequence.tokens);
+        let text = text.map_err(|_| "the SLM's tokenizer refuses the generated tokens")?;
+        Ok(Alternative {
+            output: cut_at_stop_string(text, &self.attempt.generation.stop_strings),
+            score: f64::from(sequence.score),
+            output_tokens: u32::try_from(sequence.num_tokens)
+                .expect("a sequence has at most max_new_tokens, a u32"),
+            finish_reason: match sequence.finish_reason {
                 baton_decoding::FinishReason::Stop => FinishReason::Stop,
                 baton_decoding::FinishReason::Length => FinishReason::Length,
             },
@@ -164,10 +233,27 @@ impl ShardWork {
     }
 }
 
-/// Tokens written, the end token included.
-fn num_output_tokens(row: &FinishedRow) -> u32 {
-    let stop_tokens = usize::from(row.finish_reason == baton_decoding::FinishReason::Stop);
-    u32::try_from(row.tokens.len() + stop_tokens).expect("a row writes at most max_new_tokens, a u32")
+/// The prompts of a shard by the digest of their states, so that each is decoded once. Samples of equal prompts differ.
+struct SeenPrompts {
+    index_by_digest: Option<HashMap<[u8; 32], u32>>,
+}
+
+impl SeenPrompts {
+    fn new(generation: &Generation) -> Self {
+        let decodes_alike = !matches!(generation.method, Method::Sample(_));
+        Self { index_by_digest: decodes_alike.then(HashMap::new) }
+    }
+
+    /// The entry that had these states before; otherwise notes that this one has.
+    fn find_or_note(&mut self, states: &PromptStates, index: u32) -> Option<u32> {
+        match self.index_by_digest.as_mut()?.entry(Sha256::digest(&states.data).into()) {
+            Occupied(seen) => Some(*seen.get()),
+            Vacant(unseen) => {
+                unseen.insert(index);
+                None
+            }
+        }
+    }
 }
 
 fn receipt(commit: &Commit) -> ShardReceipt {
@@ -180,5 +266,14 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         part_num_bytes: outputs.bytes,
         part_sha256: outputs.sha256.clone(),
         already_committed: commit.already_committed,
+    }
+}
+
+fn probe_receipt(outcomes: &[Outcome]) -> ShardReceipt {
+    let num_failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count();
+    ShardReceipt {
+        records: outcomes.len() as u32,
+        failed_records: num_failed as u32,
+        ..ShardReceipt::default()
     }
 }

@@ -1,6 +1,8 @@
-//! The life of one row, as data: what is asked for, what a step feeds and returns, what comes out.
+//! The life of one row, as data: what is asked for, what the next step does, what comes out.
 
-use crate::GenerationLimits;
+use std::sync::Arc;
+
+use crate::Generation;
 
 /// Rows that are cancelled together: one attempt at one shard. Chosen by the caller, unique while any of its rows lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,72 +17,116 @@ pub struct RowId {
     pub index: u32,
 }
 
-/// A place in the decode batch, counted from 0. Reused when its row is done.
+/// A place in the decode batch, counted from 0: the cache of one sequence. Reused when its row is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub usize);
 
-/// A prompt that waits to be continued.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A prompt that waits to be continued, by one sequence or by several.
+#[derive(Debug, Clone)]
 pub struct RowRequest {
     /// Its name.
     pub row: RowId,
     /// Length of its prompt states, tokens.
     pub prompt_len: usize,
-    /// How much it may and must write.
-    pub limits: GenerationLimits,
+    /// How it is continued.
+    pub generation: Arc<Generation>,
+    /// What the row's random numbers are drawn from, beside the seed. Give each record of a job its own, the same in every attempt.
+    pub random_stream: u64,
 }
 
-/// One live row's part in a step: feed `token` into `slot`, choose what follows.
+/// What the caller does next, in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Slots whose cache is to be forgotten. Some of them may be empty already.
+    pub release: Vec<SlotId>,
+    /// Rows that enter the batch, to be prefilled together.
+    pub prefill: Vec<SlotAssignment>,
+    /// Sequences that part ways.
+    pub forks: Vec<Fork>,
+    /// What the model is fed: one entry per live sequence, those of the newcomers included.
+    pub step: Vec<StepRow>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.step.is_empty() && self.release.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.release.clear();
+        self.prefill.clear();
+        self.forks.clear();
+        self.step.clear();
+    }
+}
+
+/// A waiting row gets a slot for its first sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotAssignment {
+    /// The row.
+    pub row: RowId,
+    /// An empty slot.
+    pub slot: SlotId,
+    /// Length of its prompt, tokens.
+    pub prompt_len: usize,
+    /// Cache that a sequence of the row needs: prompt and all it may write, whole blocks, tokens.
+    pub capacity_tokens: usize,
+}
+
+/// A sequence goes on in two ways: an empty slot gets a copy of another's cache.
+///
+/// Full blocks that lie within the prompt are counted once for all sequences of a row, so a copy must share at least those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The slot that is copied.
+    pub from: SlotId,
+    /// The empty slot.
+    pub to: SlotId,
+    /// As in [`SlotAssignment`].
+    pub capacity_tokens: usize,
+}
+
+/// One live sequence's part in a step: feed `token` into `slot`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepRow {
-    /// Where the row's cache is.
+    /// Where the sequence's cache is.
     pub slot: SlotId,
     /// The token fed: the beginning-of-sequence token in a row's first step, then what was chosen last.
     pub token: u32,
-    /// Whether the end-of-sequence token may be chosen; otherwise it is masked.
-    pub allow_stop: bool,
 }
 
-/// What the model chose for one row of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenChoice {
-    /// The row's slot.
-    pub slot: SlotId,
-    /// The token chosen.
-    pub token: u32,
-    /// Natural logarithm of its probability among the tokens that were allowed.
-    pub log_probability: f32,
-}
-
-/// Why a row ended.
+/// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FinishReason {
-    /// It chose the end-of-sequence token.
+    /// It chose the end-of-sequence token or another stop token, or met its stop condition.
     Stop,
     /// It reached its limit of new tokens.
     Length,
 }
 
-/// A row that is done. Its slot is free again.
+/// A row that is done. Its slots are free again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedRow {
     /// Its name.
     pub row: RowId,
-    /// The slot it held.
-    pub slot: SlotId,
-    /// What it wrote, without the end-of-sequence token.
+    /// What it wrote, best score first: as many sequences as were asked for, or all that a beam search over a small vocabulary found.
+    /// Never empty.
+    pub outputs: Vec<FinishedSequence>,
+}
+
+/// One way in which a row was continued.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinishedSequence {
+    /// What was written, without the token that stopped it.
     pub tokens: Vec<u32>,
-    /// Mean log-probability of its choices, that of the end-of-sequence token included. NaN when the model computed no numbers.
+    /// Tokens chosen: those written, and the one that stopped it.
+    pub num_tokens: usize,
+    /// Greedy and sampled: mean log-probability of the tokens chosen, after masks and repetition penalty, before temperature and cuts.
+    /// Beam search: sum of log-probabilities after masks and penalty, divided by `num_tokens ^ length_penalty`.
+    /// NaN when the model computed no numbers.
     pub score: f32,
     /// Why it ended.
     pub finish_reason: FinishReason,
-}
-
-/// A row that was dropped before it was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CancelledRow {
-    /// Its name.
-    pub row: RowId,
-    /// The slot it held; `None` if it was still waiting.
-    pub slot: Option<SlotId>,
 }

@@ -1,22 +1,26 @@
-//! The continuous batch: which rows wait, which live in a slot, and what the next step does.
+//! The continuous batch: which rows wait, which live in slots, and what the next step does.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::search::{Search, SearchBounds, SearchScratch};
 use crate::{
-    CancelledRow, FinishReason, FinishedRow, GroupId, LimitsError, RowId, RowRequest, SlotId, StepRow,
-    TokenChoice,
+    FinishedRow, Fork, Generation, GenerationError, GroupId, LogitRows, Plan, RowId, RowRequest,
+    SlotAssignment, SlotId, StepRow,
 };
 
 /// What bounds the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
-    /// Rows decoded at once; at least 1. More rows share the cost of reading the weights, each costs its part of the cache.
+    /// Sequences decoded at once; at least 1. More share the cost of reading the weights, each costs its part of the cache.
     pub max_slots: usize,
-    /// Tokens that the KV cache holds, all rows together. A whole number of blocks counts; the rest is not used.
+    /// Tokens that the KV cache holds, all sequences together. A whole number of blocks counts; the rest is not used.
     pub max_cache_tokens: usize,
-    /// The cache gives out memory in blocks of this many tokens; at least 1. A row takes whole blocks.
+    /// The cache gives out memory in blocks of this many tokens; at least 1. A sequence takes whole blocks.
     pub cache_block_tokens: usize,
-    /// Prompt tokens prefilled between two steps. Lower: live rows wait less for newcomers. A longer prompt goes alone.
+    /// Prompt tokens prefilled between two steps. Lower: live sequences wait less for newcomers. A prompt is never cut, since its
+    /// tokens may see each other both ways; a longer one goes alone. Every step takes all live sequences one token further, so
+    /// neither side starves.
     pub max_prefill_tokens: usize,
 }
 
@@ -25,29 +29,43 @@ pub struct SchedulerLimits {
 pub struct SpecialTokens {
     /// Fed in a row's first step.
     pub begin_of_sequence: u32,
-    /// Ends a row when chosen.
+    /// Ends a sequence when chosen.
     pub end_of_sequence: u32,
 }
 
 /// Why a row was not accepted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SubmitError {
-    /// Its limits contradict each other.
-    #[error("the generation limits cannot be obeyed")]
-    Limits(#[from] LimitsError),
+    /// What it asks for cannot be obeyed.
+    #[error("the generation options cannot be obeyed")]
+    Generation(#[from] GenerationError),
     /// There is nothing to continue.
     #[error("the prompt is empty: a row needs at least one prompt token")]
     EmptyPrompt,
+    /// It has more sequences than the batch has slots.
+    #[error(
+        "{num_sequences} sequences of one row need as many slots, the decoder has {max_slots}: use fewer beams or outputs, or give \
+         the decoder more slots"
+    )]
+    TooManySequences {
+        /// Beams or samples.
+        num_sequences: usize,
+        /// Slots there are.
+        max_slots: usize,
+    },
     /// It would not fit if it were alone.
     #[error(
-        "a prompt of {prompt_len} tokens and up to {max_new_tokens} new ones need {needed_cache_tokens} tokens of cache, \
-         the decoder has {max_cache_tokens}: shorten the prompt, lower max_new_tokens, or give the decoder a larger cache"
+        "a prompt of {prompt_len} tokens and {num_sequences} x up to {max_new_tokens} new ones need {needed_cache_tokens} tokens of \
+         cache, the decoder has {max_cache_tokens}: shorten the prompt, lower max_new_tokens, use fewer beams or outputs, or give the \
+         decoder a larger cache"
     )]
     NeverFits {
         /// Length of the prompt, tokens.
         prompt_len: usize,
         /// The row's limit of new tokens.
         max_new_tokens: usize,
+        /// Beams or samples.
+        num_sequences: usize,
         /// Tokens of cache it needs, rounded up to blocks.
         needed_cache_tokens: usize,
         /// Tokens of cache there are, rounded down to blocks.
@@ -55,63 +73,60 @@ pub enum SubmitError {
     },
 }
 
-/// What the caller does next: prefill the newcomers, then run one step over all live rows, the newcomers included.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
-    /// Rows that enter the batch, to be prefilled together.
-    pub prefill: Vec<SlotAssignment>,
-    /// One entry per live row, by slot.
-    pub step: Vec<StepRow>,
-}
-
-impl Plan {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.step.is_empty()
-    }
-}
-
-/// A waiting row gets a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotAssignment {
-    /// The row.
-    pub row: RowId,
-    /// Its slot until it is done.
-    pub slot: SlotId,
-    /// Length of its prompt, tokens.
-    pub prompt_len: usize,
-    /// Cache reserved for it: prompt and all it may write, whole blocks, tokens.
-    pub capacity_tokens: usize,
-}
-
 /// The continuous batch as a state machine.
 ///
-/// Rows enter in the order of submission; none is overtaken, so none starves. A row enters only with its worst case reserved, so
-/// no live row is ever evicted.
+/// Rows enter in the order of submission; none is overtaken, so none starves. A row enters only with its worst case reserved, in
+/// slots and in cache, so no live row is ever evicted.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: SchedulerLimits,
     special: SpecialTokens,
     waiting: VecDeque<WaitingRow>,
-    slots: Vec<Option<LiveRow>>,
+    /// In the order of admission.
+    live: Vec<LiveRow>,
+    slot_is_free: Vec<bool>,
+    num_free_slots: usize,
     free_cache_tokens: usize,
+    /// Slots vacated since the last plan.
+    vacated: Vec<SlotId>,
+    scratch: SearchScratch,
 }
 
 #[derive(Debug)]
 struct WaitingRow {
     row: RowId,
     prompt_len: usize,
-    min_new_tokens: usize,
+    generation: Arc<Generation>,
+    random_stream: u64,
+    needs: Needs,
+}
+
+/// What a row reserves.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    num_slots: usize,
     max_new_tokens: usize,
+    /// Of one sequence.
     capacity_tokens: usize,
+    /// Of all its sequences.
+    cache_tokens: usize,
 }
 
 #[derive(Debug)]
 struct LiveRow {
-    request: WaitingRow,
-    tokens: Vec<u32>,
-    log_probability_sum: f64,
+    row: RowId,
+    needs: Needs,
+    search: Search,
+    /// All that the row has reserved.
+    slots: Vec<SlotId>,
+    /// Where each live sequence is, as an index into `slots`.
+    places: Vec<usize>,
+    /// What `places` becomes, kept for its memory.
+    next_places: Vec<usize>,
+    /// Copies to be made before its next step.
+    forks: Vec<Fork>,
+    /// Where its first sequence stands in the step under way.
+    first_step_row: Option<usize>,
 }
 
 impl Scheduler {
@@ -123,10 +138,18 @@ impl Scheduler {
     pub fn new(limits: SchedulerLimits, special: SpecialTokens) -> Self {
         assert!(limits.max_slots > 0, "max_slots is at least 1");
         assert!(limits.cache_block_tokens > 0, "cache_block_tokens is at least 1");
-        let free_cache_tokens =
-            limits.max_cache_tokens / limits.cache_block_tokens * limits.cache_block_tokens;
-        let slots = std::iter::repeat_with(|| None).take(limits.max_slots).collect();
-        Self { limits, special, waiting: VecDeque::new(), slots, free_cache_tokens }
+        Self {
+            limits,
+            special,
+            waiting: VecDeque::new(),
+            live: Vec::new(),
+            slot_is_free: vec![true; limits.max_slots],
+            num_free_slots: limits.max_slots,
+            free_cache_tokens: limits.max_cache_tokens / limits.cache_block_tokens
+                * limits.cache_block_tokens,
+            vacated: Vec::new(),
+            scratch: SearchScratch::default(),
+        }
     }
 
     /// Puts a row at the end of the queue.
@@ -134,70 +157,93 @@ impl Scheduler {
     /// # Errors
     /// The row could never run; nothing has changed.
     pub fn submit(&mut self, request: RowRequest) -> Result<(), SubmitError> {
-        request.limits.check()?;
+        request.generation.check()?;
         if request.prompt_len == 0 {
             return Err(SubmitError::EmptyPrompt);
         }
-        let max_new_tokens = request.limits.max_new_tokens_for(request.prompt_len);
-        // The prompt, the begin-of-sequence token, and every written token but the last, which is never fed.
-        let needed_cache_tokens = request
-            .prompt_len
-            .saturating_add(max_new_tokens)
-            .checked_next_multiple_of(self.limits.cache_block_tokens)
-            .unwrap_or(usize::MAX);
-        if needed_cache_tokens > self.max_cache_tokens() {
+        let needs = self.needs_of(&request);
+        let (num_sequences, max_slots) = (needs.num_slots, self.limits.max_slots);
+        if num_sequences > max_slots {
+            return Err(SubmitError::TooManySequences { num_sequences, max_slots });
+        }
+        if needs.cache_tokens > self.max_cache_tokens() {
             return Err(SubmitError::NeverFits {
                 prompt_len: request.prompt_len,
-                max_new_tokens,
-                needed_cache_tokens,
+                max_new_tokens: needs.max_new_tokens,
+                num_sequences,
+                needed_cache_tokens: needs.cache_tokens,
                 max_cache_tokens: self.max_cache_tokens(),
             });
         }
-        self.waiting.push_back(WaitingRow {
-            row: request.row,
-            prompt_len: request.prompt_len,
-            min_new_tokens: request.limits.min_new_tokens,
-            max_new_tokens,
-            capacity_tokens: needed_cache_tokens,
-        });
+        let RowRequest { row, prompt_len, generation, random_stream } = request;
+        self.waiting.push_back(WaitingRow { row, prompt_len, generation, random_stream, needs });
         Ok(())
     }
 
-    /// Lets rows in, lowest slot first, and says what the next step does. Empty only when no row waits or lives.
+    /// Lets rows in, lowest slot first, and writes what the next step does over `plan`. That is nothing only when no row waits or
+    /// lives and every slot was released.
     ///
-    /// The caller runs the plan and hands the choices to [`absorb`](Self::absorb) before it asks for the next.
-    #[must_use]
-    pub fn schedule(&mut self) -> Plan {
-        let prefill = self.admit();
-        let step = self.live_rows().map(|(slot, live)| self.step_row(slot, live)).collect();
-        Plan { prefill, step }
+    /// The caller runs the plan and, if it has a step, hands the logits to [`absorb`](Self::absorb) before it asks for the next.
+    pub fn schedule(&mut self, plan: &mut Plan) {
+        plan.clear();
+        plan.release.append(&mut self.vacated);
+        self.admit(&mut plan.prefill);
+        for live in &mut self.live {
+            plan.forks.append(&mut live.forks);
+            live.first_step_row = Some(plan.step.len());
+            plan.step.extend(live.search.last_tokens().zip(&live.places).map(|(token, &place)| StepRow {
+                slot: live.slots[place],
+                token: token.unwrap_or(self.special.begin_of_sequence),
+            }));
+        }
     }
 
-    /// Takes in what the model chose; returns the rows that are done, by slot. Choices of rows cancelled meanwhile are ignored.
-    pub fn absorb(&mut self, choices: &[TokenChoice]) -> Vec<FinishedRow> {
-        choices.iter().filter_map(|choice| self.absorb_choice(choice)).collect()
+    /// Takes in the logits of the plan's step and chooses; returns the rows that are done, in the order in which they had entered.
+    /// Rows cancelled meanwhile are passed over.
+    ///
+    /// # Panics
+    /// There are fewer rows of logits than the step has, or a token that is forbidden is outside the vocabulary.
+    pub fn absorb(&mut self, logits: LogitRows<'_>) -> Vec<FinishedRow> {
+        let mut finished = Vec::new();
+        let mut index = 0;
+        while let Some(live) = self.live.get_mut(index) {
+            index += 1;
+            let Some(first_row) = live.first_step_row.take() else { continue };
+            live.search.advance((logits, first_row), &mut self.scratch);
+            if live.search.parents().is_empty() {
+                index -= 1;
+                let live = self.live.remove(index);
+                self.vacate(&live);
+                finished.push(FinishedRow { row: live.row, outputs: live.search.into_outputs() });
+            } else {
+                live.move_sequences(&mut self.vacated);
+            }
+        }
+        finished
     }
 
-    /// Drops all rows of a group; returns them, those that waited first, then by slot.
-    pub fn cancel(&mut self, group: GroupId) -> Vec<CancelledRow> {
+    /// Drops all rows of a group; returns them, those that waited first.
+    pub fn cancel(&mut self, group: GroupId) -> Vec<RowId> {
         let mut cancelled = Vec::new();
         self.waiting.retain(|waiting| {
             let keep = waiting.row.group != group;
             if !keep {
-                cancelled.push(CancelledRow { row: waiting.row, slot: None });
+                cancelled.push(waiting.row);
             }
             keep
         });
-        for (index, place) in self.slots.iter_mut().enumerate() {
-            if let Some(live) = place.take_if(|live| live.request.row.group == group) {
-                self.free_cache_tokens += live.request.capacity_tokens;
-                cancelled.push(CancelledRow { row: live.request.row, slot: Some(SlotId(index)) });
-            }
+        let (dropped, kept) =
+            std::mem::take(&mut self.live).into_iter().partition(|live| live.row.group == group);
+        self.live = kept;
+        let dropped: Vec<LiveRow> = dropped;
+        for live in dropped {
+            self.vacate(&live);
+            cancelled.push(live.row);
         }
         cancelled
     }
 
-    /// Rows that wait for a slot.
+    /// Rows that wait for slots.
     #[must_use]
     pub fn num_waiting_rows(&self) -> usize {
         self.waiting.len()
@@ -206,7 +252,13 @@ impl Scheduler {
     /// Rows in the batch.
     #[must_use]
     pub fn num_live_rows(&self) -> usize {
-        self.live_rows().count()
+        self.live.len()
+    }
+
+    /// Slots that live rows have reserved.
+    #[must_use]
+    pub fn num_reserved_slots(&self) -> usize {
+        self.limits.max_slots - self.num_free_slots
     }
 
     /// Tokens of cache that live rows have reserved.
@@ -220,63 +272,103 @@ impl Scheduler {
         self.limits.max_cache_tokens / block * block
     }
 
-    fn admit(&mut self) -> Vec<SlotAssignment> {
-        let mut admitted: Vec<SlotAssignment> = Vec::new();
+    fn needs_of(&self, request: &RowRequest) -> Needs {
+        let block = self.limits.cache_block_tokens;
+        let num_slots = request.generation.num_sequences();
+        let max_new_tokens = request.generation.limits.max_new_tokens_for(request.prompt_len);
+        // The prompt, the begin-of-sequence token, and every written token but the last, which is never fed.
+        let capacity_tokens = request
+            .prompt_len
+            .saturating_add(max_new_tokens)
+            .checked_next_multiple_of(block)
+            .unwrap_or(usize::MAX / block * block);
+        let shared_tokens = request.prompt_len / block * block;
+        let cache_tokens =
+            (capacity_tokens - shared_tokens).saturating_mul(num_slots).saturating_add(shared_tokens);
+        Needs { num_slots, max_new_tokens, capacity_tokens, cache_tokens }
+    }
+
+    fn admit(&mut self, prefill: &mut Vec<SlotAssignment>) {
         let mut prefill_tokens = 0;
-        for (index, place) in self.slots.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
-            let Some(request) = self.waiting.pop_front_if(|next| {
-                let within_budget = prefill_tokens + next.prompt_len <= self.limits.max_prefill_tokens;
-                next.capacity_tokens <= self.free_cache_tokens && (within_budget || admitted.is_empty())
-            }) else {
-                break;
-            };
-            prefill_tokens += request.prompt_len;
-            self.free_cache_tokens -= request.capacity_tokens;
-            admitted.push(SlotAssignment {
-                row: request.row,
-                slot: SlotId(index),
-                prompt_len: request.prompt_len,
-                capacity_tokens: request.capacity_tokens,
+        while let Some(next) = self.waiting.pop_front_if(|next| {
+            let is_within_budget = prefill_tokens + next.prompt_len <= self.limits.max_prefill_tokens;
+            next.needs.num_slots <= self.num_free_slots
+                && next.needs.cache_tokens <= self.free_cache_tokens
+                && (is_within_budget || prefill.is_empty())
+        }) {
+            prefill_tokens += next.prompt_len;
+            let live = self.enter(&next);
+            prefill.push(SlotAssignment {
+                row: next.row,
+                slot: live.slots[0],
+                prompt_len: next.prompt_len,
+                capacity_tokens: next.needs.capacity_tokens,
             });
-            *place = Some(LiveRow { request, tokens: Vec::new(), log_probability_sum: 0.0 });
-        }
-        admitted
-    }
-
-    fn live_rows(&self) -> impl Iterator<Item = (SlotId, &LiveRow)> {
-        self.slots.iter().enumerate().filter_map(|(index, place)| Some((SlotId(index), place.as_ref()?)))
-    }
-
-    fn step_row(&self, slot: SlotId, live: &LiveRow) -> StepRow {
-        StepRow {
-            slot,
-            token: live.tokens.last().copied().unwrap_or(self.special.begin_of_sequence),
-            allow_stop: live.tokens.len() >= live.request.min_new_tokens,
+            self.live.push(live);
         }
     }
 
-    fn absorb_choice(&mut self, choice: &TokenChoice) -> Option<FinishedRow> {
-        let place = self.slots.get_mut(choice.slot.0)?;
-        let live = place.as_mut()?;
-        live.log_probability_sum += f64::from(choice.log_probability);
-        let stopped = choice.token == self.special.end_of_sequence;
-        if !stopped {
-            live.tokens.push(choice.token);
-        }
-        let num_choices = live.tokens.len() + usize::from(stopped);
-        let finish_reason = match stopped {
-            true => FinishReason::Stop,
-            false if num_choices == live.request.max_new_tokens => FinishReason::Length,
-            false => return None,
+    fn enter(&mut self, waiting: &WaitingRow) -> LiveRow {
+        let Needs { num_slots, max_new_tokens, cache_tokens, .. } = waiting.needs;
+        self.free_cache_tokens -= cache_tokens;
+        self.num_free_slots -= num_slots;
+        let free = self.slot_is_free.iter_mut().enumerate().filter(|(_, is_free)| **is_free);
+        let slots: Vec<SlotId> = free
+            .take(num_slots)
+            .map(|(index, is_free)| {
+                *is_free = false;
+                SlotId(index)
+            })
+            .collect();
+        let bounds = SearchBounds {
+            generation: Arc::clone(&waiting.generation),
+            end_of_sequence: self.special.end_of_sequence,
+            min_new_tokens: waiting.generation.limits.min_new_tokens_for(waiting.prompt_len),
+            max_new_tokens,
         };
-        let live = place.take().expect("the row was live a moment ago");
-        self.free_cache_tokens += live.request.capacity_tokens;
-        Some(FinishedRow {
-            row: live.request.row,
-            slot: choice.slot,
-            tokens: live.tokens,
-            score: (live.log_probability_sum / num_choices as f64) as f32,
-            finish_reason,
-        })
+        LiveRow {
+            row: waiting.row,
+            needs: waiting.needs,
+            search: Search::new(bounds, waiting.random_stream),
+            slots,
+            places: vec![0],
+            next_places: Vec::new(),
+            forks: Vec::new(),
+            first_step_row: None,
+        }
+    }
+
+    fn vacate(&mut self, live: &LiveRow) {
+        self.free_cache_tokens += live.needs.cache_tokens;
+        self.num_free_slots += live.slots.len();
+        live.slots.iter().for_each(|slot| self.slot_is_free[slot.0] = true);
+        self.vacated.extend(&live.slots);
+    }
+}
+
+impl LiveRow {
+    /// Gives each sequence its place after a choice: the first to continue another stays in its place, siblings get copies in places
+    /// that no sequence needs.
+    fn move_sequences(&mut self, vacated: &mut Vec<SlotId>) {
+        let Self { search, slots, places, next_places, forks, needs, .. } = self;
+        let parents = search.parents();
+        let goes_on = |sequence: usize| parents.contains(&sequence);
+        let abandoned = places.iter().enumerate().filter(|(sequence, _)| !goes_on(*sequence));
+        vacated.extend(abandoned.map(|(_, &place)| slots[place]));
+
+        let is_needed =
+            |place: usize| places.iter().enumerate().any(|(sequence, &p)| p == place && goes_on(sequence));
+        let mut free_places = (0..slots.len()).filter(|&place| !is_needed(place));
+        next_places.clear();
+        next_places.extend(parents.iter().enumerate().map(|(child, &parent)| {
+            if !parents[..child].contains(&parent) {
+                return places[parent];
+            }
+            let place = free_places.next().expect("a row has a slot for each of its sequences");
+            let (from, to) = (slots[places[parent]], slots[place]);
+            forks.push(Fork { from, to, capacity_tokens: needs.capacity_tokens });
+            place
+        }));
+        std::mem::swap(places, next_places);
     }
 }

@@ -54,9 +54,9 @@ impl From<EncoderError> for Status {
         match error {
             EncoderError::OtherBundle { .. }
             | EncoderError::OtherMode { .. }
-            | EncoderError::Bundle { .. } => Status::failed_precondition(error_chain(&error)),
+            | EncoderError::Bundle { .. }
+            | EncoderError::Decoder(_) => Status::failed_precondition(error_chain(&error)),
             EncoderError::Wire(error) => error.into(),
-            EncoderError::Decoder(_) => Status::invalid_argument(error_chain(&error)),
             EncoderError::Relayed(status) => status,
             EncoderError::BatchLost | EncoderError::Serve(_) => Status::unavailable(error_chain(&error)),
         }

@@ -1,10 +1,12 @@
-//! The queue in front of the thread that runs the LLM. Shards take turns: each hands in one batch, waits for it, and hands in the next.
+//! The queue in front of the threads that run the LLM. Shards take turns: each hands in one batch, waits for it, and hands in the next.
+
+use std::sync::Arc;
 
 use baton_model::{ModelError, PromptEncoder, PromptStates};
-use baton_worker::{ModelThread, ModelThreadError};
-use tokio::sync::{mpsc, oneshot};
+use baton_worker::{ModelThreadError, ModelThreads};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Batches that wait while one is computed. Enough that the thread never waits for a sender to wake up; each costs its tokens only.
+/// Batches that wait while others are computed. Enough that no thread waits for a sender to wake up; each costs its tokens only.
 const QUEUE_BATCHES: usize = 4;
 
 struct Batch {
@@ -12,20 +14,23 @@ struct Batch {
     reply: oneshot::Sender<Vec<PromptStates>>,
 }
 
-/// The queue's end that shards hold. The thread ends when the last one is dropped.
+/// The queue's end that shards hold. The threads end when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelQueue {
     batches: mpsc::Sender<Batch>,
 }
 
 impl ModelQueue {
-    /// Starts the thread and loads the model on it.
+    /// Starts `engines` threads, at least one, and loads a model on each. Whichever is free takes the next batch.
     pub(crate) async fn start(
-        load: impl FnOnce() -> Result<PromptEncoder, ModelError> + Send + 'static,
-    ) -> Result<(ModelQueue, ModelThread), ModelThreadError> {
-        let (batches, mut queue) = mpsc::channel::<Batch>(QUEUE_BATCHES);
-        let run = move |encoder: PromptEncoder| {
-            while let Some(batch) = queue.blocking_recv() {
+        engines: usize,
+        load: impl Fn() -> Result<PromptEncoder, ModelError> + Clone + Send + 'static,
+    ) -> Result<(ModelQueue, ModelThreads), ModelThreadError> {
+        let (batches, queue) = mpsc::channel::<Batch>(QUEUE_BATCHES);
+        let queue = Arc::new(Mutex::new(queue));
+        let run = move |_engine: usize, encoder: PromptEncoder| {
+            // Whoever waits for a batch holds the lock; the others wait for the lock.
+            while let Some(batch) = { queue.blocking_lock().blocking_recv() } {
                 if batch.reply.is_closed() {
                     continue; // its shard was cancelled
                 }
@@ -34,11 +39,11 @@ impl ModelQueue {
                 drop(batch.reply.send(encoder.encode(&prompts)));
             }
         };
-        let thread = ModelThread::start("encoder-model", load, run).await?;
-        Ok((ModelQueue { batches }, thread))
+        let threads = ModelThreads::start("encoder-model", engines, load, run).await?;
+        Ok((ModelQueue { batches }, threads))
     }
 
-    /// Encodes one batch; states come in the prompts' order. `None`: the thread has died. Dropping the future takes the batch back if
+    /// Encodes one batch; states come in the prompts' order. `None`: the threads have died. Dropping the future takes the batch back if
     /// it has not begun.
     pub(crate) async fn encode(&self, prompts: Vec<Vec<u32>>) -> Option<Vec<PromptStates>> {
         let (reply, states) = oneshot::channel();

@@ -1,6 +1,8 @@
 //! The gRPC surface: what is loaded, the checks before a shard is taken on, one task per shard.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Weak};
 
 use baton_bundle::{Bundle, DEFAULT_TEMPLATE, GenerationMode, PromptTokenizer};
 use baton_job::Mode;
@@ -10,7 +12,11 @@ use baton_proto::wire::{
     EncodeShardRequest, GetEncoderInfoRequest, GetEncoderInfoResponse, ShardEvent, WorkerInfo,
 };
 use baton_proto::{Connections, MAX_MESSAGE_NUM_BYTES, ShardAttempt, WireError};
-use baton_worker::{ModelThread, spawn_shard, worker_info};
+use baton_telemetry::{Counter, MetricsRegistry, TraceContext};
+use baton_worker::{
+    Admission, MemoryBudget, ModelThreads, ServeOptions, Served, ServedService, WorkerLimits,
+    refuse_draining, spawn_shard, worker_info,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
@@ -24,15 +30,24 @@ use crate::{EncoderError, shard};
 pub struct EncoderConfig {
     /// Device and number format.
     pub compute: Compute,
+    /// Threads that run the LLM, each with its own copy of the weights.
+    pub engines: usize,
     /// Prompt tokens in one forward pass. More use the hardware better, and cost activations: about 100 KiB a token at d_model 576.
     pub max_batch_tokens: usize,
+    /// Bounds on the shards taken on.
+    pub limits: WorkerLimits,
 }
 
 impl EncoderConfig {
-    /// bf16 on the CPU, batches of 1024 tokens.
+    /// The fastest number format on this CPU, one engine, batches of 1024 tokens.
     #[must_use]
     pub fn cpu() -> Self {
-        Self { compute: Compute::CPU_BF16, max_batch_tokens: 1024 }
+        Self {
+            compute: Compute::fastest_cpu(),
+            engines: 1,
+            max_batch_tokens: 1024,
+            limits: WorkerLimits::default(),
+        }
     }
 }
 
@@ -40,7 +55,7 @@ impl EncoderConfig {
 #[derive(Debug)]
 pub struct EncoderService {
     shared: Arc<Shared>,
-    model_thread: ModelThread,
+    model_threads: ModelThreads,
 }
 
 /// What every shard's task uses.
@@ -50,17 +65,24 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     pub(crate) max_batch_tokens: usize,
     pub(crate) max_prompt_tokens: usize,
+    pub(crate) records: MemoryBudget,
+    pub(crate) prompt_tokens: Counter,
+    admission: Admission,
     modes: Vec<GenerationMode>,
     tokenizers: BTreeMap<String, Arc<PromptTokenizer>>, // by template name
     info: WorkerInfo,
 }
 
 impl EncoderService {
-    /// Loads a bundle's LLM, projector and prompt tokenizers.
+    /// Loads a bundle's LLM, projector and prompt tokenizers. `connections` reach the decoders.
     ///
     /// # Errors
     /// A part of the bundle cannot be loaded.
-    pub async fn load(bundle: &Bundle, config: EncoderConfig) -> Result<Self, EncoderError> {
+    pub async fn load(
+        bundle: &Bundle,
+        config: EncoderConfig,
+        connections: Connections,
+    ) -> Result<Self, EncoderError> {
         let manifest = bundle.manifest();
         let tokenizer = |name: &String| match bundle.prompt_tokenizer(Some(name)) {
             Ok(tokenizer) => Ok((name.clone(), Arc::new(tokenizer))),
@@ -68,23 +90,44 @@ impl EncoderService {
         };
         let tokenizers = manifest.templates.keys().map(tokenizer).collect::<Result<_, _>>()?;
         let model_bundle = bundle.clone();
-        let (queue, model_thread) =
-            ModelQueue::start(move || PromptEncoder::load(&model_bundle, config.compute)).await?;
+        let (queue, model_threads) =
+            ModelQueue::start(config.engines, move || PromptEncoder::load(&model_bundle, config.compute))
+                .await?;
         let shared = Shared {
             queue,
-            connections: Connections::default(),
+            connections,
+            records: MemoryBudget::new(config.limits.max_record_num_bytes),
+            prompt_tokens: Counter::default(),
+            admission: Admission::new(config.limits.max_open_shards),
             max_batch_tokens: config.max_batch_tokens,
             max_prompt_tokens: manifest.limits.max_prompt_tokens,
             modes: manifest.modes.clone(),
             tokenizers,
             info: worker_info(bundle),
         };
-        Ok(Self { shared: Arc::new(shared), model_thread })
+        Ok(Self { shared: Arc::new(shared), model_threads })
+    }
+
+    /// Registers what the encoder counts.
+    pub fn register_metrics(&self, metrics: &MetricsRegistry) {
+        self.shared.admission.register_metrics(metrics);
+        let help = "Tokens of the prompts that the LLM has read";
+        metrics.counter("baton_encoder_prompt_tokens_total", help, &self.shared.prompt_tokens);
+    }
+
+    /// The service, to be served.
+    #[must_use]
+    pub fn into_served(self) -> Served<impl ServedService, impl Send> {
+        let EncoderService { shared, model_threads } = self;
+        let service = EncoderServer::new(Handler { shared: Arc::downgrade(&shared) })
+            .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
+        Served { service, admission: shared.admission.clone(), model_threads, resources: shared }
     }
 }
 
-/// Serves the encoder on accepted connections until `shutdown` resolves; streams in flight are then finished first, and when it
-/// returns, no thread of it runs any more.
+/// Serves the encoder to roles of the same process until `shutdown` resolves; shards in flight are then finished, and when it returns,
+/// no thread of it runs any more.
 ///
 /// # Errors
 /// The server fails, or the model thread dies. The process should then end: its shards are leased elsewhere.
@@ -97,12 +140,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let EncoderService { shared, model_thread } = service;
-    let server = EncoderServer::new(Handler { shared })
-        .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
-    let router = baton_proto::server().add_service(server);
-    Ok(baton_worker::serve(router, model_thread, incoming, shutdown).await?)
+    Ok(baton_worker::serve(service.into_served(), incoming, shutdown, ServeOptions::default()).await?)
 }
 
 impl Shared {
@@ -129,8 +167,15 @@ impl Shared {
     }
 }
 
+/// Answers calls as long as the service takes part in the job.
 struct Handler {
-    shared: Arc<Shared>,
+    shared: Weak<Shared>,
+}
+
+impl Handler {
+    fn shared(&self) -> Result<Arc<Shared>, Status> {
+        self.shared.upgrade().ok_or_else(refuse_draining)
+    }
 }
 
 #[tonic::async_trait]
@@ -141,24 +186,32 @@ impl Encoder for Handler {
         &self,
         _: Request<GetEncoderInfoRequest>,
     ) -> Result<Response<GetEncoderInfoResponse>, Status> {
-        Ok(Response::new(GetEncoderInfoResponse { info: Some(self.shared.info.clone()) }))
+        Ok(Response::new(GetEncoderInfoResponse { info: Some(self.shared()?.info.clone()) }))
     }
 
     async fn encode_shard(
         &self,
         request: Request<Streaming<EncodeShardRequest>>,
     ) -> Result<Response<Self::EncodeShardStream>, Status> {
+        let shared = self.shared()?;
+        let trace = TraceContext::continue_from(request.metadata());
         let mut requests = request.into_inner();
-        let (attempt, decoder_endpoint) = shard::receive_header(&mut requests).await?;
-        let tokenizer = self.shared.accept(&attempt)?;
+        let header = async {
+            let (attempt, decoder_endpoint) = shard::receive_header(&mut requests).await?;
+            let tokenizer = shared.accept(&attempt)?;
+            shared.connections.to(&decoder_endpoint)?; // refused here, it says nothing against the shard
+            Ok::<_, EncoderError>((attempt, decoder_endpoint, tokenizer))
+        };
+        let (permit, (attempt, decoder_endpoint, tokenizer)) =
+            shared.admission.admit_with_header(header).await?;
         let span = tracing::info_span!(
             "encode_shard",
             job = attempt.job_id,
             shard = %attempt.lease.shard,
-            attempt = attempt.lease.attempt
+            attempt = attempt.lease.attempt,
+            trace_id = trace.trace_id(),
         );
-        let work =
-            shard::ShardWork { shared: Arc::clone(&self.shared), attempt, decoder_endpoint, tokenizer };
-        Ok(Response::new(spawn_shard(span, |events| work.process(requests, events))))
+        let work = shard::ShardWork { shared, attempt, decoder_endpoint, tokenizer, trace };
+        Ok(Response::new(spawn_shard(span, permit, |events| work.process(requests, events))))
     }
 }

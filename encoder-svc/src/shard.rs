@@ -10,9 +10,11 @@ use baton_proto::wire::{
     encode_shard_request, shard_event,
 };
 use baton_proto::{
-    IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, ShardAttempt, WireError, prompt_messages,
+    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, Refusal, ShardAttempt, WireError,
+    prompt_messages, receive_error,
 };
-use baton_worker::EventSender;
+use baton_telemetry::TraceContext;
+use baton_worker::{EventSender, MemoryShare};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -29,6 +31,7 @@ pub(crate) struct ShardWork {
     pub(crate) attempt: ShardAttempt,
     pub(crate) decoder_endpoint: String,
     pub(crate) tokenizer: Arc<PromptTokenizer>,
+    pub(crate) trace: TraceContext,
 }
 
 /// A shard ready to be encoded.
@@ -59,13 +62,22 @@ impl ShardWork {
         events: EventSender,
     ) -> Result<(), EncoderError> {
         let events = &events;
-        let entries = receive_entries(requests, self.attempt.num_entries).await?;
+        let mut memory = self.shared.records.share(); // held until the shard is done
+        let entries = receive_entries(requests, self.attempt.num_entries, &mut memory).await?;
         let shard = self.tokenize(entries).await;
         let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
         let progress = Mutex::new(ShardProgress::default());
         let feed = self.feed(shard, to_decoder, &progress, events);
         let relay = self.relay(decoder_requests, &progress, events);
         tokio::try_join!(feed, relay)?;
+        let ShardProgress { encoded_records, encoded_prompt_tokens, .. } =
+            *progress.lock().expect("no holder of this lock panics");
+        tracing::info!(
+            encoded_records,
+            encoded_prompt_tokens,
+            decoder = self.decoder_endpoint,
+            "shard is done"
+        );
         Ok(())
     }
 
@@ -113,6 +125,7 @@ impl ShardWork {
             let states = self.shared.queue.encode(prompts).await.ok_or(EncoderError::BatchLost)?;
             let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
             let num_prompts = batch.len();
+            self.shared.prompt_tokens.inc_by(batch_tokens as u64);
             for (position, states) in batch.into_iter().zip(states) {
                 let head = PromptHead::of(&shard.prompts[position].0, states.prompt_len as u32);
                 for message in prompt_messages(head, states.data) {
@@ -137,17 +150,24 @@ impl ShardWork {
         progress: &Mutex<ShardProgress>,
         events: &EventSender,
     ) -> Result<(), EncoderError> {
-        let answered = |status: Status| {
+        let answered = |origin: FailureOrigin, status: Status| {
+            let origin = FailureOrigin::of(&status).unwrap_or(origin); // the decoder knows better
             let message = format!("decoder {}: {}", self.decoder_endpoint, status.message());
-            EncoderError::Relayed(Status::new(status.code(), message))
+            let relayed = origin.mark(Status::new(status.code(), message));
+            EncoderError::Relayed(
+                Refusal::of(&status).into_iter().fold(relayed, |status, refusal| refusal.mark(status)),
+            )
         };
+        let refused = |status| answered(FailureOrigin::DecoderOpening, status);
+        let broken = |status| answered(FailureOrigin::Decoder, status);
         let channel = self.shared.connections.to(&self.decoder_endpoint)?;
         let mut decoder = DecoderClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
-        let response = decoder.decode_shard(ReceiverStream::new(decoder_requests)).await.map_err(answered)?;
+        let requests = self.trace.request(ReceiverStream::new(decoder_requests));
+        let response = decoder.decode_shard(requests).await.map_err(refused)?;
         let mut decoder_events = response.into_inner();
-        while let Some(event) = decoder_events.message().await.map_err(answered)? {
+        while let Some(event) = decoder_events.message().await.map_err(broken)? {
             match event.event {
                 Some(shard_event::Event::Progress(decoded)) => {
                     report(events, progress, |progress| {
@@ -163,7 +183,7 @@ impl ShardWork {
                 None => return Err(WireError::MissingField { field: "ShardEvent.event" }.into()),
             }
         }
-        Err(answered(Status::unavailable("the stream ended without a receipt")))
+        Err(broken(Status::unavailable("the stream ended without a receipt")))
     }
 }
 
@@ -171,9 +191,15 @@ impl ShardWork {
 async fn receive_entries(
     mut requests: Streaming<EncodeShardRequest>,
     num_entries: u32,
+    memory: &mut MemoryShare,
 ) -> Result<Vec<ShardEntry>, EncoderError> {
     let mut entries: Vec<ShardEntry> = Vec::new();
-    while let Some(request) = requests.message().await.map_err(EncoderError::Relayed)? {
+    loop {
+        let request = requests.message().await.map_err(|status| {
+            let what = || format!("the message after entry {} of the shard", entries.len());
+            EncoderError::Relayed(receive_error(status, what))
+        })?;
+        let Some(request) = request else { break };
         let Some(encode_shard_request::Message::Entries(batch)) = request.message else {
             return Err(WireError::UnexpectedMessage { expected: "entries" }.into());
         };
@@ -182,6 +208,7 @@ async fn receive_entries(
             if index as usize != entries.len() || index >= num_entries {
                 return Err(WireError::UnexpectedMessage { expected: "the shard's entries in order" }.into());
             }
+            memory.grow(entry_num_bytes(&entry)).map_err(EncoderError::Relayed)?;
             entries.push(entry);
         }
     }
@@ -190,6 +217,15 @@ async fn receive_entries(
     } else {
         Err(WireError::UnexpectedMessage { expected: "as many entries as the header announced" }.into())
     }
+}
+
+/// What an entry takes of the memory budget.
+fn entry_num_bytes(entry: &ShardEntry) -> usize {
+    let payload_num_bytes = match entry {
+        ShardEntry::Prompt(record) => record.payload_num_bytes() as usize,
+        ShardEntry::Failed(failure) => failure.message.len(),
+    };
+    payload_num_bytes + size_of::<ShardEntry>()
 }
 
 /// A record's prompt, never cut.

@@ -6,18 +6,22 @@
 //! _SUCCESS                   the manifest, written last
 //! _baton/job.json            spec, bundle and input listing, created first
 //! _baton/shards/000000.json  the shard's verdict
+//! _baton/amendments/...      verdicts with other sums, see [`amendment_key`]; hardly ever there
 //! ```
 
 use crate::ShardIndex;
 
 /// Key of the [`JobRecord`](crate::JobRecord).
 pub const JOB_RECORD_KEY: &str = "_baton/job.json";
-/// Key of the [`Manifest`](crate::Manifest).
+/// Key of the manifest, which [`ManifestBuilder`](crate::ManifestBuilder) makes.
 pub const MANIFEST_KEY: &str = "_SUCCESS";
 /// What every part's key begins with, and no other key.
 pub const PART_PREFIX: &str = "part-";
 /// What every verdict's key begins with, and no other key.
 pub const VERDICT_PREFIX: &str = "_baton/shards/";
+
+/// What every amendment's key begins with, and no other key.
+pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
 
 const PART_SUFFIX: &str = ".jsonl";
 const VERDICT_SUFFIX: &str = ".json";
@@ -35,6 +39,19 @@ pub fn errors_key(shard: ShardIndex) -> String {
 /// Key of a shard's [`Verdict`](crate::Verdict).
 pub fn verdict_key(shard: ShardIndex) -> String {
     format!("{VERDICT_PREFIX}{shard}{VERDICT_SUFFIX}")
+}
+
+/// Key of the verdict that holds for a shard if its part has this sha256, where the shard's first verdict has another: an attempt that
+/// obeys the verdict, but rounds otherwise because it runs on another kind of processor, creates it before its part. The key has the
+/// hash, so any number of attempts can do so at once, and the one part that is then created tells which of their verdicts holds.
+pub fn amendment_key(shard: ShardIndex, sha256: &str) -> String {
+    format!("{AMENDMENT_PREFIX}{shard}-{sha256}{VERDICT_SUFFIX}")
+}
+
+/// The shard whose amendment has this key; `None` if the key is not an amendment's.
+pub fn shard_of_amendment_key(key: &str) -> Option<ShardIndex> {
+    let (digits, _) = key.strip_prefix(AMENDMENT_PREFIX)?.split_once('-')?;
+    parse(digits, "", "")
 }
 
 /// The shard whose part has this key; `None` if the key is not a part's.
@@ -63,6 +80,7 @@ mod tests {
             let shard = ShardIndex(index);
             assert_eq!(shard_of_part_key(&part_key(shard)), Some(shard));
             assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
+            assert_eq!(shard_of_amendment_key(&amendment_key(shard, "ab12")), Some(shard));
         }
         assert_eq!(part_key(ShardIndex(123)), "part-000123.jsonl");
         assert_eq!(errors_key(ShardIndex(123)), "errors/part-000123.jsonl");

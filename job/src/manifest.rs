@@ -1,10 +1,11 @@
 //! The two objects that frame a job: `_baton/job.json`, created first, and `_SUCCESS`, written last.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{JOB_RECORD_KEY, part_key};
+use crate::layout::{JOB_RECORD_KEY, MANIFEST_KEY, part_key};
 use crate::{JobError, OutputDefinition, Totals, Verdict};
 
 /// Version of the output directory's layout.
@@ -37,9 +38,9 @@ pub struct InputObject {
     pub etag: String,
 }
 
-/// What a finished job made.
+/// What a finished job made, without its parts: the head of the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct ManifestSummary {
     /// Version of the layout.
     pub format_version: u32,
     /// Version of the Baton that wrote the manifest.
@@ -50,8 +51,24 @@ pub struct Manifest {
     pub totals: Totals,
     /// How long it took.
     pub timings: Timings,
-    /// Every part, in shard order: about 150 bytes of memory a shard.
-    pub parts: Vec<PartEntry>,
+}
+
+/// The manifest in the making. The entries of its parts, about 140 bytes each, are written on as they come, so that nothing is held.
+#[derive(Debug)]
+pub struct ManifestBuilder<W> {
+    totals: Totals,
+    parts: W,
+}
+
+/// A manifest in three pieces: what comes before the entries of its parts, where these were written, and what comes after.
+#[derive(Debug)]
+pub struct ManifestPieces<W> {
+    /// Before.
+    pub head: Vec<u8>,
+    /// The entries.
+    pub parts: W,
+    /// After.
+    pub tail: &'static [u8],
 }
 
 /// How long a job took. Of a restarted job this is its last run.
@@ -134,34 +151,62 @@ impl JobRecord {
     }
 }
 
-impl Manifest {
-    /// A manifest without parts.
-    pub fn new(bundle_digest: String) -> Manifest {
-        Manifest {
-            format_version: FORMAT_VERSION,
-            baton_version: env!("CARGO_PKG_VERSION").to_owned(),
-            bundle_digest,
-            totals: Totals::default(),
-            timings: Timings { finished_unix_seconds: 0, last_run_seconds: 0.0 },
-            parts: Vec::new(),
-        }
+impl ManifestSummary {
+    /// Reads the head of a manifest.
+    ///
+    /// # Errors
+    /// [`JobError::CorruptObject`].
+    pub fn from_json(bytes: &[u8]) -> Result<ManifestSummary, JobError> {
+        serde_json::from_slice(bytes).map_err(|source| JobError::CorruptObject {
+            key: MANIFEST_KEY.to_owned(),
+            what: "manifest",
+            source,
+        })
+    }
+}
+
+impl<W: Write> ManifestBuilder<W> {
+    /// A manifest without parts, whose entries are written to `parts`.
+    pub fn new(parts: W) -> Self {
+        ManifestBuilder { totals: Totals::default(), parts }
     }
 
     /// Adds a committed shard. Shards are added in order.
-    pub fn add(&mut self, verdict: &Verdict) {
-        self.totals.add(verdict);
-        self.parts.push(PartEntry {
+    ///
+    /// # Errors
+    /// The entry cannot be written.
+    pub fn add(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let entry = PartEntry {
             key: part_key(verdict.shard),
             rows: verdict.outputs.rows,
             errors: verdict.failed.len() as u64,
             bytes: verdict.outputs.bytes,
             sha256: verdict.outputs.sha256.clone(),
-        });
+        };
+        let separator: &[u8] = if self.totals.shards == 0 { b"\n    " } else { b",\n    " };
+        self.totals.add(verdict);
+        self.parts.write_all(separator)?;
+        Ok(serde_json::to_writer(&mut self.parts, &entry)?)
     }
 
-    /// The bytes of the object.
-    pub fn to_json(&self) -> Vec<u8> {
-        pretty(self)
+    /// Counts over the parts added so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The pieces of the manifest.
+    pub fn finish(self, bundle_digest: String, timings: Timings) -> ManifestPieces<W> {
+        let head = ManifestSummary {
+            format_version: FORMAT_VERSION,
+            baton_version: env!("CARGO_PKG_VERSION").to_owned(),
+            bundle_digest,
+            totals: self.totals,
+            timings,
+        };
+        let mut head = pretty(&head);
+        head.truncate(head.len() - "\n}\n".len());
+        head.extend_from_slice(b",\n  \"parts\": [");
+        ManifestPieces { head, parts: self.parts, tail: b"\n  ]\n}\n" }
     }
 }
 
@@ -263,15 +308,35 @@ mod tests {
         assert!(error.starts_with("_baton/job.json is not a valid job record"), "{error}");
     }
 
+    fn json_of(verdicts: &[Verdict]) -> Vec<u8> {
+        let mut manifest = ManifestBuilder::new(Vec::new());
+        for verdict in verdicts {
+            manifest.add(verdict).unwrap();
+        }
+        let timings = Timings { finished_unix_seconds: 5, last_run_seconds: 1.5 };
+        let ManifestPieces { head, parts, tail } = manifest.finish("digest".into(), timings);
+        [&head, &parts[..], tail].concat()
+    }
+
     #[test]
     fn a_manifest_lists_parts_and_sums_them_up() {
-        let mut manifest = Manifest::new("digest".into());
-        manifest.add(&verdict(0, 3, 1));
-        manifest.add(&verdict(1, 4, 0));
-        assert_eq!(manifest.totals.records, 8);
-        let keys: Vec<&str> = manifest.parts.iter().map(|part| part.key.as_str()).collect();
+        let json = json_of(&[verdict(0, 3, 1), verdict(1, 4, 0)]);
+        let summary = ManifestSummary::from_json(&json).unwrap();
+        assert_eq!((summary.totals.records, summary.timings.finished_unix_seconds), (8, 5));
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let parts: Vec<PartEntry> = serde_json::from_value(json["parts"].clone()).unwrap();
+        let keys: Vec<&str> = parts.iter().map(|part| part.key.as_str()).collect();
         assert_eq!(keys, ["part-000000.jsonl", "part-000001.jsonl"]);
-        assert_eq!(manifest.parts[0].errors, 1);
-        assert_eq!(serde_json::from_slice::<Manifest>(&manifest.to_json()).unwrap(), manifest);
+        assert_eq!(parts[0].errors, 1);
+    }
+
+    #[test]
+    fn a_manifest_of_no_parts_is_json_too() {
+        let json = json_of(&[]);
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&json).unwrap()["parts"],
+            serde_json::json!([])
+        );
+        assert!(ManifestSummary::from_json(b"{}").unwrap_err().to_string().starts_with("_SUCCESS is not"));
     }
 }

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 pub struct OutputRow {
     /// The record's id.
     pub id: String,
-    /// The text that was generated.
+    /// The text that was generated; the best one, if several were.
     pub output: String,
-    /// Mean log-probability of the generated tokens (natural logarithm), written with 4 decimals.
+    /// Its score, written with 4 decimals: the mean log-probability of its tokens (natural logarithm), or of a beam search their
+    /// length-penalized sum.
     #[serde(serialize_with = "four_decimals")]
     pub score: f64,
     /// Tokens read.
@@ -19,22 +20,42 @@ pub struct OutputRow {
     pub output_tokens: u32,
     /// Why generation ended.
     pub finish_reason: FinishReason,
+    /// The other outputs of an n-best job, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
     /// The record's other fields, under a key of their own so that none can hide another.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
+}
+
+/// What else was generated for a record. The fields are those of [`OutputRow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Alternative {
+    pub output: String,
+    #[serde(serialize_with = "four_decimals")]
+    pub score: f64,
+    pub output_tokens: u32,
+    pub finish_reason: FinishReason,
 }
 
 /// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model wrote an end token.
+    /// The model wrote an end token or something else that the job stops at.
     Stop,
     /// The token limit was reached.
     Length,
 }
 
 impl OutputRow {
+    /// Tokens written for the record, those of its alternatives included.
+    pub fn total_output_tokens(&self) -> u64 {
+        let alternatives = self.alternatives.iter().map(|alternative| u64::from(alternative.output_tokens));
+        u64::from(self.output_tokens) + alternatives.sum::<u64>()
+    }
+
     /// The row: one line of JSON with its newline.
     pub fn to_json_line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).expect("a row is plain data with string keys");
@@ -59,6 +80,7 @@ mod tests {
             prompt_tokens: 12,
             output_tokens: 5,
             finish_reason: FinishReason::Stop,
+            alternatives: Vec::new(),
             fields: Map::new(),
         }
     }
@@ -71,6 +93,20 @@ mod tests {
     fn a_row_has_its_keys_in_a_fixed_order() {
         let expected = r#"{"id":"7","output":"Ciao \"mondo\"\n","score":-0.1235,"prompt_tokens":12,"output_tokens":5,"finish_reason":"stop"}"#;
         assert_eq!(line(&row()), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn alternatives_follow_what_is_best_and_their_tokens_count() {
+        let alternative = Alternative {
+            output: "Salve".into(),
+            score: -0.7,
+            output_tokens: 4,
+            finish_reason: FinishReason::Length,
+        };
+        let row = OutputRow { alternatives: vec![alternative], ..row() };
+        let expected = r#""finish_reason":"stop","alternatives":[{"output":"Salve","score":-0.7,"output_tokens":4,"finish_reason":"length"}]}"#;
+        assert!(line(&row).ends_with(&format!("{expected}\n")), "{}", line(&row));
+        assert_eq!(row.total_output_tokens(), 9);
     }
 
     #[test]

@@ -3,17 +3,22 @@
 //! Owns the rule that every input record ends in exactly one of the two, and what makes a row a record: its text,
 //! its id, its other fields. How rows lie in a file is in `lines` and `table`. Memory is bounded by one row,
 //! whatever the file: a longer row is skipped without being held and becomes a failure.
+//!
+//! A row is found before it is understood: who only counts rows, as for the shards that another coordinator does, pays for little more
+//! than finding line ends.
 
+mod fields;
 mod lines;
 mod table;
 
 use std::io::{self, Read};
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use crate::format::InputFormat;
 use crate::record::{FailureCode, Record, RecordFailure, RecordSource};
 use crate::{Compression, JobError};
+use fields::{Fields, NoText};
 
 /// Fields that a failure names at most.
 const MAX_FIELDS_NAMED: usize = 8;
@@ -47,16 +52,33 @@ impl ReaderOptions {
 /// Rows of one file, in order. Implementations differ in how a row is delimited and what its fields are.
 trait RowReader: Send {
     /// The next row; `None` at the end of the file.
-    fn next_row(&mut self) -> io::Result<Option<Row>>;
-
-    /// The line at which reading stopped after an error, from 1.
-    fn line(&self) -> u64;
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff>;
 }
 
-/// A row as its format sees it.
-struct Row {
+/// Why the rest of a file cannot be read.
+struct BrokenOff {
+    /// Where reading stopped, from 1.
     line: u64,
-    fields: Result<Map<String, Value>, Fault>,
+    error: io::Error,
+}
+
+/// A row that was found, but not looked into.
+struct Row<'row> {
+    line: u64,
+    /// What it weighs in a shard: its bytes without delimiters, 0 if they are not held.
+    num_bytes: u64,
+    content: RowContent<'row>,
+}
+
+enum RowContent<'row> {
+    /// A line that should be a JSON object.
+    Json(&'row [u8]),
+    /// A line that is a text.
+    Text(&'row [u8]),
+    /// The cells of a table's row.
+    Cells(table::Cells<'row>),
+    /// There is nothing to look into.
+    Fault(Fault),
 }
 
 /// What is wrong with a row or record.
@@ -80,11 +102,22 @@ impl Fault {
 
 /// The records and failures of one file, in file order.
 pub struct RecordReader {
+    shape: Shape,
+    rows: Box<dyn RowReader>,
+    ended: bool,
+}
+
+/// What makes a row a record.
+struct Shape {
     uri: String,
     options: ReaderOptions,
     format: InputFormat,
-    rows: Box<dyn RowReader>,
-    ended: bool,
+}
+
+/// A record that was found and can be read or passed over.
+pub struct FoundRecord<'reader> {
+    shape: &'reader Shape,
+    row: Row<'reader>,
 }
 
 impl RecordReader {
@@ -101,57 +134,109 @@ impl RecordReader {
         let (format, compression) = InputFormat::of(uri, options.format)?;
         let rows = open_rows(format, compression, input, options)
             .unwrap_or_else(|error| Box::new(Broken(Some(error))));
-        Ok(RecordReader { uri: uri.to_owned(), options: options.clone(), format, rows, ended: false })
+        let shape = Shape { uri: uri.to_owned(), options: options.clone(), format };
+        Ok(RecordReader { shape, rows, ended: false })
     }
 
+    /// Finds the next record; `None` at the end of the file.
+    pub fn find_next(&mut self) -> Option<FoundRecord<'_>> {
+        if self.ended {
+            return None;
+        }
+        let row = match self.rows.next_row() {
+            Ok(Some(row)) => row,
+            Ok(None) => {
+                self.ended = true;
+                return None;
+            }
+            Err(BrokenOff { line, error }) => {
+                self.ended = true;
+                let message = format!("reading broke here, the rest of the file was not read: {error}");
+                let fault = Fault::new(FailureCode::InputTruncated, message);
+                Row { line, num_bytes: 0, content: RowContent::Fault(fault) }
+            }
+        };
+        Some(FoundRecord { shape: &self.shape, row })
+    }
+}
+
+impl Iterator for RecordReader {
+    type Item = Result<Record, RecordFailure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.find_next()?.read())
+    }
+}
+
+impl FoundRecord<'_> {
+    /// What the record weighs in a shard: the bytes of its row, uncompressed.
+    pub fn num_bytes(&self) -> u64 {
+        self.row.num_bytes
+    }
+
+    /// Looks into it.
+    ///
+    /// # Errors
+    /// Why it is no record.
+    pub fn read(self) -> Result<Record, RecordFailure> {
+        self.shape.record(self.row)
+    }
+}
+
+impl Shape {
     fn failure(&self, line: u64, id: Option<String>, fault: Fault) -> RecordFailure {
         let source = RecordSource { uri: self.uri.clone(), line };
         RecordFailure { source, id, code: fault.code, message: fault.message }
     }
 
-    fn record(&self, row: Row) -> Result<Record, RecordFailure> {
-        let mut fields = row.fields.map_err(|fault| self.failure(row.line, None, fault))?;
-        let (id, id_field) =
-            self.id(&fields, row.line).map_err(|fault| self.failure(row.line, None, fault))?;
-        let text = match self.take_text(&mut fields) {
-            Ok(text) => text,
-            Err(fault) => return Err(self.failure(row.line, Some(id), fault)),
+    fn record(&self, row: Row<'_>) -> Result<Record, RecordFailure> {
+        let line = row.line;
+        let ReaderOptions { text_field, keep_fields, .. } = &self.options;
+        let fields = Fields::of(row, text_field).map_err(|fault| self.failure(line, None, fault))?;
+        let (id, id_field) = self.id(&fields, line).map_err(|fault| self.failure(line, None, fault))?;
+        let kept = |text| match keep_fields {
+            true => Ok((text, fields.others(text_field, id_field)?)),
+            false => Ok((text, Map::new())),
         };
-        if let Some(name) = id_field {
-            fields.shift_remove(name);
+        match self.text(&fields).and_then(kept) {
+            Ok((text, fields)) => {
+                let source = RecordSource { uri: self.uri.clone(), line };
+                Ok(Record { index_in_shard: 0, id, source, text, fields })
+            }
+            Err(fault) => Err(self.failure(line, Some(id), fault)),
         }
-        Ok(Record {
-            index_in_shard: 0,
-            id,
-            source: RecordSource { uri: self.uri.clone(), line: row.line },
-            text,
-            fields: if self.options.keep_fields { fields } else { Map::new() },
-        })
     }
 
     /// The id, and the field that holds it, if one does.
-    fn id(&self, fields: &Map<String, Value>, line: u64) -> Result<(String, Option<&str>), Fault> {
+    fn id(&self, fields: &Fields<'_>, line: u64) -> Result<(String, Option<&str>), Fault> {
         if let Some(name) = &self.options.id_field {
             let value =
                 fields.get(name).ok_or_else(|| self.missing_field(name, "id_field", "--id-field", fields))?;
-            let id = id_of(value).ok_or_else(|| wrong_type(name, value, "a string or a number"))?;
-            return Ok((id, Some(name)));
+            return match value.to_id() {
+                Ok(id) => Ok((id, Some(name))),
+                Err(NoText::Type(found)) => Err(wrong_type(name, found, "a string or a number")),
+                Err(NoText::Invalid(fault)) => Err(fault),
+            };
         }
         for name in ["id", "custom_id"] {
-            if let Some(id) = fields.get(name).and_then(id_of) {
-                return Ok((id, Some(name)));
+            match fields.get(name).map(fields::FieldValue::to_id) {
+                Some(Ok(id)) => return Ok((id, Some(name))),
+                Some(Err(NoText::Invalid(fault))) => return Err(fault),
+                Some(Err(NoText::Type(_))) | None => {}
             }
         }
         Ok((format!("{}:{line}", self.uri), None))
     }
 
-    fn take_text(&self, fields: &mut Map<String, Value>) -> Result<String, Fault> {
+    fn text(&self, fields: &Fields<'_>) -> Result<String, Fault> {
         let ReaderOptions { text_field, max_text_bytes, .. } = &self.options;
-        let text = match fields.shift_remove(text_field) {
-            Some(Value::String(text)) => text,
-            Some(value) => return Err(wrong_type(text_field, &value, "a string")),
-            None => return Err(self.missing_field(text_field, "text_field", "--text-field", fields)),
-        };
+        let value = fields
+            .get(text_field)
+            .ok_or_else(|| self.missing_field(text_field, "text_field", "--text-field", fields))?;
+        let text = value.to_text().map_err(|error| match error {
+            NoText::Type(found) => wrong_type(text_field, found, "a string"),
+            NoText::Invalid(fault) => fault,
+        })?;
         if text.len() > *max_text_bytes {
             return Err(Fault::new(
                 FailureCode::TextTooLong,
@@ -165,9 +250,9 @@ impl RecordReader {
     }
 
     /// Says which fields there are, by name alone, and how to name the right one.
-    fn missing_field(&self, name: &str, option: &str, flag: &str, fields: &Map<String, Value>) -> Fault {
+    fn missing_field(&self, name: &str, option: &str, flag: &str, fields: &Fields<'_>) -> Fault {
         let mut present: Vec<String> =
-            fields.keys().take(MAX_FIELDS_NAMED).map(|key| format!("`{}`", abridged(key))).collect();
+            fields.names().take(MAX_FIELDS_NAMED).map(|key| format!("`{}`", abridged(key))).collect();
         if fields.len() > MAX_FIELDS_NAMED {
             present.push(format!("{} more", fields.len() - MAX_FIELDS_NAMED));
         }
@@ -182,31 +267,6 @@ impl RecordReader {
     }
 }
 
-impl Iterator for RecordReader {
-    type Item = Result<Record, RecordFailure>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        match self.rows.next_row() {
-            Ok(Some(row)) => Some(self.record(row)),
-            Ok(None) => {
-                self.ended = true;
-                None
-            }
-            Err(error) => {
-                self.ended = true;
-                let fault = Fault::new(
-                    FailureCode::InputTruncated,
-                    format!("reading broke here, the rest of the file was not read: {error}"),
-                );
-                Some(Err(self.failure(self.rows.line(), None, fault)))
-            }
-        }
-    }
-}
-
 fn open_rows(
     format: InputFormat,
     compression: Compression,
@@ -217,7 +277,7 @@ fn open_rows(
     let max_row_bytes = options.max_row_bytes();
     Ok(match format {
         InputFormat::Jsonl => Box::new(lines::JsonLines::new(input, max_row_bytes)),
-        InputFormat::Txt => Box::new(lines::TextLines::new(input, max_row_bytes, &options.text_field)),
+        InputFormat::Txt => Box::new(lines::TextLines::new(input, max_row_bytes)),
         InputFormat::Csv => Box::new(table::Table::csv(input, max_row_bytes)),
         InputFormat::Tsv => Box::new(table::Table::tsv(input, max_row_bytes)),
     })
@@ -227,20 +287,8 @@ fn open_rows(
 struct Broken(Option<io::Error>);
 
 impl RowReader for Broken {
-    fn next_row(&mut self) -> io::Result<Option<Row>> {
-        self.0.take().map_or(Ok(None), Err)
-    }
-
-    fn line(&self) -> u64 {
-        1
-    }
-}
-
-fn id_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(id) => Some(id.clone()),
-        Value::Number(id) => Some(id.to_string()),
-        _ => None,
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff> {
+        self.0.take().map_or(Ok(None), |error| Err(BrokenOff { line: 1, error }))
     }
 }
 
@@ -253,15 +301,7 @@ fn abridged(name: &str) -> String {
     shown
 }
 
-fn wrong_type(name: &str, value: &Value, expected: &str) -> Fault {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
+fn wrong_type(name: &str, found: &str, expected: &str) -> Fault {
     Fault::new(FailureCode::WrongType, format!("field `{name}` is {found}, expected {expected}"))
 }
 

@@ -69,8 +69,10 @@ pub enum FailureCode {
     PromptTooLong,
     /// Reading or decompressing the file broke here; what follows in this file is unknown.
     InputTruncated,
-    /// Encoding or decoding the record failed in every attempt.
+    /// Encoding or decoding the record failed.
     ProcessingFailed,
+    /// Every attempt that had the record broke, also those that had no other.
+    Poisonous,
 }
 
 impl Record {
@@ -106,7 +108,7 @@ impl RecordFailure {
 
 impl FailureCode {
     /// Every code.
-    pub const ALL: [FailureCode; 10] = [
+    pub const ALL: [FailureCode; 11] = [
         FailureCode::InvalidJson,
         FailureCode::InvalidUtf8,
         FailureCode::InvalidRow,
@@ -117,6 +119,7 @@ impl FailureCode {
         FailureCode::PromptTooLong,
         FailureCode::InputTruncated,
         FailureCode::ProcessingFailed,
+        FailureCode::Poisonous,
     ];
 
     /// The name in error rows.
@@ -132,6 +135,7 @@ impl FailureCode {
             FailureCode::PromptTooLong => "prompt_too_long",
             FailureCode::InputTruncated => "input_truncated",
             FailureCode::ProcessingFailed => "processing_failed",
+            FailureCode::Poisonous => "poisonous",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Cuts the stream of records into shards, the unit of leasing and of output commit.
 //!
 //! A shard is a contiguous slice of the corpus and may span files. Where it ends depends on the stream and the
-//! limits alone, so a restarted job cuts the same shards.
+//! limits alone, so a restarted job cuts the same shards. An item weighs the bytes of its row in the file, so that shards can be told
+//! apart without looking into rows.
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub struct ShardIndex(pub u32);
 pub struct Shard {
     /// Position in the job.
     pub index: ShardIndex,
+    /// Entries of the job before its first.
+    pub first_entry: u64,
     /// Its records in corpus order. Never empty.
     pub entries: Vec<ShardEntry>,
 }
@@ -33,50 +36,93 @@ pub enum ShardEntry {
     Failed(RecordFailure),
 }
 
-/// Collects entries until the next one would exceed a limit.
+/// Collects entries until the next one would exceed a limit. Shards that are not wanted are only counted.
 #[derive(Debug)]
-pub struct ShardCutter {
+pub struct ShardCutter<W> {
     limits: ShardLimits,
+    is_wanted: W,
     next_index: u32,
-    entries: Vec<ShardEntry>,
+    wants_next: bool,
+    /// Of the shards that have ended.
+    num_entries_cut: u64,
+    /// Of the shard that is being cut.
+    num_entries: u32,
     num_bytes: u64,
+    entries: Vec<ShardEntry>,
 }
 
-impl ShardCutter {
-    /// Starts at shard 0.
-    pub fn new(limits: ShardLimits) -> ShardCutter {
-        ShardCutter { limits, next_index: 0, entries: Vec::new(), num_bytes: 0 }
+impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
+    /// Starts at shard 0. `is_wanted` says which shards are given back.
+    pub fn new(limits: ShardLimits, is_wanted: W) -> ShardCutter<W> {
+        let wants_next = is_wanted(ShardIndex(0));
+        ShardCutter {
+            limits,
+            is_wanted,
+            next_index: 0,
+            wants_next,
+            num_entries_cut: 0,
+            num_entries: 0,
+            num_bytes: 0,
+            entries: Vec::new(),
+        }
     }
 
-    /// Takes the next item of the corpus; returns the shard before it if that ends here.
-    pub fn push(&mut self, item: Result<Record, RecordFailure>) -> Option<Shard> {
-        let item_num_bytes = match &item {
-            Ok(record) => record.payload_num_bytes(),
-            Err(_) => 0,
-        };
-        let full = self.entries.len() >= self.limits.max_records as usize
-            || self.num_bytes.saturating_add(item_num_bytes) > self.limits.max_bytes;
+    /// Takes the next item of the corpus, which weighs `num_bytes`; `read` is called only if its shard is wanted. Returns the shard
+    /// before it if that ends here and is wanted.
+    pub fn push(
+        &mut self,
+        num_bytes: u64,
+        read: impl FnOnce() -> Result<Record, RecordFailure>,
+    ) -> Option<Shard> {
+        let full = self.num_entries >= self.limits.max_records
+            || (self.num_entries > 0 && self.num_bytes.saturating_add(num_bytes) > self.limits.max_bytes);
         let cut = if full { self.finish() } else { None };
-        self.num_bytes += item_num_bytes;
-        self.entries.push(match item {
-            Ok(mut record) => {
-                record.index_in_shard = self.entries.len() as u32; // below max_records, a u32
-                ShardEntry::Prompt(record)
-            }
-            Err(failure) => ShardEntry::Failed(failure),
-        });
+        if self.wants_next {
+            self.entries.push(match read() {
+                Ok(mut record) => {
+                    record.index_in_shard = self.num_entries;
+                    ShardEntry::Prompt(record)
+                }
+                Err(failure) => ShardEntry::Failed(failure),
+            });
+        }
+        self.num_entries += 1;
+        self.num_bytes += num_bytes;
         cut
     }
 
-    /// The rest, after the last item of the corpus.
+    /// The rest, after the last item of the corpus, if there is any and it is wanted.
     pub fn finish(&mut self) -> Option<Shard> {
-        if self.entries.is_empty() {
+        if self.num_entries == 0 {
             return None;
         }
-        let index = ShardIndex(self.next_index);
+        let (index, was_wanted) = (ShardIndex(self.next_index), self.wants_next);
         self.next_index = self.next_index.checked_add(1).expect("a job has fewer than 2^32 shards");
-        self.num_bytes = 0;
-        Some(Shard { index, entries: std::mem::take(&mut self.entries) })
+        let first_entry = self.num_entries_cut;
+        self.num_entries_cut += u64::from(self.num_entries);
+        self.wants_next = (self.is_wanted)(ShardIndex(self.next_index));
+        (self.num_entries, self.num_bytes) = (0, 0);
+        was_wanted.then(|| Shard { index, first_entry, entries: std::mem::take(&mut self.entries) })
+    }
+
+    /// The shard that the last item went to, or that the next one may.
+    pub fn current(&self) -> ShardIndex {
+        ShardIndex(self.next_index)
+    }
+
+    /// Shards that have ended so far, wanted or not: after [`ShardCutter::finish`], all there are.
+    pub fn num_shards(&self) -> u32 {
+        self.next_index
+    }
+}
+
+impl Shard {
+    /// Its records to process, in order.
+    pub fn prompts(&self) -> impl Iterator<Item = &Record> {
+        self.entries.iter().filter_map(|entry| match entry {
+            ShardEntry::Prompt(record) => Some(record),
+            ShardEntry::Failed(_) => None,
+        })
     }
 }
 
@@ -104,11 +150,36 @@ mod tests {
     }
 
     fn cut(sizes: &[usize], max_records: u32, max_bytes: u64) -> Vec<Shard> {
-        let mut cutter = ShardCutter::new(ShardLimits { max_records, max_bytes });
-        let mut shards: Vec<Shard> =
-            sizes.iter().zip(1..).filter_map(|(&size, line)| cutter.push(item(line, size))).collect();
+        cut_wanted(sizes, ShardLimits { max_records, max_bytes }, |_| true)
+    }
+
+    fn cut_wanted(
+        sizes: &[usize],
+        limits: ShardLimits,
+        is_wanted: impl Fn(ShardIndex) -> bool,
+    ) -> Vec<Shard> {
+        let mut cutter = ShardCutter::new(limits, is_wanted);
+        let mut shards: Vec<Shard> = sizes
+            .iter()
+            .zip(1..)
+            .filter_map(|(&size, line)| cutter.push(size as u64, || item(line, size)))
+            .collect();
         shards.extend(cutter.finish());
         shards
+    }
+
+    #[test]
+    fn shards_that_are_not_wanted_are_counted_and_not_read() {
+        let mut cutter =
+            ShardCutter::new(ShardLimits { max_records: 2, max_bytes: 100 }, |shard| shard.0 == 1);
+        for line in 1..=2 {
+            assert_eq!(cutter.push(1, || panic!("line {line} is not wanted")), None);
+        }
+        assert_eq!(cutter.push(1, || item(3, 1)), None);
+        assert_eq!(cutter.push(1, || item(4, 1)), None);
+        let shard = cutter.push(1, || panic!("not wanted")).unwrap();
+        assert_eq!((shard.index, shard.entries.len()), (ShardIndex(1), 2));
+        assert_eq!((cutter.finish(), cutter.num_shards()), (None, 3));
     }
 
     fn lengths(shards: &[Shard]) -> Vec<usize> {
@@ -139,6 +210,7 @@ mod tests {
             let mut lines = Vec::new();
             for (position, shard) in shards.iter().enumerate() {
                 prop_assert_eq!(shard.index, ShardIndex(position as u32));
+                prop_assert_eq!(shard.first_entry, lines.len() as u64);
                 prop_assert!(!shard.entries.is_empty() && shard.entries.len() <= max_records as usize);
                 let mut num_bytes = 0;
                 for (index, entry) in shard.entries.iter().enumerate() {
@@ -154,6 +226,10 @@ mod tests {
                 prop_assert!(num_bytes <= max_bytes || shard.entries.iter().filter(|entry| matches!(entry, ShardEntry::Prompt(_))).count() == 1);
             }
             prop_assert_eq!(lines, (1..=sizes.len() as u64).collect::<Vec<_>>());
+            let limits = ShardLimits { max_records, max_bytes };
+            let odd = cut_wanted(&sizes, limits, |shard| shard.0 % 2 == 1);
+            let expected: Vec<Shard> = shards.into_iter().filter(|shard| shard.index.0 % 2 == 1).collect();
+            prop_assert_eq!(odd, expected);
         }
     }
 }

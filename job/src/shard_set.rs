@@ -1,66 +1,113 @@
-//! A set of shard indices that stays small when they arrive almost in order.
+//! A set of shard indices: one bit a shard, in chunks that exist only where a shard is.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::ShardIndex;
 
-/// All indices below a low-water mark, and a few above it. The few are bounded by how far work runs ahead of the
-/// slowest shard, not by the corpus.
-#[derive(Debug, Default)]
-pub(crate) struct ShardSet {
-    /// Every index below it is in the set.
-    low_water_mark: u64,
-    above: BTreeSet<u64>,
+/// 64-bit words of a chunk, which covers 65,536 shards in 8 KiB.
+const CHUNK_NUM_WORDS: usize = 1024;
+const CHUNK_NUM_SHARDS: u32 = 64 * CHUNK_NUM_WORDS as u32;
+
+/// Any shards of a job. 10 million records in shards of 256 take 8 KiB.
+#[derive(Clone, Default)]
+pub struct ShardSet {
+    chunks: BTreeMap<u32, Box<[u64; CHUNK_NUM_WORDS]>>,
+    len: u64,
 }
 
 impl ShardSet {
-    /// Adds an index; false if it was there.
-    pub(crate) fn insert(&mut self, shard: ShardIndex) -> bool {
-        let index = u64::from(shard.0);
-        if index < self.low_water_mark || !self.above.insert(index) {
-            return false;
-        }
-        while self.above.remove(&self.low_water_mark) {
-            self.low_water_mark += 1;
-        }
-        true
+    /// Adds a shard; false if it was there.
+    pub fn insert(&mut self, shard: ShardIndex) -> bool {
+        let (chunk, word, bit) = place(shard);
+        let chunk = self.chunks.entry(chunk).or_insert_with(|| Box::new([0; CHUNK_NUM_WORDS]));
+        let is_new = chunk[word] & bit == 0;
+        chunk[word] |= bit;
+        self.len += u64::from(is_new);
+        is_new
     }
 
-    pub(crate) fn contains(&self, shard: ShardIndex) -> bool {
-        let index = u64::from(shard.0);
-        index < self.low_water_mark || self.above.contains(&index)
+    /// Whether the shard is in the set.
+    pub fn contains(&self, shard: ShardIndex) -> bool {
+        let (chunk, word, bit) = place(shard);
+        self.chunks.get(&chunk).is_some_and(|chunk| chunk[word] & bit != 0)
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.low_water_mark + self.above.len() as u64
+    /// How many shards are in the set.
+    pub fn len(&self) -> u64 {
+        self.len
     }
+
+    /// True for a set without shards.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Every shard of the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = ShardIndex> {
+        self.chunks.iter().flat_map(|(chunk, words)| {
+            let first = chunk * CHUNK_NUM_SHARDS;
+            let is_set = |index: &u32| words[*index as usize / 64] & (1 << (index % 64)) != 0;
+            (0..CHUNK_NUM_SHARDS).filter(is_set).map(move |index| ShardIndex(first + index))
+        })
+    }
+
+    /// The last shard of the set.
+    pub fn last(&self) -> Option<ShardIndex> {
+        let (chunk, words) = self.chunks.last_key_value()?;
+        let word = words.iter().rposition(|&word| word != 0)?;
+        let bit = 63 - words[word].leading_zeros();
+        Some(ShardIndex(chunk * CHUNK_NUM_SHARDS + word as u32 * 64 + bit))
+    }
+}
+
+impl fmt::Debug for ShardSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardSet").field("len", &self.len).field("last", &self.last()).finish()
+    }
+}
+
+impl FromIterator<ShardIndex> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = ShardIndex>>(shards: I) -> ShardSet {
+        let mut set = ShardSet::default();
+        shards.into_iter().for_each(|shard| {
+            set.insert(shard);
+        });
+        set
+    }
+}
+
+fn place(ShardIndex(index): ShardIndex) -> (u32, usize, u64) {
+    let in_chunk = index % CHUNK_NUM_SHARDS;
+    (index / CHUNK_NUM_SHARDS, in_chunk as usize / 64, 1 << (in_chunk % 64))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn it_behaves_like_a_plain_set(indices in proptest::collection::vec(0u32..40, 0..120)) {
+        fn it_behaves_like_a_plain_set(
+            indices in proptest::collection::vec(prop_oneof![0u32..200, 65_500..65_600u32, any::<u32>()], 0..120)
+        ) {
             let (mut set, mut plain) = (ShardSet::default(), BTreeSet::new());
             for index in indices {
+                prop_assert_eq!(set.contains(ShardIndex(index)), plain.contains(&index));
                 prop_assert_eq!(set.insert(ShardIndex(index)), plain.insert(index));
                 prop_assert_eq!(set.len(), plain.len() as u64);
             }
-            for index in 0..41 {
-                prop_assert_eq!(set.contains(ShardIndex(index)), plain.contains(&index));
-            }
+            prop_assert_eq!(set.last(), plain.last().copied().map(ShardIndex));
+            prop_assert!(set.iter().map(|shard| shard.0).eq(plain));
         }
     }
 
     #[test]
-    fn indices_in_order_leave_nothing_above_the_mark() {
-        let mut set = ShardSet::default();
-        for index in [1, 0, 3, 2, u32::MAX] {
-            set.insert(ShardIndex(index));
-        }
-        assert_eq!((set.low_water_mark, set.above.len()), (4, 1));
+    fn ten_million_records_take_one_chunk() {
+        let set: ShardSet = (0..10_000_000 / 256).map(ShardIndex).collect();
+        assert_eq!((set.len(), set.chunks.len()), (39_062, 1));
     }
 }

@@ -14,7 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::JobError;
 use crate::format::InputFormat;
+use crate::generation::GenerationOptions;
 use crate::reader::ReaderOptions;
+
+/// The longest text that can be asked for: with its id and some fields, it fits into one message between the processes.
+pub const MAX_TEXT_NUM_BYTES: u64 = 3 * MIB + MIB / 2;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -81,25 +85,13 @@ pub enum Mode {
     Slm,
 }
 
-/// Bounds on what is generated for one record.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GenerationOptions {
-    /// At most this many new tokens. Default: the bundle's limit.
-    pub max_new_tokens: Option<u32>,
-    /// At most this many new tokens for each prompt token; 1.5 allows 60 for a prompt of 40. Default: no such limit.
-    pub max_new_tokens_per_prompt_token: Option<f32>,
-    /// The end of text is not considered before this many new tokens. Default: 0.
-    pub min_new_tokens: u32,
-}
-
 /// Where a shard ends. A shard is held in memory by every role that works on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShardLimits {
     /// Entries in a shard at most. Default: 256.
     pub max_records: u32,
-    /// Bytes of ids, texts and kept fields in a shard at most; a larger record is alone in its shard. Default: 1 MiB.
+    /// Bytes of input rows in a shard at most, uncompressed; a larger row is alone in its shard. Default: 1 MiB.
     pub max_bytes: u64,
 }
 
@@ -162,7 +154,11 @@ impl JobSpec {
         self.task.iter().try_for_each(|task| non_empty("task", task))?;
         non_empty("text_field", &self.text_field)?;
         self.id_field.iter().try_for_each(|field| non_empty("id_field", field))?;
-        in_range("max_text_bytes", self.max_text_bytes, 1..=16 * MIB)?;
+        if !(1..=MAX_TEXT_NUM_BYTES).contains(&self.max_text_bytes) {
+            let allowed =
+                format!("1 to {MAX_TEXT_NUM_BYTES}, because a record travels in one message of 4 MiB");
+            return Err(not_allowed("max_text_bytes", self.max_text_bytes, &allowed));
+        }
         in_range("shard.max_records", u64::from(self.shard.max_records), 1..=65_536)?;
         in_range("shard.max_bytes", self.shard.max_bytes, 1..=64 * MIB)?;
         self.generation.validate()
@@ -204,30 +200,6 @@ impl OutputDefinition {
     }
 }
 
-impl GenerationOptions {
-    /// The most new tokens allowed for a prompt of `prompt_tokens`: the smallest of the limits that are set and
-    /// of the bundle's, and never 0.
-    pub fn max_new_tokens_for(&self, prompt_tokens: u32, bundle_limit: u32) -> u32 {
-        let relative = self
-            .max_new_tokens_per_prompt_token
-            .map_or(u32::MAX, |rate| (rate * prompt_tokens as f32).ceil() as u32); // `as` saturates
-        self.max_new_tokens.unwrap_or(u32::MAX).min(relative).min(bundle_limit).max(1)
-    }
-
-    fn validate(&self) -> Result<(), JobError> {
-        if let Some(limit) = self.max_new_tokens {
-            in_range("generation.max_new_tokens", u64::from(limit), 1..=u64::from(u32::MAX))?;
-            in_range("generation.min_new_tokens", u64::from(self.min_new_tokens), 0..=u64::from(limit))?;
-        }
-        match self.max_new_tokens_per_prompt_token {
-            Some(rate) if !(rate.is_finite() && rate > 0.0) => {
-                Err(not_allowed("generation.max_new_tokens_per_prompt_token", rate, "a number above 0"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Mode {
     /// The name in job files and flags.
     pub fn as_str(self) -> &'static str {
@@ -255,7 +227,7 @@ impl FromStr for Mode {
     }
 }
 
-fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
+pub(crate) fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
     JobError::SpecValue { field, value: value.to_string(), allowed: allowed.to_owned() }
 }
 
@@ -263,7 +235,11 @@ fn non_empty(field: &'static str, value: &str) -> Result<(), JobError> {
     if value.is_empty() { Err(not_allowed(field, "\"\"", "a non-empty string")) } else { Ok(()) }
 }
 
-fn in_range(field: &'static str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), JobError> {
+pub(crate) fn in_range(
+    field: &'static str,
+    value: u64,
+    allowed: RangeInclusive<u64>,
+) -> Result<(), JobError> {
     if allowed.contains(&value) {
         return Ok(());
     }
@@ -344,22 +320,16 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_field() {
         type Spoil = fn(&mut JobSpec);
-        let cases: [(&str, Spoil); 10] = [
+        let cases: [(&str, Spoil); 9] = [
             ("bundle", |spec| spec.bundle.clear()),
             ("inputs", |spec| spec.inputs.clear()),
             ("output", |spec| spec.output.clear()),
             ("max_error_rate", |spec| spec.max_error_rate = f64::NAN),
             ("text_field", |spec| spec.text_field.clear()),
             ("max_text_bytes", |spec| spec.max_text_bytes = 0),
+            ("max_text_bytes", |spec| spec.max_text_bytes = 4 * MIB),
             ("shard.max_records", |spec| spec.shard.max_records = 0),
             ("generation.max_new_tokens", |spec| spec.generation.max_new_tokens = Some(0)),
-            ("generation.min_new_tokens", |spec| {
-                spec.generation =
-                    GenerationOptions { max_new_tokens: Some(4), min_new_tokens: 5, ..Default::default() }
-            }),
-            ("generation.max_new_tokens_per_prompt_token", |spec| {
-                spec.generation.max_new_tokens_per_prompt_token = Some(-1.0);
-            }),
         ];
         for (field, spoil) in cases {
             let mut spec = valid();
@@ -384,17 +354,5 @@ mod tests {
             ]
         );
         assert!(recorded.output_definition().differences(&recorded.output_definition()).is_empty());
-    }
-
-    #[test]
-    fn the_smallest_token_limit_wins() {
-        let mut options = GenerationOptions::default();
-        assert_eq!(options.max_new_tokens_for(40, 256), 256);
-        options.max_new_tokens_per_prompt_token = Some(1.2);
-        assert_eq!(options.max_new_tokens_for(5, 256), 6);
-        assert_eq!(options.max_new_tokens_for(0, 256), 1);
-        assert_eq!(options.max_new_tokens_for(u32::MAX, 256), 256);
-        options.max_new_tokens = Some(4);
-        assert_eq!(options.max_new_tokens_for(5, 256), 4);
     }
 }

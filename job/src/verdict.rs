@@ -80,6 +80,11 @@ impl Verdict {
         self.failed.iter().flat_map(RecordFailure::to_json_line).collect()
     }
 
+    /// The same verdict on the same records, with the sums of another part.
+    pub fn amended(&self, outputs: PartSummary) -> Verdict {
+        Verdict { outputs, ..self.clone() }
+    }
+
     /// Compares a part with what this verdict promised.
     ///
     /// # Errors
@@ -97,7 +102,8 @@ impl Verdict {
     }
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+/// sha256 of `bytes`, hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -6,7 +6,9 @@
 //! fast backward pass on CPUs. Generation uses the KV cache's implementation, which also remembers earlier passes. So each
 //! family's arithmetic is written once.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::kernels::{PackedSequence, packed_attention};
 
 /// How a block's queries meet keys and values.
 pub trait Attention {
@@ -89,19 +91,55 @@ impl PackedLayout {
     }
 }
 
-/// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered.
+/// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered. Has no gradient on the CPU.
 #[derive(Debug)]
 pub struct PackedAttention {
+    device: Device,
+    sequences: Vec<PackedSequence>,
+    by_tensors: Option<PackedByTensors>, // where the kernel cannot go
+}
+
+impl PackedAttention {
+    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to come.
+    #[must_use]
+    pub fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, Device)) -> Self {
+        let sequence = |span: &SequenceSpan| PackedSequence {
+            len: span.len() as usize,
+            seen_by_all: match visibility {
+                Visibility::Causal => 0,
+                Visibility::Bidirectional => span.len() as usize,
+                Visibility::PrefixLm => span.prompt_len as usize,
+            },
+        };
+        Self {
+            device: like.1,
+            sequences: layout.sequences.iter().map(sequence).collect(),
+            by_tensors: (like.1 != Device::Cpu).then(|| PackedByTensors::new(layout, visibility, like)),
+        }
+    }
+}
+
+impl Attention for PackedAttention {
+    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        debug_assert_eq!(q.device(), self.device, "queries are where they were announced to be");
+        match &self.by_tensors {
+            None => packed_attention(&self.sequences, (q, k, v)),
+            Some(by_tensors) => by_tensors.attend(q, k, v),
+        }
+    }
+}
+
+/// The same by libtorch: sequences of the same length that stand together are one batched call.
+#[derive(Debug)]
+struct PackedByTensors {
     runs: Vec<(i64, SequenceSpan)>,
     run_rows: Vec<i64>,
     masks: Vec<Option<Tensor>>, // per run: additive [len, len], or none where every key may be seen
     visibility: Visibility,
 }
 
-impl PackedAttention {
-    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to come.
-    #[must_use]
-    pub fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, tch::Device)) -> Self {
+impl PackedByTensors {
+    fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, Device)) -> Self {
         let runs = layout.runs();
         let run_rows = runs.iter().map(|(count, span)| count * span.len()).collect();
         let masks = runs
@@ -113,18 +151,9 @@ impl PackedAttention {
             .collect();
         Self { runs, run_rows, masks, visibility }
     }
-}
 
-/// Additive mask `[len, len]`: 0 where the row's query may see the column's key, -inf elsewhere.
-fn prefix_lm_mask(span: SequenceSpan, (kind, device): (Kind, tch::Device)) -> Tensor {
-    let len = span.len();
-    let mask = Tensor::full([len, len], f64::NEG_INFINITY, (kind, device)).triu(1);
-    let _ = mask.narrow(1, 0, span.prompt_len).fill_(0.0);
-    mask
-}
-
-impl Attention for PackedAttention {
-    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    /// As [`Attention::attend`].
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let (rows, heads, head_dim) = q.size3().expect("queries are [rows, heads, head_dim]");
         let kv_heads = k.size()[1];
         let per_run = |t: &Tensor| t.split_with_sizes(&self.run_rows, 0);
@@ -132,7 +161,7 @@ impl Attention for PackedAttention {
         let mut outputs = Vec::with_capacity(self.runs.len());
         for (index, &(count, span)) in self.runs.iter().enumerate() {
             let len = span.len();
-            let batched = |t: &Tensor, h: i64| t.view([count, len, h, head_dim]).transpose(1, 2); // [count, h, len, head_dim]
+            let batched = |t: &Tensor, h: i64| t.reshape([count, len, h, head_dim]).transpose(1, 2); // [count, h, len, head_dim]
             let mask = self.masks[index].as_ref();
             let causal = self.visibility == Visibility::Causal;
             let attended = Tensor::scaled_dot_product_attention(
@@ -151,6 +180,14 @@ impl Attention for PackedAttention {
         debug_assert_eq!(attended.size()[0], rows);
         attended
     }
+}
+
+/// Additive mask `[len, len]`: 0 where the row's query may see the column's key, -inf elsewhere.
+fn prefix_lm_mask(span: SequenceSpan, (kind, device): (Kind, Device)) -> Tensor {
+    let len = span.len();
+    let mask = Tensor::full([len, len], f64::NEG_INFINITY, (kind, device)).triu(1);
+    let _ = mask.narrow(1, 0, span.prompt_len).fill_(0.0);
+    mask
 }
 
 /// Attention over all sequences of a packed batch at once, padded to the longest, by plain matrix products.
@@ -247,4 +284,34 @@ fn repeat_heads(t: &Tensor, groups: i64) -> Tensor {
         len,
         head_dim,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_and_libtorch_attend_alike_within_sequences_of_any_length() {
+        let layout =
+            PackedLayout::prompts_and_responses([(1, 0), (5, 3), (5, 3), (63, 2), (64, 0), (70, 66), (2, 1)]);
+        let rows = layout.total_tokens();
+        let pattern = |heads: i64, step: f64| {
+            (Tensor::arange(rows * heads * 20, (Kind::Double, Device::Cpu)) * step)
+                .sin()
+                .view([rows, heads, 20])
+                * 2
+        };
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 3e-2)] {
+            let [q, k, v] =
+                [pattern(6, 0.7), pattern(2, 0.31), pattern(2, 0.53)].map(|t: Tensor| t.to_kind(kind));
+            for visibility in [Visibility::Causal, Visibility::Bidirectional, Visibility::PrefixLm] {
+                let like = (kind, Device::Cpu);
+                let by_kernel = PackedAttention::new(&layout, visibility, like).attend(0, &q, &k, &v);
+                let by_tensors = PackedByTensors::new(&layout, visibility, like).attend(&q, &k, &v);
+                assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
+                let difference = (by_kernel - by_tensors).abs().max().double_value(&[]);
+                assert!(difference <= tolerance, "{kind:?} {visibility:?}: {difference}");
+            }
+        }
+    }
 }

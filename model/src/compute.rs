@@ -1,27 +1,124 @@
-//! Where and in which number format a model computes.
+//! Where and in which number formats a model computes.
 
-use tch::{Device, Kind};
+use tch::{Cuda, Device, Kind};
 
-/// Device and arithmetic type of a model's linear layers.
+/// Why a model cannot compute where it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnavailableDevice {
+    /// There is no such GPU, or libtorch was built for the CPU alone.
+    #[error(
+        "there is no CUDA device {index}: libtorch sees {available}; use --device cpu, or a libtorch with CUDA and its driver"
+    )]
+    NoCuda {
+        /// The number asked for.
+        index: usize,
+        /// How many there are.
+        available: usize,
+    },
+    /// Int8 kernels are for CPUs.
+    #[error("int8 weights run on the CPU alone: use --weights bf16 on a GPU, or --device cpu")]
+    Int8OnCuda,
+}
+
+/// The format of a model's linear weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightType {
+    /// The compute kind itself: f32 or bf16.
+    Float,
+    /// Symmetric int8 weights, one scale per output; activations quantized per token on the way (W8A8). Sums are exact integers.
+    Int8,
+}
+
+/// Device and arithmetic of a model.
 ///
-/// The residual stream, norms and softmax are f32 whatever the type; only matrix products and the keys and values use it.
+/// The residual stream, norms and softmax are f32 whatever the type; matrix products, keys and values use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compute {
     /// Device that holds the weights.
     pub device: Device,
-    /// `Kind::Float` or `Kind::BFloat16`.
+    /// `Kind::Float` or `Kind::BFloat16`: keys, values, embeddings, and the weights unless they are int8.
     pub kind: Kind,
+    /// Format of the linear weights.
+    pub weights: WeightType,
+    /// Whether the fused CPU kernels may stand in for libtorch's small operations. They know no gradients.
+    pub fused: bool,
 }
 
 impl Compute {
     /// f32 on the CPU: the reference arithmetic, used by parity tests.
-    pub const CPU_F32: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
-    /// bf16 on the CPU: the default, more than twice as fast as f32 where the CPU has bf16 dot products.
-    pub const CPU_BF16: Compute = Compute { device: Device::Cpu, kind: Kind::BFloat16 };
+    pub const CPU_F32: Compute =
+        Compute { device: Device::Cpu, kind: Kind::Float, weights: WeightType::Float, fused: true };
+    /// bf16 on the CPU: more than twice as fast as f32 where the CPU has bf16 dot products.
+    pub const CPU_BF16: Compute = Compute { kind: Kind::BFloat16, ..Self::CPU_F32 };
+    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has int8 dot products.
+    pub const CPU_INT8: Compute = Compute { weights: WeightType::Int8, ..Self::CPU_BF16 };
 
-    /// The best default for a device: bf16 on both CPU and CUDA.
+    /// What is fastest on this machine's CPU: int8 where it has dot products of bytes, else bf16 where it has those, else f32.
     #[must_use]
-    pub fn default_for(device: Device) -> Self {
-        Compute { device, kind: Kind::BFloat16 }
+    pub fn fastest_cpu() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let (int8, bf16) = (
+            is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni"),
+            is_x86_feature_detected!("avx512bf16"),
+        );
+        #[cfg(target_arch = "aarch64")]
+        let (int8, bf16) = (
+            std::arch::is_aarch64_feature_detected!("dotprod"),
+            std::arch::is_aarch64_feature_detected!("bf16"),
+        );
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let (int8, bf16) = (false, false);
+        match (int8, bf16) {
+            (true, _) => Self::CPU_INT8,
+            (false, true) => Self::CPU_BF16,
+            (false, false) => Self::CPU_F32,
+        }
+    }
+
+    /// bf16 on a GPU, by libtorch's own operations.
+    ///
+    /// # Errors
+    /// There is no such GPU.
+    pub fn cuda(index: usize) -> Result<Self, UnavailableDevice> {
+        let available =
+            if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 };
+        if index >= available {
+            return Err(UnavailableDevice::NoCuda { index, available });
+        }
+        Ok(Self { device: Device::Cuda(index), fused: false, ..Self::CPU_BF16 })
+    }
+
+    /// The same in f32.
+    #[must_use]
+    pub const fn in_f32(self) -> Self {
+        Self { kind: Kind::Float, weights: WeightType::Float, ..self }
+    }
+
+    /// Whether it is the CPU's.
+    #[must_use]
+    pub fn is_cpu(self) -> bool {
+        self.device == Device::Cpu
+    }
+
+    /// The weights' format, as the flag `--weights` calls it.
+    #[must_use]
+    pub fn weights_name(self) -> &'static str {
+        match (self.weights, self.kind) {
+            (WeightType::Int8, _) => "int8",
+            (WeightType::Float, Kind::Float) => "f32",
+            (WeightType::Float, _) => "bf16",
+        }
+    }
+
+    /// The same arithmetic by operations that have gradients.
+    #[must_use]
+    pub const fn differentiable(self) -> Self {
+        Self { fused: false, weights: WeightType::Float, ..self }
+    }
+
+    /// The same with float weights: for layers where int8 would cost more than it saves.
+    #[must_use]
+    pub const fn with_float_weights(self) -> Self {
+        Self { weights: WeightType::Float, ..self }
     }
 }

@@ -50,6 +50,16 @@ impl KvCache {
             storage: KvStorage::new(config, num_layers, compute, num_blocks)?,
         })
     }
+
+    /// Makes the empty slot `to` a copy of the row in `from`: full blocks are shared, the last, partial one is copied.
+    ///
+    /// # Panics
+    /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or too few blocks are free.
+    pub(crate) fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) {
+        if let Some(copied) = self.blocks.fork(from, to, capacity_tokens) {
+            self.storage.copy_block(copied);
+        }
+    }
 }
 
 /// The tensors, and what is needed to work on them.
@@ -88,6 +98,21 @@ impl KvStorage {
             .collect::<Result<_, ModelError>>()?;
         Ok(Self { shape, compute, layers, scratch: Scratch::default() })
     }
+
+    fn copy_block(&mut self, CopiedBlock { from, to }: CopiedBlock) {
+        for layer in &self.layers {
+            for tensor in [&layer.keys, &layer.values] {
+                tensor.get(to as i64).copy_(&tensor.get(from as i64));
+            }
+        }
+    }
+}
+
+/// A block whose content another is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CopiedBlock {
+    from: usize,
+    to: usize,
 }
 
 /// Which blocks each slot's row holds, and which are free.
@@ -95,6 +120,7 @@ impl KvStorage {
 pub(crate) struct BlockTable {
     slots: Vec<Option<RowBlocks>>,
     free_blocks: Vec<usize>,
+    num_owners: Vec<u32>, // rows that hold each block; forked rows share theirs
 }
 
 #[derive(Debug)]
@@ -108,7 +134,18 @@ impl BlockTable {
         Self {
             slots: std::iter::repeat_with(|| None).take(max_slots).collect(),
             free_blocks: (0..num_blocks).rev().collect(),
+            num_owners: vec![0; num_blocks],
         }
+    }
+
+    /// Takes free blocks for `num_tokens` tokens.
+    fn take(&mut self, num_tokens: usize) -> Vec<usize> {
+        let num_left = self.free_blocks.len().checked_sub(num_tokens.div_ceil(BLOCK_TOKENS));
+        let num_left = num_left.expect("rows are admitted only while max_cache_tokens has room for them");
+        let mut taken = self.free_blocks.split_off(num_left);
+        taken.reverse(); // rising where they are fresh, as the kernel reads them
+        taken.iter().for_each(|&block| self.num_owners[block] = 1);
+        taken
     }
 
     /// Gives an empty slot blocks for `capacity_tokens` tokens.
@@ -116,17 +153,44 @@ impl BlockTable {
     /// # Panics
     /// The slot is occupied or beyond `max_slots`, or too few blocks are free.
     pub(crate) fn occupy(&mut self, slot: SlotId, capacity_tokens: usize) {
-        let place = self.slots.get_mut(slot.0).expect("a slot is below max_slots");
+        self.check_empty(slot);
+        self.slots[slot.0] = Some(RowBlocks { blocks: self.take(capacity_tokens), len: 0 });
+    }
+
+    /// Gives the empty slot `to` the tokens of `from`, in shared blocks as far as they are full, and room for `capacity_tokens`
+    /// tokens in all. Returns the block that must be copied, if the last one is partial.
+    ///
+    /// # Panics
+    /// As for [`KvCache::fork`].
+    fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) -> Option<CopiedBlock> {
+        self.check_empty(to);
+        let row = self.slots.get(from.0).and_then(Option::as_ref).expect("only a live row is forked");
+        let len = row.len;
+        let num_shared = len / BLOCK_TOKENS;
+        let mut blocks = row.blocks[..num_shared].to_vec();
+        let partial = (!len.is_multiple_of(BLOCK_TOKENS)).then(|| row.blocks[num_shared]);
+        let num_new_tokens = capacity_tokens.checked_sub(num_shared * BLOCK_TOKENS);
+        blocks.iter().for_each(|&block| self.num_owners[block] += 1);
+        blocks.extend(self.take(num_new_tokens.expect("a copy holds what it is a copy of")));
+        let copied = partial.map(|block| CopiedBlock { from: block, to: blocks[num_shared] });
+        self.slots[to.0] = Some(RowBlocks { blocks, len });
+        copied
+    }
+
+    fn check_empty(&self, slot: SlotId) {
+        let place = self.slots.get(slot.0).expect("a slot is below max_slots");
         assert!(place.is_none(), "slot {} is occupied: release it first", slot.0);
-        let num_left = self.free_blocks.len().checked_sub(capacity_tokens.div_ceil(BLOCK_TOKENS));
-        let num_left = num_left.expect("rows are admitted only while max_cache_tokens has room for them");
-        *place = Some(RowBlocks { blocks: self.free_blocks.split_off(num_left), len: 0 });
     }
 
     /// Takes a slot's blocks back. An empty slot stays empty.
     pub(crate) fn release(&mut self, slot: SlotId) {
         if let Some(row) = self.slots.get_mut(slot.0).and_then(Option::take) {
-            self.free_blocks.extend(row.blocks);
+            for block in row.blocks {
+                self.num_owners[block] -= 1;
+                if self.num_owners[block] == 0 {
+                    self.free_blocks.push(block);
+                }
+            }
         }
     }
 
@@ -197,6 +261,32 @@ mod tests {
         let mut all: Vec<usize> = [A, B].iter().flat_map(|&slot| table.row(slot).blocks.to_vec()).collect();
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_forked_row_shares_full_blocks_and_copies_the_partial_one() {
+        let mut table = BlockTable::new(2, 8);
+        table.occupy(A, 48);
+        table.append(A, 35, &mut Vec::new());
+        let of_a = table.row(A).blocks.to_vec();
+        let copied = table.fork(A, B, 64).expect("three tokens are in a partial block");
+        let of_b = table.row(B).blocks.to_vec();
+        assert_eq!((of_b.len(), table.row(B).len), (4, 35));
+        assert_eq!(of_b[..2], of_a[..2]);
+        assert_eq!(copied, CopiedBlock { from: of_a[2], to: of_b[2] });
+        assert!(!of_a.contains(&of_b[2]) && !of_a.contains(&of_b[3]));
+    }
+
+    #[test]
+    fn a_shared_block_is_free_when_its_last_owner_leaves() {
+        let mut table = BlockTable::new(2, 4);
+        table.occupy(A, 32);
+        table.append(A, 32, &mut Vec::new());
+        assert_eq!(table.fork(A, B, 32), None);
+        table.release(A);
+        assert_eq!(table.free_blocks.len(), 2);
+        table.release(B);
+        assert_eq!(table.free_blocks.len(), 4);
     }
 
     #[test]

@@ -15,23 +15,31 @@ mod error;
 mod kernels;
 mod kv_cache;
 mod layers;
+mod linear;
 mod llama;
 mod loss;
+mod matmul_rate;
 mod projector;
 mod prompt_encoder;
+mod random_weights;
 mod slm_decoder;
+mod step_time;
 
 pub use attention::{Attention, PackedAttention, PackedLayout, PaddedAttention, Visibility};
 pub use checkpoint::{Checkpoint, TensorSource, write_safetensors};
-pub use compute::Compute;
+pub use compute::{Compute, UnavailableDevice, WeightType};
 pub use error::ModelError;
 pub use kv_cache::{CACHE_BLOCK_TOKENS, CacheLimits};
-pub use layers::{Linear, Rope, rms_norm, rms_scale};
+pub use layers::{rms_norm, rms_scale};
+pub use linear::Linear;
 pub use llama::{Llama, LlamaParts};
 pub use loss::response_cross_entropy;
+pub use matmul_rate::matmul_operations_per_second;
 pub use projector::{Projector, PromptEmbedding, fuse};
 pub use prompt_encoder::{PromptEncoder, PromptStates};
-pub use slm_decoder::{PrefillRow, SlmDecoder};
+pub use random_weights::RandomWeights;
+pub use slm_decoder::{PrefillRow, Prompt, SlmDecoder};
+pub use step_time::{Part, take_part_times};
 
 /// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other operation.
 pub fn set_num_threads(num_threads: usize) {

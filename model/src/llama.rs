@@ -4,28 +4,35 @@
 //! Reference: Touvron et al., arXiv 2302.13971, and Hugging Face `LlamaForCausalLM`.
 
 use baton_bundle::LlamaConfig;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::{Attention, Compute, Linear, ModelError, Rope, TensorSource, rms_norm};
+use crate::{
+    Attention, Compute, Linear, ModelError, TensorSource,
+    layers::{RmsNorm, Rope},
+    step_time::{Part, time},
+};
 
 /// A Llama-family model with any number of its blocks.
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
+    compute: Compute,
     embed_tokens: Tensor, // [vocab, d]
     blocks: Vec<Block>,
-    norm: Tensor, // [d] f32
+    norm: RmsNorm,
     lm_head: Option<Linear>,
+    rope: Rope,
 }
 
 #[derive(Debug)]
 struct Block {
-    input_layernorm: Tensor,          // [d] f32
-    qkv_proj: Linear,                 // d -> (heads + 2 kv_heads) * head_dim
-    o_proj: Linear,                   // heads * head_dim -> d
-    post_attention_layernorm: Tensor, // [d] f32
-    gate_up_proj: Linear,             // d -> 2 ff
-    down_proj: Linear,                // ff -> d
+    kind: Kind, // of queries, keys and values
+    input_layernorm: RmsNorm,
+    qkv_proj: Linear, // d -> (heads + 2 kv_heads) * head_dim
+    o_proj: Linear,   // heads * head_dim -> d
+    post_attention_layernorm: RmsNorm,
+    gate_up_proj: Linear, // d -> 2 ff
+    down_proj: Linear,    // ff -> d
 }
 
 /// Which parts of a checkpoint a model is made of.
@@ -60,42 +67,54 @@ impl Llama {
         let q_width = (config.num_attention_heads * config.head_dim) as i64;
         let kv_width = (config.num_key_value_heads * config.head_dim) as i64;
 
-        let weight = |name: &str, shape: &[i64]| -> Result<Tensor, ModelError> {
-            Ok(source.tensor(name, shape)?.to_device(compute.device).to_kind(compute.kind))
-        };
-        let norm = |name: &str| -> Result<Tensor, ModelError> {
-            Ok(source.tensor(name, &[d])?.to_device(compute.device).to_kind(tch::Kind::Float))
+        let weight = |name: &str, shape: &[i64]| source.tensor(name, shape);
+        let norm = |name: &str| -> Result<RmsNorm, ModelError> {
+            Ok(RmsNorm::new(&source.tensor(name, &[d])?, config.rms_norm_eps, compute))
         };
 
         let embed_tokens = weight("model.embed_tokens.weight", &[vocab, d])?;
+        let embed_tokens = embed_tokens.to_device(compute.device).to_kind(compute.kind);
         let blocks = (0..parts.blocks)
             .map(|i| {
                 let name = |suffix: &str| format!("model.layers.{i}.{suffix}.weight");
                 Ok(Block {
+                    kind: compute.kind,
                     input_layernorm: norm(&name("input_layernorm"))?,
-                    qkv_proj: Linear::stacked(&[
-                        weight(&name("self_attn.q_proj"), &[q_width, d])?,
-                        weight(&name("self_attn.k_proj"), &[kv_width, d])?,
-                        weight(&name("self_attn.v_proj"), &[kv_width, d])?,
-                    ]),
-                    o_proj: Linear::new(weight(&name("self_attn.o_proj"), &[d, q_width])?, None),
+                    qkv_proj: Linear::stacked(
+                        &[
+                            weight(&name("self_attn.q_proj"), &[q_width, d])?,
+                            weight(&name("self_attn.k_proj"), &[kv_width, d])?,
+                            weight(&name("self_attn.v_proj"), &[kv_width, d])?,
+                        ],
+                        compute,
+                    ),
+                    o_proj: Linear::new(&weight(&name("self_attn.o_proj"), &[d, q_width])?, None, compute),
                     post_attention_layernorm: norm(&name("post_attention_layernorm"))?,
-                    gate_up_proj: Linear::stacked(&[
-                        weight(&name("mlp.gate_proj"), &[ff, d])?,
-                        weight(&name("mlp.up_proj"), &[ff, d])?,
-                    ]),
-                    down_proj: Linear::new(weight(&name("mlp.down_proj"), &[d, ff])?, None),
+                    gate_up_proj: Linear::stacked(
+                        &[weight(&name("mlp.gate_proj"), &[ff, d])?, weight(&name("mlp.up_proj"), &[ff, d])?],
+                        compute,
+                    ),
+                    down_proj: Linear::new(&weight(&name("mlp.down_proj"), &[d, ff])?, None, compute),
                 })
             })
             .collect::<Result<_, ModelError>>()?;
         let lm_head = if !parts.lm_head {
             None
         } else if config.tie_word_embeddings {
-            Some(Linear::new(embed_tokens.shallow_clone(), None))
+            Some(Linear::new(&embed_tokens, None, compute))
         } else {
-            Some(Linear::new(weight("lm_head.weight", &[vocab, d])?, None))
+            Some(Linear::new(&weight("lm_head.weight", &[vocab, d])?, None, compute))
         };
-        Ok(Self { config: config.clone(), embed_tokens, blocks, norm: norm("model.norm.weight")?, lm_head })
+        let rope = Rope::new(config.head_dim, config.rope_theta, compute);
+        Ok(Self {
+            config: config.clone(),
+            compute,
+            embed_tokens,
+            blocks,
+            norm: norm("model.norm.weight")?,
+            lm_head,
+            rope,
+        })
     }
 
     /// The config the model was built from.
@@ -115,8 +134,9 @@ impl Llama {
         Tensor::embedding(&self.embed_tokens, tokens, -1, false, false).to_kind(tch::Kind::Float)
     }
 
-    /// All blocks, without the final norm. `x`: `[rows, d]` f32; `positions`: `[rows]` int64; `dropout`: probability with which an
-    /// element of a block's contribution is dropped, 0 outside training. Result: hidden states `[rows, d]` f32.
+    /// All blocks, without the final norm. `x`: `[rows, d]` f32, whose memory may be reused; `positions`: `[rows]` int64; `dropout`:
+    /// probability with which an element of a block's contribution is dropped, 0 outside training. Result: hidden states `[rows, d]`
+    /// f32.
     pub fn forward(
         &self,
         x: Tensor,
@@ -124,47 +144,70 @@ impl Llama {
         attention: &mut dyn Attention,
         dropout: f64,
     ) -> Tensor {
-        let rope = Rope::new(positions, self.config.head_dim as i64, self.config.rope_theta);
+        if self.blocks.is_empty() || positions.numel() == 0 {
+            return x;
+        }
+        let largest_position = positions.max().int64_value(&[]);
+        let mut pass =
+            Pass { rope: &self.rope, positions: (positions, largest_position), attention, dropout };
         let mut x = x;
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, &self.config, layer, &rope, attention, dropout);
+            x = block.forward(x, &self.config, layer, &mut pass);
         }
         x
     }
 
-    /// Next-token logits. `x`: hidden states `[rows, d]` f32, before the final norm; result `[rows, vocab]` in the compute type.
+    /// Next-token logits. `x`: hidden states `[rows, d]` f32, before the final norm; result `[rows, vocab]` in the compute kind.
     ///
     /// # Panics
     /// The model was loaded without `lm_head`.
     pub fn logits(&self, x: &Tensor) -> Tensor {
-        let head = self.lm_head.as_ref().expect("logits are asked only of a model loaded with lm_head");
-        head.forward(&rms_norm(x, &self.norm, self.config.rms_norm_eps))
+        let head = self.head();
+        head.product(&self.norm.forward(x)).into_tensor(self.compute.kind)
+    }
+
+    /// The same, in host memory, row by row, in f32.
+    pub(crate) fn copy_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
+        time(Part::Head, || self.head().product(&self.norm.forward(x)).copy_to(logits));
+    }
+
+    fn head(&self) -> &Linear {
+        self.lm_head.as_ref().expect("logits are asked only of a model loaded with lm_head")
     }
 }
 
+/// What all blocks of one pass share.
+struct Pass<'a> {
+    rope: &'a Rope,
+    positions: (&'a Tensor, i64), // [rows] int64, and the largest
+    attention: &'a mut dyn Attention,
+    dropout: f64,
+}
+
 impl Block {
-    fn forward(
-        &self,
-        x: Tensor, // [rows, d] f32
-        config: &LlamaConfig,
-        layer: usize,
-        rope: &Rope,
-        attention: &mut dyn Attention,
-        dropout: f64,
-    ) -> Tensor {
+    /// `x`: `[rows, d]` f32
+    fn forward(&self, x: Tensor, config: &LlamaConfig, layer: usize, pass: &mut Pass<'_>) -> Tensor {
         let (heads, kv_heads) = (config.num_attention_heads as i64, config.num_key_value_heads as i64);
         let rows = x.size()[0];
-        let train = dropout > 0.0;
 
-        let normed = rms_norm(&x, &self.input_layernorm, config.rms_norm_eps);
-        let qkv = self.qkv_proj.forward(&normed).view([rows, heads + 2 * kv_heads, config.head_dim as i64]);
-        let parts = qkv.split_with_sizes([heads, kv_heads, kv_heads], 1);
-        let attended = attention.attend(layer, &rope.apply(&parts[0]), &rope.apply(&parts[1]), &parts[2]);
-        let x = x + self.o_proj.forward(&attended).dropout(dropout, train);
+        let normed = time(Part::Norm, || self.input_layernorm.forward(&x));
+        let qkv = time(Part::Linear, || self.qkv_proj.product(&normed)); // [rows, (heads + 2 kv_heads) * head_dim]
+        let qkv = time(Part::Rotate, || {
+            let qkv = qkv.into_tensor(self.kind).view([rows, heads + 2 * kv_heads, config.head_dim as i64]);
+            pass.rope.apply(qkv, heads + kv_heads, pass.positions)
+        });
+        let attended = time(Part::Attention, || {
+            let parts = qkv.split_with_sizes([heads, kv_heads, kv_heads], 1);
+            pass.attention.attend(layer, &parts[0], &parts[1], &parts[2]) // [rows, heads * head_dim]
+        });
+        let attended = time(Part::Activation, || self.o_proj.input(&attended));
+        let output = time(Part::Linear, || self.o_proj.product(&attended));
+        let x = time(Part::Activation, || output.add_to(x, pass.dropout));
 
-        let normed = rms_norm(&x, &self.post_attention_layernorm, config.rms_norm_eps);
-        let gate_up = self.gate_up_proj.forward(&normed).chunk(2, -1);
-        let x_mlp = self.down_proj.forward(&(gate_up[0].silu() * &gate_up[1]));
-        x + x_mlp.dropout(dropout, train)
+        let normed = time(Part::Norm, || self.post_attention_layernorm.forward(&x));
+        let gate_up = time(Part::Linear, || self.gate_up_proj.product(&normed)); // [rows, 2 ff]
+        let gated = time(Part::Activation, || gate_up.swiglu());
+        let output = time(Part::Linear, || self.down_proj.product(&gated));
+        time(Part::Activation, || output.add_to(x, pass.dropout))
     }
 }

@@ -86,9 +86,8 @@ fn linear_with_bias(
     width_out: i64,
     compute: Compute,
 ) -> Result<Linear, ModelError> {
-    let load = |suffix: &str, shape: &[i64]| -> Result<Tensor, ModelError> {
-        let tensor = source.tensor(&format!("{name}.{suffix}"), shape)?;
-        Ok(tensor.to_device(compute.device).to_kind(compute.kind))
-    };
-    Ok(Linear::new(load("weight", &[width_out, width_in])?, Some(load("bias", &[width_out])?)))
+    let load = |suffix: &str, shape: &[i64]| source.tensor(&format!("{name}.{suffix}"), shape);
+    let (weight, bias) = (load("weight", &[width_out, width_in])?, load("bias", &[width_out])?);
+    // A hundredth of the encoder's work: int8 would save nothing.
+    Ok(Linear::new(&weight, Some(&bias), compute.with_float_weights()))
 }

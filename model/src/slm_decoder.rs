@@ -4,14 +4,14 @@
 //! A row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
 
 use baton_bundle::{Bundle, LlamaConfig, PromptAttention};
-use baton_decoding::{SlotId, SpecialTokens, StepRow, TokenChoice};
+use baton_decoding::{LogitRows, SlotId, SpecialTokens, StepRow};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
     CacheLimits, Checkpoint, Compute, Llama, LlamaParts, ModelError, PackedLayout, PromptStates, Visibility,
     cached_attention::{PrefillAttention, StepAttention},
-    kernels::greedy_tokens,
     kv_cache::KvCache,
+    step_time::{Part, time},
 };
 
 /// A prompt that enters the batch.
@@ -19,13 +19,31 @@ use crate::{
 pub struct PrefillRow<'a> {
     /// An empty slot.
     pub slot: SlotId,
-    /// What the SLM reads of the prompt.
-    pub states: &'a PromptStates,
+    /// What the model reads of it.
+    pub prompt: Prompt<'a>,
     /// Tokens that the row may cache: those of the prompt, and one per step to come.
     pub capacity_tokens: usize,
 }
 
-/// A small model with the cache of its live rows. Greedy.
+/// What a model that writes reads of a prompt.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// Prompt states from an encoder: the small model's way.
+    States(&'a PromptStates),
+    /// Tokens of the model's own vocabulary, at least one: a model that works alone.
+    Tokens(&'a [u32]),
+}
+
+impl Prompt<'_> {
+    fn len(self) -> usize {
+        match self {
+            Prompt::States(states) => states.prompt_len,
+            Prompt::Tokens(tokens) => tokens.len(),
+        }
+    }
+}
+
+/// A small model with the cache of its live rows.
 #[derive(Debug)]
 pub struct SlmDecoder {
     model: Llama,
@@ -33,7 +51,7 @@ pub struct SlmDecoder {
     special: SpecialTokens,
     compute: Compute,
     cache: KvCache,
-    logits_scratch: Vec<f32>,
+    logits: Vec<f32>, // of the last step, [rows, vocab]
 }
 
 impl SlmDecoder {
@@ -65,7 +83,7 @@ impl SlmDecoder {
             PromptAttention::Bidirectional => Visibility::Bidirectional,
             PromptAttention::Causal => Visibility::Causal,
         };
-        Ok(Self { model, prompt_visibility, special, compute, cache, logits_scratch: Vec::new() })
+        Ok(Self { model, prompt_visibility, special, compute, cache, logits: Vec::new() })
     }
 
     /// Width of the prompt states it reads.
@@ -88,55 +106,64 @@ impl SlmDecoder {
         if rows.is_empty() {
             return;
         }
-        let d_slm = self.d_slm();
-        let mut data = Vec::with_capacity(rows.iter().map(|row| row.states.data.len()).sum());
         for row in rows {
-            assert_eq!(row.states.d_slm, d_slm, "prompt states of another small model");
             self.cache.blocks.occupy(row.slot, row.capacity_tokens);
-            data.extend_from_slice(&row.states.data);
         }
-        let prompts: Vec<(SlotId, usize)> =
-            rows.iter().map(|row| (row.slot, row.states.prompt_len)).collect();
+        let prompts: Vec<(SlotId, usize)> = rows.iter().map(|row| (row.slot, row.prompt.len())).collect();
         let layout = PackedLayout::prompts(prompts.iter().map(|&(_, len)| len));
-        let device = self.compute.device;
         no_grad(|| {
-            let states =
-                Tensor::from_data_size(&data, &[layout.total_tokens(), d_slm as i64], Kind::BFloat16);
-            let states = states.to_device(device).to_kind(Kind::Float);
-            let positions = layout.positions().to_device(device);
+            let embeddings: Vec<Tensor> =
+                time(Part::Embed, || rows.iter().map(|row| self.embeddings(row.prompt)).collect());
+            let positions = layout.positions().to_device(self.compute.device);
             let mut attention = PrefillAttention::new(&mut self.cache, &prompts, self.prompt_visibility);
-            let _ = self.model.forward(states, &positions, &mut attention, 0.0);
+            let _ = self.model.forward(Tensor::cat(&embeddings, 0), &positions, &mut attention, 0.0);
         });
     }
 
-    /// Feeds one token into each row and chooses what follows, in the order of `rows`. No slot may stand there twice.
+    /// `[prompt_len, d]` f32.
+    fn embeddings(&self, prompt: Prompt<'_>) -> Tensor {
+        match prompt {
+            Prompt::States(states) => {
+                assert_eq!(states.d_slm, self.d_slm(), "prompt states of another small model");
+                let shape = [states.prompt_len as i64, states.d_slm as i64];
+                let states = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16);
+                states.to_device(self.compute.device).to_kind(Kind::Float)
+            }
+            Prompt::Tokens(tokens) => {
+                let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+                self.model.embed(&Tensor::from_slice(&tokens).to_device(self.compute.device))
+            }
+        }
+    }
+
+    /// Feeds one token into each row; yields the logits of what follows, in the order of `rows`. No slot may stand there twice.
     ///
     /// # Panics
     /// A slot is empty, a row outgrows its capacity, or a token is outside the vocabulary.
-    pub fn step(&mut self, rows: &[StepRow]) -> Vec<TokenChoice> {
-        if rows.is_empty() {
-            return Vec::new();
+    pub fn step(&mut self, rows: &[StepRow]) -> LogitRows<'_> {
+        self.logits.clear();
+        if !rows.is_empty() {
+            let slots: Vec<SlotId> = rows.iter().map(|row| row.slot).collect();
+            let tokens: Vec<i64> = rows.iter().map(|row| i64::from(row.token)).collect();
+            no_grad(|| {
+                let tokens = Tensor::from_slice(&tokens).to_device(self.compute.device);
+                let embeddings = time(Part::Embed, || self.model.embed(&tokens));
+                let mut attention = StepAttention::new(&mut self.cache, &slots);
+                let positions = attention.positions();
+                let hidden_states = self.model.forward(embeddings, &positions, &mut attention, 0.0);
+                self.model.copy_logits(&hidden_states, &mut self.logits);
+            });
         }
-        let slots: Vec<SlotId> = rows.iter().map(|row| row.slot).collect();
-        let tokens: Vec<i64> = rows.iter().map(|row| i64::from(row.token)).collect();
-        let logits = no_grad(|| {
-            let embeddings = self.model.embed(&Tensor::from_slice(&tokens).to_device(self.compute.device));
-            let mut attention = StepAttention::new(&mut self.cache, &slots);
-            let positions = attention.positions();
-            self.model.logits(&self.model.forward(embeddings, &positions, &mut attention, 0.0))
-        });
-        let end = self.special.end_of_sequence;
-        let masked: Vec<Option<u32>> = rows.iter().map(|row| (!row.allow_stop).then_some(end)).collect();
-        let chosen = greedy_tokens(&logits, &masked, &mut self.logits_scratch);
-        slots
-            .into_iter()
-            .zip(chosen)
-            .map(|(slot, chosen)| TokenChoice {
-                slot,
-                token: chosen.token,
-                log_probability: chosen.log_probability,
-            })
-            .collect()
+        LogitRows::new(&self.logits, self.model.config().vocab_size)
+    }
+
+    /// Makes the empty slot `to` a copy of the row in `from`, free to go its own way: full blocks of the cache are shared, the last,
+    /// partial one is copied. `capacity_tokens`: tokens that the copy may cache, those it begins with included.
+    ///
+    /// # Panics
+    /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or the cache is full.
+    pub fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) {
+        self.cache.fork(from, to, capacity_tokens);
     }
 
     /// Forgets a row and frees its cache. An empty slot stays empty.

@@ -2,7 +2,7 @@
 
 use baton_job::{GenerationOptions, Lease, Mode, ShardIndex};
 
-use crate::{WireError, wire};
+use crate::{MAX_ENTRIES_PER_SHARD, WireError, wire};
 
 /// One attempt at one shard: which, and how to process it. What both services know of a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +21,12 @@ pub struct ShardAttempt {
     pub mode: Mode,
     /// Name of the prompt template; `None`: the default one.
     pub task: Option<String>,
-    /// Bounds on what is generated.
+    /// How outputs are generated.
     pub generation: GenerationOptions,
+    /// Entries of the job before the shard's first.
+    pub first_entry: u64,
+    /// True for a probe: the entries are some of the shard's, and nothing is committed.
+    pub is_probe: bool,
 }
 
 impl From<ShardAttempt> for wire::ShardHeader {
@@ -34,13 +38,11 @@ impl From<ShardAttempt> for wire::ShardHeader {
             num_entries: attempt.num_entries,
             bundle_digest: attempt.bundle_digest,
             output_location: attempt.output_location,
-            generation: Some(wire::GenerationLimits {
-                max_new_tokens: attempt.generation.max_new_tokens,
-                min_new_tokens: attempt.generation.min_new_tokens,
-                max_new_tokens_per_prompt_token: attempt.generation.max_new_tokens_per_prompt_token,
-            }),
+            generation: Some(attempt.generation.into()),
             task: attempt.task,
             mode: attempt.mode.as_str().to_owned(),
+            first_entry: attempt.first_entry,
+            probe: attempt.is_probe,
         }
     }
 }
@@ -51,6 +53,11 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
     fn try_from(header: wire::ShardHeader) -> Result<Self, WireError> {
         let generation =
             header.generation.ok_or(WireError::MissingField { field: "ShardHeader.generation" })?;
+        if header.num_entries > MAX_ENTRIES_PER_SHARD {
+            let detail =
+                format!("{}; a shard has at most {MAX_ENTRIES_PER_SHARD} entries", header.num_entries);
+            return Err(WireError::InvalidField { field: "ShardHeader.num_entries", detail });
+        }
         Ok(ShardAttempt {
             job_id: header.job_id,
             lease: Lease { shard: ShardIndex(header.shard_index), attempt: header.attempt },
@@ -59,11 +66,9 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
             output_location: header.output_location,
             mode: header.mode.parse().map_err(|error| WireError::invalid("ShardHeader.mode", &error))?,
             task: header.task,
-            generation: GenerationOptions {
-                max_new_tokens: generation.max_new_tokens,
-                max_new_tokens_per_prompt_token: generation.max_new_tokens_per_prompt_token,
-                min_new_tokens: generation.min_new_tokens,
-            },
+            generation: generation.try_into()?,
+            first_entry: header.first_entry,
+            is_probe: header.probe,
         })
     }
 }
@@ -85,7 +90,10 @@ mod tests {
                 max_new_tokens: Some(64),
                 max_new_tokens_per_prompt_token: Some(1.5),
                 min_new_tokens: 1,
+                ..GenerationOptions::default()
             },
+            first_entry: 5_000_000_000,
+            is_probe: true,
         }
     }
 
@@ -98,12 +106,19 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_an_unknown_mode_or_without_limits_is_refused() {
+    fn a_header_with_an_unknown_mode_or_without_generation_is_refused() {
         let header = wire::ShardHeader { mode: "oracle".into(), ..attempt().into() };
         let error = ShardAttempt::try_from(header).unwrap_err().to_string();
         assert!(error.starts_with("`ShardHeader.mode` is not valid"), "{error}");
         let header = wire::ShardHeader { generation: None, ..attempt().into() };
         let missing = WireError::MissingField { field: "ShardHeader.generation" };
         assert_eq!(ShardAttempt::try_from(header), Err(missing));
+    }
+
+    #[test]
+    fn a_shard_too_large_to_hold_places_for_is_refused() {
+        let header = wire::ShardHeader { num_entries: u32::MAX, ..attempt().into() };
+        let error = ShardAttempt::try_from(header).unwrap_err().to_string();
+        assert!(error.contains("num_entries") && error.contains("at most 65536"), "{error}");
     }
 }

@@ -174,7 +174,7 @@ mod tests {
         };
         let mut entries = vec![record(0, "one".into()), ShardEntry::Failed(failure)];
         entries.extend((2..10).map(|index| record(index, "x".repeat(400 * 1024))));
-        let shard = Shard { index: ShardIndex(3), entries };
+        let shard = Shard { index: ShardIndex(3), first_entry: 0, entries };
 
         let batches: Vec<_> = entry_batches(&shard).collect();
         assert!(batches.len() > 3, "{}", batches.len());
@@ -187,6 +187,7 @@ mod tests {
     fn a_record_larger_than_a_message_becomes_a_failure() {
         let shard = Shard {
             index: ShardIndex(0),
+            first_entry: 0,
             entries: vec![record(0, "x".repeat(5 << 20)), record(1, "y".into())],
         };
         let entries = decoded(entry_batches(&shard).collect());

@@ -1,6 +1,6 @@
 //! What is wrong with a message that was received.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// A message that its sender should not have sent. Sending it again cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,17 @@ impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
         Status::invalid_argument(error.to_string())
     }
+}
+
+/// What the failure of a request stream says to its sender. A message above the size limit must not be sent again: the status becomes
+/// INVALID_ARGUMENT and names the message, `what`. Any other status stays as it is.
+#[must_use]
+pub fn receive_error(status: Status, what: impl FnOnce() -> String) -> Status {
+    // tonic's code for a message that is larger than the receiver takes.
+    if status.code() == Code::OutOfRange {
+        return Status::invalid_argument(format!("{} is too large: {}", what(), status.message()));
+    }
+    status
 }
 
 /// An error with its causes, joined by colons: a status has one message.

@@ -1,11 +1,10 @@
-//! How Baton's processes are connected: one setting of tonic for all of them.
-//!
-//! Owns message sizes, HTTP/2 windows, keepalive, and the cache of connections. An endpoint is `http://host:port`, or
-//! `unix:/path/to/socket` between roles on one machine.
+//! One setting of tonic for all of Baton's processes: message sizes, HTTP/2 windows, keepalive.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
+
+use crate::{SecurityError, ServerSecurity};
 
 /// Largest message that is accepted: gRPC's customary limit.
 pub const MAX_MESSAGE_NUM_BYTES: usize = 4 << 20;
@@ -13,67 +12,49 @@ pub const MAX_MESSAGE_NUM_BYTES: usize = 4 << 20;
 /// Payload after which a sender begins a new message. Far enough under the limit that framing and metadata fit beside it.
 pub const TARGET_MESSAGE_NUM_BYTES: usize = 1 << 20;
 
+/// Entries of a shard at most, as in the job spec: what a service is ready to hold places for.
+pub const MAX_ENTRIES_PER_SHARD: u32 = 65_536;
+
 /// Bytes a stream may have in flight unread. This is the queue between an encoder and its decoder: larger hides more latency, and
 /// costs this much memory per shard in flight.
-const STREAM_WINDOW_NUM_BYTES: u32 = 1 << 20;
+pub(crate) const STREAM_WINDOW_NUM_BYTES: u32 = 1 << 20;
 
 /// The same for all streams of a connection, so that a dozen stalled shards do not stall the others.
-const CONNECTION_WINDOW_NUM_BYTES: u32 = 16 << 20;
+pub(crate) const CONNECTION_WINDOW_NUM_BYTES: u32 = 16 << 20;
 
-/// A peer that has vanished without closing its socket is noticed after an interval and a timeout.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams of one connection that a server works on at once. A coordinator has one connection to each encoder, an encoder one to each
+/// decoder; services bound their open shards themselves, so this only stops a caller gone wild.
+const MAX_STREAMS_PER_CONNECTION: u32 = 4096;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// An endpoint that is not a URI.
-#[derive(Debug, thiserror::Error)]
-#[error("`{endpoint}` is not an endpoint: write http://host:port or unix:/path/to/socket")]
-pub struct InvalidEndpoint {
-    /// What was given.
-    pub endpoint: String,
-    /// What the parser said.
-    #[source]
-    pub source: tonic::transport::Error,
+/// How a peer that has vanished without closing its socket is noticed, on both sides: by HTTP/2 pings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keepalive {
+    /// A ping is sent when nothing was received for so long.
+    pub(crate) interval: Duration,
+    /// A ping that is not answered within this time ends the connection, and all its streams.
+    pub(crate) timeout: Duration,
 }
 
-/// Connections by endpoint, each made at its first use, shared by all streams, and made again by itself when lost.
-#[derive(Debug, Default)]
-pub struct Connections {
-    channels: Mutex<HashMap<String, Channel>>,
-}
-
-impl Connections {
-    /// The connection to `endpoint`. Does not wait: the first call over it connects.
-    ///
-    /// # Errors
-    /// `endpoint` is not a URI.
-    pub fn to(&self, endpoint: &str) -> Result<Channel, InvalidEndpoint> {
-        // Held for a map look-up or the parsing of a URI, never across an await.
-        let mut channels = self.channels.lock().expect("no holder of this lock panics");
-        if let Some(channel) = channels.get(endpoint) {
-            return Ok(channel.clone());
-        }
-        let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|source| InvalidEndpoint { endpoint: endpoint.to_owned(), source })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW_NUM_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_NUM_BYTES)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        channels.insert(endpoint.to_owned(), channel.clone());
-        Ok(channel)
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(10) }
     }
 }
 
 /// A server with Baton's settings, to which services are added.
-#[must_use]
-pub fn server() -> Server {
-    Server::builder()
+///
+/// # Errors
+/// The certificates cannot be used.
+pub fn server(security: &ServerSecurity) -> Result<Server, SecurityError> {
+    let Keepalive { interval, timeout } = Keepalive::default();
+    let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_NUM_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_NUM_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(interval))
+        .http2_keepalive_timeout(Some(timeout));
+    match security.tls.clone() {
+        None => Ok(server),
+        Some(tls) => server.tls_config(tls).map_err(SecurityError::server_tls),
+    }
 }

@@ -17,6 +17,7 @@ pub(crate) async fn run_all(store: &Store) {
     a_put_replaces(store).await;
     listings_are_sorted_complete_and_filtered(store).await;
     bad_keys_are_refused(store).await;
+    an_object_is_created_from_a_reader_once(store).await;
 }
 
 async fn an_absent_object_is_none(store: &Store) {
@@ -100,6 +101,15 @@ async fn a_put_replaces(store: &Store) {
     assert_ne!(before.etag, after.etag);
 }
 
+async fn an_object_is_created_from_a_reader_once(store: &Store) {
+    let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let create =
+        async |bytes: Vec<u8>| store.create_from("from/reader", std::io::Cursor::new(bytes)).await.unwrap();
+    assert_eq!(create(bytes.clone()).await, CreateOutcome::Created);
+    assert_eq!(create(b"other".to_vec()).await, CreateOutcome::AlreadyExists);
+    assert_eq!(store.get("from/reader").await.unwrap().unwrap(), bytes);
+}
+
 async fn listings_are_sorted_complete_and_filtered(store: &Store) {
     let keys = ["list/a", "list/b-1", "list/b/c", "list/b/d/e", "list/b0", "list/z"];
     for key in keys.iter().rev() {
@@ -114,6 +124,10 @@ async fn listings_are_sorted_complete_and_filtered(store: &Store) {
     assert_eq!(list("list/b/d/e").await, keys[3..4]);
     let everything = list("").await;
     assert!(everything.is_sorted() && keys.iter().all(|key| everything.iter().any(|listed| listed == key)));
+    let mut keys_found =
+        store.fold_keys("list/b", Vec::new(), |keys, key| keys.push(key.to_owned())).await.unwrap();
+    keys_found.sort_unstable();
+    assert_eq!(keys_found, keys[1..5]);
     let listed = store.list("list/a").await.unwrap();
     assert_eq!(Some(&listed[0]), store.head("list/a").await.unwrap().as_ref());
 }

@@ -5,7 +5,7 @@
 //! files live in one hidden directory, where no listing sees them; those of a crashed writer are swept on open.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +37,27 @@ impl LocalDirectory {
 
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut objects = Vec::new();
+        self.visit(prefix, |key, entry| {
+            let metadata = entry.metadata().map_err(|error| walk_error(&self.root, error))?;
+            objects.push(ObjectMeta { key: key.to_owned(), size: metadata.len(), etag: etag_of(&metadata) });
+            Ok(())
+        })?;
+        objects.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(objects)
+    }
+
+    pub(crate) fn visit_keys(&self, prefix: &str, mut visit: impl FnMut(&str)) -> Result<(), StoreError> {
+        self.visit(prefix, |key, _| {
+            visit(key);
+            Ok(())
+        })
+    }
+
+    fn visit(
+        &self,
+        prefix: &str,
+        mut visit: impl FnMut(&str, &DirEntry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let may_match = |entry: &DirEntry| match self.key_of(entry.path()) {
             Ok(key) if entry.file_type().is_dir() => {
                 let key = if key.is_empty() { key } else { key + "/" };
@@ -48,14 +69,11 @@ impl LocalDirectory {
         for entry in WalkDir::new(&self.root).into_iter().filter_entry(may_match) {
             let entry = entry.map_err(|error| walk_error(&self.root, error))?;
             let key = self.key_of(entry.path())?;
-            if !entry.file_type().is_file() {
-                continue;
+            if entry.file_type().is_file() {
+                visit(&key, &entry)?;
             }
-            let metadata = entry.metadata().map_err(|error| walk_error(&self.root, error))?;
-            objects.push(ObjectMeta { key, size: metadata.len(), etag: etag_of(&metadata) });
         }
-        objects.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(objects)
+        Ok(())
     }
 
     pub(crate) fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
@@ -74,11 +92,15 @@ impl LocalDirectory {
     }
 
     pub(crate) fn create(&self, key: &str, bytes: &[u8]) -> Result<CreateOutcome, StoreError> {
+        self.create_from(key, bytes)
+    }
+
+    pub(crate) fn create_from(&self, key: &str, reader: impl Read) -> Result<CreateOutcome, StoreError> {
         let path = self.root.join(key);
         if path.exists() {
             return Ok(CreateOutcome::AlreadyExists); // saves the write; the rename below decides
         }
-        let file = self.write_temporary(&path, bytes)?;
+        let file = self.write_temporary(&path, reader)?;
         match file.persist_noclobber(&path) {
             Ok(_) => sync_parent(&path).map(|()| CreateOutcome::Created),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
@@ -95,8 +117,8 @@ impl LocalDirectory {
         sync_parent(&path)
     }
 
-    /// Writes and syncs `bytes`, ready to be renamed to `path`, whose directory then exists.
-    fn write_temporary(&self, path: &Path, bytes: &[u8]) -> Result<NamedTempFile, StoreError> {
+    /// Writes and syncs what `reader` gives, ready to be renamed to `path`, whose directory then exists.
+    fn write_temporary(&self, path: &Path, mut reader: impl Read) -> Result<NamedTempFile, StoreError> {
         if let Some(parent) = path.parent() {
             create_directories(parent)?;
         }
@@ -105,9 +127,9 @@ impl LocalDirectory {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)] // like any other file: the process's umask applies, unlike for a private temporary file
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let write = || {
+        let mut write = || {
             let mut file = builder.tempfile_in(&directory)?;
-            file.write_all(bytes)?;
+            io::copy(&mut reader, &mut file)?;
             file.as_file().sync_all()?;
             Ok(file)
         };

@@ -63,6 +63,21 @@ impl S3Prefix {
         Ok(objects)
     }
 
+    pub(crate) async fn visit_keys(
+        &self,
+        prefix: &str,
+        mut visit: impl FnMut(&str),
+    ) -> Result<(), StoreError> {
+        let whole_prefix = format!("{}{prefix}", self.prefix);
+        visit_bucket(&self.client, &self.bucket, &whole_prefix, |object| {
+            let key = object.key.as_deref().and_then(|key| key.get(self.prefix.len()..));
+            if let Some(key) = key.filter(|key| check_key(key).is_ok()) {
+                visit(key);
+            }
+        })
+        .await
+    }
+
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let opened = ObjectStream::open(&self.client, self.address(key), None).await?;
         let Some(mut stream) = opened else { return Ok(None) };
@@ -105,15 +120,25 @@ pub(crate) async fn list_bucket(
     bucket: &str,
     prefix: &str,
 ) -> Result<Vec<ObjectMeta>, StoreError> {
-    let mut pages = client.list_objects_v2().bucket(bucket).prefix(prefix).into_paginator().send();
     let mut objects = Vec::new();
+    visit_bucket(client, bucket, prefix, |object| objects.extend(listed(object))).await?;
+    objects.sort_unstable_by(|one, other| one.key.cmp(&other.key)); // not every server sorts by bytes
+    Ok(objects)
+}
+
+async fn visit_bucket(
+    client: &Client,
+    bucket: &str,
+    prefix: &str,
+    mut visit: impl FnMut(Object),
+) -> Result<(), StoreError> {
+    let mut pages = client.list_objects_v2().bucket(bucket).prefix(prefix).into_paginator().send();
     while let Some(page) = pages.next().await {
         let location = Location::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
         let page = page.map_err(|error| failure::store_error("list", &location.to_string(), &error))?;
-        objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(listed));
+        page.contents.unwrap_or_default().into_iter().for_each(&mut visit);
     }
-    objects.sort_unstable_by(|one, other| one.key.cmp(&other.key)); // not every server sorts by bytes
-    Ok(objects)
+    Ok(())
 }
 
 fn listed(object: Object) -> Option<ObjectMeta> {

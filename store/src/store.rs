@@ -1,5 +1,7 @@
 //! The store's interface: checks keys, chooses the backend, keeps blocking work off the async threads.
 
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,6 +64,32 @@ impl Store {
         }
     }
 
+    /// Folds the keys of all objects that begin with `prefix`, in no order and without holding them.
+    ///
+    /// # Errors
+    /// If the directory or bucket cannot be listed.
+    pub async fn fold_keys<T: Send + 'static>(
+        &self,
+        prefix: &str,
+        mut state: T,
+        fold: fn(&mut T, &str),
+    ) -> Result<T, StoreError> {
+        match &self.backend {
+            Backend::Local(directory) => {
+                let prefix = prefix.to_owned();
+                let visit = move |directory: &LocalDirectory| {
+                    directory.visit_keys(&prefix, |key| fold(&mut state, key))?;
+                    Ok(state)
+                };
+                run(directory, visit).await
+            }
+            Backend::S3(objects) => {
+                objects.visit_keys(prefix, |key| fold(&mut state, key)).await?;
+                Ok(state)
+            }
+        }
+    }
+
     /// An object's bytes; `None` if it does not exist.
     ///
     /// # Errors
@@ -105,6 +133,32 @@ impl Store {
                 run(directory, move |directory| directory.create(&key, &bytes)).await
             }
             Backend::S3(objects) => objects.write(key, bytes, WriteMode::Create).await,
+        }
+    }
+
+    /// Creates an object as [`Store::create`] does, with all that `reader` gives. A local directory holds little of it in memory; S3
+    /// takes an object in one request, so there it is held whole.
+    ///
+    /// # Errors
+    /// As for [`Store::create`], and if `reader` fails.
+    pub async fn create_from(
+        &self,
+        key: &str,
+        mut reader: impl Read + Send + 'static,
+    ) -> Result<CreateOutcome, StoreError> {
+        check_key(key)?;
+        match &self.backend {
+            Backend::Local(directory) => {
+                let key = key.to_owned();
+                run(directory, move |directory| directory.create_from(&key, reader)).await
+            }
+            Backend::S3(objects) => {
+                let mut bytes = Vec::new();
+                let read = move || reader.read_to_end(&mut bytes).map(|_| bytes);
+                let bytes =
+                    blocking(read).await.map_err(StoreError::io("read what becomes", Path::new(key)))?;
+                objects.write(key, bytes.into(), WriteMode::Create).await
+            }
         }
     }
 

@@ -10,6 +10,8 @@ mod bundle;
 mod command;
 mod determinism;
 mod disk_full;
+mod eval;
+mod generation;
 mod refusals;
 mod restart;
 mod s3;

@@ -13,11 +13,10 @@ use baton_proto::wire::{
     EncodeShardHeader, EncodeShardRequest, GetDecoderInfoRequest, GetEncoderInfoRequest, ShardEvent,
     encode_shard_request, shard_event,
 };
-use baton_proto::{Connections, ShardAttempt, entry_batches};
+use baton_proto::{Connection, Connections, ShardAttempt, entry_batches};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::bundle::{MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, shared_bundle};
@@ -25,8 +24,8 @@ use crate::bundle::{MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, shared_bundle};
 struct Services {
     directory: TempDir,
     bundle: Bundle,
-    encoder: EncoderClient<Channel>,
-    decoder: DecoderClient<Channel>,
+    encoder: EncoderClient<Connection>,
+    decoder: DecoderClient<Connection>,
 }
 
 impl Services {
@@ -41,7 +40,7 @@ impl Services {
         };
         let (encoder_connections, encoder_channel) = listen("encoder.sock");
         let (decoder_connections, decoder_channel) = listen("decoder.sock");
-        let encoder = EncoderService::load(&bundle, EncoderConfig::cpu()).await.unwrap();
+        let encoder = EncoderService::load(&bundle, EncoderConfig::cpu(), connections.clone()).await.unwrap();
         let decoder = DecoderService::load(&bundle, DecoderConfig::cpu()).await.unwrap();
         tokio::spawn(baton_encoder_svc::serve(encoder, encoder_connections, std::future::pending()));
         tokio::spawn(baton_decoder_svc::serve(decoder, decoder_connections, std::future::pending()));
@@ -59,6 +58,8 @@ impl Services {
             mode: Mode::Hybrid,
             task: None,
             generation: GenerationOptions::default(),
+            first_entry: shard.first_entry,
+            is_probe: false,
         }
     }
 
@@ -98,7 +99,11 @@ fn shard(index: u32, num_records: u32) -> Shard {
         let (id, text) = (format!("r{index}"), format!("record number {index}"));
         ShardEntry::Prompt(Record { index_in_shard: index, id, source, text, fields: serde_json::Map::new() })
     };
-    Shard { index: ShardIndex(index), entries: (0..num_records).map(record).collect() }
+    Shard {
+        index: ShardIndex(index),
+        first_entry: u64::from(index) * u64::from(num_records),
+        entries: (0..num_records).map(record).collect(),
+    }
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ impl Seaweed {
         assert_eq!(status, 201, "{path}");
     }
 
-    /// Reads an object; `None` if there is none. `path` is `bucket/key`.
+    /// Reads an object; `None` if there is none. `path` is `bucket/key`; a directory, `bucket/key/`, is read as its listing in JSON.
     pub(crate) fn get_file(&self, path: &str) -> Option<Vec<u8>> {
         let (status, body) = self.filer("GET", path, b"").unwrap();
         (status == 200).then_some(body)
@@ -143,7 +143,7 @@ fn exchange(port: u16, method: &str, path: &str, body: &[u8]) -> io::Result<(u16
     let length = body.len();
     write!(
         connection,
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nContent-Length: {length}\r\n\r\n"
     )?;
     connection.write_all(body)?;
     let mut answer = Vec::new();

@@ -19,7 +19,7 @@ use crate::{TrainError, optimizer::AdamW, states::write_atomically, weights::Wei
 pub(crate) struct RunState {
     /// Steps done.
     pub(crate) step: usize,
-    /// Lowest validation loss so far, nats per token, and the step it was seen at.
+    /// Lowest validation loss so far.
     pub(crate) best: Option<BestValidation>,
     /// Seconds of training over all sessions of the run.
     pub(crate) train_seconds: f64,
@@ -29,7 +29,10 @@ pub(crate) struct RunState {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BestValidation {
     pub(crate) step: usize,
+    /// Nats per token.
     pub(crate) loss: f64,
+    /// Nats per byte of target text.
+    pub(crate) loss_per_byte: f64,
 }
 
 const PREFIX: &str = "checkpoint-";

@@ -89,6 +89,24 @@ pub struct SlmShape {
     pub intermediate: usize,
     /// Size of the tokenizer's vocabulary.
     pub vocab_size: usize,
+    /// At most so many of these tokens are the LLM's own, bytes not counted: those that copied words are made of. 0 makes a
+    /// tokenizer that knows nothing of the LLM's; otherwise the LLM's has to be byte-level BPE.
+    #[serde(default)]
+    pub llm_tokens: usize,
+    /// What the embeddings start from.
+    #[serde(default)]
+    pub initialization: Initialization,
+}
+
+/// What the embeddings of prompt and response tokens start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Initialization {
+    /// The principal components of the LLM's embeddings, the same for prompt and response.
+    #[default]
+    Aligned,
+    /// Random numbers.
+    Random,
 }
 
 /// How the weights are learned.
@@ -157,6 +175,12 @@ impl TrainConfig {
             "slm.vocab_size",
             slm.vocab_size.to_string(),
             "must be at least 320: 256 bytes, special tokens and some merges",
+        )?;
+        check(
+            slm.llm_tokens < slm.vocab_size,
+            "slm.llm_tokens",
+            slm.llm_tokens.to_string(),
+            "must be below slm.vocab_size",
         )?;
         check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
         check(

@@ -67,6 +67,8 @@ pub enum TrainEvent {
         step: usize,
         /// Mean loss, no smoothing, nats per token.
         loss: f64,
+        /// The same in nats per byte of target text, which can be compared between tokenizers.
+        loss_per_byte: f64,
         /// Whether it is the lowest so far; then its weights are kept.
         best: bool,
     },

@@ -12,6 +12,7 @@ use tch::Kind;
 
 use crate::{
     Reads, TrainConfig, TrainError,
+    checkpoint::BestValidation,
     slm_tokenizer::{BOS_TOKEN, EOS_TOKEN},
     states::write_atomically,
     weights::{Weights, belongs_to_projector, reads_prompt_embedding},
@@ -25,8 +26,7 @@ pub(crate) struct Export<'a> {
     /// The small model's `tokenizer.json`.
     pub(crate) tokenizer: &'a Path,
     pub(crate) directory: &'a Path,
-    pub(crate) best_step: usize,
-    pub(crate) best_loss: f64,
+    pub(crate) best: BestValidation,
     pub(crate) train_pairs: usize,
     pub(crate) train_seconds: f64,
 }
@@ -74,12 +74,14 @@ fn manifest(export: &Export<'_>) -> Result<BundleManifest, TrainError> {
     };
     let prompt_embedding =
         if reads_prompt_embedding(config) { PromptEmbeddingSource::Llm } else { PromptEmbeddingSource::None };
+    let rounded = |loss: f64| (loss * 1e4).round() / 1e4;
     let training = json!({
         "data": identity.data_origin,
         "pairs": export.train_pairs,
         "hyperparameters": config.hyperparameters,
-        "steps_of_best": export.best_step,
-        "validation_loss_nats_per_token": (export.best_loss * 1e4).round() / 1e4,
+        "steps_of_best": export.best.step,
+        "validation_loss_nats_per_token": rounded(export.best.loss),
+        "validation_loss_nats_per_byte": rounded(export.best.loss_per_byte),
         "train_seconds": export.train_seconds.round(),
         "version": env!("CARGO_PKG_VERSION"),
     });

@@ -6,12 +6,14 @@
 //!
 //! It does not know gRPC, shards or S3. Method: arXiv 2402.16844; AdamW: arXiv 1711.05101.
 
+mod alignment;
 mod batches;
 mod checkpoint;
 mod config;
 mod error;
 mod events;
 mod export;
+mod llm_merges;
 mod objective;
 mod optimizer;
 mod pairs;
@@ -21,7 +23,7 @@ mod slm_tokenizer;
 mod states;
 mod weights;
 
-pub use config::{BundleIdentity, Hyperparameters, Reads, SlmShape, TrainConfig};
+pub use config::{BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, TrainConfig};
 pub use error::TrainError;
 pub use events::TrainEvent;
-pub use run::{TrainReport, train};
+pub use run::{RunDirectories, TrainReport, train};

@@ -12,13 +12,28 @@ use tch::Tensor;
 
 use crate::{Reads, TrainConfig, TrainError, pairs::TokenPair, states::HiddenStates, weights::Weights};
 
-const COMPUTE: Compute = Compute::CPU_BF16;
+const COMPUTE: Compute = Compute::CPU_BF16.differentiable();
 
 /// Tokenized pairs with the hidden states of their prompts.
 pub(crate) struct PairSet {
+    /// All pairs whose prompt is short enough.
     pub(crate) pairs: Vec<TokenPair>,
+    /// Those of them whose response is short enough, too.
+    pub(crate) usable: Vec<usize>,
     /// None where the LLM is not read.
     pub(crate) states: Option<HiddenStates>,
+}
+
+impl PairSet {
+    /// Rows of each usable pair in a packed batch.
+    pub(crate) fn row_counts(&self) -> Vec<usize> {
+        self.usable.iter().map(|&pair| self.pairs[pair].num_rows()).collect()
+    }
+
+    /// From places in `usable` to places in `pairs`.
+    pub(crate) fn pairs_of(&self, batch: &[usize]) -> Vec<usize> {
+        batch.iter().map(|&place| self.usable[place]).collect()
+    }
 }
 
 /// How strongly training is regularized; both zero in validation.

@@ -24,6 +24,8 @@ pub(crate) struct TokenPair {
     pub(crate) prompt: Vec<u32>,
     /// Ids of the SLM's tokenizer, without BOS and EOS.
     pub(crate) response: Vec<u32>,
+    /// Length of the target text, UTF-8.
+    pub(crate) response_num_bytes: usize,
 }
 
 impl TokenPair {
@@ -61,20 +63,21 @@ pub(crate) fn read_pairs(
     Ok(pairs)
 }
 
-/// Tokenizes pairs and leaves out those that are too long. Order is kept.
+/// Tokenizes pairs and leaves out those whose prompt is too long. Order is kept.
+///
+/// Long responses are not for this function to leave out: which prompts the LLM encodes should not depend on the SLM's tokenizer.
 pub(crate) fn tokenize_pairs(
     pairs: &[TextPair],
     prompt_tokenizer: &PromptTokenizer,
     slm_tokenizer: &TextTokenizer,
     max_prompt_tokens: usize,
-    max_response_tokens: usize,
 ) -> Result<Vec<TokenPair>, TrainError> {
     let mut token_pairs = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let prompt = prompt_tokenizer.encode(&pair.source)?;
-        let response = slm_tokenizer.encode(&pair.target)?;
-        if prompt.len() <= max_prompt_tokens && response.len() <= max_response_tokens {
-            token_pairs.push(TokenPair { prompt, response });
+        if prompt.len() <= max_prompt_tokens {
+            let response = slm_tokenizer.encode(&pair.target)?;
+            token_pairs.push(TokenPair { prompt, response, response_num_bytes: pair.target.len() });
         }
     }
     Ok(token_pairs)

@@ -7,14 +7,15 @@ use baton_model::{Checkpoint, Compute, Llama, LlamaParts, TensorSource};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Reads, TrainConfig, TrainError,
+    Initialization, Reads, TrainConfig, TrainError,
+    alignment::align,
     checkpoint::{self, RunState},
     events::TrainEvent,
     objective::{Objective, PairSet},
     optimizer::AdamW,
     pairs::{TokenPair, read_pairs, tokenize_pairs},
-    run::Run,
-    slm_tokenizer::{BOS_TOKEN, EOS_TOKEN, train_slm_tokenizer},
+    run::{Run, RunDirectories},
+    slm_tokenizer::{BOS_TOKEN, EOS_TOKEN, SlmTokenizerTraining},
     states::{EncodeJob, HiddenStates, write_atomically},
     weights::{initial_weights, reads_prompt_embedding, slm_config},
 };
@@ -23,9 +24,10 @@ impl<'a> Run<'a> {
     /// Reads everything a run needs; goes on from its last checkpoint if there is one.
     pub(crate) fn prepare(
         config: &'a TrainConfig,
-        directory: &'a Path,
+        directories: &'a RunDirectories,
         report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
+        let directory = directories.run.as_path();
         let llm_config = LlamaConfig::read(&config.llm.join("config.json"))?;
         let train_texts = read_pairs(&config.train, &config.source_field, &config.target_field)?;
         let mut validation_texts = read_pairs(&config.dev, &config.source_field, &config.target_field)?;
@@ -33,8 +35,13 @@ impl<'a> Run<'a> {
 
         let tokenizer_path = directory.join("tokenizer.json");
         if !tokenizer_path.exists() {
-            let targets = train_texts.iter().map(|p| p.target.as_str());
-            train_slm_tokenizer(targets, config.slm.vocab_size, &tokenizer_path)?;
+            let training = SlmTokenizerTraining {
+                pairs: &train_texts,
+                llm_tokenizer: &config.llm.join("tokenizer.json"),
+                llm_tokens: config.slm.llm_tokens,
+                vocab_size: config.slm.vocab_size,
+            };
+            training.write(&tokenizer_path)?;
         }
         let slm_tokenizer = TextTokenizer::open(&tokenizer_path)?;
         let prompt_tokenizer = PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
@@ -45,45 +52,46 @@ impl<'a> Run<'a> {
         };
         let slm_config = slm_config(config, special(BOS_TOKEN)?, special(EOS_TOKEN)?);
 
-        let tokenize = |texts, path: &Path| -> Result<Vec<TokenPair>, TrainError> {
+        let tokenize = |texts, path: &Path| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
             let (max_prompt_tokens, max_response_tokens) =
                 (config.max_prompt_tokens, config.max_response_tokens);
-            let pairs = tokenize_pairs(
-                texts,
-                &prompt_tokenizer,
-                &slm_tokenizer,
-                max_prompt_tokens,
-                max_response_tokens,
-            )?;
-            if pairs.is_empty() {
+            let pairs = tokenize_pairs(texts, &prompt_tokenizer, &slm_tokenizer, max_prompt_tokens)?;
+            let usable: Vec<usize> =
+                (0..pairs.len()).filter(|&i| pairs[i].response.len() <= max_response_tokens).collect();
+            if usable.is_empty() {
                 return Err(TrainError::NoPairs {
                     path: path.to_owned(),
                     max_prompt_tokens,
                     max_response_tokens,
                 });
             }
-            Ok(pairs)
+            Ok((pairs, usable))
         };
-        let train_pairs = tokenize(&train_texts, &config.train)?;
-        let validation_pairs = tokenize(&validation_texts, &config.dev)?;
+        let (train_pairs, train_usable) = tokenize(&train_texts, &config.train)?;
+        let (validation_pairs, validation_usable) = tokenize(&validation_texts, &config.dev)?;
 
         let d_llm = llm_config.hidden_size;
-        let weights = initial_weights(config, &slm_config, d_llm);
+        let llm_weights_path = config.llm.join("model.safetensors");
+        let llm_embeddings = Checkpoint::open(&llm_weights_path)?
+            .tensor("model.embed_tokens.weight", &[llm_config.vocab_size as i64, d_llm as i64])?;
+        let mut weights = initial_weights(config, &slm_config, d_llm);
+        if config.slm.initialization == Initialization::Aligned {
+            align(&mut weights, &llm_embeddings, &config.llm.join("tokenizer.json"), &tokenizer_path)?;
+        }
         let _ = report(TrainEvent::Prepared {
-            train_pairs: train_pairs.len(),
-            train_pairs_too_long: train_texts.len() - train_pairs.len(),
-            validation_pairs: validation_pairs.len(),
+            train_pairs: train_usable.len(),
+            train_pairs_too_long: train_texts.len() - train_usable.len(),
+            validation_pairs: validation_usable.len(),
             parameters: weights.values().map(Tensor::numel).sum(),
         });
 
-        let llm_weights_path = config.llm.join("model.safetensors");
         let (validation_states, train_states) = match config.reads {
             Reads::Slm => (None, None),
             Reads::Hybrid => {
                 let llm_sha256 = baton_bundle::sha256_of_file(&llm_weights_path)?;
                 let mut states = |set: &'static str, pairs: &[TokenPair]| {
                     let job = EncodeJob {
-                        directory: &directory.join("states").join(set),
+                        directory: &directories.states.join(set),
                         prompts: pairs.iter().map(|p| p.prompt.as_slice()).collect(),
                         llm_sha256: &llm_sha256,
                         llm_layer: config.llm_layer,
@@ -107,23 +115,24 @@ impl<'a> Run<'a> {
                 (Some(states("dev", &validation_pairs)?), Some(states("train", &train_pairs)?))
             }
         };
-        let llm_embeddings = if reads_prompt_embedding(config) {
-            let shape = [llm_config.vocab_size as i64, d_llm as i64];
-            let embeddings =
-                Checkpoint::open(&llm_weights_path)?.tensor("model.embed_tokens.weight", &shape)?;
-            Some(embeddings.to_kind(Kind::BFloat16))
-        } else {
-            None
-        };
-
         let h = &config.hyperparameters;
         let optimizer = AdamW::new(&weights, h.weight_decay, h.clip_norm);
         let mut run = Self {
             config,
             directory,
-            objective: Objective { config, slm_config, d_llm, llm_embeddings },
-            train: PairSet { pairs: train_pairs, states: train_states },
-            validation: PairSet { pairs: validation_pairs, states: validation_states },
+            objective: Objective {
+                config,
+                slm_config,
+                d_llm,
+                llm_embeddings: reads_prompt_embedding(config)
+                    .then(|| llm_embeddings.to_kind(Kind::BFloat16)),
+            },
+            train: PairSet { pairs: train_pairs, usable: train_usable, states: train_states },
+            validation: PairSet {
+                pairs: validation_pairs,
+                usable: validation_usable,
+                states: validation_states,
+            },
             weights,
             optimizer,
             state: RunState { step: 0, best: None, train_seconds: 0.0 },
@@ -147,6 +156,13 @@ pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
             field: "llm_layer",
             value: config.llm_layer.to_string(),
             rule: format!("the LLM has layers 1 to {}", llm.num_hidden_layers),
+        });
+    }
+    if config.slm.initialization == Initialization::Aligned && config.slm.d_model > llm.hidden_size {
+        return Err(TrainError::Config {
+            field: "slm.d_model",
+            value: config.slm.d_model.to_string(),
+            rule: format!("with aligned initialization at most the LLM's width, {}", llm.hidden_size),
         });
     }
     Checkpoint::open(&config.llm.join("model.safetensors"))?;

@@ -18,7 +18,6 @@ use crate::{
     export,
     objective::{Objective, PairSet, Regularization},
     optimizer::AdamW,
-    pairs::TokenPair,
     prepare::{check_inputs, claim_directory},
     weights::Weights,
 };
@@ -27,6 +26,22 @@ use crate::{
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(45);
 /// Time between reports of progress.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Where a run keeps its files. A path alone is the run's directory, with the hidden states inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDirectories {
+    /// Tokenizer, checkpoints, log, and the bundle when it is done.
+    pub run: PathBuf,
+    /// The LLM's hidden states. Runs that give the same prompts to the same LLM can share them, one after the other or at once,
+    /// once they are complete.
+    pub states: PathBuf,
+}
+
+impl<P: AsRef<Path> + ?Sized> From<&P> for RunDirectories {
+    fn from(run: &P) -> Self {
+        Self { run: run.as_ref().to_owned(), states: run.as_ref().join("states") }
+    }
+}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,16 +54,18 @@ pub struct TrainReport {
     pub best_loss: f64,
 }
 
-/// Trains by `config` in `run_directory`, going on from its last checkpoint if it has one, and writes the bundle to
-/// `run_directory/bundle`. `observe` is called from the training thread; if it breaks, the run saves a checkpoint and stops.
+/// Trains by `config`, going on from the last checkpoint in the run's directory if it has one, and writes the bundle to `bundle` in
+/// it. `observe` is called from the training thread; if it breaks, the run saves a checkpoint and stops.
 ///
 /// # Errors
 /// Bad settings or data, a directory of another run, a full disk, a loss that diverges, or a stop that `observe` asked for.
 pub fn train(
     config: &TrainConfig,
-    run_directory: &Path,
+    directories: impl Into<RunDirectories>,
     mut observe: impl FnMut(&TrainEvent) -> ControlFlow<()>,
 ) -> Result<TrainReport, TrainError> {
+    let directories = directories.into();
+    let run_directory = directories.run.as_path();
     config.validate()?;
     check_inputs(config)?;
     fs::create_dir_all(run_directory).map_err(TrainError::io("create", run_directory))?;
@@ -59,7 +76,7 @@ pub fn train(
         log.append(&event);
         observe(&event)
     };
-    let mut run = Run::prepare(config, run_directory, &mut report)?;
+    let mut run = Run::prepare(config, &directories, &mut report)?;
     let best = run.train(&mut report)?;
     let bundle = run.export(best)?;
     let _ = report(TrainEvent::Exported { bundle: bundle.clone() });
@@ -86,8 +103,7 @@ impl Run<'_> {
     ) -> Result<BestValidation, TrainError> {
         let h = &self.config.hyperparameters;
         let regularization = Regularization { label_smoothing: h.label_smoothing, dropout: h.dropout };
-        let row_counts = self.train.pairs.iter().map(TokenPair::num_rows).collect();
-        let mut schedule = BatchSchedule::new(row_counts, h.batch_tokens, h.seed);
+        let mut schedule = BatchSchedule::new(self.train.row_counts(), h.batch_tokens, h.seed);
         let mut since_report = Interval::start();
         let mut last_checkpoint = Instant::now();
         let started = Instant::now();
@@ -95,7 +111,7 @@ impl Run<'_> {
 
         while self.state.step < h.steps {
             let step = self.state.step;
-            let batch = schedule.batch(step).to_vec();
+            let batch = self.train.pairs_of(schedule.batch(step));
             tch::manual_seed((h.seed ^ ((step as u64) << 20)) as i64);
             let loss = self.objective.loss(&self.weights, &self.train, &batch, regularization)?;
             loss.backward();
@@ -144,26 +160,29 @@ impl Run<'_> {
         &mut self,
         report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TrainError> {
-        let row_counts: Vec<usize> = self.validation.pairs.iter().map(TokenPair::num_rows).collect();
+        let row_counts = self.validation.row_counts();
         let order: Vec<usize> = (0..row_counts.len()).collect();
-        let (mut sum, mut tokens) = (0.0, 0);
+        let (mut sum, mut tokens, mut bytes) = (0.0, 0, 0);
         for batch in cut_batches(&order, &row_counts, self.config.hyperparameters.batch_tokens) {
-            let batch_tokens: usize =
-                batch.iter().map(|&i| self.validation.pairs[i].response.len() + 1).sum();
+            let batch = self.validation.pairs_of(&batch);
+            let pairs = || batch.iter().map(|&i| &self.validation.pairs[i]);
+            let batch_tokens: usize = pairs().map(|pair| pair.response.len() + 1).sum();
+            bytes += pairs().map(|pair| pair.response_num_bytes).sum::<usize>();
             let loss = no_grad(|| {
                 self.objective.loss(&self.weights, &self.validation, &batch, Regularization::NONE)
             })?;
             sum += f64::try_from(loss).expect("a loss is one number") * batch_tokens as f64;
             tokens += batch_tokens;
         }
-        let (step, loss) = (self.state.step, sum / tokens as f64);
+        let step = self.state.step;
+        let (loss, loss_per_byte) = (sum / tokens as f64, sum / bytes as f64);
         let best = self.state.best.is_none_or(|best| loss < best.loss);
         if best {
             write_safetensors(&self.best_path(), &self.weights, Kind::Float)?;
-            self.state.best = Some(BestValidation { step, loss });
+            self.state.best = Some(BestValidation { step, loss, loss_per_byte });
             checkpoint::save(self.directory, &self.state, &self.weights, &self.optimizer)?;
         }
-        Ok(report(TrainEvent::Validation { step, loss, best }))
+        Ok(report(TrainEvent::Validation { step, loss, loss_per_byte, best }))
     }
 
     fn best_path(&self) -> PathBuf {
@@ -179,9 +198,8 @@ impl Run<'_> {
             weights: &self.weights,
             tokenizer: &self.directory.join("tokenizer.json"),
             directory: &bundle,
-            best_step: best.step,
-            best_loss: best.loss,
-            train_pairs: self.train.pairs.len(),
+            best,
+            train_pairs: self.train.usable.len(),
             train_seconds: self.state.train_seconds,
         })?;
         Ok(bundle)

@@ -12,7 +12,8 @@ use std::{
 
 use baton_bundle::{Bundle, Fusion, LlamaConfig, PromptAttention, Task, WeightDtype};
 use baton_trainer::{
-    BundleIdentity, Hyperparameters, Reads, SlmShape, TrainConfig, TrainError, TrainEvent, train,
+    BundleIdentity, Hyperparameters, Initialization, Reads, RunDirectories, SlmShape, TrainConfig,
+    TrainError, TrainEvent, train,
 };
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -129,7 +130,16 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
         template: "<|im_start|>{text}<|im_end|>".into(),
         max_prompt_tokens: 32,
         max_response_tokens: 32,
-        slm: SlmShape { d_model: 32, blocks: 2, heads: 4, kv_heads: 2, intermediate: 64, vocab_size: 330 },
+        slm: SlmShape {
+            d_model: 32,
+            blocks: 2,
+            heads: 4,
+            kv_heads: 2,
+            intermediate: 64,
+            vocab_size: 330,
+            llm_tokens: 20,
+            initialization: Initialization::Aligned,
+        },
         hyperparameters: Hyperparameters {
             steps,
             batch_tokens: 256,
@@ -216,6 +226,35 @@ fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
             "{file}"
         );
     }
+}
+
+/// Hidden states are the costly part; what the small model is made of has no part in them.
+#[test]
+fn runs_of_different_small_models_share_hidden_states() {
+    let workspace = workspace();
+    let states = workspace.path().join("states");
+    let train_with = |vocab_size: usize, max_response_tokens: usize, name: &str| {
+        let mut config = config(workspace.path(), 2);
+        config.slm.vocab_size = vocab_size;
+        config.max_response_tokens = max_response_tokens;
+        let directories = RunDirectories { states: states.clone(), ..(&workspace.path().join(name)).into() };
+        let (mut tokens_encoded, mut too_long) = (0, 0);
+        let _ = train(&config, directories, |event| {
+            match event {
+                TrainEvent::Encoding { tokens_done, .. } => tokens_encoded += tokens_done,
+                TrainEvent::Prepared { train_pairs_too_long, .. } => too_long = *train_pairs_too_long,
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        (tokens_encoded, too_long)
+    };
+    let (encoded_first, _) = train_with(330, 32, "first");
+    let (encoded_second, too_long) = train_with(320, 2, "second");
+    assert!(encoded_first > 0);
+    assert!(too_long > 0, "the second run leaves out pairs that the first has");
+    assert_eq!(encoded_second, 0, "it reads the states that the first has left");
 }
 
 #[test]

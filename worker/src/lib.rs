@@ -1,9 +1,26 @@
-//! What encoder and decoder services share: the life of the thread that runs the model, serving until shutdown, one task per shard.
+//! What encoder and decoder services share: the process and its flags, the life of the thread that runs the model, serving from the
+//! first connection to the end of the drain, the limits on what is taken on, and one task per shard.
 //!
 //! Neither service's contract nor its work is known here.
 
+mod admission;
+mod compute_args;
+mod environment;
+mod limits;
+mod listen;
+mod memory_budget;
 mod model_thread;
+mod process;
 mod serve;
+mod shard_task;
 
-pub use model_thread::{ModelThread, ModelThreadError};
-pub use serve::{EventSender, ServeError, serve, spawn_shard, worker_info};
+pub use admission::{Admission, ShardPermit, refuse_draining};
+pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag};
+pub use environment::settle_libraries;
+pub use limits::WorkerLimits;
+pub use listen::{InvalidListenAddress, ListenAddress, ListenError};
+pub use memory_budget::{MemoryBudget, MemoryShare};
+pub use model_thread::{ModelThreadError, ModelThreads};
+pub use process::{EXIT_CODES, Host, WorkerArgs, run};
+pub use serve::{ServeError, ServeOptions, Served, ServedService, serve};
+pub use shard_task::{EventSender, spawn_shard, worker_info};

@@ -1,11 +1,13 @@
-//! The one thread of a service that runs its model.
+//! The threads of a service that run its model: one engine each, with a copy of the weights of its own.
 //!
-//! libtorch computes on threads of its own; a second caller would only make both slower, and the async runtime's threads must not be
-//! kept busy for whole forward passes. A thread that dies takes its service down, so that its shards are leased elsewhere.
+//! libtorch on one thread is what keeps a row's bits independent of the batch, so a service uses several cores by several engines; the
+//! async runtime's threads must not be kept busy for whole forward passes. A thread that dies takes its service down, so that its
+//! shards are leased elsewhere.
 
 use std::{any::Any, thread};
 
 use baton_model::ModelError;
+use futures_util::future::select_all;
 use tokio::sync::oneshot;
 
 /// Why a model thread does not run.
@@ -41,13 +43,14 @@ pub enum ModelThreadError {
     },
 }
 
-/// A running model thread, as its owner sees it.
+/// One running model thread.
 #[derive(Debug)]
-pub struct ModelThread {
+struct ModelThread {
     name: &'static str,
     handle: thread::JoinHandle<()>,
     /// Resolves when the thread ends, whichever way.
     ended: oneshot::Receiver<()>,
+    has_ended: bool,
 }
 
 impl ModelThread {
@@ -55,7 +58,7 @@ impl ModelThread {
     ///
     /// # Errors
     /// There is no thread to be had, or the model cannot be loaded.
-    pub async fn start<M>(
+    async fn start<M>(
         name: &'static str,
         load: impl FnOnce() -> Result<M, ModelError> + Send + 'static,
         run: impl FnOnce(M) + Send + 'static,
@@ -75,7 +78,7 @@ impl ModelThread {
             .name(name.to_owned())
             .spawn(body)
             .map_err(|source| ModelThreadError::Spawn { thread: name, source })?;
-        let thread = Self { name, handle, ended };
+        let thread = Self { name, handle, ended, has_ended: false };
         match loaded.await {
             Ok(Ok(())) => Ok(thread),
             Ok(Err(source)) => Err(ModelThreadError::Load { thread: name, source }),
@@ -84,18 +87,66 @@ impl ModelThread {
     }
 
     /// Waits until the thread has ended.
-    pub async fn ended(&mut self) {
-        let _ = (&mut self.ended).await;
+    async fn ended(&mut self) {
+        if !self.has_ended {
+            let _ = (&mut self.ended).await;
+            self.has_ended = true;
+        }
     }
 
     /// What the thread died of. Blocks until it has [`ended`](Self::ended).
-    #[must_use]
-    pub fn failure(self) -> ModelThreadError {
+    fn failure(self) -> ModelThreadError {
         let detail = match self.handle.join() {
             Ok(()) => "it was stopped".to_owned(),
             Err(panic) => panic_message(panic.as_ref()),
         };
         ModelThreadError::Died { thread: self.name, detail }
+    }
+}
+
+/// The model threads of a service.
+#[derive(Debug)]
+pub struct ModelThreads {
+    threads: Vec<ModelThread>,
+}
+
+impl ModelThreads {
+    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0. Returns when all models are
+    /// loaded.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or a model cannot be loaded.
+    pub async fn start<M>(
+        name: &'static str,
+        engines: usize,
+        load: impl Fn() -> Result<M, ModelError> + Clone + Send + 'static,
+        run: impl Fn(usize, M) + Clone + Send + 'static,
+    ) -> Result<Self, ModelThreadError> {
+        let mut threads = Vec::new();
+        for engine in 0..engines.max(1) {
+            let run = run.clone();
+            threads.push(ModelThread::start(name, load.clone(), move |model| run(engine, model)).await?);
+        }
+        Ok(Self { threads })
+    }
+
+    /// Waits until one of the threads has ended.
+    pub async fn one_ended(&mut self) {
+        select_all(self.threads.iter_mut().map(|thread| Box::pin(thread.ended()))).await;
+    }
+
+    /// Waits until all threads have ended.
+    pub async fn all_ended(&mut self) {
+        for thread in &mut self.threads {
+            thread.ended().await;
+        }
+    }
+
+    /// What the first thread that has ended died of; blocks until one [has](Self::one_ended).
+    #[must_use]
+    pub fn failure(mut self) -> ModelThreadError {
+        let ended = self.threads.iter().position(|thread| thread.handle.is_finished()).unwrap_or(0);
+        self.threads.swap_remove(ended).failure()
     }
 }
 

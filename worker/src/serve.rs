@@ -1,23 +1,31 @@
-//! Serving gRPC beside a model thread, and the task that works on one shard.
+//! Serving gRPC beside a model thread, from the first connection to the end of the drain.
 
-use std::{fmt::Display, future::Future};
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
 
-use baton_bundle::Bundle;
-use baton_proto::wire::{ShardEvent, WorkerInfo};
+use baton_proto::{SecurityError, ServerSecurity, wire};
+use baton_telemetry::Readiness;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::Status;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Connected, Router};
-use tracing::{Instrument, Span};
+use tonic::{Request, Status};
+use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{ModelThread, ModelThreadError};
+use crate::{Admission, ModelThreadError, ModelThreads};
 
-/// Events that wait for a slow caller. They are totals, so a few suffice.
-const EVENT_QUEUE: usize = 8;
+/// The name under which the gRPC health protocol tells liveness: whether the process works, whatever its load and its peers.
+const LIVENESS: &str = "liveness";
 
-/// Where a shard's task sends its events.
-pub type EventSender = mpsc::Sender<Result<ShardEvent, Status>>;
+/// How long, after the last shard has ended, connections may take to pass on their last messages.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a service ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -29,73 +37,181 @@ pub enum ServeError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The model thread died. The process should end: its shards are leased elsewhere.
     #[error(transparent)]
     ModelThread(#[from] ModelThreadError),
 }
 
-/// Serves `router` on accepted connections until `shutdown` resolves. Streams in flight are then finished first, and when it
-/// returns, the model thread, which ends with the last queue that the router's handlers hold, runs no more.
+/// A gRPC service, as tonic generates them.
+pub trait ServedService:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> ServedService for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct Served<S, R> {
+    /// The gRPC service. It keeps no queue of the model thread alive, but finds them in `resources`.
+    pub service: S,
+    /// Lets shards in.
+    pub admission: Admission,
+    /// Runs the model, and ends with its last queue.
+    pub model_threads: ModelThreads,
+    /// What keeps the model thread's queues alive; dropped when the last shard has ended.
+    pub resources: R,
+}
+
+/// How it is served. The default suits roles within one process: no credentials, 30 s of grace.
+#[derive(Debug)]
+pub struct ServeOptions {
+    /// Who is let in.
+    pub security: ServerSecurity,
+    /// How long shards may take to finish once the service is asked to stop.
+    pub grace_period: Duration,
+    /// Told whether shards may be sent here.
+    pub readiness: watch::Sender<Readiness>,
+    /// Cuts the grace period short.
+    pub hurry: CancellationToken,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            security: ServerSecurity::default(),
+            grace_period: Duration::from_secs(30),
+            readiness: watch::Sender::new(Readiness::not_ready("starting")),
+            hurry: CancellationToken::new(),
+        }
+    }
+}
+
+/// Serves on accepted connections until `shutdown` resolves. Then no shard is taken on; those in flight finish within the grace
+/// period, and the others are cancelled. When it returns, the model thread runs no more.
 ///
 /// # Errors
 /// The server fails, or the model thread dies.
-pub async fn serve<IO, E>(
-    router: Router,
-    mut model_thread: ModelThread,
+pub async fn serve<S, R, IO, E>(
+    served: Served<S, R>,
     incoming: impl Stream<Item = Result<IO, E>>,
     shutdown: impl Future<Output = ()>,
+    options: ServeOptions,
 ) -> Result<(), ServeError>
 where
+    S: ServedService,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Served { service, admission, mut model_threads, resources } = served;
+    let gate = Gate { security: options.security.clone(), admission: admission.clone() };
+    let (health, router) = router(service, &gate)?;
+    health.set_service_status(LIVENESS, ServingStatus::Serving).await; // and nothing ever sets it to another
+    let (close, closed) = oneshot::channel::<()>();
+    let server = router.serve_with_incoming_shutdown(incoming, async { drop(closed.await) });
+    tokio::pin!(server);
+    let failed = |source| ServeError::Server { source };
+    let tell_readiness = async {
+        let mut told = None;
+        loop {
+            let readiness = admission.next_readiness(told.as_ref()).await;
+            let status =
+                if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for name in ["", S::NAME] {
+                health.set_service_status(name, status).await;
+            }
+            options.readiness.send_replace(readiness.clone());
+            told = Some(readiness);
+        }
+    };
     tokio::select! {
         biased;
-        served = router.serve_with_incoming_shutdown(incoming, shutdown) => {
-            served.map_err(|source| ServeError::Server { source })?;
-        }
-        () = model_thread.ended() => return Err(model_thread.failure().into()),
+        served = &mut server => return served.map_err(failed), // what connects has ended
+        () = model_threads.one_ended() => return Err(model_threads.failure().into()),
+        () = tell_readiness => {}
+        () = drain(&admission, shutdown, &options) => {}
     }
-    // The server is gone and with it the last queue, as soon as its streams have noticed.
-    model_thread.ended().await;
+    options.readiness.send_replace(admission.readiness()); // if there was nothing to wait for, it is not told yet
+    drop(resources);
+    let _ = close.send(()); // the server waits for it
+    tokio::select! {
+        served = server => served.map_err(failed)?,
+        () = sleep(FLUSH_TIMEOUT) => tracing::debug!("connections stay open, leaving them"),
+    }
+    model_threads.all_ended().await;
     Ok(())
 }
 
-/// Runs `work` on a shard in a task of its own; its events, and its error if it fails, are the stream. A caller that drops the stream
-/// cancels the work.
-pub fn spawn_shard<F, E>(
-    span: Span,
-    work: impl FnOnce(EventSender) -> F,
-) -> ReceiverStream<Result<ShardEvent, Status>>
-where
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Into<Status> + Display + Send,
-{
-    let (events, stream) = mpsc::channel(EVENT_QUEUE);
-    let work = work(events.clone());
-    let task = async move {
-        tokio::select! {
-            () = events.closed() => tracing::debug!("cancelled"),
-            result = work => if let Err(error) = result {
-                tracing::debug!(%error, "failed"); // the coordinator decides what it means, and reports it
-                let _ = events.send(Err(error.into())).await;
-            }
-        }
-    };
-    tokio::spawn(task.instrument(span));
-    ReceiverStream::new(stream)
+/// Waits for the wish to stop, then until no shard is open.
+async fn drain(admission: &Admission, shutdown: impl Future<Output = ()>, options: &ServeOptions) {
+    let grace_period = options.grace_period;
+    shutdown.await;
+    admission.drain();
+    let num_open_shards = admission.num_open_shards();
+    tracing::info!(open_shards = num_open_shards, ?grace_period, "draining");
+    tokio::select! {
+        () = admission.idle() => return,
+        () = sleep(grace_period) => {}
+        () = options.hurry.cancelled() => {}
+    }
+    tracing::warn!(
+        open_shards = admission.num_open_shards(),
+        "the grace period is over, giving up shards in flight"
+    );
+    admission.cancel();
+    admission.idle().await;
 }
 
-/// What a service that has loaded `bundle` says of itself.
-#[must_use]
-pub fn worker_info(bundle: &Bundle) -> WorkerInfo {
-    let manifest = bundle.manifest();
-    WorkerInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle_digest: bundle.digest().to_owned(),
-        modes: manifest.modes.iter().map(ToString::to_string).collect(),
-        max_prompt_tokens: manifest.limits.max_prompt_tokens as u32,
-        max_new_tokens: manifest.limits.max_new_tokens as u32,
-        d_slm: manifest.slm.d_model as u32,
+/// Lets in calls that carry the token.
+#[derive(Clone)]
+struct Gate {
+    security: ServerSecurity,
+    admission: Admission,
+}
+
+impl tonic::service::Interceptor for Gate {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.security
+            .check_token(request.metadata())
+            .inspect_err(|status| self.admission.count_refusal(status))?;
+        Ok(request)
     }
 }
+
+/// The service, its reflection, and the health of both, which probes may ask for without a token.
+fn router<S: ServedService>(service: S, gate: &Gate) -> Result<(HealthReporter, Router), SecurityError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(S::NAME)
+            .with_service_name("grpc.health.v1.Health")
+    };
+    let valid = "the compiled .proto files are valid";
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let router = baton_proto::server(&gate.security)?
+        .add_service(health)
+        .add_service(InterceptedService::new(service, gate.clone()))
+        .add_service(InterceptedService::new(reflection().build_v1().expect(valid), gate.clone()))
+        .add_service(InterceptedService::new(reflection().build_v1alpha().expect(valid), gate.clone()));
+    Ok((reporter, router))
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ fn output(line: u64) -> Outcome {
         prompt_tokens: 5,
         output_tokens: 3,
         finish_reason: FinishReason::Stop,
+        alternatives: Vec::new(),
         fields: serde_json::Map::new(),
     };
     Outcome::Output { source: source(line), row }
@@ -128,14 +129,73 @@ async fn a_later_attempt_without_an_output_that_the_verdict_wants_commits_nothin
     assert!(commit(&store, SHARD, &unlucky).await.unwrap().already_committed);
 }
 
+/// The second record failed, and the third comes out otherwise than in [`outcomes`].
+fn other_outcomes() -> Vec<Outcome> {
+    let mut outcomes = outcomes();
+    let Outcome::Output { row, .. } = &mut outcomes[2] else { panic!("the third is an output") };
+    row.output = "riga tre".to_owned();
+    outcomes
+}
+
 #[tokio::test]
-async fn other_bytes_than_the_verdict_promises_are_never_committed() {
+async fn an_attempt_that_makes_other_bytes_amends_the_sums_before_it_creates_its_part() {
     let (_directory, store) = empty_store().await;
-    let (verdict, _) = judge(SHARD, &[output(1), failure(2), output(9)]);
-    leave(&store, &verdict_key(SHARD), verdict.to_json().into()).await;
-    let error = commit(&store, SHARD, &outcomes()).await.unwrap_err();
-    assert!(matches!(&error, CommitError::OtherBytes { .. }), "{error}");
-    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), None);
+    let (first, _) = judge(SHARD, &other_outcomes());
+    leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
+
+    let amended = commit(&store, SHARD, &outcomes()).await.unwrap();
+    assert!(!amended.already_committed);
+    let (own, part) = judge(SHARD, &outcomes());
+    assert_eq!(amended.verdict, own, "the same records failed");
+    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), Some(part));
+    let key = amendment_key(SHARD, &own.outputs.sha256);
+    assert_eq!(store.get(&key).await.unwrap(), Some(own.to_json().into()));
+
+    // Whoever comes later, and whatever bytes it makes, finds the verdict that the part follows.
+    for outcomes in [outcomes(), other_outcomes()] {
+        let late = commit(&store, SHARD, &outcomes).await.unwrap();
+        assert!(late.already_committed);
+        assert_eq!(late.verdict, own);
+    }
+}
+
+#[tokio::test]
+async fn an_amendment_does_not_change_which_records_failed() {
+    let (_directory, store) = empty_store().await;
+    let (first, _) = judge(SHARD, &other_outcomes());
+    leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
+    let all_decoded = [output(1), output(2), output(3)];
+    let amended = commit(&store, SHARD, &all_decoded).await.unwrap().verdict;
+    assert_eq!((amended.failed, amended.outputs.rows), (first.failed.clone(), 2));
+    assert_eq!(store.get(&errors_key(SHARD)).await.unwrap(), Some(first.error_rows().into()));
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_between_amendment_and_part_leaves_nothing_that_holds_others_up() {
+    for finisher in [outcomes(), other_outcomes()] {
+        let (_directory, store) = empty_store().await;
+        let (first, _) = judge(SHARD, &other_outcomes());
+        let (amendment, _) = judge(SHARD, &outcomes());
+        leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
+        let key = amendment_key(SHARD, &amendment.outputs.sha256);
+        leave(&store, &key, amendment.to_json().into()).await;
+        let commit = commit(&store, SHARD, &finisher).await.unwrap();
+        let (own, part) = judge(SHARD, &finisher);
+        assert_eq!((commit.verdict, commit.already_committed), (own, false));
+        assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), Some(part));
+    }
+}
+
+#[tokio::test]
+async fn of_attempts_with_other_bytes_that_race_one_part_stands_and_all_agree_on_its_sums() {
+    let (_directory, store) = empty_store().await;
+    let (ours, theirs) = (outcomes(), other_outcomes());
+    let (one, other) = tokio::join!(commit(&store, SHARD, &ours), commit(&store, SHARD, &theirs));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert!(one.already_committed != other.already_committed);
+    assert_eq!(one.verdict, other.verdict);
+    let part = store.get(&part_key(SHARD)).await.unwrap().unwrap();
+    one.verdict.check_part(&part).unwrap();
 }
 
 #[tokio::test]

@@ -2,10 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use serde_json::{Map, Value};
-
-use super::{Fault, Row, RowReader, invalid_utf8};
-use crate::FailureCode;
+use super::{BrokenOff, Fault, Row, RowContent, RowReader};
 
 /// JSONL: one object a line, blank lines are no records.
 pub(super) struct JsonLines {
@@ -15,7 +12,6 @@ pub(super) struct JsonLines {
 /// Plain text: every line is the text of one record.
 pub(super) struct TextLines {
     lines: Lines,
-    text_field: String,
 }
 
 struct Lines {
@@ -32,38 +28,26 @@ impl JsonLines {
 }
 
 impl TextLines {
-    pub(super) fn new(input: Box<dyn BufRead + Send>, max_line_bytes: usize, text_field: &str) -> TextLines {
-        TextLines { lines: Lines::new(input, max_line_bytes), text_field: text_field.to_owned() }
+    pub(super) fn new(input: Box<dyn BufRead + Send>, max_line_bytes: usize) -> TextLines {
+        TextLines { lines: Lines::new(input, max_line_bytes) }
     }
 }
 
 impl RowReader for JsonLines {
-    fn next_row(&mut self) -> io::Result<Option<Row>> {
-        while let Some(content) = self.lines.next_line()? {
-            let fields = match content {
-                Ok(text) if text.trim_ascii().is_empty() => continue,
-                Ok(text) => parse_object(text),
-                Err(fault) => Err(fault),
-            };
-            return Ok(Some(Row { line: self.lines.line, fields }));
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff> {
+        while let Some(fault) = self.lines.advance()? {
+            if fault.is_some() || !self.lines.buffer.trim_ascii().is_empty() {
+                return Ok(Some(self.lines.row(fault, RowContent::Json)));
+            }
         }
         Ok(None)
-    }
-
-    fn line(&self) -> u64 {
-        self.lines.line
     }
 }
 
 impl RowReader for TextLines {
-    fn next_row(&mut self) -> io::Result<Option<Row>> {
-        let Some(content) = self.lines.next_line()? else { return Ok(None) };
-        let fields = content.map(|text| Map::from_iter([(self.text_field.clone(), Value::from(text))]));
-        Ok(Some(Row { line: self.lines.line, fields }))
-    }
-
-    fn line(&self) -> u64 {
-        self.lines.line
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff> {
+        let Some(fault) = self.lines.advance()? else { return Ok(None) };
+        Ok(Some(self.lines.row(fault, RowContent::Text)))
     }
 }
 
@@ -72,9 +56,13 @@ impl Lines {
         Lines { input, max_line_bytes, line: 0, buffer: Vec::new() }
     }
 
-    /// The next line without its end, or why it has no text; `None` at the end of the file.
-    fn next_line(&mut self) -> io::Result<Option<Result<&str, Fault>>> {
+    /// Reads the next line, without its end, into the buffer, or says why it is not held; `None` at the end of the file.
+    fn advance(&mut self) -> Result<Option<Option<Fault>>, BrokenOff> {
         self.line += 1;
+        self.fill().map_err(|error| BrokenOff { line: self.line, error })
+    }
+
+    fn fill(&mut self) -> io::Result<Option<Option<Fault>>> {
         self.buffer.clear();
         let limit = self.max_line_bytes as u64 + 1;
         if (&mut self.input).take(limit).read_until(b'\n', &mut self.buffer)? == 0 {
@@ -85,20 +73,18 @@ impl Lines {
             self.buffer.pop_if(|last| *last == b'\r');
         } else if self.buffer.len() > self.max_line_bytes {
             self.input.skip_until(b'\n')?;
-            return Ok(Some(Err(Fault::row_too_long("the line", self.max_line_bytes))));
+            return Ok(Some(Some(Fault::row_too_long("the line", self.max_line_bytes))));
         }
-        Ok(Some(std::str::from_utf8(&self.buffer).map_err(|error| invalid_utf8("the line", error))))
+        Ok(Some(None))
     }
-}
 
-/// Messages name the column and what the parser expected, and never quote what it found.
-fn parse_object(text: &str) -> Result<Map<String, Value>, Fault> {
-    serde_json::from_str(text).map_err(|error| {
-        if error.is_data() {
-            return Fault::new(FailureCode::WrongType, "the line is JSON but not an object");
+    /// The line in the buffer.
+    fn row<'row>(&'row self, fault: Option<Fault>, content: fn(&'row [u8]) -> RowContent<'row>) -> Row<'row> {
+        match fault {
+            Some(fault) => Row { line: self.line, num_bytes: 0, content: RowContent::Fault(fault) },
+            None => {
+                Row { line: self.line, num_bytes: self.buffer.len() as u64, content: content(&self.buffer) }
+            }
         }
-        let message = error.to_string();
-        let expected = message.split(" at line ").next().unwrap_or_default();
-        Fault::new(FailureCode::InvalidJson, format!("not JSON at column {}: {expected}", error.column()))
-    })
+    }
 }

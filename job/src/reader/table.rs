@@ -3,9 +3,7 @@
 
 use std::io::{self, BufRead};
 
-use serde_json::{Map, Value};
-
-use super::{Fault, Row, RowReader, invalid_utf8};
+use super::{BrokenOff, Fault, Row, RowContent, RowReader};
 use crate::FailureCode;
 
 /// A row with more cells is refused like one with too many bytes.
@@ -22,6 +20,14 @@ pub(super) struct Table {
     cells: Vec<u8>,
     cell_ends: Vec<usize>,
     num_cells: usize,
+}
+
+/// The cells of a row, and the names of their columns.
+pub(super) struct Cells<'row> {
+    pub(super) columns: &'row [String],
+    bytes: &'row [u8],
+    /// Where each cell ends.
+    pub(super) ends: &'row [usize],
 }
 
 /// What became of a row.
@@ -111,58 +117,60 @@ impl Table {
         }
     }
 
-    fn cells(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.num_cells).map(|index| {
-            let start = if index == 0 { 0 } else { self.cell_ends[index - 1] };
-            &self.cells[start..self.cell_ends[index]]
-        })
+    /// Splits the next row; gives the line on which it begins, `None` at the end of the file.
+    fn advance(&mut self) -> Result<Option<(u64, Split)>, BrokenOff> {
+        let row = |table: &mut Table| {
+            if !table.advance_to_row()? {
+                return Ok(None);
+            }
+            let line = table.line_feeds + 1;
+            Ok(Some((line, table.split_row()?)))
+        };
+        row(self).map_err(|error| BrokenOff { line: self.line_feeds + 1, error })
     }
 
-    fn fields(&self, columns: &[String]) -> Result<Map<String, Value>, Fault> {
-        if self.num_cells != columns.len() {
-            let (found, expected) = (self.num_cells, columns.len());
-            let message =
-                format!("the row has {found} columns, the header has {expected}; is a cell not quoted?");
-            return Err(Fault::new(FailureCode::InvalidRow, message));
-        }
-        let field = |(name, cell): (&String, &[u8])| {
-            let text = std::str::from_utf8(cell)
-                .map_err(|error| invalid_utf8(&format!("column `{name}`"), error))?;
-            Ok((name.clone(), Value::from(text)))
-        };
-        columns.iter().zip(self.cells()).map(field).collect()
+    fn cells<'row>(&'row self, columns: &'row [String]) -> Cells<'row> {
+        Cells { columns, bytes: &self.cells, ends: &self.cell_ends[..self.num_cells] }
+    }
+}
+
+impl<'row> Cells<'row> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'row [u8]> + use<'row> {
+        let (bytes, mut start) = (self.bytes, 0);
+        self.ends.iter().map(move |&end| &bytes[std::mem::replace(&mut start, end)..end])
+    }
+
+    fn num_bytes(&self) -> u64 {
+        self.ends.last().copied().unwrap_or_default() as u64
     }
 }
 
 impl RowReader for Table {
-    fn next_row(&mut self) -> io::Result<Option<Row>> {
-        loop {
-            if !self.advance_to_row()? {
-                return Ok(None);
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff> {
+        let Some((mut line, mut split)) = self.advance()? else { return Ok(None) };
+        if self.columns.is_none() {
+            if !matches!(split, Split::Cells) {
+                self.columns = Some(Vec::new()); // without a header, every row that follows fails too
+            } else {
+                let name = |cell| String::from_utf8_lossy(cell).into_owned();
+                self.columns = Some(self.cells(&[]).iter().map(name).collect());
+                let Some(first) = self.advance()? else { return Ok(None) };
+                (line, split) = first;
             }
-            let line = self.line();
-            let fault = match self.split_row()? {
-                Split::Cells => match &self.columns {
-                    Some(columns) => return Ok(Some(Row { line, fields: self.fields(columns) })),
-                    None => {
-                        let name = |cell| String::from_utf8_lossy(cell).into_owned();
-                        self.columns = Some(self.cells().map(name).collect());
-                        continue;
-                    }
-                },
-                Split::TooLong => Fault::row_too_long("the row", self.max_row_bytes),
-                Split::UnclosedQuote => Fault::new(
-                    FailureCode::InvalidRow,
-                    "a quote opens in this row and is never closed, so the row takes in the rest of the file",
-                ),
-            };
-            self.columns.get_or_insert_default(); // without a header, every row that follows fails too
-            return Ok(Some(Row { line, fields: Err(fault) }));
         }
-    }
-
-    fn line(&self) -> u64 {
-        self.line_feeds + 1
+        let fault = match split {
+            Split::Cells => {
+                let cells = self.cells(self.columns.as_deref().unwrap_or_default());
+                let num_bytes = cells.num_bytes();
+                return Ok(Some(Row { line, num_bytes, content: RowContent::Cells(cells) }));
+            }
+            Split::TooLong => Fault::row_too_long("the row", self.max_row_bytes),
+            Split::UnclosedQuote => Fault::new(
+                FailureCode::InvalidRow,
+                "a quote opens in this row and is never closed, so the row takes in the rest of the file",
+            ),
+        };
+        Ok(Some(Row { line, num_bytes: 0, content: RowContent::Fault(fault) }))
     }
 }
 

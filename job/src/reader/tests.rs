@@ -94,6 +94,36 @@ fn an_id_field_that_was_asked_for_must_be_there() {
 }
 
 #[test]
+fn a_numeric_id_keeps_its_digits() {
+    for id in ["9007199254740993", "123456789012345678901234567890", "1.10", "-0", "1e400"] {
+        let line = format!("{{\"id\":{id},\"text\":\"x\"}}");
+        assert_eq!(read("a.jsonl", line.as_bytes()), [format!("1 {id} x")]);
+    }
+}
+
+#[test]
+fn of_a_repeated_field_the_last_counts() {
+    assert_eq!(read("a.jsonl", br#"{"text":"a","id":1,"text":"b","id":2}"#), ["1 2 b"]);
+}
+
+#[test]
+fn a_record_can_be_passed_over_and_weighs_its_row() {
+    let files = [
+        ("a.jsonl", "{\"text\":\n\n{\"text\":\"x\"}", vec![8, 12]),
+        ("a.txt", "abc\r\n\nd\n", vec![3, 0, 1]),
+        ("a.csv", "id,text\n1,\"a\"\"b\"\n2\n", vec![4, 1]),
+    ];
+    for (uri, text, expected) in files {
+        let mut reader = RecordReader::new(uri, Box::new(Cursor::new(text)), &options()).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = reader.find_next() {
+            found.push(record.num_bytes());
+        }
+        assert_eq!(found, expected, "{uri}");
+    }
+}
+
+#[test]
 fn the_text_field_may_serve_as_the_id() {
     let options = ReaderOptions { text_field: "id".into(), ..options() };
     assert_eq!(summary(&read_with("a.jsonl", b"{\"id\":\"x\"}", &options)), ["1 x x"]);

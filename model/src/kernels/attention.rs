@@ -25,12 +25,6 @@ pub(crate) struct HeadShape {
     pub(crate) head_dim: usize,
 }
 
-impl HeadShape {
-    fn queries_per_kv_head(self) -> usize {
-        self.heads / self.kv_heads
-    }
-}
-
 /// Where one row's tokens are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CachedRow<'a> {
@@ -97,12 +91,15 @@ impl<'a, N> HeadBlocks<'a, N> {
 /// Buffers that live from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    query: Vec<f32>,   // [head_dim]
-    weights: Vec<f32>, // [padded len]
-    sum: Vec<f32>,     // [head_dim]
+    queries: Vec<f32>, // [heads, head_dim], scaled
+    weights: Vec<f32>, // [heads, padded len]
+    sums: Vec<f32>,    // [heads, head_dim]
 }
 
 /// `softmax(q k^T / sqrt(head_dim)) v` for each row. `queries`, `output`: `[rows, heads, head_dim]`.
+///
+/// The cache is larger than what a core holds, so it is read once and in the order it lies in memory: block by block, all heads of a
+/// block.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -114,77 +111,134 @@ pub(super) fn attend_cached<N: Number>(
     (queries, output): (&[N], &mut [N]),
     scratch: &mut Scratch,
 ) {
-    let shape = store.shape;
-    let row_numel = shape.heads * shape.head_dim;
+    let row_numel = store.shape.heads * store.shape.head_dim;
     assert_eq!(queries.len(), rows.len() * row_numel, "one query per row and head");
     assert_eq!(output.len(), queries.len(), "one output per query");
     for ((row, queries), output) in
         rows.iter().zip(queries.chunks_exact(row_numel)).zip(output.chunks_exact_mut(row_numel))
     {
-        let heads = queries.chunks_exact(shape.head_dim).zip(output.chunks_exact_mut(shape.head_dim));
-        for (head, (query, output)) in heads.enumerate() {
-            attend_head(store.head(head / shape.queries_per_kv_head()), row, (query, output), scratch);
+        score_row(store, row, queries, scratch);
+        let HeadShape { head_dim, .. } = store.shape;
+        let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
+        for weights in scratch.weights.chunks_exact_mut(padded_len) {
+            softmax(weights, row.len);
         }
+        sum_row(store, row, scratch);
+        for (out, &sum) in output.iter_mut().zip(&scratch.sums) {
+            *out = N::from_f32(sum);
+        }
+        debug_assert_eq!(scratch.sums.len(), store.shape.heads * head_dim);
     }
 }
 
+/// Scores of one row into `scratch.weights`, `[heads, padded len]`.
 #[inline(always)]
-fn attend_head<N: Number>(
-    head: HeadBlocks<'_, N>,
-    row: &CachedRow<'_>,
-    (query, output): (&[N], &mut [N]),
-    scratch: &mut Scratch,
-) {
-    let head_dim = query.len();
+fn score_row<N: Number>(store: BlockStore<'_, N>, row: &CachedRow<'_>, queries: &[N], scratch: &mut Scratch) {
+    let HeadShape { heads, kv_heads, head_dim } = store.shape;
+    let groups = heads / kv_heads;
     let scale = (head_dim as f32).sqrt().recip();
-    scratch.query.clear();
-    scratch.query.extend(query.iter().map(|&q| q.to_f32() * scale));
-    let blocks = &row.blocks[..row.len.div_ceil(BLOCK_TOKENS)];
-
-    scratch.weights.clear();
-    for &block in blocks {
-        scratch.weights.extend_from_slice(&block_scores(&scratch.query, head.keys(block)));
-    }
-    scratch.weights[row.len..].fill(f32::NEG_INFINITY); // places of the last block that hold no token of this row
-
-    let max = max_of(&scratch.weights);
-    for weight in &mut scratch.weights {
-        *weight = exp(*weight - max);
-    }
-    let weight_sum = sum_of(&scratch.weights, |weight| weight);
-
-    scratch.sum.clear();
-    scratch.sum.resize(head_dim, 0.0);
-    let mut weights = scratch.weights[..row.len].iter();
-    for &block in blocks {
-        // The values first: a zip asks its first part first, and a weight must not be taken for a block that has ended.
-        for (value, &weight) in head.values(block).chunks_exact(head_dim).zip(&mut weights) {
-            add_scaled(&mut scratch.sum, weight, value);
+    scratch.queries.clear();
+    scratch.queries.extend(queries.iter().map(|&q| q.to_f32() * scale));
+    let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
+    scratch.weights.resize(heads * padded_len, 0.0);
+    for (place, &block) in row.blocks[..padded_len / BLOCK_TOKENS].iter().enumerate() {
+        for head in 0..heads {
+            let keys = store.head(head / groups).keys(block);
+            let query = &scratch.queries[head * head_dim..(head + 1) * head_dim];
+            let start = head * padded_len + place * BLOCK_TOKENS;
+            scratch.weights[start..start + BLOCK_TOKENS].copy_from_slice(&block_scores(query, keys));
         }
     }
-    let normalizer = weight_sum.recip();
-    for (out, &sum) in output.iter_mut().zip(&scratch.sum) {
-        *out = N::from_f32(sum * normalizer);
+}
+
+/// Scores of the first `len` tokens into weights that sum to one; zero beyond.
+#[inline(always)]
+pub(super) fn softmax(scores: &mut [f32], len: usize) {
+    scores[len..].fill(f32::NEG_INFINITY); // places of the last block that hold no token of this row
+    let max = max_of(scores);
+    for score in &mut *scores {
+        *score = exp(*score - max);
+    }
+    let normalizer = sum_of(scores, |weight| weight).recip();
+    for score in scores {
+        *score *= normalizer;
     }
 }
+
+/// Weighted sums of one row's values into `scratch.sums`, `[heads, head_dim]`.
+#[inline(always)]
+fn sum_row<N: Number>(store: BlockStore<'_, N>, row: &CachedRow<'_>, scratch: &mut Scratch) {
+    let HeadShape { heads, kv_heads, head_dim } = store.shape;
+    let groups = heads / kv_heads;
+    scratch.sums.clear();
+    scratch.sums.resize(heads * head_dim, 0.0);
+    let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
+    for (place, &block) in row.blocks[..padded_len / BLOCK_TOKENS].iter().enumerate() {
+        let num_tokens = (row.len - place * BLOCK_TOKENS).min(BLOCK_TOKENS); // what lies beyond may be NaN
+        for head in 0..heads {
+            let values = &store.head(head / groups).values(block)[..num_tokens * head_dim];
+            let start = head * padded_len + place * BLOCK_TOKENS;
+            let weights = &scratch.weights[start..start + num_tokens];
+            add_weighted(&mut scratch.sums[head * head_dim..(head + 1) * head_dim], weights, values);
+        }
+    }
+}
+
+/// Channels summed side by side: four vectors, so that one's latency hides behind the others.
+pub(super) const WIDE: usize = 4 * LANES;
 
 /// Scores of a block's 16 keys. `keys`: `[head_dim, BLOCK_TOKENS]`.
 #[inline(always)]
 fn block_scores<N: Number>(query: &[f32], keys: &[N]) -> [f32; BLOCK_TOKENS] {
-    let mut scores = [0.0; BLOCK_TOKENS];
-    for (&q, channel) in query.iter().zip(keys.chunks_exact(BLOCK_TOKENS)) {
-        for (score, &key) in scores.iter_mut().zip(channel) {
-            *score = q.mul_add(key.to_f32(), *score);
-        }
+    let mut scores = [0.0_f32; BLOCK_TOKENS];
+    for (&q, keys) in query.iter().zip(keys.as_chunks::<BLOCK_TOKENS>().0) {
+        add_scaled(&mut scores, q, keys);
     }
     scores
 }
 
-/// `sum += weight * value`, channel by channel.
+/// `sums += weight * value` over the tokens of a block. `sums`: `[head_dim]`; `values`: `[tokens, head_dim]`.
 #[inline(always)]
-fn add_scaled<N: Number>(sum: &mut [f32], weight: f32, value: &[N]) {
-    for (sum, &value) in sum.iter_mut().zip(value) {
-        *sum = weight.mul_add(value.to_f32(), *sum);
+pub(super) fn add_weighted<N: Number>(sums: &mut [f32], weights: &[f32], values: &[N]) {
+    let head_dim = sums.len();
+    let (wide, rest) = sums.as_chunks_mut::<WIDE>();
+    let mut channel = 0;
+    for sums in wide {
+        add_weighted_channels(sums, weights, values, (head_dim, channel));
+        channel += WIDE;
+    }
+    let (vectors, rest) = rest.as_chunks_mut::<LANES>();
+    for sums in vectors {
+        add_weighted_channels(sums, weights, values, (head_dim, channel));
+        channel += LANES;
+    }
+    for sum in rest {
+        add_weighted_channels(std::array::from_mut(sum), weights, values, (head_dim, channel));
+        channel += 1;
+    }
+}
+
+/// The same for the channels from `channel` on.
+#[inline(always)]
+fn add_weighted_channels<N: Number, const CHANNELS: usize>(
+    sums: &mut [f32; CHANNELS],
+    weights: &[f32],
+    values: &[N],
+    (head_dim, channel): (usize, usize),
+) {
+    let mut local = *sums;
+    for (&weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+        let value = value[channel..].first_chunk::<CHANNELS>().expect("the channels are within a head");
+        add_scaled(&mut local, weight, value);
+    }
+    *sums = local;
+}
+
+/// `sums += factor * values`
+#[inline(always)]
+pub(super) fn add_scaled<N: Number, const LEN: usize>(sums: &mut [f32; LEN], factor: f32, values: &[N; LEN]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = factor.mul_add(value.to_f32(), *sum);
     }
 }
 

@@ -53,6 +53,13 @@ pub(crate) fn max_of(values: &[f32]) -> f32 {
     reduce(values, f32::NEG_INFINITY, larger, larger)
 }
 
+/// The largest magnitude; NaNs are passed over; 0 if there is none.
+#[inline(always)]
+pub(crate) fn max_abs_of(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    reduce(values, 0.0, |max, value| larger(max, value.abs()), larger)
+}
+
 /// `e^x` for `x` at most 88, within 2 units in the last place; zero below -87.
 ///
 /// Argument reduction and polynomial as in Cephes' `expf` (Moshier): `e^x = 2^n e^r` with `|r| <= ln(2) / 2`. Unlike the standard

@@ -1,15 +1,18 @@
-//! CPU kernels for what libtorch does slowly: decode attention over the cache, and greedy selection.
+//! CPU kernels for what libtorch does slowly: attention, and the small operations between products.
 //!
-//! The arithmetic is in safe functions over slices (`attention.rs`, `greedy.rs`), compiled once per instruction set and chosen at
+//! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `rows.rs`), compiled once per instruction set and chosen at
 //! run time. Sums run in a fixed number of lanes (`lanes.rs`) with fused multiply-adds, so a row's bits depend neither on the other
-//! rows nor on the instruction set. This file is the door for tensors, and `slices.rs` the only unsafe code of the workspace.
+//! rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and `slices.rs` the only unsafe code
+//! of the workspace.
 // Slices of tensor memory (`slices.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
 #![allow(unsafe_code)]
 
 mod attention;
-mod greedy;
 mod lanes;
 mod number;
+mod packed;
+mod row_operations;
+mod rows;
 mod slices;
 
 use half::bf16;
@@ -17,14 +20,18 @@ use tch::{Kind, Tensor};
 
 use self::{
     attention::{BlockStore, attend_cached, write_token},
-    greedy::select_greedily,
     number::Number,
+    packed::{PackedHeads, attend_packed},
     slices::{elements, elements_mut},
 };
 
 pub(crate) use self::{
     attention::{BLOCK_TOKENS, CachedRow, HeadShape, Scratch, TokenPlace},
-    greedy::Greedy,
+    packed::PackedSequence,
+    row_operations::{
+        add, add_scaled_sums, norm, norm_and_quantize, quantize, rotate, scale_sums, scale_sums_into, swiglu,
+        swiglu_sums,
+    },
 };
 
 /// Keys and values of one layer, on the CPU or elsewhere.
@@ -112,31 +119,40 @@ fn decode_attention_of<N: Number>(
     output
 }
 
-/// The most likely token of each row and its log-probability; of several, the lowest. Only the CPU knows this order, so logits come
-/// here from wherever they were computed.
+/// Attention within each sequence of a packed batch, one after the other: `softmax(q k^T / sqrt(head_dim)) v`.
 ///
-/// `logits`: `[rows, vocab]`, f32 or bf16; `masked`: per row, a token that may not be chosen; `scratch` is overwritten.
-/// A row without a single number above minus infinity gives token 0 and NaN.
+/// `q`: `[rows, heads, head_dim]`; `k`, `v`: `[rows, kv_heads, head_dim]`, all f32 or all bf16; result `[rows, heads * head_dim]` in the
+/// same type.
 ///
 /// # Panics
-/// `logits` has another type, or `masked` another length.
-pub(crate) fn greedy_tokens(logits: &Tensor, masked: &[Option<u32>], scratch: &mut Vec<f32>) -> Vec<Greedy> {
-    let logits = logits.to_device(tch::Device::Cpu).contiguous();
-    match logits.kind() {
-        Kind::BFloat16 => greedy_tokens_of::<bf16>(&logits, masked, scratch),
-        _ => greedy_tokens_of::<f32>(&logits, masked, scratch),
+/// A tensor is not on the CPU, their types differ, or the sequences are not as long as there are rows.
+pub(crate) fn packed_attention(
+    sequences: &[PackedSequence],
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+) -> Tensor {
+    match q.kind() {
+        Kind::BFloat16 => packed_attention_of::<bf16>(sequences, (q, k, v)),
+        _ => packed_attention_of::<f32>(sequences, (q, k, v)),
     }
 }
 
-fn greedy_tokens_of<N: Number>(
-    logits: &Tensor,
-    masked: &[Option<u32>],
-    scratch: &mut Vec<f32>,
-) -> Vec<Greedy> {
-    let (rows, vocab) = logits.size2().expect("logits are [rows, vocab]");
-    assert_eq!(rows as usize, masked.len(), "one mask per row");
-    // SAFETY: the logits are only read, and no tensor operation runs before the slice ends.
-    let elements = unsafe { elements::<N>(logits) };
-    let rows = elements.chunks_exact(vocab as usize);
-    rows.zip(masked).map(|(row, &masked)| select_greedily(row, masked, scratch)).collect()
+fn packed_attention_of<N: Number>(
+    sequences: &[PackedSequence],
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+) -> Tensor {
+    let (rows, heads, head_dim) = q.size3().expect("queries are [rows, heads, head_dim]");
+    let shape =
+        HeadShape { heads: heads as usize, kv_heads: k.size()[1] as usize, head_dim: head_dim as usize };
+    let (q, k, v) = (q.contiguous(), k.contiguous(), v.contiguous());
+    assert_eq!(sequences.iter().map(|s| s.len).sum::<usize>(), rows as usize, "every row is in a sequence");
+    assert_eq!(k.size(), [rows, shape.kv_heads as i64, head_dim], "a key for each row");
+    assert_eq!(v.size(), k.size(), "a value for each key");
+    let mut output = Tensor::empty([rows, heads * head_dim], (N::KIND, tch::Device::Cpu));
+    // SAFETY: `output` is new; the others are only read; no tensor operation runs before the slices end.
+    let (packed, out) = unsafe {
+        let (queries, keys, values) = (elements::<N>(&q), elements::<N>(&k), elements::<N>(&v));
+        (PackedHeads { shape, queries, keys, values }, elements_mut::<N>(&mut output))
+    };
+    attend_packed(packed, sequences, out);
+    output
 }

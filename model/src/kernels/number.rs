@@ -3,11 +3,34 @@
 use half::bf16;
 use tch::Kind;
 
-/// A storage format of tensors: f32 or bf16.
-pub(crate) trait Number: Copy + Default + 'static {
-    /// The format's name in libtorch.
+/// A type of tensor elements.
+pub(crate) trait Element: Copy + Default + 'static {
+    /// Its name in libtorch.
     const KIND: Kind;
+}
 
+impl Element for i8 {
+    const KIND: Kind = Kind::Int8;
+}
+
+impl Element for i32 {
+    const KIND: Kind = Kind::Int;
+}
+
+impl Element for i64 {
+    const KIND: Kind = Kind::Int64;
+}
+
+impl Element for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Element for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+/// A storage format of real numbers: f32 or bf16.
+pub(crate) trait Number: Element {
     fn to_f32(self) -> f32;
 
     /// Rounds to the nearest value, ties to even.
@@ -15,8 +38,6 @@ pub(crate) trait Number: Copy + Default + 'static {
 }
 
 impl Number for f32 {
-    const KIND: Kind = Kind::Float;
-
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
@@ -29,8 +50,6 @@ impl Number for f32 {
 }
 
 impl Number for bf16 {
-    const KIND: Kind = Kind::BFloat16;
-
     // bf16 is the upper half of an f32. `half` also quiets signalling NaNs, a branch that keeps loops from being vectorized.
     #[inline(always)]
     fn to_f32(self) -> f32 {

@@ -2,43 +2,43 @@
 
 use tch::{Device, Tensor};
 
-use super::number::Number;
+use super::number::Element;
 
 /// All elements of a tensor.
 ///
 /// # Panics
-/// The tensor is not contiguous, not on the CPU, or not of type `N`.
+/// The tensor is not contiguous, not on the CPU, or not of type `E`.
 ///
 /// # Safety
 /// While the slice lives, no other tensor or slice over the same memory may write to it.
-pub(super) unsafe fn elements<N: Number>(tensor: &Tensor) -> &[N] {
-    check::<N>(tensor);
+pub(super) unsafe fn elements<E: Element>(tensor: &Tensor) -> &[E] {
+    check::<E>(tensor);
     if tensor.numel() == 0 {
         return &[];
     }
     // SAFETY: checked above; libtorch aligns its memory to 64 bytes and an offset into it is a whole number of elements; the tensor
     // keeps the memory alive while it is borrowed; the caller rules out writes.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<N>(), tensor.numel()) }
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<E>(), tensor.numel()) }
 }
 
 /// All elements of a tensor, to be written.
 ///
 /// # Panics
-/// The tensor is not contiguous, not on the CPU, or not of type `N`.
+/// The tensor is not contiguous, not on the CPU, or not of type `E`.
 ///
 /// # Safety
 /// While the slice lives, no other tensor or slice over the same memory may be read or written.
-pub(super) unsafe fn elements_mut<N: Number>(tensor: &mut Tensor) -> &mut [N] {
-    check::<N>(tensor);
+pub(super) unsafe fn elements_mut<E: Element>(tensor: &mut Tensor) -> &mut [E] {
+    check::<E>(tensor);
     if tensor.numel() == 0 {
         return &mut [];
     }
     // SAFETY: as in `elements`, and the caller rules out every other access.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<N>(), tensor.numel()) }
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), tensor.numel()) }
 }
 
-fn check<N: Number>(tensor: &Tensor) {
+fn check<E: Element>(tensor: &Tensor) {
     assert_eq!(tensor.device(), Device::Cpu, "kernels run on the CPU");
-    assert_eq!(tensor.kind(), N::KIND, "kernels read the cache's own type");
+    assert_eq!(tensor.kind(), E::KIND, "kernels read each tensor in its own type");
     assert!(tensor.is_contiguous(), "kernels read contiguous memory");
 }

@@ -1,0 +1,120 @@
+//! Outputs as they lie in a job's directory, and how long the job took.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::test_set::{for_each_row, text_of};
+
+/// The outputs of one system.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outputs {
+    pub(crate) by_id: HashMap<String, Output>,
+    /// How long the job's last run took, seconds; none where it is not known, or not of the whole job.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// One output.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Output {
+    pub(crate) text: String,
+    /// Tokens read and written, where the row says so.
+    pub(crate) tokens: Option<(u64, u64)>,
+}
+
+impl Outputs {
+    /// Reads the directory of a finished job, or a JSONL file with `id` and `output`.
+    ///
+    /// # Errors
+    /// There is none, the job is not finished, or a row is broken.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Outputs> {
+        let mut outputs = Outputs::default();
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            let manifest = path.join(baton_job::layout::MANIFEST_KEY);
+            let text = std::fs::read_to_string(&manifest).with_context(|| {
+                format!("{} holds no finished job: cannot read {}", path.display(), manifest.display())
+            })?;
+            let manifest: Value =
+                serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
+            outputs.seconds = manifest["timings"]["last_run_seconds"].as_f64();
+            files = parts(path)?;
+        }
+        for file in files {
+            for_each_row(&file, |row| {
+                let id = text_of(row, "id")?;
+                let count = |field: &str| row.get(field).and_then(Value::as_u64);
+                let output = Output {
+                    text: text_of(row, "output")?,
+                    tokens: count("prompt_tokens").zip(count("output_tokens")),
+                };
+                if outputs.by_id.insert(id.clone(), output).is_some() {
+                    bail!("id {id:?} appears twice");
+                }
+                Ok(())
+            })?;
+        }
+        Ok(outputs)
+    }
+
+    /// Sums over all outputs of tokens read and written.
+    pub(crate) fn total_tokens(&self) -> Option<(u64, u64)> {
+        self.by_id.values().map(|output| output.tokens).try_fold((0, 0), |sum, tokens| {
+            let (read, written) = tokens?;
+            Some((sum.0 + read, sum.1 + written))
+        })
+    }
+}
+
+fn parts(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut parts = Vec::new();
+    for entry in
+        std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
+    {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("part-") && name.ends_with(".jsonl") {
+            parts.push(path);
+        }
+    }
+    parts.sort();
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jobs_parts_are_read_with_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write(
+            "part-000000.jsonl",
+            "{\"id\":\"a\",\"output\":\"x\",\"prompt_tokens\":3,\"output_tokens\":2}\n",
+        );
+        write(
+            "part-000001.jsonl",
+            "{\"id\":\"b\",\"output\":\"y\",\"prompt_tokens\":1,\"output_tokens\":4}\n",
+        );
+        assert!(Outputs::read(directory.path()).unwrap_err().to_string().contains("no finished job"));
+        write("_SUCCESS", "{\"timings\":{\"last_run_seconds\":2.5}}");
+        let outputs = Outputs::read(directory.path()).unwrap();
+        assert_eq!(outputs.seconds, Some(2.5));
+        assert_eq!(outputs.total_tokens(), Some((4, 6)));
+        assert_eq!(outputs.by_id["b"].text, "y");
+    }
+
+    #[test]
+    fn a_file_of_outputs_needs_neither_time_nor_tokens_but_distinct_ids() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"id\":\"a\",\"output\":\"x\"}\n").unwrap();
+        let outputs = Outputs::read(file.path()).unwrap();
+        assert_eq!((outputs.seconds, outputs.total_tokens()), (None, None));
+        std::fs::write(file.path(), "{\"id\":\"a\",\"output\":\"x\"}\n{\"id\":\"a\",\"output\":\"y\"}\n")
+            .unwrap();
+        assert!(format!("{:#}", Outputs::read(file.path()).unwrap_err()).contains("appears twice"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What follows from the end of an attempt, and of the job.
+
+use baton_job::{AfterFailure, Failure, Lease, Role, Totals, Work};
+use baton_proto::wire::ShardReceipt;
+
+use super::Dispatcher;
+use crate::attempt::AttemptFailure;
+use crate::manifest::end_job;
+use crate::{CoordinatorError, JobOutcome, JobReport};
+
+/// Before so many records are done, a job is not failed for its share of errors: the first shards may be unlucky.
+const MIN_RECORDS_FOR_ERROR_RATE: u64 = 1000;
+
+impl Dispatcher<'_> {
+    pub(super) fn expire_leases(&mut self) -> Result<(), CoordinatorError> {
+        for expired in self.scheduler.expire(self.now()) {
+            let Lease { shard, attempt } = expired.lease;
+            tracing::warn!(%shard, attempt, "no progress within the lease, cancelling the attempt");
+            self.watch.metrics.lease_expiries.inc();
+            let reason = "it made no progress within its lease".to_owned();
+            if let Some(running) = self.running.remove(&expired.lease) {
+                running.task.abort();
+                for worker in [running.pair.encoder, running.pair.decoder] {
+                    self.last_failures.insert(worker, reason.clone());
+                }
+            }
+            if expired.after == AfterFailure::GivenUp {
+                return Err(CoordinatorError::ShardFailed { shard, attempt, reason });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn absorb_result(
+        &mut self,
+        lease: Lease,
+        result: Result<ShardReceipt, AttemptFailure>,
+    ) -> Result<(), CoordinatorError> {
+        let Some(running) = self.running.remove(&lease) else {
+            // It ended while it was being cancelled; only a commit would still mean something, and another attempt will find it.
+            return Ok(());
+        };
+        match result {
+            Ok(_) if matches!(running.work, Work::Probe { .. }) => {
+                self.scheduler.probe_passed(lease);
+                Ok(())
+            }
+            Ok(receipt) => self.absorb_commit(lease, &receipt),
+            Err(AttemptFailure { failure, reason }) => {
+                let worker = match failure {
+                    Failure::Busy(role)
+                    | Failure::Unreached(role)
+                    | Failure::Refused(role)
+                    | Failure::Broke(role) => {
+                        Some(if role == Role::Encoder { running.pair.encoder } else { running.pair.decoder })
+                    }
+                    Failure::Rejected | Failure::Store | Failure::Hopeless => None,
+                };
+                if let Some(worker) = worker {
+                    self.last_failures.insert(worker, reason.clone());
+                }
+                let after = self.scheduler.failed(lease, failure, self.now());
+                let Lease { shard, attempt } = lease;
+                match after {
+                    AfterFailure::GivenUp => {
+                        return Err(CoordinatorError::ShardFailed { shard, attempt, reason });
+                    }
+                    AfterFailure::PlacedAgain | AfterFailure::Stale => {
+                        tracing::debug!(%shard, attempt, reason, "placed elsewhere");
+                    }
+                    AfterFailure::Search => {
+                        tracing::warn!(%shard, attempt, reason, "attempt failed, looking for the record that breaks it");
+                    }
+                    AfterFailure::Retry { .. } | AfterFailure::OtherAttempt => {
+                        tracing::warn!(%shard, attempt, reason, "attempt failed, trying again");
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn absorb_commit(&mut self, lease: Lease, receipt: &ShardReceipt) -> Result<(), CoordinatorError> {
+        let Lease { shard, attempt } = lease;
+        self.open_shards.remove(&shard);
+        let settled = self.scheduler.committed(lease, self.now());
+        for loser in settled.losers {
+            if let Some(running) = self.running.remove(&loser) {
+                running.task.abort();
+            }
+        }
+        if settled.is_first {
+            add_receipt(&mut self.totals, receipt);
+            let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
+            self.watch.metrics.records.of("output").inc_by(records - errors);
+            self.watch.metrics.records.of("error").inc_by(errors);
+            tracing::debug!(%shard, attempt, records, errors, "committed");
+        }
+        self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
+    }
+
+    fn check_error_rate(&self, min_records: u64) -> Result<(), CoordinatorError> {
+        let (errors, records, max_error_rate) =
+            (self.totals.errors, self.totals.records, self.job.spec.max_error_rate);
+        if records >= min_records && self.totals.error_rate() > max_error_rate {
+            return Err(CoordinatorError::TooManyErrors { errors, records, max_error_rate });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self, num_shards: u32) -> Result<JobReport, CoordinatorError> {
+        self.check_error_rate(0)?;
+        let job_has_ended = self.end_job(num_shards).await?;
+        self.publish_now();
+        let report = JobReport::complete(self.totals, self.resumed, self.now());
+        Ok(JobReport { job_has_ended, ..report })
+    }
+
+    /// Ends the job, with as much patience for the store as workers have when they commit.
+    async fn end_job(&self, num_shards: u32) -> Result<bool, CoordinatorError> {
+        let policy = &self.options.policy;
+        for attempt in 1.. {
+            match end_job(self.job, num_shards, self.now()).await {
+                Err(CoordinatorError::Store(error))
+                    if error.is_retryable() && attempt < policy.max_store_attempts =>
+                {
+                    let pause = policy.retry.pause(attempt, policy.jitter_seed);
+                    tracing::warn!(%error, ?pause, "cannot end the job, trying again");
+                    tokio::time::sleep(pause).await;
+                }
+                ended => return ended,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Dropping the attempts cancels them.
+    pub(super) fn interrupted(&self) -> JobReport {
+        JobReport {
+            outcome: JobOutcome::Interrupted,
+            ..JobReport::complete(self.totals, self.resumed, self.now())
+        }
+    }
+}
+
+fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
+    let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
+    totals.shards += 1;
+    totals.records += records;
+    totals.outputs += records - errors;
+    totals.errors += errors;
+    totals.prompt_tokens += receipt.prompt_tokens;
+    totals.output_tokens += receipt.output_tokens;
+    totals.output_bytes += receipt.part_num_bytes;
+}

@@ -1,0 +1,304 @@
+//! The flags of a job and of how it is run, the same for `baton run` and `baton-coordinator`.
+//!
+//! A job comes from a file and flags: flags win, and both fill the same [`JobSpec`]. Every flag can be given as an environment variable
+//! too.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use baton_bundle::{BundleManifest, GenerationMode, TextTokenizer};
+use baton_job::{InputFormat, JobSpec, Mode, Partition, SchedulePolicy};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::value_parser;
+
+use crate::generation_flags::GenerationArgs;
+use crate::{CoordinatorError, EndpointList, RunOptions};
+
+/// The job: a file, flags, or a file with flags that overrule it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct JobArgs {
+    /// Job file in TOML, with the fields `bundle`, `inputs`, `output`, `text_field`, `[generation]`, `[shard]` and the others below.
+    /// Paths in it are relative to the current directory.
+    #[arg(value_name = "JOB.toml", env = "BATON_JOB_FILE")]
+    job_file: Option<PathBuf>,
+
+    /// Directory of the bundle. Example: models/en-it
+    #[arg(long, value_name = "DIR", env = "BATON_BUNDLE", help_heading = "Job")]
+    bundle: Option<String>,
+    /// Input file, directory, prefix or glob; may be given more than once. .jsonl, .ndjson, .csv, .tsv or .txt, plain, .gz or .zst.
+    /// Examples: --input 'corpus/*.jsonl.gz'; --input s3://bucket/corpus/
+    #[arg(long = "input", value_name = "PATTERN", env = "BATON_INPUT", help_heading = "Job")]
+    inputs: Vec<String>,
+    /// Directory or prefix for the parts and error rows; made if absent. Examples: out; s3://bucket/out
+    #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
+    output: Option<String>,
+    /// Who reads and who writes: the large and the small model, or the small one alone. Default: hybrid.
+    #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(["hybrid", "slm"])
+        .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
+    mode: Option<Mode>,
+    /// Name of the bundle's prompt template. Default: default.
+    #[arg(long, value_name = "TEMPLATE", env = "BATON_TASK", help_heading = "Job")]
+    task: Option<String>,
+    /// Share of records that may fail before the job does, 0 to 1; each partition counts its own. Default: 1, never. Example: 0.01
+    #[arg(long, value_name = "SHARE", env = "BATON_MAX_ERROR_RATE", help_heading = "Job")]
+    max_error_rate: Option<f64>,
+
+    /// Field or column with the text. Default: text.
+    #[arg(long, value_name = "NAME", env = "BATON_TEXT_FIELD", help_heading = "Records")]
+    text_field: Option<String>,
+    /// Field or column with the record's id. Default: id, else custom_id, else file and line.
+    #[arg(long, value_name = "NAME", env = "BATON_ID_FIELD", help_heading = "Records")]
+    id_field: Option<String>,
+    /// Format of all inputs. Default: told from each file's name.
+    #[arg(long, value_name = "FORMAT", env = "BATON_FORMAT", help_heading = "Records", value_parser = PossibleValuesParser::new(["jsonl", "csv", "tsv", "txt"])
+        .map(|name| format_named(&name)))]
+    format: Option<InputFormat>,
+    /// Copies a record's other fields into its output row. Default: false. Example: --keep-fields
+    #[arg(long, value_name = "BOOL", env = "BATON_KEEP_FIELDS", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
+    keep_fields: Option<bool>,
+    /// A longer text becomes an error row, bytes. Default: 262144.
+    #[arg(long, value_name = "BYTES", env = "BATON_MAX_TEXT_BYTES", help_heading = "Records")]
+    max_text_bytes: Option<u64>,
+    /// Records in a part at most. Default: 256.
+    #[arg(long, value_name = "RECORDS", env = "BATON_RECORDS_PER_SHARD", help_heading = "Records")]
+    records_per_shard: Option<u32>,
+
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// How shards are given to workers. None of it changes an output byte.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Dispatch")]
+pub struct DispatchArgs {
+    /// The share of the job that this process does, of N processes that run it: I/N, I from 0. All name the same inputs and output;
+    /// whoever ends last completes the job. In a Kubernetes Indexed Job: $(JOB_COMPLETION_INDEX)/N. Example: 0/4
+    #[arg(long, value_name = "I/N", env = "BATON_PARTITION", default_value_t = Partition::WHOLE)]
+    pub partition: Partition,
+    /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; where there are more encoders than
+    /// decoders, one encoder.
+    #[arg(long, value_name = "SHARDS", env = "BATON_SHARDS_IN_FLIGHT", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1024))]
+    pub shards_in_flight: u32,
+    /// A shard of which nothing is heard for so long is given to other workers, seconds. Longer than the longest pause of a worker.
+    #[arg(long, value_name = "SECONDS", env = "BATON_LEASE_TTL_S", default_value_t = 60, value_parser = value_parser!(u64).range(1..=86_400))]
+    pub lease_ttl_s: u64,
+    /// Attempts at a shard that may break before it is searched, record by record, for the one that breaks them.
+    #[arg(long, value_name = "ATTEMPTS", env = "BATON_MAX_ATTEMPTS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
+    pub max_attempts: u32,
+    /// How long shards in flight may take to finish after an interrupt, seconds.
+    #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
+    pub grace_period_s: u64,
+}
+
+/// Where the workers of a cluster are.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct ClusterArgs {
+    /// Encoders, separated by commas: http://HOST:PORT, https://HOST:PORT, unix:/path/to/socket, or dns://NAME:PORT for all addresses of
+    /// a name, resolved every few seconds. Example: dns://baton-encoder:7001
+    #[arg(long, value_name = "LIST", env = "BATON_ENCODERS", requires = "decoders")]
+    pub encoders: Option<EndpointList>,
+    /// Decoders, the same way, as the encoders reach them. Example: dns://baton-decoder:7002
+    #[arg(long, value_name = "LIST", env = "BATON_DECODERS", requires = "encoders")]
+    pub decoders: Option<EndpointList>,
+}
+
+impl DispatchArgs {
+    /// The options that these flags are.
+    #[must_use]
+    pub fn options(&self) -> RunOptions {
+        let policy = SchedulePolicy {
+            lease_ttl: Duration::from_secs(self.lease_ttl_s),
+            max_attempts: self.max_attempts,
+            shards_per_worker: self.shards_in_flight,
+            jitter_seed: u64::from(std::process::id()), // so that coordinators of one job do not retry in step
+            ..SchedulePolicy::default()
+        };
+        RunOptions { policy, grace_period: Duration::from_secs(self.grace_period_s) }
+    }
+}
+
+impl JobArgs {
+    /// The job that file and flags describe, validated.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no job file, something is missing, or a value is not allowed.
+    pub fn to_spec(&self) -> Result<JobSpec, CoordinatorError> {
+        let mut spec = match &self.job_file {
+            None => JobSpec::default(),
+            Some(path) => {
+                let failed = |source| CoordinatorError::JobFile { path: path.clone(), source };
+                let text = std::fs::read_to_string(path).map_err(failed)?;
+                JobSpec::from_toml(&text, &path.display().to_string())?
+            }
+        };
+        self.overrule(&mut spec);
+        if self.job_file.is_none() {
+            let needed = [
+                ("--bundle DIR", spec.bundle.is_empty()),
+                ("--input PATTERN", spec.inputs.is_empty()),
+                ("--output DIR", spec.output.is_empty()),
+            ];
+            let missing: Vec<&str> =
+                needed.iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| *flag).collect();
+            if !missing.is_empty() {
+                return Err(CoordinatorError::MissingFlags { flags: missing.join(", ") });
+            }
+        }
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    fn overrule(&self, spec: &mut JobSpec) {
+        fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
+            if let Some(value) = flag {
+                field.clone_from(value);
+            }
+        }
+        if !self.inputs.is_empty() {
+            spec.inputs.clone_from(&self.inputs);
+        }
+        set(&mut spec.bundle, &self.bundle);
+        set(&mut spec.output, &self.output);
+        set(&mut spec.mode, &self.mode);
+        set(&mut spec.max_error_rate, &self.max_error_rate);
+        set(&mut spec.text_field, &self.text_field);
+        set(&mut spec.keep_fields, &self.keep_fields);
+        set(&mut spec.max_text_bytes, &self.max_text_bytes);
+        set(&mut spec.shard.max_records, &self.records_per_shard);
+        set(&mut spec.task, &self.task.clone().map(Some));
+        set(&mut spec.id_field, &self.id_field.clone().map(Some));
+        set(&mut spec.format, &self.format.map(Some));
+        self.generation.overrule(&mut spec.generation);
+    }
+}
+
+/// Reads the manifest of the job's bundle, and no other file of it, and refuses, before any work, a job that the bundle's models would
+/// refuse shard by shard. Gives the bundle's digest.
+///
+/// # Errors
+/// The manifest cannot be read, or the bundle does not offer what the job asks for.
+pub fn check_bundle(spec: &JobSpec) -> Result<String, CoordinatorError> {
+    let (manifest, digest) = baton_bundle::read_manifest(Path::new(&spec.bundle))?;
+    match misfit(&manifest, spec).or_else(|| unknown_stop_token(spec)) {
+        Some(problem) => Err(CoordinatorError::BundleMisfit { bundle: spec.bundle.clone(), problem }),
+        None => Ok(digest),
+    }
+}
+
+fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
+    let mode = match spec.mode {
+        Mode::Hybrid => GenerationMode::Hybrid,
+        Mode::Slm => GenerationMode::Slm,
+    };
+    if !manifest.modes.contains(&mode) {
+        let trained: Vec<String> = manifest.modes.iter().map(ToString::to_string).collect();
+        return Some(format!("is not trained for mode {mode}; try --mode {}", trained.join(" or --mode ")));
+    }
+    if let Some(task) = &spec.task
+        && !manifest.templates.contains_key(task)
+    {
+        let names: Vec<&str> = manifest.templates.keys().map(String::as_str).collect();
+        return Some(format!("has no prompt template `{task}`; it has: {}", names.join(", ")));
+    }
+    let (wanted, limit) = (spec.generation.min_new_tokens as usize, manifest.limits.max_new_tokens);
+    (wanted > limit).then(|| format!("writes at most {limit} tokens, but min_new_tokens is {wanted}"))
+}
+
+/// A stop token that the writer's tokenizer does not have. Where the bundle's tokenizer is not at hand, a decoder finds out.
+fn unknown_stop_token(spec: &JobSpec) -> Option<String> {
+    if spec.generation.stop_tokens.is_empty() {
+        return None;
+    }
+    let tokenizer = TextTokenizer::open(&Path::new(&spec.bundle).join("slm/tokenizer.json")).ok()?;
+    let unknown = spec.generation.stop_tokens.iter().find(|token| tokenizer.token_id(token).is_none())?;
+    Some(format!(
+        "has no token {unknown:?} in its output tokenizer; name one of slm/tokenizer.json, or use --stop-string"
+    ))
+}
+
+fn format_named(name: &str) -> InputFormat {
+    match name {
+        "jsonl" => InputFormat::Jsonl,
+        "csv" => InputFormat::Csv,
+        "tsv" => InputFormat::Tsv,
+        _ => InputFormat::Txt, // the last of the possible values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        dispatch: DispatchArgs,
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<Command, clap::Error> {
+        Command::try_parse_from(["run"].iter().chain(args))
+    }
+
+    fn spec(args: &[&str]) -> Result<JobSpec, CoordinatorError> {
+        parse(args).unwrap().job.to_spec()
+    }
+
+    #[test]
+    fn flags_alone_make_a_job() {
+        let args =
+            ["--bundle", "b", "--input", "x.csv", "--input", "y.csv", "--output", "o", "--keep-fields"];
+        let spec = spec(&args).unwrap();
+        assert_eq!(spec.inputs, ["x.csv", "y.csv"]);
+        assert!(spec.keep_fields);
+        assert_eq!(spec.generation, JobSpec::default().generation);
+    }
+
+    #[test]
+    fn flags_overrule_the_job_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "bundle = 'b'\ninputs = ['x']\noutput = 'o'\nkeep_fields = true\n[generation]\nmax_new_tokens = 9\n";
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let args = [path, "--output", "p", "--keep-fields=false", "--mode", "slm", "--format", "tsv"];
+        let spec = spec(&args).unwrap();
+        assert_eq!((spec.bundle.as_str(), spec.output.as_str()), ("b", "p"));
+        assert_eq!((spec.keep_fields, spec.mode, spec.format), (false, Mode::Slm, Some(InputFormat::Tsv)));
+        assert_eq!(spec.generation.max_new_tokens, Some(9));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_flags() {
+        let error = spec(&["--input", "x"]).unwrap_err();
+        assert!(error.is_usage_error());
+        assert!(error.to_string().starts_with("--bundle DIR, --output DIR missing"), "{error}");
+    }
+
+    #[test]
+    fn a_text_limit_beyond_a_message_is_refused_with_the_reason() {
+        let args = ["--bundle", "b", "--input", "x", "--output", "o", "--max-text-bytes", "16000000"];
+        let error = spec(&args).unwrap_err();
+        assert!(error.is_usage_error() && error.to_string().contains("one message of 4 MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_has_encoders_and_decoders_or_is_none() {
+        assert!(parse(&[]).unwrap().cluster.encoders.is_none());
+        assert!(parse(&["--encoders", "http://a:1"]).is_err());
+        assert!(parse(&["--encoders", "http://a:1", "--decoders", "dns://d:2"]).is_ok());
+        assert!(parse(&["--encoders", "a", "--decoders", "dns://d:2"]).is_err());
+    }
+
+    #[test]
+    fn a_partition_is_parsed_and_the_default_is_the_whole_job() {
+        assert!(parse(&[]).unwrap().dispatch.partition.is_whole());
+        assert_eq!(parse(&["--partition", "1/3"]).unwrap().dispatch.partition, Partition::new(1, 3).unwrap());
+        assert!(parse(&["--partition", "3/3"]).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! The process `baton-coordinator`: its flags, its pages, its exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use baton_job::Partition;
+use baton_proto::{Connections, SecurityArgs, error_chain};
+use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs, tell};
+use clap::Parser;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::flags::{ClusterArgs, DispatchArgs, JobArgs, check_bundle};
+use crate::signals::watch_signals;
+use crate::status_page::{JobTitle, pages};
+use crate::{Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often progress is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a job's process ends. For help texts.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    every record succeeded; of a partition, every record of it
+  1    the job cannot start, or failed; what was committed stays, and the same command goes on from there
+  2    the flags or the job file are wrong, or do not fit the bundle or the input; nothing was started
+  3    the job, or this partition of it, is complete, but some records failed: see errors/ in the output directory
+  130  interrupted; the same command goes on where it was
+
+Signals:
+  SIGINT, SIGTERM or SIGHUP finishes the shards in flight and stops; a second one stops at once.";
+
+/// Runs a job, or a partition of one, on a cluster: reads the corpus, gives its shards to encoders and decoders, writes the manifest.
+#[derive(Debug, Parser)]
+#[command(name = "baton-coordinator", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct CoordinatorArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    dispatch: DispatchArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
+}
+
+/// Runs the process to its exit code. Everything it says, it logs.
+#[must_use]
+pub fn run(args: &CoordinatorArgs) -> ExitCode {
+    if let Err(error) = args.telemetry.log.init("info") {
+        tell!("error: {}", error_chain(&error));
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the async runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run_job(args));
+    runtime.shutdown_background(); // a thread that waits for the network is not waited for
+    match result {
+        Ok(report) => exit_code(&report),
+        Err(error) => {
+            tracing::error!(error = error_chain(error.as_ref()), "the job failed");
+            let is_usage =
+                error.downcast_ref::<CoordinatorError>().is_some_and(CoordinatorError::is_usage_error);
+            if is_usage || error.is::<baton_proto::SecurityError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The exit code of a job that did not fail.
+#[must_use]
+pub fn exit_code(report: &JobReport) -> ExitCode {
+    match report.outcome {
+        JobOutcome::Complete => ExitCode::SUCCESS,
+        JobOutcome::CompleteWithFailures => ExitCode::from(3),
+        JobOutcome::Interrupted => ExitCode::from(130),
+    }
+}
+
+async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
+    let shutdown = watch_signals(|| tracing::info!("finishing the shards in flight"))?;
+    let spec = args.job.to_spec()?;
+    let missing = || CoordinatorError::MissingFlags { flags: "--encoders LIST, --decoders LIST".to_owned() };
+    let (encoders, decoders) =
+        args.cluster.encoders.clone().zip(args.cluster.decoders.clone()).ok_or_else(missing)?;
+    let connections = Connections::new(args.security.load()?.client);
+
+    let job_watch = JobWatch::default();
+    let readiness = watch::Sender::new(Readiness::not_ready("preparing the job"));
+    let title = watch::Sender::new(None);
+    if let Some(address) = args.telemetry.http_listen.address() {
+        let metrics = MetricsRegistry::new("coordinator");
+        job_watch.metrics.register(&metrics);
+        let server = HttpServer::bind(address, metrics, readiness.subscribe()).await?;
+        tracing::info!(address = %server.local_address(), "serving the status page");
+        tokio::spawn(server.with_pages(pages(title.subscribe(), job_watch.status.subscribe())).serve());
+    }
+    let digest = check_bundle(&spec)?;
+    let partition = args.dispatch.partition;
+    let output = spec.output.clone();
+    let job = PreparedJob::open(spec, &digest, partition).await?;
+    title.send_replace(Some(JobTitle::of(&job)));
+    readiness.send_replace(Readiness::Ready);
+    tracing::info!(output, %partition, "the job begins");
+
+    let log = tokio::spawn(log_progress(job_watch.status.subscribe()));
+    let cluster = Cluster::discover(connections, encoders, decoders);
+    let result = job.run(cluster, &args.dispatch.options(), &job_watch, shutdown).await;
+    log.abort();
+    let report = result?;
+    log_report(&report, partition);
+    Ok(report)
+}
+
+async fn log_progress(status: watch::Receiver<JobStatus>) {
+    let mut ticks = interval(LOG_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await; // the first comes at once
+    loop {
+        ticks.tick().await;
+        let status = status.borrow().clone();
+        tracing::info!(
+            records = status.progress.done_records(),
+            expected = status.progress.expected_records(),
+            failed = status.progress.committed.errors,
+            records_per_second = status.records_per_second.round(),
+            in_flight = status.shards.in_flight,
+            waiting = status.shards.waiting,
+            seconds_left = status.time_left().map(|left| left.as_secs()),
+            "progress"
+        );
+    }
+}
+
+fn log_report(report: &JobReport, partition: Partition) {
+    let totals = &report.totals;
+    tracing::info!(
+        %partition,
+        outcome = ?report.outcome,
+        job_has_ended = report.job_has_ended,
+        was_complete = report.was_complete,
+        shards = totals.shards,
+        succeeded = totals.outputs,
+        failed = totals.errors,
+        output_tokens = totals.output_tokens,
+        seconds = report.elapsed.as_secs_f64(),
+        "the coordinator is done"
+    );
+}

@@ -1,0 +1,8 @@
+//! The coordinator against encoders that do what a test's script says, over real streams and a real output directory.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+mod failures;
+mod partitions;
+mod run_job;
+mod support;

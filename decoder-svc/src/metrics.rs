@@ -1,0 +1,43 @@
+//! What the decoder counts.
+
+use baton_telemetry::{Counter, Histogram, MetricsRegistry, seconds_histogram};
+
+use crate::engine::EngineLoad;
+
+/// Counters of a decoder; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct DecoderMetrics {
+    pub(crate) output_tokens: Counter,
+    /// Time of a commit, all its steps.
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) committed_bytes: Counter,
+}
+
+impl Default for DecoderMetrics {
+    fn default() -> Self {
+        Self {
+            output_tokens: Counter::default(),
+            commit_seconds: seconds_histogram(),
+            committed_bytes: Counter::default(),
+        }
+    }
+}
+
+impl DecoderMetrics {
+    /// Registers them, and the load of the engine.
+    pub(crate) fn register(&self, metrics: &MetricsRegistry, engine: EngineLoad) {
+        metrics.counter(
+            "baton_decoder_output_tokens_total",
+            "Tokens the small model has written",
+            &self.output_tokens,
+        );
+        metrics.histogram("baton_commit_seconds", "Time of a commit", &self.commit_seconds);
+        let help = "Bytes of the parts that this decoder has created";
+        metrics.counter("baton_committed_bytes_total", help, &self.committed_bytes);
+        let load = engine.clone();
+        metrics
+            .reading("baton_decoder_slots_in_use", "Rows being decoded", move || load.slots_in_use() as i64);
+        let help = "Prompt tokens that wait for a slot: the depth of the decoder's queue";
+        metrics.reading("baton_decoder_waiting_tokens", help, move || engine.waiting_tokens() as i64);
+    }
+}

@@ -1,0 +1,173 @@
+//! Beam search, token for token that of Hugging Face transformers' `generate(num_beams = ..., do_sample = False)`.
+//!
+//! At each step the best `(1 + stop tokens) * num_beams` continuations of all running sequences are candidates. Those among the best
+//! `num_beams` of them that end are finished sequences, of which the best `num_beams` are kept. The best `num_beams` that do not end
+//! run on. Scores are f32 and computed in transformers' order. What that leaves open is fixed: of equal candidates, the one of the
+//! earlier sequence comes first, then the lower token; of equal finished sequences, the one that was finished first.
+
+use crate::kernels::log_softmax;
+use crate::search::{SearchBounds, SearchScratch};
+use crate::top_k::Candidate;
+use crate::{BeamOptions, EarlyStopping, FinishReason, FinishedSequence, LogitRows};
+
+/// The beam of one row.
+#[derive(Debug)]
+pub(crate) struct BeamSearch {
+    bounds: SearchBounds,
+    options: BeamOptions,
+    /// Best first; all of the same length.
+    running: Vec<Running>,
+    /// What `running` becomes, kept for its memory.
+    next: Vec<Running>,
+    /// Best first, at most `num_beams`.
+    finished: Vec<FinishedSequence>,
+    parents: Vec<usize>,
+    num_tokens: usize,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    tokens: Vec<u32>,
+    log_probability_sum: f32,
+}
+
+impl Running {
+    fn set_to_child(&mut self, parent: &Running, candidate: &Candidate) {
+        self.tokens.clone_from(&parent.tokens);
+        self.tokens.push(candidate.token);
+        self.log_probability_sum = candidate.value;
+    }
+}
+
+impl BeamSearch {
+    pub(crate) fn new(bounds: SearchBounds, options: BeamOptions) -> Self {
+        Self {
+            bounds,
+            options,
+            running: vec![Running::default()],
+            next: Vec::new(),
+            finished: Vec::new(),
+            parents: Vec::new(),
+            num_tokens: 0,
+        }
+    }
+
+    pub(crate) fn last_tokens(&self) -> impl Iterator<Item = Option<u32>> {
+        self.running.iter().map(|running| running.tokens.last().copied())
+    }
+
+    pub(crate) fn parents(&self) -> &[usize] {
+        &self.parents
+    }
+
+    pub(crate) fn advance(
+        &mut self,
+        (logits, first_row): (LogitRows<'_>, usize),
+        scratch: &mut SearchScratch,
+    ) {
+        let SearchScratch { constrained, top, .. } = scratch;
+        let num_beams = self.options.num_beams;
+        let num_stop_tokens = 1 + self.bounds.generation.stop_tokens.len();
+        top.start((1 + num_stop_tokens) * num_beams);
+        for (row, running) in self.running.iter().enumerate() {
+            let logits = logits.row(first_row + row);
+            let (values, mut shift) =
+                self.bounds.constrain(&running.tokens, (logits, log_softmax(logits)), constrained);
+            shift.score = running.log_probability_sum;
+            top.offer(row as u32, values, shift);
+        }
+        self.take_candidates(top.finish());
+    }
+
+    fn take_candidates(&mut self, candidates: &[Candidate]) {
+        let num_beams = self.options.num_beams;
+        self.num_tokens += 1;
+        self.parents.clear();
+        for (rank, candidate) in candidates.iter().enumerate() {
+            let parent = &mut self.running[candidate.row as usize];
+            let is_stop_token = self.bounds.is_stop_token(candidate.token);
+            parent.tokens.push(candidate.token);
+            let end = match is_stop_token {
+                true => Some(FinishReason::Stop),
+                false => self.bounds.end_after(&parent.tokens),
+            };
+            parent.tokens.pop();
+            match end {
+                Some(finish_reason) if rank < num_beams => {
+                    self.finish(candidate, is_stop_token, finish_reason);
+                }
+                Some(_) => {}
+                None if self.parents.len() < num_beams => {
+                    if self.next.len() == self.parents.len() {
+                        self.next.push(Running::default());
+                    }
+                    let child = &mut self.next[self.parents.len()];
+                    child.set_to_child(&self.running[candidate.row as usize], candidate);
+                    self.parents.push(candidate.row as usize);
+                }
+                None => {}
+            }
+        }
+        if self.parents.is_empty() && self.finished.is_empty() {
+            self.give_up();
+        }
+        if self.is_over() {
+            self.parents.clear();
+        }
+        // What is left over from a longer beam stays in `next`, as memory.
+        std::mem::swap(&mut self.running, &mut self.next);
+        while self.running.len() > self.parents.len() {
+            self.next.extend(self.running.pop());
+        }
+    }
+
+    /// Notes a finished sequence, if it is one of the best.
+    fn finish(&mut self, candidate: &Candidate, is_stop_token: bool, finish_reason: FinishReason) {
+        let score = candidate.value / self.length_norm(self.num_tokens);
+        let place = self.finished.partition_point(|finished| finished.score >= score);
+        if place == self.options.num_beams {
+            return;
+        }
+        let mut tokens = self.running[candidate.row as usize].tokens.clone();
+        if !is_stop_token {
+            tokens.push(candidate.token);
+        }
+        self.finished.truncate(self.options.num_beams - 1);
+        let sequence = FinishedSequence { tokens, num_tokens: self.num_tokens, score, finish_reason };
+        self.finished.insert(place, sequence);
+    }
+
+    /// Ends with what there is when no token may follow: the model computed no numbers, or all tokens are forbidden.
+    fn give_up(&mut self) {
+        let tokens = std::mem::take(&mut self.running[0].tokens);
+        let (num_tokens, finish_reason) = (tokens.len(), FinishReason::Length);
+        self.finished.push(FinishedSequence { tokens, num_tokens, score: f32::NAN, finish_reason });
+    }
+
+    fn length_norm(&self, num_tokens: usize) -> f32 {
+        (num_tokens as f64).powf(self.options.length_penalty) as f32
+    }
+
+    /// Whether no running sequence is left, or none is expected to do better than those that are finished.
+    fn is_over(&self) -> bool {
+        if self.parents.is_empty() {
+            return true;
+        }
+        let Some(worst) = self.finished.last().filter(|_| self.finished.len() == self.options.num_beams)
+        else {
+            return false;
+        };
+        let best_length = match self.options.early_stopping {
+            EarlyStopping::AtOnce => return true,
+            EarlyStopping::Never if self.options.length_penalty > 0.0 => self.bounds.max_new_tokens,
+            _ => self.num_tokens,
+        };
+        let best_possible = self.next[0].log_probability_sum / self.length_norm(best_length);
+        best_possible <= worst.score
+    }
+
+    pub(crate) fn into_outputs(mut self) -> Vec<FinishedSequence> {
+        self.finished.truncate(self.bounds.generation.num_outputs);
+        self.finished
+    }
+}

@@ -1,0 +1,118 @@
+//! What a sequence may not choose next, and what it is discouraged from: the changes made to a row of logits before a choice.
+
+use crate::Generation;
+use crate::kernels::Shift;
+
+/// What the constraints depend on beside the logits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Constraints<'a> {
+    pub(crate) generation: &'a Generation,
+    pub(crate) end_of_sequence: u32,
+    /// What the sequence has written.
+    pub(crate) tokens: &'a [u32],
+    pub(crate) min_new_tokens: usize,
+}
+
+impl Constraints<'_> {
+    /// The shifted row under the constraints: `logits` itself and `shift`, if nothing is changed; otherwise a changed copy in `copy`.
+    ///
+    /// The repetition penalty acts on shifted values, as in transformers: on logits where a token is chosen or drawn, on
+    /// log-probabilities in a beam search.
+    pub(crate) fn apply<'r>(
+        self,
+        logits: &'r [f32],
+        shift: Shift,
+        copy: &'r mut Vec<f32>,
+    ) -> (&'r [f32], Shift) {
+        let Constraints { generation, tokens, .. } = self;
+        let may_stop = tokens.len() >= self.min_new_tokens;
+        let is_penalized = generation.repetition_penalty != 1.0 && !tokens.is_empty();
+        let ngram = generation.no_repeat_ngram;
+        let has_ngrams = ngram > 0 && tokens.len() >= ngram;
+        if may_stop && !is_penalized && !has_ngrams {
+            return (logits, shift);
+        }
+        copy.clear();
+        match shift == Shift::NONE {
+            true => copy.extend_from_slice(logits),
+            false => copy.extend(logits.iter().map(|&logit| shift.apply(logit))),
+        }
+        if is_penalized {
+            let penalty = generation.repetition_penalty;
+            for &token in tokens {
+                let value = shift.apply(logits[token as usize]); // the unchanged one: a token may stand here twice
+                copy[token as usize] = if value < 0.0 { value * penalty } else { value / penalty };
+            }
+        }
+        if has_ngrams {
+            let begun = &tokens[tokens.len() + 1 - ngram..];
+            for window in tokens.windows(ngram).filter(|window| window[..ngram - 1] == *begun) {
+                copy[window[ngram - 1] as usize] = f32::NEG_INFINITY;
+            }
+        }
+        if !may_stop {
+            copy[self.end_of_sequence as usize] = f32::NEG_INFINITY;
+            for &token in &generation.stop_tokens {
+                copy[token as usize] = f32::NEG_INFINITY;
+            }
+        }
+        (copy, Shift::NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GenerationLimits;
+
+    const LOGITS: [f32; 6] = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5];
+    const OFF: f32 = f32::NEG_INFINITY;
+
+    fn constrained(generation: &Generation, tokens: &[u32], min_new_tokens: usize) -> Vec<f32> {
+        let constraints = Constraints { generation, end_of_sequence: 0, tokens, min_new_tokens };
+        let mut copy = Vec::new();
+        let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut copy);
+        assert_eq!(shift, Shift::NONE);
+        logits.to_vec()
+    }
+
+    fn generation() -> Generation {
+        Generation::greedy(GenerationLimits::of_new_tokens(0, 100))
+    }
+
+    #[test]
+    fn stop_tokens_are_masked_until_the_minimum_is_written() {
+        let generation = Generation { stop_tokens: vec![4], ..generation() };
+        assert_eq!(constrained(&generation, &[2, 3], 3), [OFF, -2.0, 3.0, -4.0, OFF, 0.5]);
+        assert_eq!(constrained(&generation, &[2, 3], 2), LOGITS);
+    }
+
+    #[test]
+    fn tokens_written_before_are_penalized_once_each() {
+        let generation = Generation { repetition_penalty: 2.0, ..generation() };
+        assert_eq!(constrained(&generation, &[2, 3, 2, 2], 0), [1.0, -2.0, 1.5, -8.0, 5.0, 0.5]);
+    }
+
+    #[test]
+    fn what_would_complete_an_ngram_again_is_masked() {
+        let bigrams = Generation { no_repeat_ngram: 2, ..generation() };
+        assert_eq!(constrained(&bigrams, &[2, 3, 2, 4, 2], 0), [1.0, -2.0, 3.0, OFF, OFF, 0.5]);
+        assert_eq!(constrained(&bigrams, &[2], 0), LOGITS);
+        assert_eq!(constrained(&bigrams, &[2, 2], 0), [1.0, -2.0, OFF, -4.0, 5.0, 0.5]);
+        let trigrams = Generation { no_repeat_ngram: 3, ..generation() };
+        assert_eq!(constrained(&trigrams, &[2, 3, 4, 2, 3], 0), [1.0, -2.0, 3.0, -4.0, OFF, 0.5]);
+        let unigrams = Generation { no_repeat_ngram: 1, ..generation() };
+        assert_eq!(constrained(&unigrams, &[5, 1], 0), [1.0, OFF, 3.0, -4.0, 5.0, OFF]);
+    }
+
+    #[test]
+    fn in_a_beam_the_penalty_acts_on_log_probabilities() {
+        let generation = Generation { repetition_penalty: 2.0, ..generation() };
+        let constraints =
+            Constraints { generation: &generation, end_of_sequence: 0, tokens: &[4], min_new_tokens: 0 };
+        let mut copy = Vec::new();
+        let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
+        let (values, shift) = constraints.apply(&LOGITS, shift, &mut copy);
+        assert_eq!((values[4], values[5], shift), (-0.5, -4.75, Shift::NONE));
+    }
+}

@@ -1,0 +1,114 @@
+//! Sequences that choose for themselves: the one of greedy decoding, and samples.
+
+use crate::kernels::{Shift, first_equal, log_softmax};
+use crate::sampling::{RandomStream, draw};
+use crate::search::{SearchBounds, SearchScratch};
+use crate::{FinishReason, FinishedSequence, LogitRows, Method};
+
+/// One greedy sequence or any number of samples. The samples part ways at the first token.
+#[derive(Debug)]
+pub(crate) struct IndependentSearch {
+    bounds: SearchBounds,
+    sequences: Vec<Sequence>,
+    /// Indices of the sequences that go on, rising.
+    live: Vec<usize>,
+    parents: Vec<usize>,
+    has_begun: bool,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    tokens: Vec<u32>,
+    num_tokens: usize,
+    log_probability_sum: f64,
+    random: Option<Box<RandomStream>>,
+    finish_reason: Option<FinishReason>,
+}
+
+impl IndependentSearch {
+    pub(crate) fn new(bounds: SearchBounds, random_stream: u64) -> Self {
+        let sequence = |index: usize| Sequence {
+            tokens: Vec::new(),
+            num_tokens: 0,
+            log_probability_sum: 0.0,
+            random: match bounds.generation.method {
+                Method::Sample(options) => {
+                    Some(Box::new(RandomStream::new(options.seed, random_stream, index as u64)))
+                }
+                _ => None,
+            },
+            finish_reason: None,
+        };
+        let num_sequences = bounds.generation.num_sequences();
+        let sequences = (0..num_sequences).map(sequence).collect();
+        Self { bounds, sequences, live: (0..num_sequences).collect(), parents: Vec::new(), has_begun: false }
+    }
+
+    pub(crate) fn last_tokens(&self) -> impl Iterator<Item = Option<u32>> {
+        let num_live = if self.has_begun { self.live.len() } else { 1 };
+        self.live.iter().take(num_live).map(|&index| self.sequences[index].tokens.last().copied())
+    }
+
+    pub(crate) fn advance(
+        &mut self,
+        (logits, first_row): (LogitRows<'_>, usize),
+        scratch: &mut SearchScratch,
+    ) {
+        let Self { bounds, sequences, live, parents, has_begun } = self;
+        parents.clear();
+        let mut place = 0;
+        live.retain(|&index| {
+            let parent = if *has_begun { place } else { 0 };
+            place += 1;
+            let sequence = &mut sequences[index];
+            sequence.choose(bounds, logits.row(first_row + parent), scratch);
+            let goes_on = sequence.finish_reason.is_none();
+            if goes_on {
+                parents.push(parent);
+            }
+            goes_on
+        });
+        *has_begun = true;
+    }
+
+    pub(crate) fn parents(&self) -> &[usize] {
+        &self.parents
+    }
+
+    pub(crate) fn into_outputs(self) -> Vec<FinishedSequence> {
+        let finished = |sequence: Sequence| FinishedSequence {
+            score: (sequence.log_probability_sum / sequence.num_tokens as f64) as f32,
+            num_tokens: sequence.num_tokens,
+            finish_reason: sequence.finish_reason.expect("outputs are asked only of a row that is done"),
+            tokens: sequence.tokens,
+        };
+        let mut outputs: Vec<FinishedSequence> = self.sequences.into_iter().map(finished).collect();
+        let rank =
+            |output: &FinishedSequence| if output.score.is_nan() { f32::NEG_INFINITY } else { output.score };
+        outputs.sort_by(|a, b| rank(b).total_cmp(&rank(a))); // stable: of equals, the one drawn first
+        outputs
+    }
+}
+
+impl Sequence {
+    fn choose(&mut self, bounds: &SearchBounds, logits: &[f32], scratch: &mut SearchScratch) {
+        let SearchScratch { constrained, sampling, .. } = scratch;
+        let (logits, _) = bounds.constrain(&self.tokens, (logits, Shift::NONE), constrained);
+        let shift = log_softmax(logits);
+        let token = match (&bounds.generation.method, &mut self.random) {
+            (Method::Sample(options), Some(random)) => {
+                draw(logits, (shift.max, options), random.next_uniform(), sampling)
+            }
+            _ => first_equal(logits, shift.max) as u32,
+        };
+        self.log_probability_sum += f64::from(shift.apply(logits[token as usize]));
+        self.num_tokens += 1;
+        self.finish_reason = match bounds.is_stop_token(token) {
+            true => Some(FinishReason::Stop),
+            false => {
+                self.tokens.push(token);
+                bounds.end_after(&self.tokens)
+            }
+        };
+    }
+}

@@ -1,0 +1,116 @@
+//! The sequences of one row, from their first token to the finished outputs.
+
+use std::sync::Arc;
+
+use crate::beam_search::BeamSearch;
+use crate::constraints::Constraints;
+use crate::independent_search::IndependentSearch;
+use crate::kernels::Shift;
+use crate::sampling::SamplingScratch;
+use crate::top_k::TopK;
+use crate::{FinishReason, FinishedSequence, Generation, LogitRows, Method};
+
+/// What a search knows of its row.
+#[derive(Debug, Clone)]
+pub(crate) struct SearchBounds {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) end_of_sequence: u32,
+    pub(crate) min_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
+}
+
+/// Memory that all rows share, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct SearchScratch {
+    pub(crate) constrained: Vec<f32>,
+    pub(crate) top: TopK,
+    pub(crate) sampling: SamplingScratch,
+}
+
+/// The live sequences of a row. It begins with one, which may become several at its first step.
+#[derive(Debug)]
+pub(crate) enum Search {
+    /// Sequences that do not compete: greedy's one, or samples.
+    Independent(IndependentSearch),
+    /// Sequences that do.
+    Beam(BeamSearch),
+}
+
+impl Search {
+    pub(crate) fn new(bounds: SearchBounds, random_stream: u64) -> Self {
+        match bounds.generation.method {
+            Method::Beam(options) => Self::Beam(BeamSearch::new(bounds, options)),
+            _ => Self::Independent(IndependentSearch::new(bounds, random_stream)),
+        }
+    }
+
+    /// What each live sequence chose last; `None` before its first choice.
+    pub(crate) fn last_tokens(&self) -> impl Iterator<Item = Option<u32>> {
+        // One of the two is empty.
+        let (independent, beam) = match self {
+            Self::Independent(search) => (Some(search.last_tokens()), None),
+            Self::Beam(search) => (None, Some(search.last_tokens())),
+        };
+        independent.into_iter().flatten().chain(beam.into_iter().flatten())
+    }
+
+    /// Chooses what follows each live sequence. `logits` has their rows from `first_row` on.
+    pub(crate) fn advance(
+        &mut self,
+        (logits, first_row): (LogitRows<'_>, usize),
+        scratch: &mut SearchScratch,
+    ) {
+        match self {
+            Self::Independent(search) => search.advance((logits, first_row), scratch),
+            Self::Beam(search) => search.advance((logits, first_row), scratch),
+        }
+    }
+
+    /// For each live sequence, in order, which of those before the last `advance` it continues. Empty when the row is done.
+    pub(crate) fn parents(&self) -> &[usize] {
+        match self {
+            Self::Independent(search) => search.parents(),
+            Self::Beam(search) => search.parents(),
+        }
+    }
+
+    /// The outputs, best first, once the row is done.
+    pub(crate) fn into_outputs(self) -> Vec<FinishedSequence> {
+        match self {
+            Self::Independent(search) => search.into_outputs(),
+            Self::Beam(search) => search.into_outputs(),
+        }
+    }
+}
+
+impl SearchBounds {
+    /// The shifted logits of what may follow `tokens`.
+    pub(crate) fn constrain<'r>(
+        &self,
+        tokens: &[u32],
+        (logits, shift): (&'r [f32], Shift),
+        copy: &'r mut Vec<f32>,
+    ) -> (&'r [f32], Shift) {
+        let constraints = Constraints {
+            generation: &self.generation,
+            end_of_sequence: self.end_of_sequence,
+            tokens,
+            min_new_tokens: self.min_new_tokens,
+        };
+        constraints.apply(logits, shift, copy)
+    }
+
+    /// Whether `token` ends a sequence and is no part of it.
+    pub(crate) fn is_stop_token(&self, token: u32) -> bool {
+        token == self.end_of_sequence || self.generation.stop_tokens.contains(&token)
+    }
+
+    /// Whether a sequence ends, after a token that is no stop token, which `tokens` ends with.
+    pub(crate) fn end_after(&self, tokens: &[u32]) -> Option<FinishReason> {
+        let is_stopped = self.generation.stop_when.as_ref().is_some_and(|condition| condition.is_met(tokens));
+        match is_stopped && tokens.len() >= self.min_new_tokens {
+            true => Some(FinishReason::Stop),
+            false => (tokens.len() >= self.max_new_tokens).then_some(FinishReason::Length),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The process of the encoder service.
+
+use std::process::ExitCode;
+
+use baton_encoder_svc::{EncoderConfig, EncoderService};
+use baton_proto::Connections;
+use baton_worker::{ListenAddress, WorkerArgs};
+use clap::{Parser, value_parser};
+
+/// The encoder of a Baton cluster: reads prompts with the large model and streams their states to decoders.
+///
+/// Coordinators send it shards and name the decoders. Run as many as the large model needs; they share nothing.
+#[derive(Debug, Parser)]
+#[command(
+    name = "baton-encoder",
+    version,
+    max_term_width = 100,
+    after_help = format!("{}\n\nExample:\n  baton-encoder --bundle models/en-it --listen 0.0.0.0:7001", baton_worker::EXIT_CODES)
+)]
+struct Cli {
+    /// Address of the gRPC port, or unix:/path/to/socket.
+    #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7001")]
+    listen: ListenAddress,
+    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width 576.
+    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    encode_batch_tokens: u32,
+    #[command(flatten)]
+    worker: WorkerArgs,
+}
+
+fn main() -> ExitCode {
+    baton_worker::settle_libraries();
+    let cli = Cli::parse();
+    let compute_args = cli.worker.compute.clone();
+    baton_model::set_num_threads(1); // more threads in one product would split its sums otherwise, and with them the bytes
+    baton_worker::run("encoder", &cli.worker, cli.listen, async move |bundle, host| {
+        let compute = compute_args.compute()?;
+        let config = EncoderConfig {
+            compute,
+            engines: compute_args.engines(compute),
+            max_batch_tokens: cli.encode_batch_tokens as usize,
+            limits: host.limits,
+        };
+        let connections = Connections::new(host.client_security.clone());
+        let service = EncoderService::load(&bundle, config, connections).await?;
+        service.register_metrics(&host.metrics);
+        host.serve(service.into_served()).await
+    })
+}

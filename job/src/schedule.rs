@@ -1,0 +1,470 @@
+//! Decides who works on which shard and when: a plain state machine, events in, decisions out.
+//!
+//! Time is a [`Duration`] since any fixed moment, passed in by the caller and never going back. Only open shards are held, which the
+//! caller bounds by how many it offers at once; a committed one is a bit.
+//!
+//! - A shard is placed on the encoder and the decoder that have the least to do. A worker that has no room, or cannot be reached, or does
+//!   not serve the job, costs the shard no attempt: it is placed elsewhere, or waits.
+//! - A lease that shows no progress expires. A worker that fails rests.
+//! - A shard that broke `max_attempts` is searched for the record that breaks them ([`Work::Probe`]), and then processed without it.
+//! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins; what a superseded attempt reports is
+//!   stale and ignored, except that its commit counts.
+
+mod fleet;
+mod open_shard;
+mod policy;
+mod search;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::{ShardIndex, ShardSet};
+use fleet::{Fleet, Wish};
+pub use fleet::{Pair, Role, WorkerId, WorkerState, WorkerView};
+pub use open_shard::Work;
+use open_shard::{ActiveLease, OpenShard, Stage};
+pub use policy::{Backoff, SchedulePolicy};
+
+/// Durations of the last commits from which the typical one is taken.
+const NUM_RECENT_DURATIONS: usize = 64;
+
+/// The time-limited right to process a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// Counts the leases of this shard, from 1.
+    pub attempt: u32,
+}
+
+/// A decision: who does what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Under which lease.
+    pub lease: Lease,
+    /// By whom.
+    pub pair: Pair,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// How an attempt failed, and whose failure it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The worker has no room.
+    Busy(Role),
+    /// The worker could not be reached, or did not take the shard on.
+    Unreached(Role),
+    /// The worker does not serve this job.
+    Refused(Role),
+    /// The worker took the shard on, and then failed or vanished.
+    Broke(Role),
+    /// The worker does not accept what the shard holds. An attempt like one that broke, but the worker is not to blame.
+    Rejected,
+    /// The output could not be written for now.
+    Store,
+    /// Nobody can process this shard as it is.
+    Hopeless,
+}
+
+/// What follows from a failed or expired lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// The shard is placed again as soon as a worker has room; no attempt was used up.
+    PlacedAgain,
+    /// The shard is tried again from this moment on.
+    Retry {
+        /// On the caller's clock.
+        not_before: Duration,
+    },
+    /// The shard is searched, from now on or still, for a record that breaks its attempts.
+    Search,
+    /// Another attempt at the shard is under way.
+    OtherAttempt,
+    /// The shard cannot be processed, and only a late commit can settle it.
+    GivenUp,
+    /// The lease was not current: nothing follows.
+    Stale,
+}
+
+/// A lease that ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// The lease.
+    pub lease: Lease,
+    /// What follows for its shard; never [`AfterFailure::Stale`].
+    pub after: AfterFailure,
+}
+
+/// What a commit settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// False if the shard was known to be committed.
+    pub is_first: bool,
+    /// Leases that this ends; whoever holds them should stop.
+    pub losers: Vec<Lease>,
+}
+
+/// How many shards are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardCounts {
+    /// Waiting for a lease.
+    pub waiting: u64,
+    /// Being worked on.
+    pub in_flight: u64,
+    /// Of both, those that are searched for a poisonous record.
+    pub searched: u64,
+    /// Given up.
+    pub given_up: u64,
+    /// Done.
+    pub committed: u64,
+}
+
+/// The state of a job's shards and workers.
+#[derive(Debug)]
+pub struct ShardScheduler {
+    policy: SchedulePolicy,
+    fleet: Fleet,
+    open: BTreeMap<ShardIndex, OpenShard>,
+    committed: ShardSet,
+    input_has_ended: bool,
+    recent_durations: VecDeque<Duration>,
+    /// Attempts and probes that went through, those of earlier runs, of which only commits are known, included.
+    num_successes: u64,
+}
+
+impl ShardScheduler {
+    /// A scheduler without workers, for a job of which some shards are `committed`.
+    pub fn new(policy: SchedulePolicy, committed: ShardSet) -> ShardScheduler {
+        ShardScheduler {
+            policy,
+            fleet: Fleet::default(),
+            num_successes: committed.len(),
+            open: BTreeMap::new(),
+            committed,
+            input_has_ended: false,
+            recent_durations: VecDeque::new(),
+        }
+    }
+
+    /// Says which workers of a role there are now.
+    pub fn set_workers(&mut self, role: Role, endpoints: &[String], now: Duration) {
+        self.fleet.set_members(role, endpoints, now);
+    }
+
+    /// Adds a shard of `num_prompts` prompts with `num_bytes` of text to be processed; false if it is known already.
+    pub fn offer(&mut self, shard: ShardIndex, num_prompts: u32, num_bytes: u64) -> bool {
+        if self.committed.contains(shard) || self.open.contains_key(&shard) {
+            return false;
+        }
+        self.open.insert(shard, OpenShard::new(num_prompts, num_bytes));
+        true
+    }
+
+    /// Says that no shard will be offered any more.
+    pub fn end_input(&mut self) {
+        self.input_has_ended = true;
+    }
+
+    /// Leases a shard that is ready to workers that have room, if there are such. Call [`ShardScheduler::expire`] before.
+    pub fn next(&mut self, now: Duration) -> Option<Assignment> {
+        let ready = |alone| {
+            self.open
+                .iter()
+                .filter(move |(_, shard)| shard.is_ready(now) && shard.must_be_alone() == alone)
+                .map(|(&index, shard)| (index, shard.avoid))
+        };
+        let place = |wish| self.fleet.place(wish, now, &self.policy);
+        let mut held = None;
+        for (shard, avoid) in ready(true) {
+            if let Some(pair) = place(Wish { avoid, alone: true, ..Wish::default() }) {
+                return Some(self.lease(shard, pair, now));
+            }
+            held = self.fleet.soonest_free(now); // it gets nothing new until this shard can have it for itself
+        }
+        let next = ready(false).next();
+        if let Some((shard, avoid)) = next {
+            let pair = place(Wish { avoid, held, ..Wish::default() })?;
+            return Some(self.lease(shard, pair, now));
+        }
+        self.double(now)
+    }
+
+    /// Extends a lease whose holder showed progress, in prompts encoded and decoded since it began, both 0 when the encoder has just
+    /// taken the shard on; false if the lease is stale and its holder should stop.
+    pub fn progress(&mut self, lease: Lease, num_encoded: u32, num_decoded: u32, now: Duration) -> bool {
+        let Some(active) = self.open.get_mut(&lease.shard).and_then(|shard| shard.active(lease.attempt))
+        else {
+            return false;
+        };
+        active.deadline = now + self.policy.lease_ttl;
+        active.was_taken_on = true;
+        let pair = active.pair;
+        let (encoded, decoded) = active.advance(num_encoded, num_decoded);
+        for (worker, num_bytes) in [(pair.encoder, encoded), (pair.decoder, decoded)] {
+            self.fleet.lighten(worker, num_bytes);
+            if num_bytes > 0 {
+                self.fleet.moved(worker);
+            }
+        }
+        true
+    }
+
+    /// Settles a shard, whichever attempt reports it.
+    pub fn committed(&mut self, lease: Lease, now: Duration) -> Settled {
+        let mut losers = Vec::new();
+        if let Some(mut shard) = self.open.remove(&lease.shard) {
+            if let Some(active) = shard.take(lease.attempt) {
+                self.note_success(&active);
+                self.note_duration(now.saturating_sub(active.begun_at));
+            }
+            for active in shard.leases {
+                self.release(&active);
+                losers.push(Lease { shard: lease.shard, attempt: active.attempt });
+            }
+        }
+        Settled { is_first: self.committed.insert(lease.shard), losers }
+    }
+
+    /// Takes in that a probe went through.
+    pub fn probe_passed(&mut self, lease: Lease) {
+        let Some(shard) = self.open.get_mut(&lease.shard) else { return };
+        let Some(active) = shard.take(lease.attempt) else { return };
+        if let Stage::Searching(search) = &mut shard.stage {
+            search.passed();
+        }
+        shard.conclude_search_if_over(self.num_successes + 1);
+        self.note_success(&active);
+    }
+
+    /// Takes back a lease whose holder failed.
+    pub fn failed(&mut self, lease: Lease, failure: Failure, now: Duration) -> AfterFailure {
+        let Some(shard) = self.open.get_mut(&lease.shard) else { return AfterFailure::Stale };
+        let Some(active) = shard.take(lease.attempt) else { return AfterFailure::Stale };
+        self.release(&active);
+        let worker = |role| match role {
+            Role::Encoder => active.pair.encoder,
+            Role::Decoder => active.pair.decoder,
+        };
+        let (fleet, policy) = (&mut self.fleet, &self.policy);
+        match failure {
+            Failure::Busy(role) => fleet.busy(worker(role), now, policy),
+            Failure::Unreached(role) | Failure::Broke(role) => {
+                fleet.failed(worker(role), active.begun_at, now, policy);
+            }
+            Failure::Refused(role) => fleet.refused(worker(role), now, policy),
+            Failure::Rejected | Failure::Store | Failure::Hopeless => {}
+        }
+        let is_refused_by_all = matches!(failure, Failure::Refused(role) if self.fleet.all_refuse(role));
+        let failure = if is_refused_by_all { Failure::Hopeless } else { failure };
+        self.after_failure(lease.shard, active.pair, failure, now)
+    }
+
+    /// Takes back every lease whose deadline has come.
+    pub fn expire(&mut self, now: Duration) -> Vec<Expired> {
+        let mut late = Vec::new();
+        for (&shard, state) in &self.open {
+            let leases = state.leases.iter().filter(|lease| lease.deadline <= now);
+            late.extend(leases.map(|lease| Lease { shard, attempt: lease.attempt }));
+        }
+        let expire = |lease| Expired { lease, after: self.expire_lease(lease, now) };
+        late.into_iter().map(expire).collect()
+    }
+
+    /// The next moment at which [`ShardScheduler::expire`] or [`ShardScheduler::next`] may have something to do without a further event.
+    pub fn next_wakeup(&self, now: Duration) -> Option<Duration> {
+        let waiting = self.open.values().filter(|shard| shard.is_waiting()).map(|shard| shard.ready_at);
+        let deadlines = self.open.values().flat_map(|shard| &shard.leases).map(|lease| lease.deadline);
+        let straggler_age = self.straggler_age();
+        let stragglers = self.open.values().flat_map(|shard| &shard.leases);
+        let stragglers = stragglers.filter_map(|lease| Some(lease.begun_at + straggler_age?));
+        let moments = waiting.chain(deadlines).chain(stragglers).chain(self.fleet.next_wakeup(now));
+        moments.filter(|&moment| moment > now).min()
+    }
+
+    /// The role for lack of which the job stands still: none of its workers works.
+    pub fn lacking_role(&self, now: Duration) -> Option<Role> {
+        let has_work = self.num_open() > 0;
+        [Role::Encoder, Role::Decoder].into_iter().find(|&role| has_work && !self.fleet.has_sound(role, now))
+    }
+
+    /// Shards that all workers together take at once.
+    pub fn max_in_flight(&self) -> usize {
+        self.fleet.max_leases(&self.policy)
+    }
+
+    /// Shards that are not committed.
+    pub fn num_open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many shards are in which state.
+    pub fn counts(&self) -> ShardCounts {
+        let mut counts = ShardCounts { committed: self.committed.len(), ..ShardCounts::default() };
+        for shard in self.open.values() {
+            counts.waiting += u64::from(shard.is_waiting());
+            counts.in_flight += u64::from(!shard.leases.is_empty());
+            counts.given_up += u64::from(shard.is_given_up);
+            counts.searched += u64::from(matches!(shard.stage, Stage::Searching(_)));
+        }
+        counts
+    }
+
+    /// Every worker that is known, encoders first.
+    pub fn workers(&self, now: Duration) -> impl Iterator<Item = WorkerView> {
+        self.fleet.views(now)
+    }
+
+    /// Where a worker that has a lease is reached.
+    ///
+    /// # Panics
+    /// The worker is not known.
+    pub fn endpoint(&self, worker: WorkerId) -> &str {
+        self.fleet.endpoint(worker)
+    }
+
+    fn lease(&mut self, shard: ShardIndex, pair: Pair, now: Duration) -> Assignment {
+        let state = self.open.get_mut(&shard).expect("only open shards are leased");
+        let work = state.work();
+        let lease = state.lease(pair, now, self.policy.lease_ttl);
+        self.fleet.begin(pair.encoder, lease.to_encode_num_bytes, lease.alone);
+        self.fleet.begin(pair.decoder, lease.to_decode_num_bytes, lease.alone);
+        Assignment { lease: Lease { shard, attempt: lease.attempt }, pair, work }
+    }
+
+    /// Leases a straggler a second time, where nothing else waits for the workers. A shard that broke an attempt may be late for a
+    /// reason of its own, and takes its turns one by one.
+    fn double(&mut self, now: Duration) -> Option<Assignment> {
+        let age = self.straggler_age()?;
+        if self.open.values().any(OpenShard::is_waiting) {
+            return None;
+        }
+        let may_be_doubled = |shard: &OpenShard| {
+            shard.broken_attempts == 0
+                && matches!(shard.stage, Stage::Whole { .. })
+                && shard.leases.len() == 1
+        };
+        let (&shard, straggler) = self
+            .open
+            .iter()
+            .filter(|(_, shard)| may_be_doubled(shard))
+            .min_by_key(|(_, shard)| shard.leases[0].begun_at)
+            .filter(|(_, shard)| shard.leases[0].begun_at + age <= now)?;
+        let slow = straggler.leases[0].pair;
+        let wish = Wish { avoid: Some(slow), not_decoder: Some(slow.decoder), ..Wish::default() };
+        let pair = self.fleet.place(wish, now, &self.policy)?;
+        Some(self.lease(shard, pair, now))
+    }
+
+    /// The age from which a lease counts as a straggler; `None` before the end, or while nothing is known.
+    fn straggler_age(&self) -> Option<Duration> {
+        if !self.input_has_ended || self.recent_durations.is_empty() {
+            return None;
+        }
+        let mut durations: Vec<Duration> = self.recent_durations.iter().copied().collect();
+        let middle = durations.len() / 2;
+        let (_, typical, _) = durations.select_nth_unstable(middle);
+        Some((*typical * self.policy.straggler_factor).max(self.policy.min_straggler_age))
+    }
+
+    fn expire_lease(&mut self, lease: Lease, now: Duration) -> AfterFailure {
+        let shard = self.open.get_mut(&lease.shard).expect("the lease was found in it");
+        let active = shard.take(lease.attempt).expect("the lease was found");
+        self.release(&active);
+        let blame = |fleet: &mut Fleet, worker| fleet.failed(worker, active.begun_at, now, &self.policy);
+        let failure = if active.was_taken_on {
+            Failure::Broke(Role::Decoder)
+        } else {
+            Failure::Unreached(Role::Encoder)
+        };
+        // Whoever never heard of it, or had nothing left to do, is not to blame.
+        if active.was_taken_on {
+            blame(&mut self.fleet, active.pair.decoder);
+        }
+        if active.to_encode_num_bytes > 0 {
+            blame(&mut self.fleet, active.pair.encoder);
+        }
+        self.after_failure(lease.shard, active.pair, failure, now)
+    }
+
+    fn after_failure(
+        &mut self,
+        index: ShardIndex,
+        pair: Pair,
+        failure: Failure,
+        now: Duration,
+    ) -> AfterFailure {
+        let (policy, num_successes) = (&self.policy, self.num_successes);
+        let shard = self.open.get_mut(&index).expect("the shard had a lease");
+        if failure == Failure::Hopeless {
+            shard.is_given_up = true;
+            return AfterFailure::GivenUp;
+        }
+        shard.avoid = Some(pair);
+        if !shard.leases.is_empty() {
+            // It counts, so that a shard that breaks all its attempts is not doubled on and on.
+            shard.broken_attempts += u32::from(matches!(failure, Failure::Broke(_) | Failure::Rejected));
+            return AfterFailure::OtherAttempt;
+        }
+        let seed = policy.jitter_seed ^ (u64::from(index.0) << 32) ^ u64::from(shard.num_leases);
+        let retry = |shard: &mut OpenShard, nth| {
+            shard.ready_at = now + policy.retry.pause(nth, seed);
+            AfterFailure::Retry { not_before: shard.ready_at }
+        };
+        match (failure, &mut shard.stage) {
+            (Failure::Store, _) => {
+                shard.store_failures += 1;
+                shard.is_given_up = shard.store_failures >= policy.max_store_attempts;
+                if shard.is_given_up {
+                    return AfterFailure::GivenUp;
+                }
+                let nth = shard.store_failures;
+                retry(shard, nth)
+            }
+            (Failure::Broke(_) | Failure::Rejected, Stage::Searching(search)) => {
+                search.failed(policy.max_probe_attempts);
+                let nth = search.failed_probes() + 1;
+                shard.conclude_search_if_over(num_successes);
+                retry(shard, nth);
+                AfterFailure::Search
+            }
+            (Failure::Broke(_) | Failure::Rejected, Stage::Whole { .. }) => {
+                shard.broken_attempts += 1;
+                let nth = shard.broken_attempts;
+                if nth < policy.max_attempts {
+                    return retry(shard, nth);
+                }
+                if shard.num_searches == policy.max_searches {
+                    shard.is_given_up = true;
+                    return AfterFailure::GivenUp;
+                }
+                shard.begin_search(num_successes);
+                retry(shard, nth);
+                AfterFailure::Search
+            }
+            _ => AfterFailure::PlacedAgain,
+        }
+    }
+
+    fn note_success(&mut self, active: &ActiveLease) {
+        self.num_successes += 1;
+        self.release(active);
+        self.fleet.succeeded(active.pair.encoder);
+        self.fleet.succeeded(active.pair.decoder);
+    }
+
+    fn note_duration(&mut self, duration: Duration) {
+        if self.recent_durations.len() == NUM_RECENT_DURATIONS {
+            self.recent_durations.pop_front();
+        }
+        self.recent_durations.push_back(duration);
+    }
+
+    fn release(&mut self, active: &ActiveLease) {
+        self.fleet.end(active.pair.encoder, active.to_encode_num_bytes);
+        self.fleet.end(active.pair.decoder, active.to_decode_num_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,474 @@
+//! A coordinator, its workers and its store, as far as scheduling sees them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use baton_job::{
+    AfterFailure, Assignment, Failure, Lease, Role, SchedulePolicy, ShardIndex, ShardScheduler, ShardSet,
+    Work, WorkerState,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::faults::{Faults, Fired};
+
+/// Faults happen before this moment; then the world is left in peace, so that every job ends.
+const FAULTS_END: Duration = Duration::from_secs(600);
+/// No schedule takes longer; one that does will never end.
+const TOO_LONG: Duration = Duration::from_secs(200_000);
+/// The pause between a worker's going to work and its being heard of.
+const LATENCY: Duration = Duration::from_millis(5);
+
+/// What a poisonous record does to an attempt that has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Poison {
+    KillsDecoder,
+    KillsEncoder,
+    IsRejected,
+    HangsDecoder,
+}
+
+#[derive(Debug)]
+struct Shard {
+    num_prompts: u32,
+    poisonous: BTreeMap<u32, Poison>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Worker {
+    is_member: bool,
+    dead_until: Duration,
+    stalled_until: Duration,
+    /// Attempts that found it dead, since it died.
+    knocks: u32,
+    died_at: Duration,
+}
+
+/// An attempt on its way through the workers, which the coordinator may have given up.
+#[derive(Debug, Clone)]
+struct Attempt {
+    id: u64,
+    /// Which coordinator began it.
+    incarnation: u32,
+    assignment: Assignment,
+    encoder: String,
+    decoder: String,
+    was_taken_on: bool,
+    steps_left: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// The attempt's next step.
+    Step(u64),
+    Death,
+    Stall,
+    Membership,
+    Restart,
+}
+
+pub(crate) struct World {
+    seed: u64,
+    rng: ChaCha8Rng,
+    faults: Faults,
+    now: Duration,
+    events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
+    num_events: u64,
+    workers: BTreeMap<String, Worker>,
+    shards: Vec<Shard>,
+    attempts: BTreeMap<u64, Attempt>,
+    num_attempts: u64,
+    scheduler: ShardScheduler,
+    incarnation: u32,
+    next_to_offer: usize,
+    /// The store: by shard, the prompts that its verdict calls failed.
+    committed: BTreeMap<ShardIndex, Vec<u32>>,
+    pub(crate) fired: Fired,
+}
+
+fn policy(seed: u64) -> SchedulePolicy {
+    SchedulePolicy { shards_per_worker: 2, jitter_seed: seed, ..SchedulePolicy::default() }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, faults: Faults) -> World {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut workers = BTreeMap::new();
+        for (prefix, count) in [("e", rng.random_range(1..4)), ("d", rng.random_range(1..5))] {
+            for index in 0..count {
+                workers.insert(format!("{prefix}{index}"), Worker { is_member: true, ..Worker::default() });
+            }
+        }
+        // Where everything fails, no record can be blamed: the first shard is sound, and so is one record of each larger one.
+        let mut shards = vec![Shard { num_prompts: 5, poisonous: BTreeMap::new() }];
+        for _ in 0..rng.random_range(1..30) {
+            let num_prompts = rng.random_range(0..20);
+            shards.push(Shard { num_prompts, poisonous: BTreeMap::new() });
+        }
+        if faults.poison {
+            for _ in 0..rng.random_range(0..4) {
+                let shard = rng.random_range(1..shards.len());
+                let shard = &mut shards[shard];
+                let most = if shard.num_prompts > 1 { shard.num_prompts - 1 } else { shard.num_prompts };
+                if shard.poisonous.len() < most as usize {
+                    let poisons = [
+                        Poison::KillsDecoder,
+                        Poison::KillsEncoder,
+                        Poison::IsRejected,
+                        Poison::HangsDecoder,
+                    ];
+                    let poison = poisons[rng.random_range(0..poisons.len())];
+                    shard.poisonous.insert(rng.random_range(0..shard.num_prompts), poison);
+                }
+            }
+        }
+        let num_poisonous = shards.iter().map(|shard| shard.poisonous.len() as u64).sum();
+        let fired =
+            Fired { shards: shards.len() as u64, poisonous_records: num_poisonous, ..Fired::default() };
+        let mut world = World {
+            seed,
+            rng,
+            faults,
+            now: Duration::ZERO,
+            events: BinaryHeap::new(),
+            num_events: 0,
+            workers,
+            shards,
+            attempts: BTreeMap::new(),
+            num_attempts: 0,
+            scheduler: ShardScheduler::new(policy(seed), ShardSet::default()),
+            incarnation: 0,
+            next_to_offer: 0,
+            committed: BTreeMap::new(),
+            fired,
+        };
+        world.tell_members();
+        for (is_on, event) in [
+            (faults.deaths, Event::Death),
+            (faults.stalls, Event::Stall),
+            (faults.membership, Event::Membership),
+            (faults.restarts, Event::Restart),
+        ] {
+            if is_on {
+                world.plan_fault(event);
+            }
+        }
+        world
+    }
+
+    /// Runs the job to its end.
+    pub(crate) fn run(&mut self) {
+        loop {
+            self.expire();
+            self.offer();
+            self.lease();
+            if self.next_to_offer == self.shards.len() && self.scheduler.num_open() == 0 {
+                return;
+            }
+            let next_event = self.events.peek().map(|Reverse((moment, ..))| *moment);
+            let wakeup = self.scheduler.next_wakeup(self.now);
+            let next = next_event.into_iter().chain(wakeup).min();
+            self.now = next.unwrap_or_else(|| panic!("seed {}: nothing will ever happen", self.seed));
+            assert!(self.now < TOO_LONG, "seed {}: the job does not end: {:?}", self.seed, self.scheduler);
+            while self.events.peek().is_some_and(|Reverse((moment, ..))| *moment <= self.now) {
+                let Reverse((_, _, event)) = self.events.pop().unwrap();
+                self.happen(event);
+            }
+        }
+    }
+
+    /// Every shard is committed, exactly the poisonous records are errors.
+    pub(crate) fn check(&self) {
+        for (index, shard) in (0u32..).zip(&self.shards) {
+            let expected: Vec<u32> = shard.poisonous.keys().copied().collect();
+            assert_eq!(
+                self.committed.get(&ShardIndex(index)),
+                Some(&expected),
+                "seed {}, shard {index}",
+                self.seed
+            );
+        }
+        let counts = self.scheduler.counts();
+        assert_eq!((counts.committed, counts.given_up), (self.shards.len() as u64, 0), "seed {}", self.seed);
+    }
+
+    fn plan(&mut self, after: Duration, event: Event) {
+        self.num_events += 1;
+        self.events.push(Reverse((self.now + after, self.num_events, event)));
+    }
+
+    fn plan_fault(&mut self, event: Event) {
+        let after = Duration::from_millis(self.rng.random_range(500..30_000));
+        if self.now + after < FAULTS_END {
+            self.plan(after, event);
+        }
+    }
+
+    fn any_worker(&mut self) -> String {
+        let choice = self.rng.random_range(0..self.workers.len());
+        self.workers.keys().nth(choice).unwrap().clone()
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Step(id) => self.step(id),
+            Event::Death => {
+                let worker = self.any_worker();
+                self.fired.deaths += 1;
+                self.kill(&worker);
+                self.plan_fault(Event::Death);
+            }
+            Event::Stall => {
+                let worker = self.any_worker();
+                let pause = Duration::from_secs(self.rng.random_range(1..150));
+                self.workers.get_mut(&worker).unwrap().stalled_until = self.now + pause;
+                self.fired.stalls += 1;
+                self.plan_fault(Event::Stall);
+            }
+            Event::Membership => {
+                let worker = self.any_worker();
+                let worker = self.workers.get_mut(&worker).unwrap();
+                worker.is_member = !worker.is_member;
+                self.fired.departures += u64::from(!worker.is_member);
+                if self.now + Duration::from_secs(120) >= FAULTS_END {
+                    self.workers.values_mut().for_each(|worker| worker.is_member = true);
+                }
+                self.tell_members();
+                self.plan_fault(Event::Membership);
+            }
+            Event::Restart => {
+                self.fired.restarts += 1;
+                self.incarnation += 1;
+                let committed = self.committed.keys().copied().collect();
+                self.scheduler = ShardScheduler::new(policy(self.seed), committed);
+                self.next_to_offer = 0;
+                // Some attempts are cancelled with their stream; others have come too far to notice.
+                let rng = &mut self.rng;
+                self.attempts.retain(|_, _| rng.random_bool(0.3));
+                self.tell_members();
+                self.plan_fault(Event::Restart);
+            }
+        }
+    }
+
+    fn tell_members(&mut self) {
+        for (role, prefix) in [(Role::Encoder, 'e'), (Role::Decoder, 'd')] {
+            let members =
+                self.workers.iter().filter(|(name, worker)| name.starts_with(prefix) && worker.is_member);
+            let members: Vec<String> = members.map(|(name, _)| name.clone()).collect();
+            self.scheduler.set_workers(role, &members, self.now);
+        }
+    }
+
+    fn kill(&mut self, name: &str) {
+        let pause = Duration::from_secs(self.rng.random_range(1..90));
+        let worker = self.workers.get_mut(name).unwrap();
+        worker.dead_until = self.now + pause;
+        (worker.stalled_until, worker.knocks, worker.died_at) = (Duration::ZERO, 0, self.now);
+        let role = if name.starts_with('e') { Role::Encoder } else { Role::Decoder };
+        let broken: Vec<u64> = self
+            .attempts
+            .values()
+            .filter(|attempt| attempt.was_taken_on && (attempt.encoder == name || attempt.decoder == name))
+            .map(|attempt| attempt.id)
+            .collect();
+        for id in broken {
+            self.fail(id, Failure::Broke(role));
+        }
+    }
+
+    fn is_poisoned(&self, attempt: &Attempt) -> Option<Poison> {
+        let shard = &self.shards[attempt.assignment.lease.shard.0 as usize];
+        let has = |prompt: &u32| match &attempt.assignment.work {
+            Work::Commit { accused } => !accused.contains(prompt),
+            Work::Probe { prompts } => prompts.contains(prompt),
+        };
+        shard.poisonous.iter().find(|(prompt, _)| has(prompt)).map(|(_, poison)| *poison)
+    }
+
+    fn offer(&mut self) {
+        while self.next_to_offer < self.shards.len()
+            && self.scheduler.num_open() < self.scheduler.max_in_flight() + 2
+        {
+            let num_prompts = self.shards[self.next_to_offer].num_prompts;
+            let shard = ShardIndex(self.next_to_offer as u32);
+            self.scheduler.offer(shard, num_prompts, 100 * u64::from(num_prompts));
+            self.next_to_offer += 1;
+        }
+        if self.next_to_offer == self.shards.len() {
+            self.scheduler.end_input();
+        }
+    }
+
+    fn lease(&mut self) {
+        while let Some(assignment) = {
+            let before: Vec<_> = self.scheduler.workers(self.now).collect();
+            let assignment = self.scheduler.next(self.now);
+            if let Some(Assignment { pair, .. }) = &assignment {
+                for worker in before.iter().filter(|worker| [pair.encoder, pair.decoder].contains(&worker.id))
+                {
+                    let may = match worker.state {
+                        WorkerState::Ready => true,
+                        WorkerState::OnTrial => worker.num_shards == 0,
+                        _ => false,
+                    };
+                    assert!(may, "seed {}: {worker:?} was given a shard", self.seed);
+                }
+            }
+            assignment
+        } {
+            let [encoder, decoder] = [assignment.pair.encoder, assignment.pair.decoder]
+                .map(|worker| self.scheduler.endpoint(worker).to_owned());
+            self.num_attempts += 1;
+            self.fired.attempts += 1;
+            let same_shard = |attempt: &&Attempt| {
+                attempt.incarnation == self.incarnation
+                    && attempt.assignment.lease.shard == assignment.lease.shard
+                    && self.is_current(attempt)
+            };
+            self.fired.doubled_leases +=
+                u64::from(self.attempts.values().any(|attempt| same_shard(&attempt)));
+            let num_prompts = match &assignment.work {
+                Work::Commit { .. } => self.shards[assignment.lease.shard.0 as usize].num_prompts,
+                Work::Probe { prompts } => prompts.len() as u32,
+            };
+            let attempt = Attempt {
+                id: self.num_attempts,
+                incarnation: self.incarnation,
+                assignment,
+                encoder,
+                decoder,
+                was_taken_on: false,
+                steps_left: 1 + self.rng.random_range(0..=num_prompts / 3),
+            };
+            self.plan(LATENCY, Event::Step(attempt.id));
+            self.attempts.insert(attempt.id, attempt);
+        }
+    }
+
+    /// Whether the coordinator still waits for the attempt. It cancels an attempt that it gives up, but that may come too late.
+    fn is_current(&self, attempt: &Attempt) -> bool {
+        attempt.incarnation == self.incarnation
+            && !self.committed.contains_key(&attempt.assignment.lease.shard)
+    }
+
+    fn step(&mut self, id: u64) {
+        let Some(attempt) = self.attempts.get(&id).cloned() else { return };
+        let [encoder, decoder] = [&attempt.encoder, &attempt.decoder].map(|name| self.workers[name].clone());
+        let stalled_until = encoder.stalled_until.max(decoder.stalled_until);
+        if stalled_until > self.now {
+            self.plan(stalled_until - self.now, Event::Step(id));
+            return;
+        }
+        for (role, name, worker) in
+            [(Role::Encoder, &attempt.encoder, encoder), (Role::Decoder, &attempt.decoder, decoder)]
+        {
+            if worker.dead_until > self.now {
+                self.knock(name);
+                self.fail(id, Failure::Unreached(role));
+                return;
+            }
+            if self.faults.busy && !attempt.was_taken_on && self.now < FAULTS_END && self.rng.random_bool(0.1)
+            {
+                self.fired.busy_answers += 1;
+                self.fail(id, Failure::Busy(role));
+                return;
+            }
+        }
+        let lease = attempt.assignment.lease;
+        if !attempt.was_taken_on {
+            self.attempts.get_mut(&id).unwrap().was_taken_on = true;
+            self.report(&attempt, 0);
+        } else if let Some(num_done) =
+            self.shards[lease.shard.0 as usize].num_prompts.checked_div(attempt.steps_left)
+        {
+            self.report(&attempt, num_done);
+            self.attempts.get_mut(&id).unwrap().steps_left -= 1;
+            if attempt.steps_left == 1
+                && let Some(poison) = self.is_poisoned(&attempt)
+            {
+                match poison {
+                    Poison::KillsDecoder => self.kill(&attempt.decoder),
+                    Poison::KillsEncoder => self.kill(&attempt.encoder),
+                    Poison::IsRejected => self.fail(id, Failure::Rejected),
+                    Poison::HangsDecoder => return, // nothing is ever heard of it again
+                }
+            }
+        } else {
+            self.complete(&attempt);
+            return;
+        }
+        let pause = Duration::from_millis(self.rng.random_range(100..3000));
+        self.plan(pause, Event::Step(id));
+    }
+
+    fn knock(&mut self, name: &str) {
+        let worker = self.workers.get_mut(name).unwrap();
+        worker.knocks += 1;
+        // What was under way when it died, and then one at a time, at pauses that double up to half a minute. A restarted coordinator
+        // has to learn anew, and so does one to whom a fault of an attempt without blame lifted the rest.
+        let seconds = (self.now - worker.died_at).as_secs_f64();
+        let most = 20.0 + 10.0 * (1.0 + seconds).log2() + seconds / 10.0;
+        let is_hammered = !self.faults.restarts && f64::from(worker.knocks) > most;
+        assert!(
+            !is_hammered,
+            "seed {}: {name} was knocked at {} times in {seconds} s",
+            self.seed, worker.knocks
+        );
+    }
+
+    fn report(&mut self, attempt: &Attempt, num_done: u32) {
+        if attempt.incarnation == self.incarnation {
+            self.scheduler.progress(attempt.assignment.lease, num_done, num_done, self.now);
+        }
+    }
+
+    fn fail(&mut self, id: u64, failure: Failure) {
+        let Some(attempt) = self.attempts.remove(&id) else { return };
+        if attempt.incarnation == self.incarnation {
+            let after = self.scheduler.failed(attempt.assignment.lease, failure, self.now);
+            assert_ne!(after, AfterFailure::GivenUp, "seed {}", self.seed);
+        }
+    }
+
+    fn complete(&mut self, attempt: &Attempt) {
+        self.attempts.remove(&attempt.id);
+        let lease = attempt.assignment.lease;
+        let is_known = self.committed.contains_key(&lease.shard);
+        if let Work::Commit { accused } = &attempt.assignment.work {
+            self.committed.entry(lease.shard).or_insert_with(|| accused.clone());
+        }
+        if attempt.incarnation != self.incarnation {
+            self.fired.late_commits += u64::from(!is_known);
+            return;
+        }
+        match &attempt.assignment.work {
+            Work::Commit { .. } => {
+                let settled = self.scheduler.committed(lease, self.now);
+                self.cancel(&settled.losers);
+            }
+            Work::Probe { .. } => self.scheduler.probe_passed(lease),
+        }
+    }
+
+    fn expire(&mut self) {
+        for expired in self.scheduler.expire(self.now) {
+            self.fired.expiries += 1;
+            assert_ne!(expired.after, AfterFailure::GivenUp, "seed {}", self.seed);
+            self.cancel(&[expired.lease]);
+        }
+    }
+
+    /// Cancels attempts, unless they have come too far to notice.
+    fn cancel(&mut self, leases: &[Lease]) {
+        let (incarnation, rng) = (self.incarnation, &mut self.rng);
+        for attempt in self.attempts.values_mut() {
+            if attempt.incarnation == incarnation && leases.contains(&attempt.assignment.lease) {
+                // From now on nobody listens to it.
+                attempt.incarnation = u32::MAX;
+            }
+        }
+        self.attempts.retain(|_, attempt| attempt.incarnation != u32::MAX || rng.random_bool(0.3));
+    }
+}

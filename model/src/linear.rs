@@ -1,0 +1,191 @@
+//! Linear layers, and what goes into and comes out of them, in float or int8.
+//!
+//! A layer reads [`LinearInput`] and yields a [`Product`], which its consumer turns into what it needs in one pass: a tensor, a sum with
+//! the residual stream, or the input of the next layer. So int8 layers need no float tensors between them, and a family's code is the
+//! same for all weight types.
+//!
+//! Int8 (W8A8): one scale per row of activations, found on the way, and one per output of the weight; the sums are exact in i32. The
+//! scheme is LLM.int8()'s vector-wise one without the outlier part (Dettmers et al., arXiv 2208.07339).
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    compute::{Compute, WeightType},
+    kernels,
+};
+
+/// A linear layer, `y = x W^T + b`.
+///
+/// A row's result does not depend, to the last bit, on how many rows stand beside it, as long as libtorch runs on one thread. Its
+/// float products do not promise that: with few rows they take other paths, which sum in another order. So few rows are padded.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Weight,
+    compute: Compute,
+}
+
+#[derive(Debug)]
+enum Weight {
+    Float {
+        weight: Tensor,       // [out, in], compute kind
+        bias: Option<Tensor>, // [out], compute kind
+        min_rows: i64,
+    },
+    Int8 {
+        weight: Tensor, // [in, out] int8, a transposed view of [out, in]
+        scales: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    },
+}
+
+/// Rows as a linear layer reads them, `[rows, in]`.
+#[derive(Debug)]
+pub(crate) enum LinearInput {
+    Float(Tensor),
+    Int8(QuantizedRows),
+}
+
+/// Rows in int8 with a scale for each.
+#[derive(Debug)]
+pub(crate) struct QuantizedRows {
+    pub(crate) values: Tensor, // [rows, width] int8
+    pub(crate) scales: Vec<f32>,
+}
+
+/// What a linear layer yields, `[rows, out]`.
+#[derive(Debug)]
+pub(crate) enum Product<'a> {
+    Float {
+        values: Tensor,
+        fused: bool,
+    },
+    Int8 {
+        sums: Tensor, // [rows, out] int32
+        row_scales: Vec<f32>,
+        column_scales: &'a [f32],
+        bias: Option<&'a [f32]>,
+    },
+}
+
+impl Linear {
+    /// `weight`: `[out, in]`; `bias`: `[out]`; of any float type.
+    #[must_use]
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, compute: Compute) -> Self {
+        let weight = match compute.weights {
+            WeightType::Float => {
+                let to_compute = |t: &Tensor| t.to_device(compute.device).to_kind(compute.kind);
+                let weight = to_compute(weight);
+                let min_rows = min_rows(&weight);
+                Weight::Float { weight, bias: bias.map(to_compute), min_rows }
+            }
+            WeightType::Int8 => {
+                let QuantizedRows { values, scales } = kernels::quantize(&weight.to_kind(Kind::Float));
+                let bias =
+                    bias.map(|b| Vec::try_from(b.to_kind(Kind::Float)).expect("a bias has one dimension"));
+                Weight::Int8 { weight: values.tr(), scales, bias }
+            }
+        };
+        Self { weight, compute }
+    }
+
+    /// Several layers that read the same input, as one product: outputs stand side by side in the last dimension.
+    #[must_use]
+    pub fn stacked(weights: &[Tensor], compute: Compute) -> Self {
+        Self::new(&Tensor::cat(weights, 0), None, compute)
+    }
+
+    /// `x`: `[rows, in]` of any float type; result `[rows, out]` in the compute kind.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.product(&self.input(x)).into_tensor(self.compute.kind)
+    }
+
+    /// Rows in the format that the layer reads.
+    pub(crate) fn input(&self, x: &Tensor) -> LinearInput {
+        match self.weight {
+            Weight::Float { .. } => LinearInput::Float(x.to_kind(self.compute.kind)),
+            Weight::Int8 { .. } => LinearInput::Int8(kernels::quantize(x)),
+        }
+    }
+
+    /// The product alone.
+    ///
+    /// # Panics
+    /// `x` is in another format than [`input`](Self::input) gives.
+    pub(crate) fn product(&self, x: &LinearInput) -> Product<'_> {
+        match (&self.weight, x) {
+            (Weight::Float { weight, bias, min_rows }, LinearInput::Float(x)) => {
+                let rows = x.size()[0];
+                let values = if rows < *min_rows {
+                    let padded = x.constant_pad_nd([0, 0, 0, min_rows - rows]);
+                    padded.linear(weight, bias.as_ref()).narrow(0, 0, rows)
+                } else {
+                    x.linear(weight, bias.as_ref())
+                };
+                Product::Float { values, fused: self.compute.fused }
+            }
+            (Weight::Int8 { weight, scales, bias }, LinearInput::Int8(x)) => Product::Int8 {
+                sums: x.values.internal_int_mm(weight),
+                row_scales: x.scales.clone(),
+                column_scales: scales,
+                bias: bias.as_deref(),
+            },
+            _ => panic!("a layer reads what `Linear::input` or a norm made for it"),
+        }
+    }
+}
+
+impl Product<'_> {
+    /// The numbers, `[rows, out]`, in `kind`.
+    pub(crate) fn into_tensor(self, kind: Kind) -> Tensor {
+        match self {
+            Product::Float { values, .. } => values.to_kind(kind),
+            sums @ Product::Int8 { .. } => kernels::scale_sums(&sums, kind),
+        }
+    }
+
+    /// The numbers in host memory, row by row, in f32.
+    pub(crate) fn copy_to(self, output: &mut Vec<f32>) {
+        match self {
+            Product::Float { values, .. } => {
+                let values = values.to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
+                output.resize(values.numel(), 0.0);
+                values.copy_data(output, values.numel());
+            }
+            sums @ Product::Int8 { .. } => kernels::scale_sums_into(&sums, output),
+        }
+    }
+
+    /// `x + y`, where `y` is this product. `x`: `[rows, out]` f32; its memory may be reused for the result.
+    pub(crate) fn add_to(self, x: Tensor, dropout: f64) -> Tensor {
+        match self {
+            Product::Float { values, fused: false } => x + values.dropout(dropout, dropout > 0.0),
+            Product::Float { values, fused: true } => kernels::add(x, &values),
+            sums @ Product::Int8 { .. } => kernels::add_scaled_sums(x, &sums),
+        }
+    }
+
+    /// `silu(gate) * up`, where the product is gates, then ups, `[rows, 2 width]`; as the input, `[rows, width]`, of a layer of the same
+    /// weight type. SwiGLU: Shazeer, arXiv 2002.05202.
+    pub(crate) fn swiglu(self) -> LinearInput {
+        match self {
+            Product::Float { values, fused: false } => {
+                let halves = values.chunk(2, -1);
+                LinearInput::Float(halves[0].silu() * &halves[1])
+            }
+            Product::Float { values, fused: true } => LinearInput::Float(kernels::swiglu(&values)),
+            sums @ Product::Int8 { .. } => LinearInput::Int8(kernels::swiglu_sums(&sums)),
+        }
+    }
+}
+
+/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by experiment with libtorch
+/// 2.13: f32 changes below 4 rows; bf16 with one row and more than 1024 columns; and bf16 products of at most 16^3 multiplications
+/// bypass the bf16 kernels.
+fn min_rows(weight: &Tensor) -> i64 {
+    const SMALL_PRODUCT: i64 = 16 * 16 * 16;
+    let (out, input) = weight.size2().expect("a weight is [out, in]");
+    match weight.kind() {
+        Kind::Float => 4,
+        _ => (SMALL_PRODUCT / (out * input).max(1) + 1).max(2),
+    }
+}

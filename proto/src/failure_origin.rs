@@ -1,0 +1,58 @@
+//! Which process an attempt failed in, told along with the status so that the coordinator rests the right worker.
+
+use tonic::Status;
+use tonic::metadata::MetadataValue;
+
+/// The metadata key under which a status carries its origin.
+const KEY: &str = "baton-failure-origin";
+
+/// Where an attempt failed, as far as it was not in the encoder that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureOrigin {
+    /// The decoder could not be reached, or did not take the shard on.
+    DecoderOpening,
+    /// The decoder took the shard on and then failed or vanished.
+    Decoder,
+    /// The decoder could not read or write the job's output. The shard and the workers are not to blame.
+    Store,
+}
+
+impl FailureOrigin {
+    /// Notes the origin in `status`.
+    #[must_use]
+    pub fn mark(self, mut status: Status) -> Status {
+        status.metadata_mut().insert(KEY, MetadataValue::from_static(self.as_str()));
+        status
+    }
+
+    /// The origin noted in `status`, if any.
+    #[must_use]
+    pub fn of(status: &Status) -> Option<FailureOrigin> {
+        let name = status.metadata().get(KEY)?.to_str().ok()?;
+        [Self::DecoderOpening, Self::Decoder, Self::Store].into_iter().find(|origin| origin.as_str() == name)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::DecoderOpening => "decoder-opening",
+            Self::Decoder => "decoder",
+            Self::Store => "store",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_read_from_the_status_that_carries_it() {
+        let status = Status::unavailable("the stream broke");
+        assert_eq!(FailureOrigin::of(&status), None);
+        for origin in [FailureOrigin::DecoderOpening, FailureOrigin::Decoder, FailureOrigin::Store] {
+            let marked = origin.mark(status.clone());
+            assert_eq!(FailureOrigin::of(&marked), Some(origin));
+            assert_eq!((marked.code(), marked.message()), (status.code(), status.message()));
+        }
+    }
+}

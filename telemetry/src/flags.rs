@@ -1,0 +1,91 @@
+//! The flags of logs and of the HTTP port, the same in every process.
+
+use std::net::{AddrParseError, SocketAddr};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+/// Flags of a process that runs alone: logs, and the HTTP port.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryArgs {
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Address and port of the HTTP pages /metrics, /livez and /readyz, or `none`. They need no credentials and hold no record text.
+    #[arg(long, value_name = "ADDRESS", env = "BATON_HTTP_LISTEN", default_value = "0.0.0.0:9464")]
+    pub http_listen: HttpListen,
+}
+
+/// Flags of logging.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogArgs {
+    /// What to log on stderr, in the syntax of tracing's EnvFilter. Examples: info; warn,baton_coordinator=debug
+    #[arg(long, value_name = "FILTER", global = true, env = "BATON_LOG")]
+    pub log: Option<String>,
+    /// Form of a log line.
+    #[arg(long, value_name = "FORMAT", global = true, env = "BATON_LOG_FORMAT", default_value = "human")]
+    pub log_format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For reading, in colours on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the HTTP pages are served, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpListen(Option<SocketAddr>);
+
+impl HttpListen {
+    /// The address; `None` where no pages are wanted.
+    #[must_use]
+    pub fn address(self) -> Option<SocketAddr> {
+        self.0
+    }
+}
+
+impl FromStr for HttpListen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Process {
+        #[command(flatten)]
+        telemetry: TelemetryArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<TelemetryArgs, clap::Error> {
+        Ok(Process::try_parse_from(["process"].iter().chain(args))?.telemetry)
+    }
+
+    #[test]
+    fn the_http_port_has_a_default_and_can_be_left_out() {
+        assert_eq!(parse(&[]).unwrap().http_listen.address(), Some(([0, 0, 0, 0], 9464).into()));
+        assert_eq!(parse(&["--http-listen", "none"]).unwrap().http_listen.address(), None);
+        assert!(parse(&["--http-listen", "somewhere"]).is_err());
+    }
+
+    #[test]
+    fn log_flags_are_read() {
+        let args = parse(&["--log", "debug", "--log-format", "json"]).unwrap();
+        assert_eq!((args.log.log.as_deref(), args.log.log_format), (Some("debug"), LogFormat::Json));
+    }
+}

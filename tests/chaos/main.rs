@@ -1,0 +1,144 @@
+//! The fault suite: a cluster of real processes on this machine, real faults by a seeded schedule, and the bytes of an undisturbed run.
+//!
+//! Each seed is one run (`schedule.rs`). It fails if a record is not exactly once in outputs or errors, if a byte differs from the
+//! undisturbed run's, if a process ends otherwise than it was made to, or if a fault was not felt by anyone.
+//!
+//! ```text
+//! make chaos SEEDS=100                  the seeds 1 to 100
+//! make chaos SEEDS=1 FIRST_SEED=17      that one again
+//! ```
+//!
+//! Runs that need what the machine does not give are left out, and the suite says so. What it needs is fetched by `make tools`.
+
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that talks to the terminal; a helper that fails is a failed test"
+)]
+
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "../end_to_end/bundle.rs"]
+mod bundle;
+mod cluster;
+mod corpus;
+mod envoy;
+mod faults;
+mod http;
+mod link;
+mod namespaces;
+mod ports;
+mod process;
+mod run;
+mod schedule;
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "../support/seaweed.rs"]
+mod seaweed;
+mod self_checks;
+mod storage;
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
+
+use cluster::Site;
+use run::Contents;
+use schedule::{Plan, World};
+use storage::Storage;
+
+/// Without a wish: one run in each world.
+const DEFAULT_NUM_SEEDS: u64 = 3;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1); // a run has the machine for itself
+    let number = |name: &str, default| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        value.map_or(default, |value| {
+            value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is `{value}`, not a number"))
+        })
+    };
+    let first = number("BATON_CHAOS_FIRST_SEED", 1);
+    let seeds = first..first + number("BATON_CHAOS_SEEDS", DEFAULT_NUM_SEEDS);
+    let no_namespaces = namespaces::Network::is_impossible();
+    let suite = Arc::new(Suite::default());
+    let mut trials = self_checks::trials();
+    for seed in seeds {
+        let plan = Plan::of_seed(seed);
+        if let (World::Namespaces, Some(reason)) = (plan.world, &no_namespaces) {
+            eprintln!("chaos: seed {seed} SKIPPED, it needs network namespaces: {reason}");
+            continue;
+        }
+        let (name, suite) = (format!("seed_{seed}"), Arc::clone(&suite));
+        let world = format!("{:?}", plan.world).to_lowercase();
+        trials.push(Trial::test(name, move || suite.run(&plan)).with_kind(world));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What the runs share: places for corpus and outputs, and what an undisturbed run makes there.
+#[derive(Default)]
+struct Suite {
+    directory: OnceLock<TempDir>,
+    local: OnceLock<(Site, Contents)>,
+    s3: OnceLock<(Site, Contents)>,
+}
+
+impl Suite {
+    fn run(&self, plan: &Plan) -> Result<(), Failed> {
+        cluster::check_binaries().map_err(|error| format!("{error:#}"))?;
+        let planned: Vec<String> = plan
+            .faults
+            .iter()
+            .map(|fault| format!("{:.0} %: {}", fault.after_share * 100.0, fault.fault))
+            .collect();
+        let (site, expected) = self.site(plan.world);
+        let directory = self.directory().path().join(format!("seed-{}", plan.seed));
+        std::fs::create_dir(&directory)?;
+        match run::run(plan, &directory, site, expected) {
+            Ok(line) => {
+                eprintln!("chaos: seed {}: {line}", plan.seed);
+                Ok(())
+            }
+            Err(error) => {
+                let kept = std::env::temp_dir().join(format!(
+                    "baton-chaos-{}-seed-{}",
+                    std::process::id(),
+                    plan.seed
+                ));
+                std::fs::rename(&directory, &kept)?;
+                let plan = format!(
+                    "{:?}, {} coordinators\n  {}",
+                    plan.world,
+                    plan.num_coordinators,
+                    planned.join("\n  ")
+                );
+                Err(Failed::from(format!("{error:#}\nlogs: {}\nplan: {plan}", kept.display())))
+            }
+        }
+    }
+
+    fn directory(&self) -> &TempDir {
+        self.directory.get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn site(&self, world: World) -> &(Site, Contents) {
+        let place = if world == World::S3 { &self.s3 } else { &self.local };
+        place.get_or_init(|| {
+            let directory = self.directory().path();
+            let storage = match world {
+                World::S3 => Storage::s3(),
+                World::Local | World::Namespaces => Storage::local(&directory.join("local")).unwrap(),
+            };
+            let bundle = directory.join("bundle");
+            if !bundle.exists() {
+                bundle::write_bundle(&bundle, 1);
+            }
+            let site = Site { bundle, storage };
+            site.run_undisturbed("undisturbed").unwrap();
+            let contents = site.storage.contents("undisturbed").unwrap();
+            (site, contents)
+        })
+    }
+}

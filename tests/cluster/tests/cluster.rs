@@ -1,0 +1,12 @@
+//! Encoders, decoders and coordinators as real processes on this machine, over TCP.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+#[path = "../../end_to_end/bundle.rs"]
+mod bundle;
+mod certificates;
+mod jobs;
+mod lifecycle;
+mod limits;
+mod security;
+mod shard_client;

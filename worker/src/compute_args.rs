@@ -1,0 +1,130 @@
+//! The flags that say what a model computes on: device, number format, engines.
+
+use baton_model::{Compute, UnavailableDevice};
+use clap::value_parser;
+
+/// What `--weights` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum WeightsFlag {
+    /// The fastest on this CPU; bf16 on a GPU.
+    #[default]
+    Auto,
+    /// 8-bit integers, with activations quantized per token on the way. CPU only.
+    Int8,
+    /// The upper half of a single.
+    Bf16,
+    /// Single precision.
+    F32,
+}
+
+/// What a model computes on. Engines change no output byte; weights and device do, in the last bits.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Compute")]
+pub struct ComputeArgs {
+    /// Number format of the weights.
+    #[arg(long, value_name = "FORMAT", env = "BATON_WEIGHTS", default_value = "auto")]
+    weights: WeightsFlag,
+    /// Where the models run: auto (a GPU if there is one), cpu, cuda, or cuda:N.
+    #[arg(long, value_name = "DEVICE", env = "BATON_DEVICE", default_value = "auto", value_parser = parse_device)]
+    device: DeviceFlag,
+    /// Engines of one thread, each with its own copy of the weights, that share a model's work. Default: one per CPU; one on a GPU.
+    #[arg(long, value_name = "ENGINES", env = "BATON_ENGINES", value_parser = value_parser!(u16).range(1..=1024))]
+    engines: Option<u16>,
+}
+
+/// What `--device` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceFlag {
+    /// A GPU if there is one.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl ComputeArgs {
+    /// Device and number format, chosen where the flags leave it open, and logged.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not compute in this format.
+    pub fn compute(&self) -> Result<Compute, UnavailableDevice> {
+        let compute = choose(self.weights, self.device)?;
+        tracing::info!(device = ?compute.device, weights = compute.weights_name(), "chose what to compute on");
+        Ok(compute)
+    }
+
+    /// Engines per model.
+    #[must_use]
+    pub fn engines(&self, compute: Compute) -> usize {
+        match self.engines {
+            Some(engines) => engines.into(),
+            None if compute.is_cpu() => std::thread::available_parallelism().map_or(1, usize::from),
+            None => 1,
+        }
+    }
+}
+
+impl WeightsFlag {
+    /// The arithmetic that it names on the CPU.
+    #[must_use]
+    pub fn on_cpu(self) -> Compute {
+        match self {
+            WeightsFlag::Auto => Compute::fastest_cpu(),
+            WeightsFlag::Int8 => Compute::CPU_INT8,
+            WeightsFlag::Bf16 => Compute::CPU_BF16,
+            WeightsFlag::F32 => Compute::CPU_F32,
+        }
+    }
+}
+
+fn choose(weights: WeightsFlag, device: DeviceFlag) -> Result<Compute, UnavailableDevice> {
+    match (device, weights) {
+        (DeviceFlag::Cpu, _) | (DeviceFlag::Auto, WeightsFlag::Int8) => Ok(weights.on_cpu()),
+        (DeviceFlag::Auto, _) => choose_cuda(0, weights).or_else(|_| Ok(weights.on_cpu())),
+        (DeviceFlag::Cuda(index), _) => choose_cuda(index, weights),
+    }
+}
+
+fn choose_cuda(index: usize, weights: WeightsFlag) -> Result<Compute, UnavailableDevice> {
+    let compute = Compute::cuda(index)?;
+    match weights {
+        WeightsFlag::Auto | WeightsFlag::Bf16 => Ok(compute),
+        WeightsFlag::F32 => Ok(compute.in_f32()),
+        WeightsFlag::Int8 => Err(UnavailableDevice::Int8OnCuda),
+    }
+}
+
+fn parse_device(name: &str) -> Result<DeviceFlag, String> {
+    match (name, name.strip_prefix("cuda:").map(str::parse)) {
+        ("auto", _) => Ok(DeviceFlag::Auto),
+        ("cpu", _) => Ok(DeviceFlag::Cpu),
+        ("cuda", _) => Ok(DeviceFlag::Cuda(0)),
+        (_, Some(Ok(index))) => Ok(DeviceFlag::Cuda(index)),
+        _ => Err("a device is auto, cpu, cuda, or cuda:N with N from 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_users_name_them() {
+        assert_eq!(parse_device("cuda:3"), Ok(DeviceFlag::Cuda(3)));
+        assert_eq!(parse_device("cpu"), Ok(DeviceFlag::Cpu));
+        assert!(parse_device("gpu").is_err() && parse_device("cuda:x").is_err());
+    }
+
+    #[test]
+    fn the_cpu_is_chosen_where_it_is_named_whatever_else_there_is() {
+        assert_eq!(choose(WeightsFlag::F32, DeviceFlag::Cpu).unwrap(), Compute::CPU_F32);
+        assert_eq!(choose(WeightsFlag::Int8, DeviceFlag::Auto).unwrap(), Compute::CPU_INT8);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused_with_what_to_do() {
+        let error = choose(WeightsFlag::Auto, DeviceFlag::Cuda(4000)).unwrap_err();
+        assert!(error.to_string().contains("--device cpu"), "{error}");
+    }
+}

@@ -1,0 +1,17 @@
+//! What a service takes on at most.
+
+/// Bounds on the shards of a service. The default suits a role that shares its process with the coordinator, which bounds what is in
+/// flight.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerLimits {
+    /// Shards worked on at once.
+    pub max_open_shards: usize,
+    /// Bytes of texts, ids and kept fields, all open shards together.
+    pub max_record_num_bytes: usize,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self { max_open_shards: usize::MAX, max_record_num_bytes: usize::MAX }
+    }
+}

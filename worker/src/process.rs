@@ -1,0 +1,225 @@
+//! The process of a service: its flags, its ports, its signals, its exit code.
+//!
+//! The HTTP port answers at once, so that probes see a process that loads its models. The gRPC port opens when they are loaded. The
+//! first SIGTERM or SIGINT drains; a second one does not wait for the grace period.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use baton_bundle::Bundle;
+use baton_proto::{ClientSecurity, SecurityArgs, error_chain};
+use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs};
+use clap::value_parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::listen::{Bound, open_tcp, open_unix};
+use crate::serve::{Served, ServedService};
+use crate::{ComputeArgs, ListenAddress, ServeOptions, WorkerLimits, serve};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Threads that move messages; the model has threads of its own.
+const MAX_RUNTIME_THREADS: usize = 8;
+
+const MIB: usize = 1 << 20;
+
+/// How the process of a service ends. For the help text of its command.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    stopped by SIGTERM or SIGINT, having finished its shards or given them up after the grace period
+  1    it cannot start, or its model thread died; its shards are leased elsewhere
+  2    the flags are wrong";
+
+/// Flags that all services have.
+#[derive(Debug, clap::Args)]
+pub struct WorkerArgs {
+    /// Directory of the bundle. Its hashes are verified at the start. Example: models/en-it
+    #[arg(long, value_name = "DIR", env = "BATON_BUNDLE")]
+    pub bundle: PathBuf,
+    /// Shards worked on at once at most; more are answered RESOURCE_EXHAUSTED, and leased elsewhere.
+    #[arg(long, value_name = "SHARDS", env = "BATON_MAX_OPEN_SHARDS", default_value_t = 32, value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
+    pub max_open_shards: u32,
+    /// Memory for texts, ids and kept fields of all open shards, MiB; more is answered RESOURCE_EXHAUSTED. At least the largest shard's.
+    #[arg(long, value_name = "MIB", env = "BATON_MAX_RECORDS_MIB", default_value_t = 256, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    pub max_records_mib: u32,
+    /// How long shards in flight may take to finish after SIGTERM, seconds. Keep it below the time after which the process is killed.
+    #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
+    pub grace_period_s: u64,
+    /// Device, number format, engines.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    /// Logs and HTTP port.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    /// TLS and tokens.
+    #[command(flatten)]
+    pub security: SecurityArgs,
+}
+
+/// What a process gives its service.
+#[derive(Debug)]
+pub struct Host {
+    /// Where it registers its metrics.
+    pub metrics: MetricsRegistry,
+    /// What bounds its shards.
+    pub limits: WorkerLimits,
+    /// How it proves itself to others.
+    pub client_security: ClientSecurity,
+    listen: ListenAddress,
+    bound: Bound,
+    options: ServeOptions,
+    drain: CancellationToken,
+    is_serving: Arc<AtomicBool>,
+}
+
+/// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then serves it with
+/// [`Host::serve`]. `role` is what logs and metrics call it: `encoder`, `decoder`.
+pub fn run<F>(
+    role: &'static str,
+    args: &WorkerArgs,
+    listen: ListenAddress,
+    start: impl FnOnce(Bundle, Host) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<(), BoxError>>,
+{
+    if let Err(error) = args.telemetry.log.init("info") {
+        baton_telemetry::tell!("error: {}", error_chain(&error));
+        return ExitCode::from(2);
+    }
+    let security = match args.security.load() {
+        Ok(security) => security,
+        Err(error) => {
+            tracing::error!(error = error_chain(&error), "cannot use the security flags");
+            return ExitCode::from(2);
+        }
+    };
+    let options = ServeOptions {
+        security: security.server,
+        grace_period: Duration::from_secs(args.grace_period_s),
+        readiness: watch::Sender::new(Readiness::not_ready("loading models")),
+        hurry: CancellationToken::new(),
+    };
+    let result = (|| {
+        let num_cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(num_cores.clamp(2, MAX_RUNTIME_THREADS))
+            .enable_all()
+            .build()?;
+        let result = runtime.block_on(run_service(role, args, security.client, listen, options, start));
+        runtime.shutdown_background(); // connections that peers keep open are not waited for
+        result
+    })();
+    match result {
+        Ok(()) => {
+            tracing::info!(role, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(role, error = error_chain(error.as_ref()), "ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_service<F>(
+    role: &'static str,
+    args: &WorkerArgs,
+    client_security: ClientSecurity,
+    listen: ListenAddress,
+    options: ServeOptions,
+    start: impl FnOnce(Bundle, Host) -> F,
+) -> Result<(), BoxError>
+where
+    F: Future<Output = Result<(), BoxError>>,
+{
+    let (drain, hurry) = (CancellationToken::new(), options.hurry.clone());
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminations, interrupts] = signals;
+    tokio::spawn(obey_signals(terminations?, interrupts?, [drain.clone(), hurry]));
+
+    let metrics = MetricsRegistry::new(role);
+    if let Some(address) = args.telemetry.http_listen.address() {
+        let http = HttpServer::bind(address, metrics.clone(), options.readiness.subscribe()).await?;
+        tracing::info!(role, address = %http.local_address(), "serving HTTP");
+        tokio::spawn(http.serve());
+    }
+    let bound = listen.bind()?;
+    let limits = WorkerLimits {
+        max_open_shards: args.max_open_shards as usize,
+        max_record_num_bytes: args.max_records_mib as usize * MIB,
+    };
+    tracing::info!(role, bundle = %args.bundle.display(), "verifying the bundle and loading models");
+    let is_serving = Arc::new(AtomicBool::new(false));
+    let host = Host {
+        metrics,
+        limits,
+        client_security,
+        listen,
+        bound,
+        options,
+        drain: drain.clone(),
+        is_serving: Arc::clone(&is_serving),
+    };
+    let path = args.bundle.clone();
+    let serving = async {
+        let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&path)).await??;
+        start(bundle, host).await
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => ended,
+        () = drain.cancelled() => {
+            if !is_serving.load(Ordering::Relaxed) {
+                tracing::info!(role, "stopped before the models were loaded");
+                // At once: the thread that loads them would have to be waited for, and must not meet a library that tidies up.
+                signal_hook::low_level::exit(0);
+            }
+            serving.await
+        }
+    }
+}
+
+/// Cancels one token at each signal.
+async fn obey_signals(mut terminations: Signal, mut interrupts: Signal, tokens: [CancellationToken; 2]) {
+    for token in tokens {
+        tokio::select! {
+            _ = terminations.recv() => {}
+            _ = interrupts.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+impl Host {
+    /// Opens the gRPC port and serves until a signal has ended the drain.
+    ///
+    /// # Errors
+    /// The port cannot be opened, the server fails, or the model thread dies.
+    pub async fn serve<S: ServedService, R>(self, served: Served<S, R>) -> Result<(), BoxError> {
+        self.is_serving.store(true, Ordering::Relaxed);
+        let Host { listen, bound, options, drain, .. } = self;
+        let shutdown = drain.cancelled();
+        let service = S::NAME;
+        match bound {
+            Bound::Tcp(socket) => {
+                let (address, incoming) = open_tcp(socket).map_err(|source| listen.failed(source))?;
+                tracing::info!(service, %address, tls = options.security.uses_tls(), "serving gRPC");
+                serve(served, incoming, shutdown, options).await?;
+            }
+            Bound::Unix(path) => {
+                let incoming = open_unix(&path).map_err(|source| listen.failed(source))?;
+                tracing::info!(service, address = %listen, tls = options.security.uses_tls(), "serving gRPC");
+                serve(served, incoming, shutdown, options).await?;
+                let _ = std::fs::remove_file(path); // if it is gone, so much the better
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! The task that works on one shard, and what a service says of itself.
+
+use std::{fmt::Display, future::Future};
+
+use baton_bundle::Bundle;
+use baton_proto::wire::{ShardEvent, WorkerInfo};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tracing::{Instrument, Span};
+
+use crate::ShardPermit;
+use crate::admission::refuse_draining;
+
+/// Events that wait for a slow caller. They are totals, so a few suffice.
+const EVENT_QUEUE: usize = 8;
+
+/// Where a shard's task sends its events.
+pub type EventSender = mpsc::Sender<Result<ShardEvent, Status>>;
+
+/// Runs `work` on a shard in a task of its own; its events, and its error if it fails, are the stream. A caller that drops the stream
+/// cancels the work, as does the end of a drain.
+pub fn spawn_shard<F, E>(
+    span: Span,
+    permit: ShardPermit,
+    work: impl FnOnce(EventSender) -> F,
+) -> ReceiverStream<Result<ShardEvent, Status>>
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Status> + Display + Send,
+{
+    let (events, stream) = mpsc::channel(EVENT_QUEUE);
+    let work = work(events.clone());
+    let task = async move {
+        let status = tokio::select! {
+            () = events.closed() => return tracing::info!("cancelled by the caller"),
+            () = permit.cancelled() => refuse_draining(),
+            result = work => match result {
+                Ok(()) => return,
+                Err(error) => error.into(),
+            }
+        };
+        // What it means is up to the coordinator, which reports it.
+        tracing::info!(code = ?status.code(), error = status.message(), "failed");
+        drop(permit); // a caller that is slow to read does not keep the shard open
+        let _ = events.send(Err(status)).await;
+    };
+    tokio::spawn(task.instrument(span));
+    ReceiverStream::new(stream)
+}
+
+/// What a service that has loaded `bundle` says of itself.
+#[must_use]
+pub fn worker_info(bundle: &Bundle) -> WorkerInfo {
+    let manifest = bundle.manifest();
+    WorkerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundle_digest: bundle.digest().to_owned(),
+        modes: manifest.modes.iter().map(ToString::to_string).collect(),
+        max_prompt_tokens: manifest.limits.max_prompt_tokens as u32,
+        max_new_tokens: manifest.limits.max_new_tokens as u32,
+        d_slm: manifest.slm.d_model as u32,
+    }
+}
