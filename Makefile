@@ -19,7 +19,7 @@ export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/too
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that must build on a machine without libtorch.
-TORCHLESS := baton-job baton-decoding baton-store baton-bundle baton-proto baton-telemetry baton-coordinator
+TORCHLESS := baton-job baton-lanes baton-decoding baton-store baton-bundle baton-proto baton-telemetry baton-coordinator
 
 # $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
 define never
@@ -124,7 +124,7 @@ lint-if-installed: libtorch
 .PHONY: layering
 layering: prerequisites ## Check that crates depend only on what ARCHITECTURE.md lets them
 	$(call never,$(TORCHLESS),tch torch-sys)
-	$(call never,baton-job baton-decoding,tokio tonic)
+	$(call never,baton-job baton-lanes baton-decoding,tokio tonic)
 	$(call never,baton-trainer,tonic)
 	$(call never,baton-coordinator,baton-worker baton-encoder-svc baton-decoder-svc)
 	$(call never,baton-worker,baton-store baton-encoder-svc baton-decoder-svc)

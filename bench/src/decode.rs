@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use baton_bundle::{LlamaConfig, PromptAttention};
+use baton_bundle::{LlamaConfig, PromptAttention, TokenFlops};
 use baton_decoding::{
     Generation, GenerationLimits, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, Llama, LlamaParts, Part, PrefillRow, Prompt,
-    RandomWeights, SlmDecoder, TensorSource, matmul_operations_per_second, take_part_times,
+    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, Llama, LlamaParts, Part, Prompt, RandomWeights,
+    SlmDecoder, TensorSource, matmul_operations_per_second, take_part_times,
 };
 use serde::Serialize;
 
@@ -225,21 +225,11 @@ impl<'a> Engine<'a> {
                 round.ended = Instant::now();
                 return round;
             }
-            plan.release.iter().for_each(|&slot| self.decoder.release(slot));
             let started = Instant::now();
-            let entering: Vec<PrefillRow<'_>> = plan
-                .prefill
-                .iter()
-                .map(|entry| {
-                    let prompt = &self.bench.prompts[entry.row.index as usize];
-                    PrefillRow {
-                        slot: entry.slot,
-                        prompt: Prompt::Tokens(&prompt[..prompt.len() - 1]),
-                        capacity_tokens: entry.capacity_tokens,
-                    }
-                })
-                .collect();
-            self.decoder.prefill(&entering);
+            self.decoder.begin_step(&plan, |row| {
+                let prompt = &self.bench.prompts[row.index as usize];
+                Prompt::Tokens(&prompt[..prompt.len() - 1])
+            });
             round.prefill += started.elapsed();
             add(&mut round.prefill_parts, take_part_times());
 
@@ -285,7 +275,7 @@ fn summarize(
     }
     let all_steps: Duration = rounds.iter().map(|round| round.steps).sum();
     let rest = all_steps.saturating_sub(step_parts.iter().sum());
-    let operations_per_token = 2.0 * multiplied_weights(config) as f64;
+    let operations_per_token = TokenFlops::of_generating(config).weights as f64;
     let mut tokens = vec![Vec::new(); bench.prompts.len()];
     for (row, written) in engines.iter().filter_map(|rounds| rounds.last()).flat_map(|round| &round.tokens) {
         tokens[*row].clone_from(written);
@@ -304,13 +294,4 @@ fn summarize(
         prefill_parts: part_times(prefill_parts, rounds.len() as f64),
         tokens,
     }
-}
-
-/// Weights that take part in a product for each token: all but the embedding's table and the norms.
-fn multiplied_weights(config: &LlamaConfig) -> usize {
-    let d = config.hidden_size;
-    let (q_width, kv_width) =
-        (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let block = d * (2 * q_width + 2 * kv_width) + 3 * d * config.intermediate_size;
-    config.num_hidden_layers * block + d * config.vocab_size
 }

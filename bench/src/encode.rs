@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_bundle::Bundle;
+use baton_bundle::{Bundle, TokenFlops};
 use baton_model::{Compute, PromptEncoder, matmul_operations_per_second, take_part_times};
 use serde::Serialize;
 
@@ -75,12 +75,8 @@ pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, Benc
     let tokens_per_second: f64 =
         measured.iter().map(|(seconds, _, _)| tokens as f64 / median(seconds.clone())).sum();
     let matmul_rate = median(measured.iter().map(|(_, _, rate)| *rate).collect());
-    let config = bundle.llm_config();
-    let (q_width, kv_width) =
-        (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let block =
-        config.hidden_size * (2 * q_width + 2 * kv_width) + 3 * config.hidden_size * config.intermediate_size;
-    let operations_per_token = 2.0 * (block * bundle.manifest().llm.layers) as f64;
+    let operations_per_token =
+        TokenFlops::of_blocks(bundle.llm_config(), bundle.manifest().llm.layers).weights as f64;
     Ok(EncodeResult {
         tokens_per_second,
         share_of_matmul_rate: tokens_per_second * operations_per_token

@@ -19,6 +19,26 @@ pub struct TokenFlops {
     pub per_position_seen: u64,
 }
 
+impl TokenFlops {
+    /// A token's way through the first `layers` blocks of a model.
+    #[must_use]
+    pub fn of_blocks(config: &LlamaConfig, layers: usize) -> Self {
+        let query_channels = (config.num_attention_heads * config.head_dim) as u64;
+        Self {
+            weights: layers as u64 * FLOPS_PER_WEIGHT * block_weights(config),
+            per_position_seen: layers as u64 * FLOPS_PER_CHANNEL_AND_POSITION * query_channels,
+        }
+    }
+
+    /// A generated token's way through a model: all blocks and the head.
+    #[must_use]
+    pub fn of_generating(config: &LlamaConfig) -> Self {
+        let mut flops = Self::of_blocks(config, config.num_hidden_layers);
+        flops.weights += FLOPS_PER_WEIGHT * embedding(config);
+        flops
+    }
+}
+
 /// What generating costs, whoever reads and writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Arithmetic {
@@ -82,13 +102,13 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: GenerationMode) -> Arithmetic {
     if reads_llm {
         between += linear(d_llm, d_slm) + linear(d_slm, d_slm);
         parameters += blocks(llm, manifest.llm.layers);
-        prompt.push((block_flops(llm, manifest.llm.layers), PromptAttention::Causal));
+        prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), PromptAttention::Causal));
     }
     parameters += between;
-    let mut prefill = block_flops(slm, slm.num_hidden_layers);
+    let mut prefill = TokenFlops::of_blocks(slm, slm.num_hidden_layers);
     prefill.weights += FLOPS_PER_WEIGHT * between;
     prompt.push((prefill, manifest.slm.prompt_attention));
-    Arithmetic { parameters, prompt, generated: generating_flops(slm) }
+    Arithmetic { parameters, prompt, generated: TokenFlops::of_generating(slm) }
 }
 
 /// The arithmetic of the bundle's LLM reading and writing alone, all its layers.
@@ -97,8 +117,8 @@ pub fn arithmetic_of_llm(bundle: &Bundle) -> Arithmetic {
     let llm = bundle.llm_config();
     Arithmetic {
         parameters: num_parameters(llm, llm.num_hidden_layers),
-        prompt: vec![(block_flops(llm, llm.num_hidden_layers), PromptAttention::Causal)],
-        generated: generating_flops(llm),
+        prompt: vec![(TokenFlops::of_blocks(llm, llm.num_hidden_layers), PromptAttention::Causal)],
+        generated: TokenFlops::of_generating(llm),
     }
 }
 
@@ -121,21 +141,6 @@ fn block_weights(config: &LlamaConfig) -> u64 {
     let query_rows = config.num_attention_heads * config.head_dim;
     let kv_rows = config.num_key_value_heads * config.head_dim;
     (config.hidden_size * (2 * query_rows + 2 * kv_rows + 3 * config.intermediate_size)) as u64
-}
-
-fn block_flops(config: &LlamaConfig, layers: usize) -> TokenFlops {
-    let query_channels = (config.num_attention_heads * config.head_dim) as u64;
-    TokenFlops {
-        weights: layers as u64 * FLOPS_PER_WEIGHT * block_weights(config),
-        per_position_seen: layers as u64 * FLOPS_PER_CHANNEL_AND_POSITION * query_channels,
-    }
-}
-
-/// All blocks and the head.
-fn generating_flops(config: &LlamaConfig) -> TokenFlops {
-    let mut flops = block_flops(config, config.num_hidden_layers);
-    flops.weights += FLOPS_PER_WEIGHT * embedding(config);
-    flops
 }
 
 #[cfg(test)]
@@ -177,7 +182,7 @@ mod tests {
         let config = smollm2();
         let norms = (2 * config.num_hidden_layers as u64 + 1) * config.hidden_size as u64;
         let weights = num_parameters(&config, config.num_hidden_layers) - norms;
-        assert_eq!(generating_flops(&config).weights, 2 * weights);
+        assert_eq!(TokenFlops::of_generating(&config).weights, 2 * weights);
     }
 
     #[test]

@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use baton_decoding::{
-    FinishedRow, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SlotAssignment, SubmitError,
-};
-use baton_model::{ModelError, PrefillRow, Prompt, PromptStates, SlmDecoder};
+use baton_decoding::{FinishedRow, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SubmitError};
+use baton_model::{ModelError, Prompt, PromptStates, SlmDecoder};
 use baton_worker::{ModelThreadError, ModelThreads};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -260,9 +258,11 @@ impl Engine {
     /// Has the model do what the plan says, and hands out the rows that are done after it.
     fn carry_out(&mut self) {
         let plan = std::mem::take(&mut self.plan);
-        plan.release.iter().for_each(|&slot| self.decoder.release(slot));
-        self.prefill(&plan.prefill);
-        plan.forks.iter().for_each(|fork| self.decoder.fork(fork.from, fork.to, fork.capacity_tokens));
+        self.decoder.begin_step(&plan, |row| Prompt::States(&self.waiting[&row].states));
+        for entry in &plan.prefill {
+            let row = self.waiting.remove(&entry.row).expect("a row is scheduled once, after it was queued");
+            self.live.insert(entry.row, row.reply); // its budget is given back here
+        }
         let finished = self.scheduler.absorb(self.decoder.step(&plan.step));
         self.plan = plan; // for its memory
         self.steps_taken.fetch_add(1, Ordering::Relaxed);
@@ -286,30 +286,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    fn prefill(&mut self, assignments: &[SlotAssignment]) {
-        if assignments.is_empty() {
-            return;
-        }
-        let entering: Vec<(&SlotAssignment, QueuedRow)> = assignments
-            .iter()
-            .map(|entry| {
-                (
-                    entry,
-                    self.waiting.remove(&entry.row).expect("a row is scheduled once, after it was queued"),
-                )
-            })
-            .collect();
-        let rows: Vec<PrefillRow<'_>> = entering
-            .iter()
-            .map(|(entry, row)| PrefillRow {
-                slot: entry.slot,
-                prompt: Prompt::States(&row.states),
-                capacity_tokens: entry.capacity_tokens,
-            })
-            .collect();
-        self.decoder.prefill(&rows);
-        self.live.extend(entering.into_iter().map(|(entry, row)| (entry.row, row.reply)));
     }
 }

@@ -41,13 +41,10 @@ struct Cli {
 fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
-    let compute_args = cli.worker.compute.clone();
-    baton_model::set_num_threads(1); // more threads in one product would split its sums otherwise, and with them the bytes
     baton_worker::run("decoder", &cli.worker, cli.listen, async move |bundle, host| {
-        let compute = compute_args.compute()?;
         let config = DecoderConfig {
-            compute,
-            engines: compute_args.engines(compute),
+            compute: host.compute,
+            engines: host.engines,
             max_slots: cli.decode_slots as usize,
             max_cache_tokens: cli.cache_tokens as usize,
             max_prefill_tokens: cli.prefill_tokens as usize,

@@ -2,17 +2,14 @@
 //! every live row is passed over at every step.
 //!
 //! Safe functions over slices, compiled once per instruction set and chosen at run time. Sums run in a fixed number of lanes
-//! (`lanes.rs`) with fused multiply-adds, so a row's bits do not depend on the instruction set.
+//! (`baton-lanes`) with fused multiply-adds, so a row's bits do not depend on the instruction set.
 #![allow(
     unsafe_code,
     reason = "the calls that `multiversion` generates after it has asked the CPU what it has"
 )]
 
-mod lanes;
-
+use baton_lanes::{LANES, exp, max_of, sum_of};
 use multiversion::multiversion;
-
-use self::lanes::{LANES, exp, max_of, sum_of};
 
 /// What turns a logit into a log-probability, and a log-probability into a sequence's score, in this order:
 /// `((logit - max) - log_sum) + score`. The order is that of libtorch, so that near ties fall the same way.
@@ -73,8 +70,7 @@ pub(crate) fn weights_into(
         let candidate = exp((logit - cut.max) * scale);
         *weight = if logit >= cut.min_logit && candidate >= cut.min_weight { candidate } else { 0.0 };
     }
-    chunk_sums.clear();
-    chunk_sums.extend(weights.chunks(chunk_len).map(|chunk| sum_of(chunk, |weight| weight)));
+    sum_chunks(weights, chunk_sums, chunk_len);
 }
 
 /// Makes weights below `min_weight` 0, and sums each chunk anew.
@@ -90,6 +86,11 @@ pub(crate) fn cut_weights(
     for weight in weights.iter_mut() {
         *weight = if *weight >= min_weight { *weight } else { 0.0 };
     }
+    sum_chunks(weights, chunk_sums, chunk_len);
+}
+
+#[inline(always)]
+fn sum_chunks(weights: &[f32], chunk_sums: &mut Vec<f32>, chunk_len: usize) {
     chunk_sums.clear();
     chunk_sums.extend(weights.chunks(chunk_len).map(|chunk| sum_of(chunk, |weight| weight)));
 }

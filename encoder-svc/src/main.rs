@@ -31,13 +31,10 @@ struct Cli {
 fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
-    let compute_args = cli.worker.compute.clone();
-    baton_model::set_num_threads(1); // more threads in one product would split its sums otherwise, and with them the bytes
     baton_worker::run("encoder", &cli.worker, cli.listen, async move |bundle, host| {
-        let compute = compute_args.compute()?;
         let config = EncoderConfig {
-            compute,
-            engines: compute_args.engines(compute),
+            compute: host.compute,
+            engines: host.engines,
             max_batch_tokens: cli.encode_batch_tokens as usize,
             limits: host.limits,
         };

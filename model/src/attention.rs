@@ -94,7 +94,6 @@ impl PackedLayout {
 /// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered. Has no gradient on the CPU.
 #[derive(Debug)]
 pub struct PackedAttention {
-    device: Device,
     sequences: Vec<PackedSequence>,
     by_tensors: Option<PackedByTensors>, // where the kernel cannot go
 }
@@ -112,7 +111,6 @@ impl PackedAttention {
             },
         };
         Self {
-            device: like.1,
             sequences: layout.sequences.iter().map(sequence).collect(),
             by_tensors: (like.1 != Device::Cpu).then(|| PackedByTensors::new(layout, visibility, like)),
         }
@@ -121,7 +119,6 @@ impl PackedAttention {
 
 impl Attention for PackedAttention {
     fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        debug_assert_eq!(q.device(), self.device, "queries are where they were announced to be");
         match &self.by_tensors {
             None => packed_attention(&self.sequences, (q, k, v)),
             Some(by_tensors) => by_tensors.attend(q, k, v),

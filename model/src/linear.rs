@@ -61,7 +61,7 @@ pub(crate) enum Product<'a> {
     },
     Int8 {
         sums: Tensor, // [rows, out] int32
-        row_scales: Vec<f32>,
+        row_scales: &'a [f32],
         column_scales: &'a [f32],
         bias: Option<&'a [f32]>,
     },
@@ -111,7 +111,7 @@ impl Linear {
     ///
     /// # Panics
     /// `x` is in another format than [`input`](Self::input) gives.
-    pub(crate) fn product(&self, x: &LinearInput) -> Product<'_> {
+    pub(crate) fn product<'a>(&'a self, x: &'a LinearInput) -> Product<'a> {
         match (&self.weight, x) {
             (Weight::Float { weight, bias, min_rows }, LinearInput::Float(x)) => {
                 let rows = x.size()[0];
@@ -125,7 +125,7 @@ impl Linear {
             }
             (Weight::Int8 { weight, scales, bias }, LinearInput::Int8(x)) => Product::Int8 {
                 sums: x.values.internal_int_mm(weight),
-                row_scales: x.scales.clone(),
+                row_scales: &x.scales,
                 column_scales: scales,
                 bias: bias.as_deref(),
             },

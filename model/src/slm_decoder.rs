@@ -4,7 +4,7 @@
 //! A row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
 
 use baton_bundle::{Bundle, LlamaConfig, PromptAttention};
-use baton_decoding::{LogitRows, SlotId, SpecialTokens, StepRow};
+use baton_decoding::{LogitRows, Plan, RowId, SlotId, SpecialTokens, StepRow};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
@@ -96,6 +96,26 @@ impl SlmDecoder {
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokens {
         self.special
+    }
+
+    /// Does what a plan asks for before its step: releases slots, prefills newcomers, whose prompts `prompt_of` gives, and forks. Then
+    /// [`step`](Self::step) is next.
+    ///
+    /// # Panics
+    /// As for [`release`](Self::release), [`prefill`](Self::prefill) and [`fork`](Self::fork).
+    pub fn begin_step<'a>(&mut self, plan: &Plan, prompt_of: impl Fn(RowId) -> Prompt<'a>) {
+        plan.release.iter().for_each(|&slot| self.release(slot));
+        let entering: Vec<PrefillRow<'a>> = plan
+            .prefill
+            .iter()
+            .map(|entry| PrefillRow {
+                slot: entry.slot,
+                prompt: prompt_of(entry.row),
+                capacity_tokens: entry.capacity_tokens,
+            })
+            .collect();
+        self.prefill(&entering);
+        plan.forks.iter().for_each(|fork| self.fork(fork.from, fork.to, fork.capacity_tokens));
     }
 
     /// Reads prompts into the cache, as one packed batch. Yields no token: a row's first step does.

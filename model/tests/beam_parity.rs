@@ -12,7 +12,7 @@ use baton_decoding::{
     RowRequest, Scheduler, SchedulerLimits,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Llama, LlamaParts, PrefillRow, Prompt, PromptStates, SlmDecoder,
+    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Llama, LlamaParts, Prompt, PromptStates, SlmDecoder,
 };
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -186,18 +186,7 @@ fn decode(fixtures: &Fixtures, prompts: &[PromptStates], max_slots: usize) -> Ve
             finished.sort_by_key(|row: &FinishedRow| row.row);
             return finished;
         }
-        plan.release.iter().for_each(|&slot| decoder.release(slot));
-        let rows: Vec<PrefillRow<'_>> = plan
-            .prefill
-            .iter()
-            .map(|entry| PrefillRow {
-                slot: entry.slot,
-                prompt: Prompt::States(&prompts[fixtures.cases[entry.row.index as usize].prompt]),
-                capacity_tokens: entry.capacity_tokens,
-            })
-            .collect();
-        decoder.prefill(&rows);
-        plan.forks.iter().for_each(|fork| decoder.fork(fork.from, fork.to, fork.capacity_tokens));
+        decoder.begin_step(&plan, |row| Prompt::States(&prompts[fixtures.cases[row.index as usize].prompt]));
         finished.extend(scheduler.absorb(decoder.step(&plan.step)));
     }
 }

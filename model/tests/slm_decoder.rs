@@ -125,18 +125,7 @@ fn decode(
         if plan.is_empty() {
             return finished;
         }
-        plan.release.iter().for_each(|&slot| decoder.release(slot));
-        let rows: Vec<PrefillRow<'_>> = plan
-            .prefill
-            .iter()
-            .map(|entry| PrefillRow {
-                slot: entry.slot,
-                prompt: Prompt::States(states[&entry.row]),
-                capacity_tokens: entry.capacity_tokens,
-            })
-            .collect();
-        decoder.prefill(&rows);
-        plan.forks.iter().for_each(|fork| decoder.fork(fork.from, fork.to, fork.capacity_tokens));
+        decoder.begin_step(&plan, |row| Prompt::States(states[&row]));
         for row in scheduler.absorb(decoder.step(&plan.step)) {
             let [sequence] = <[_; 1]>::try_from(row.outputs).expect("greedy search writes one sequence");
             assert!(finished.insert(row.row, sequence).is_none(), "a row finishes once");

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use baton_bundle::Bundle;
+use baton_model::Compute;
 use baton_proto::{ClientSecurity, SecurityArgs, error_chain};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs};
 use clap::value_parser;
@@ -69,6 +70,10 @@ pub struct Host {
     pub metrics: MetricsRegistry,
     /// What bounds its shards.
     pub limits: WorkerLimits,
+    /// What its model computes on.
+    pub compute: Compute,
+    /// Engines of its model.
+    pub engines: usize,
     /// How it proves itself to others.
     pub client_security: ClientSecurity,
     listen: ListenAddress,
@@ -89,6 +94,7 @@ pub fn run<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
+    baton_model::set_num_threads(1); // more threads in one product would split its sums otherwise, and with them the bytes
     if let Err(error) = args.telemetry.log.init("info") {
         baton_telemetry::tell!("error: {}", error_chain(&error));
         return ExitCode::from(2);
@@ -157,9 +163,12 @@ where
     };
     tracing::info!(role, bundle = %args.bundle.display(), "verifying the bundle and loading models");
     let is_serving = Arc::new(AtomicBool::new(false));
+    let compute = args.compute.compute()?;
     let host = Host {
         metrics,
         limits,
+        compute,
+        engines: args.compute.engines(compute),
         client_security,
         listen,
         bound,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use baton_bundle::{Arithmetic, Bundle, arithmetic_of_mode};
-use baton_metrics::{EvaluatedRecord, Evaluation, SystemScores};
+use baton_metrics::{Evaluation, SystemScores};
 use clap::Parser;
 
 use super::EvalArgs;
@@ -149,15 +149,7 @@ impl EvaluatedSystem {
         if test_set.records.iter().all(|record| text(&record.id).is_none()) {
             bail!("{} has no output for any id of the test set: is it of another corpus?", system.name);
         }
-        let records: Vec<EvaluatedRecord<'_>> = test_set
-            .records
-            .iter()
-            .map(|record| EvaluatedRecord {
-                source: &record.source,
-                reference: &record.reference,
-                output: text(&record.id),
-            })
-            .collect();
+        let records = test_set.evaluated(|record| text(&record.id));
         let total_tokens = outputs.total_tokens();
         let rates = outputs.seconds.filter(|seconds| *seconds > 0.0).zip(total_tokens).map(
             |(seconds, (_, written))| Rates {
@@ -186,15 +178,7 @@ impl EvaluatedSystem {
         evaluation: &Evaluation,
         output_of: fn(&str) -> &str,
     ) -> EvaluatedSystem {
-        let records: Vec<EvaluatedRecord<'_>> = test_set
-            .records
-            .iter()
-            .map(|record| EvaluatedRecord {
-                source: &record.source,
-                reference: &record.reference,
-                output: Some(output_of(&record.source)),
-            })
-            .collect();
+        let records = test_set.evaluated(|record| Some(output_of(&record.source)));
         EvaluatedSystem {
             name: name.to_owned(),
             scores: evaluation.evaluate(&records),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use baton_metrics::EvaluatedRecord;
 use serde_json::Value;
 
 /// One record of a test set.
@@ -21,6 +22,19 @@ pub(crate) struct TestSet {
 }
 
 impl TestSet {
+    /// Its records with what `output_of` gives for each.
+    pub(crate) fn evaluated<'a>(
+        &'a self,
+        output_of: impl Fn(&'a TestRecord) -> Option<&'a str>,
+    ) -> Vec<EvaluatedRecord<'a>> {
+        let evaluated = |record: &'a TestRecord| EvaluatedRecord {
+            source: &record.source,
+            reference: &record.reference,
+            output: output_of(record),
+        };
+        self.records.iter().map(evaluated).collect()
+    }
+
     /// Reads a JSONL file. Empty lines are skipped.
     ///
     /// # Errors

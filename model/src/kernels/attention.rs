@@ -7,12 +7,10 @@
 
 use std::ops::Range;
 
+use baton_lanes::{LANES, exp, max_of, sum_of};
 use multiversion::multiversion;
 
-use super::{
-    lanes::{LANES, exp, max_of, sum_of},
-    number::Number,
-};
+use super::number::Number;
 
 /// Tokens per cache block: as many as lanes.
 pub(crate) const BLOCK_TOKENS: usize = LANES;

@@ -1,14 +1,13 @@
 //! CPU kernels for what libtorch does slowly: attention, and the small operations between products.
 //!
 //! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `rows.rs`), compiled once per instruction set and chosen at
-//! run time. Sums run in a fixed number of lanes (`lanes.rs`) with fused multiply-adds, so a row's bits depend neither on the other
+//! run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits depend neither on the other
 //! rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and `slices.rs` the only unsafe code
 //! of the workspace.
 // Slices of tensor memory (`slices.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
 #![allow(unsafe_code)]
 
 mod attention;
-mod lanes;
 mod number;
 mod packed;
 mod row_operations;

@@ -4,12 +4,10 @@
 //! alone. Int8 is symmetric: `x ~ scale * q` with `scale = max|x| / 127` per row of activations and per row of weights, so a product is
 //! an exact integer sum times two scales.
 
+use baton_lanes::{exp, max_abs_of, sum_of};
 use multiversion::multiversion;
 
-use super::{
-    lanes::{exp, max_abs_of, sum_of},
-    number::Number,
-};
+use super::number::Number;
 
 /// The integer sums of a product and what turns them into numbers: `sums[r][c] * row_scales[r] * column_scales[c] + bias[c]`.
 #[derive(Debug, Clone, Copy)]

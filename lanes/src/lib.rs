@@ -1,10 +1,11 @@
 //! Sums and maxima over slices in a fixed number of lanes.
 //!
 //! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. So a sum's order depends on the slice alone, not on
-//! the width of the CPU's vectors, and the compiler may use vectors of any width.
+//! the width of the CPU's vectors, and the compiler may use vectors of any width. Everything is inlined, to become code for whatever
+//! instruction set its caller is compiled for.
 
 /// Independent accumulators of a reduction: one AVX-512 register, two of AVX2, four of NEON.
-pub(crate) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Joins lanes by a tree: 16 to 8 to 4 to 2 to 1.
 #[inline(always)]
@@ -42,20 +43,20 @@ fn reduce<T: Copy>(
 
 /// Sum of `map(value)`.
 #[inline(always)]
-pub(crate) fn sum_of<T: Copy>(values: &[T], map: impl Fn(T) -> f32) -> f32 {
+pub fn sum_of<T: Copy>(values: &[T], map: impl Fn(T) -> f32) -> f32 {
     reduce(values, 0.0, |sum, value| sum + map(value), |a, b| a + b)
 }
 
 /// The largest value; NaNs are passed over; minus infinity if there is none.
 #[inline(always)]
-pub(crate) fn max_of(values: &[f32]) -> f32 {
+pub fn max_of(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     reduce(values, f32::NEG_INFINITY, larger, larger)
 }
 
 /// The largest magnitude; NaNs are passed over; 0 if there is none.
 #[inline(always)]
-pub(crate) fn max_abs_of(values: &[f32]) -> f32 {
+pub fn max_abs_of(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     reduce(values, 0.0, |max, value| larger(max, value.abs()), larger)
 }
@@ -65,7 +66,7 @@ pub(crate) fn max_abs_of(values: &[f32]) -> f32 {
 /// Argument reduction and polynomial as in Cephes' `expf` (Moshier): `e^x = 2^n e^r` with `|r| <= ln(2) / 2`. Unlike the standard
 /// library's it has no branch and no call, so loops over it become vector code.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Adding this leaves round(x / ln 2) + 127, the exponent field of 2^n, in the low bits of the sum.
