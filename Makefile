@@ -81,6 +81,12 @@ bench-peers: llm ## Measure Baton beside CTranslate2 and transformers (make benc
 	@$(PEERS)/bin/python -m pip install --quiet --requirement scripts/requirements-peers.txt
 	$(PEERS)/bin/python scripts/bench_peers.py --baton $(RELEASE_BATON) --llm $(LLM) $(ARGS)
 
+.PHONY: plots
+plots: build ## Measure decode loop and jobs, and draw docs/plots (make plots ARGS="--input corpus.jsonl")
+	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement scripts/requirements-plots.txt
+	$(PEERS)/bin/python scripts/plot_performance.py --baton $(RELEASE_BATON) $(ARGS)
+
 .PHONY: corpus
 corpus: prerequisites ## Fetch the training corpora into data/ (make corpus ARGS="translation --language it")
 	python3 scripts/corpus.py $(or $(ARGS),translation)

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use baton_bundle::{LlamaConfig, PromptAttention, TokenFlops};
+use baton_bundle::{ModelConfig, PromptAttention, TokenFlops};
 use baton_decoding::{
     Generation, GenerationLimits, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, Llama, LlamaParts, Part, Prompt, RandomWeights,
+    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, ModelParts, Part, Prompt, RandomWeights,
     SlmDecoder, TensorSource, matmul_operations_per_second, take_part_times,
 };
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub enum LanguageModel {
     /// A Hugging Face directory with `config.json` and `model.safetensors`.
     Directory(PathBuf),
     /// Random weights of this shape.
-    Random(Box<LlamaConfig>),
+    Random(Box<ModelConfig>),
 }
 
 /// What to measure.
@@ -96,7 +96,7 @@ struct Round {
 /// The model cannot be loaded, or what is asked for makes no sense.
 pub fn decode(bench: &DecodeBench) -> Result<DecodeResult, BenchError> {
     let config = match &bench.model {
-        LanguageModel::Directory(directory) => LlamaConfig::read(&directory.join("config.json"))?,
+        LanguageModel::Directory(directory) => ModelConfig::read(&directory.join("config.json"))?,
         LanguageModel::Random(config) => config.as_ref().clone(),
     };
     check(bench, &config)?;
@@ -143,7 +143,7 @@ pub fn decode(bench: &DecodeBench) -> Result<DecodeResult, BenchError> {
     Ok(summarize(bench, &config, (rounds, &starts), matmul_rate))
 }
 
-fn check(bench: &DecodeBench, config: &LlamaConfig) -> Result<(), BenchError> {
+fn check(bench: &DecodeBench, config: &ModelConfig) -> Result<(), BenchError> {
     let request = |why: &str| Err(BenchError::Request(why.to_owned()));
     if bench.prompts.is_empty() || bench.engines == 0 || bench.rounds == 0 || bench.new_tokens == 0 {
         return request("rows, engines, rounds and new tokens are at least 1");
@@ -169,7 +169,7 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn load(bench: &'a DecodeBench, config: &LlamaConfig, rows: Vec<usize>) -> Result<Self, BenchError> {
+    fn load(bench: &'a DecodeBench, config: &ModelConfig, rows: Vec<usize>) -> Result<Self, BenchError> {
         let checkpoint;
         let source: &dyn TensorSource = match &bench.model {
             LanguageModel::Directory(directory) => {
@@ -178,8 +178,8 @@ impl<'a> Engine<'a> {
             }
             LanguageModel::Random(_) => &RandomWeights { seed: 1 },
         };
-        let parts = LlamaParts { blocks: config.num_hidden_layers, lm_head: true };
-        let model = Llama::load(config, source, parts, bench.compute)?;
+        let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+        let model = baton_model::LanguageModel::load(config, source, parts, bench.compute)?;
         let longest = bench.prompts.iter().map(Vec::len).max().unwrap_or(0);
         let max_cache_tokens = rows.len() * (longest + bench.new_tokens).next_multiple_of(CACHE_BLOCK_TOKENS);
         let limits = CacheLimits { max_slots: rows.len(), max_cache_tokens };
@@ -252,7 +252,7 @@ fn add(sum: &mut [Duration; Part::ALL.len()], times: [Duration; Part::ALL.len()]
 
 fn summarize(
     bench: &DecodeBench,
-    config: &LlamaConfig,
+    config: &ModelConfig,
     (engines, starts): (Vec<Vec<Round>>, &[Instant]),
     matmul_rate: f64,
 ) -> DecodeResult {

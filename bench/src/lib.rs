@@ -1,8 +1,9 @@
-//! What the decode loop and the encoder reach on this machine, measured through the code that the services run.
+//! What the decode loop, the encoder and a job's models reach on this machine, measured through the code that the services run.
 //!
 //! Owns the measurements and their numbers; how they are asked for and shown is the command's. Every rate comes with the rate of plain
 //! matrix products in the same run, because machines are shared and noisy: compare ratios, not absolute numbers.
 
+mod bare_loop;
 mod decode;
 mod encode;
 mod machine;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use bare_loop::{BareLoop, BareLoopConfig, BareRound};
 pub use decode::{DecodeBench, DecodeResult, LanguageModel, decode};
 pub use encode::{EncodeBench, EncodeResult, encode};
 pub use machine::{Machine, peak_memory_bytes};
@@ -48,7 +50,11 @@ fn part_times(times: [Duration; baton_model::Part::ALL.len()], divisor: f64) -> 
 }
 
 /// The middle of some numbers; of an even count, the lower middle.
-fn median(mut numbers: Vec<f64>) -> f64 {
+///
+/// # Panics
+/// There are none.
+#[must_use]
+pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[(numbers.len() - 1) / 2]
 }

@@ -1,11 +1,13 @@
 //! What a bundle's models cost, computed from their shapes: parameters that take part, and arithmetic per token and per record.
 //!
 //! Counted are the products of linear layers (2 FLOPs for each weight) and of attention (4 FLOPs for each query channel and position
-//! seen), as is usual; norms, activations and embedding look-ups are left out. Sequences are counted without padding.
+//! seen), as is usual; norms, activations and embedding look-ups are left out. Sequences are counted without padding. What a family's
+//! block has is read from the list of its tensors, so every family is counted by the same code.
 
+use baton_job::Mode;
 use serde::Serialize;
 
-use crate::{Bundle, Fusion, GenerationMode, LlamaConfig, PromptAttention};
+use crate::{Bundle, BundleError, Fusion, ModelConfig, NamedShape, PromptAttention, SmallModel};
 
 const FLOPS_PER_WEIGHT: u64 = 2;
 const FLOPS_PER_CHANNEL_AND_POSITION: u64 = 4;
@@ -15,27 +17,66 @@ const FLOPS_PER_CHANNEL_AND_POSITION: u64 = 4;
 pub struct TokenFlops {
     /// Products with weights.
     pub weights: u64,
-    /// Attention, for each position that the token sees.
+    /// Attention, for each position that the token sees, in layers that see everything.
     pub per_position_seen: u64,
+    /// Attention, for each position that the token sees, in layers with a sliding window.
+    pub per_position_in_window: u64,
+    /// Positions that such a layer sees at most; 0 where there is none.
+    pub window: u64,
 }
 
 impl TokenFlops {
-    /// A token's way through the first `layers` blocks of a model.
+    /// A token's way through the first `layers` blocks that read: of an encoder, where the model has one.
     #[must_use]
-    pub fn of_blocks(config: &LlamaConfig, layers: usize) -> Self {
-        let query_channels = (config.num_attention_heads * config.head_dim) as u64;
+    pub fn of_blocks(config: &ModelConfig, layers: usize) -> Self {
+        let per_position = attention_per_position(config);
+        let windows: Vec<usize> = (0..layers).filter_map(|layer| config.window(layer)).collect();
         Self {
-            weights: layers as u64 * FLOPS_PER_WEIGHT * block_weights(config),
-            per_position_seen: layers as u64 * FLOPS_PER_CHANNEL_AND_POSITION * query_channels,
+            weights: FLOPS_PER_WEIGHT * products(config.tensor_layout().blocks.iter().take(layers).flatten()),
+            per_position_seen: (layers - windows.len()) as u64 * per_position,
+            per_position_in_window: windows.len() as u64 * per_position,
+            window: windows.first().map_or(0, |&window| window as u64), // a model has one size of window
         }
     }
 
-    /// A generated token's way through a model: all blocks and the head.
+    /// A prompt token's way into the cache of a model that writes: all blocks that read, and what a decoder keeps of an encoder's states.
     #[must_use]
-    pub fn of_generating(config: &LlamaConfig) -> Self {
+    pub fn of_prefill(config: &ModelConfig) -> Self {
         let mut flops = Self::of_blocks(config, config.num_hidden_layers);
+        let layout = config.tensor_layout();
+        let kept = layout.decoder_blocks.iter().flatten().filter(is_read_of_prompt);
+        flops.weights += FLOPS_PER_WEIGHT * products(kept);
+        flops
+    }
+
+    /// A generated token's way through a model: all blocks that write, and the head. Behind an encoder it sees the prompt in one
+    /// attention and what is written in another: as many positions as if they were one sequence.
+    #[must_use]
+    pub fn of_generating(config: &ModelConfig) -> Self {
+        let mut flops = match config.encoder_decoder() {
+            None => Self::of_blocks(config, config.num_hidden_layers),
+            Some(t5) => {
+                let layout = config.tensor_layout();
+                let read = layout.decoder_blocks.iter().flatten().filter(|tensor| !is_read_of_prompt(tensor));
+                Self {
+                    weights: FLOPS_PER_WEIGHT * products(read),
+                    per_position_seen: t5.num_decoder_layers as u64 * attention_per_position(config),
+                    ..Self::default()
+                }
+            }
+        };
         flops.weights += FLOPS_PER_WEIGHT * embedding(config);
         flops
+    }
+
+    /// FLOPs of tokens that see so many positions each.
+    fn of_tokens(&self, positions_seen: impl Iterator<Item = u64>) -> u64 {
+        positions_seen
+            .map(|seen| {
+                let in_window = self.per_position_in_window * seen.min(self.window);
+                self.weights + self.per_position_seen * seen + in_window
+            })
+            .sum()
     }
 }
 
@@ -46,11 +87,18 @@ pub struct Arithmetic {
     pub parameters: u64,
     /// What a prompt token passes, stage by stage, and which prompt tokens it sees there.
     pub prompt: Vec<(TokenFlops, PromptAttention)>,
-    /// What a generated token passes.
-    pub generated: TokenFlops,
+    /// What a generated token passes, model by model.
+    pub generated: Vec<TokenFlops>,
 }
 
 impl Arithmetic {
+    /// Both, one after the other. Parameters that both have are counted twice.
+    fn add(&mut self, other: Arithmetic) {
+        self.parameters += other.parameters;
+        self.prompt.extend(other.prompt);
+        self.generated.extend(other.generated);
+    }
+
     /// FLOPs of one prompt token, attention aside.
     #[must_use]
     pub fn flops_per_prompt_token(&self) -> u64 {
@@ -60,40 +108,51 @@ impl Arithmetic {
     /// FLOPs of one generated token, attention aside.
     #[must_use]
     pub fn flops_per_generated_token(&self) -> u64 {
-        self.generated.weights
+        self.generated.iter().map(|flops| flops.weights).sum()
     }
 
     /// FLOPs of a whole record, attention included.
     #[must_use]
     pub fn flops_per_record(&self, prompt_tokens: u64, generated_tokens: u64) -> u64 {
-        let up_to = |n: u64| n * (n + 1) / 2;
         let read: u64 = self
             .prompt
             .iter()
             .map(|(flops, attention)| {
-                let positions_seen = match attention {
-                    PromptAttention::Bidirectional => prompt_tokens * prompt_tokens,
-                    PromptAttention::Causal => up_to(prompt_tokens),
-                };
-                flops.weights * prompt_tokens + flops.per_position_seen * positions_seen
+                flops.of_tokens((1..=prompt_tokens).map(|position| match attention {
+                    PromptAttention::Bidirectional => prompt_tokens,
+                    PromptAttention::Causal => position,
+                }))
             })
             .sum();
-        let positions_seen = prompt_tokens * generated_tokens + up_to(generated_tokens);
-        read + self.generated.weights * generated_tokens + self.generated.per_position_seen * positions_seen
+        let written = prompt_tokens + 1..=prompt_tokens + generated_tokens;
+        read + self.generated.iter().map(|flops| flops.of_tokens(written.clone())).sum::<u64>()
     }
 }
 
-/// The arithmetic of a mode of the bundle.
-#[must_use]
-pub fn arithmetic_of_mode(bundle: &Bundle, mode: GenerationMode) -> Arithmetic {
+/// The arithmetic of a mode of the bundle. In mode `verified` a generated token is counted once in the SLM and once in the LLM: the least
+/// that it can cost, when every draft is right.
+///
+/// # Errors
+/// The small model takes part, and the bundle has none.
+pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, BundleError> {
+    match mode {
+        Mode::Llm => return Ok(arithmetic_of_llm(bundle)),
+        Mode::Verified => {
+            let mut arithmetic = arithmetic_of_mode(bundle, Mode::Hybrid)?;
+            arithmetic.add(arithmetic_of_llm(bundle));
+            return Ok(arithmetic);
+        }
+        Mode::Hybrid | Mode::Slm => {}
+    }
     let manifest = bundle.manifest();
-    let (llm, slm) = (bundle.llm_config(), bundle.slm_config());
-    let (d_llm, d_slm) = (manifest.projector.d_llm as u64, manifest.projector.d_slm as u64);
+    let (SmallModel { projector, slm: slm_part, fusion }, slm) = bundle.small_model()?;
+    let llm = bundle.llm_config();
+    let (d_llm, d_slm) = (projector.d_llm as u64, projector.d_slm as u64);
     let linear = |input: u64, output: u64| (input + 1) * output; // with bias
-    let reads_llm = mode == GenerationMode::Hybrid;
-    let embeds_prompt = !reads_llm || manifest.fusion == Fusion::Add;
+    let reads_llm = mode == Mode::Hybrid;
+    let embeds_prompt = !reads_llm || fusion == Fusion::Add;
 
-    let mut parameters = num_parameters(slm, slm.num_hidden_layers) + embedding(llm);
+    let mut parameters = num_parameters(slm) + embedding(llm);
     let mut between = 0; // weights between LLM and SLM
     if embeds_prompt {
         between += linear(d_llm, d_slm);
@@ -101,14 +160,14 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: GenerationMode) -> Arithmetic {
     let mut prompt = Vec::new();
     if reads_llm {
         between += linear(d_llm, d_slm) + linear(d_slm, d_slm);
-        parameters += blocks(llm, manifest.llm.layers);
-        prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), PromptAttention::Causal));
+        parameters += blocks(llm, manifest.llm.layers) + around_blocks(llm);
+        prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), llm.prompt_attention()));
     }
     parameters += between;
-    let mut prefill = TokenFlops::of_blocks(slm, slm.num_hidden_layers);
+    let mut prefill = TokenFlops::of_prefill(slm);
     prefill.weights += FLOPS_PER_WEIGHT * between;
-    prompt.push((prefill, manifest.slm.prompt_attention));
-    Arithmetic { parameters, prompt, generated: TokenFlops::of_generating(slm) }
+    prompt.push((prefill, slm_part.prompt_attention));
+    Ok(Arithmetic { parameters, prompt, generated: vec![TokenFlops::of_generating(slm)] })
 }
 
 /// The arithmetic of the bundle's LLM reading and writing alone, all its layers.
@@ -116,41 +175,66 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: GenerationMode) -> Arithmetic {
 pub fn arithmetic_of_llm(bundle: &Bundle) -> Arithmetic {
     let llm = bundle.llm_config();
     Arithmetic {
-        parameters: num_parameters(llm, llm.num_hidden_layers),
-        prompt: vec![(TokenFlops::of_blocks(llm, llm.num_hidden_layers), PromptAttention::Causal)],
-        generated: TokenFlops::of_generating(llm),
+        parameters: num_parameters(llm),
+        prompt: vec![(TokenFlops::of_prefill(llm), llm.prompt_attention())],
+        generated: vec![TokenFlops::of_generating(llm)],
     }
 }
 
-fn embedding(config: &LlamaConfig) -> u64 {
+fn embedding(config: &ModelConfig) -> u64 {
     (config.vocab_size * config.hidden_size) as u64
 }
 
-fn num_parameters(config: &LlamaConfig, layers: usize) -> u64 {
-    let matrices = if config.tie_word_embeddings { 1 } else { 2 };
-    matrices * embedding(config) + blocks(config, layers) + config.hidden_size as u64
+fn num_parameters(config: &ModelConfig) -> u64 {
+    config.tensor_shapes().iter().map(|(_, shape)| numel(shape)).sum()
 }
 
-/// Parameters of the first `layers` blocks, norms included.
-fn blocks(config: &LlamaConfig, layers: usize) -> u64 {
-    layers as u64 * (block_weights(config) + 2 * config.hidden_size as u64)
+/// Parameters of the table of positions, where a family has one, and of the norm behind an encoder.
+fn around_blocks(config: &ModelConfig) -> u64 {
+    let layout = config.tensor_layout();
+    layout.before.iter().skip(1).chain(&layout.between).map(|(_, shape)| numel(shape)).sum()
 }
 
-/// Weights of the linear layers of one block.
-fn block_weights(config: &LlamaConfig) -> u64 {
-    let query_rows = config.num_attention_heads * config.head_dim;
-    let kv_rows = config.num_key_value_heads * config.head_dim;
-    (config.hidden_size * (2 * query_rows + 2 * kv_rows + 3 * config.intermediate_size)) as u64
+/// Parameters of the first `layers` blocks that read, norms included.
+fn blocks(config: &ModelConfig, layers: usize) -> u64 {
+    let layout = config.tensor_layout();
+    layout.blocks.iter().take(layers).flatten().map(|(_, shape)| numel(shape)).sum()
+}
+
+/// Weights of the linear layers among some tensors: the matrices, but for a table that is looked up.
+fn products<'a>(tensors: impl Iterator<Item = &'a NamedShape>) -> u64 {
+    tensors
+        .filter(|(name, shape)| shape.len() == 2 && !name.ends_with("relative_attention_bias.weight"))
+        .map(|(_, shape)| numel(shape))
+        .sum()
+}
+
+/// Whether a decoder multiplies this once with each prompt token, not with each token that it writes: keys and values of
+/// cross-attention.
+fn is_read_of_prompt((name, _): &&NamedShape) -> bool {
+    ["EncDecAttention.k.weight", "EncDecAttention.v.weight"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// FLOPs of one layer's attention for each position that a token sees.
+fn attention_per_position(config: &ModelConfig) -> u64 {
+    FLOPS_PER_CHANNEL_AND_POSITION * (config.num_attention_heads * config.head_dim) as u64
+}
+
+fn numel(shape: &[usize]) -> u64 {
+    shape.iter().product::<usize>() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::WeightDtype;
+    use crate::{
+        FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, QwenConfig, SlidingLayers, T5Config,
+        T5FeedForward, WeightDtype,
+    };
 
     /// SmolLM2-135M.
-    fn smollm2() -> LlamaConfig {
-        LlamaConfig {
+    fn smollm2() -> ModelConfig {
+        ModelConfig {
             hidden_size: 576,
             intermediate_size: 1536,
             num_hidden_layers: 30,
@@ -159,42 +243,180 @@ mod tests {
             head_dim: 64,
             vocab_size: 49152,
             max_position_embeddings: 8192,
-            rms_norm_eps: 1e-5,
-            rope_theta: 100_000.0,
             tie_word_embeddings: true,
             bos_token_id: Some(1),
             eos_token_ids: vec![2],
             dtype: WeightDtype::Bf16,
+            family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 100_000.0 }),
+        }
+    }
+
+    /// Public checkpoints, with the number of parameters that transformers counts in each.
+    fn public_models() -> [(ModelConfig, u64); 8] {
+        let qwen = || QwenConfig { rms_norm_eps: 1e-6, rope_theta: 1e6, sliding: None };
+        let qwen2_0_5b = ModelConfig {
+            hidden_size: 896,
+            intermediate_size: 4864,
+            num_hidden_layers: 24,
+            num_attention_heads: 14,
+            num_key_value_heads: 2,
+            vocab_size: 151_936,
+            family: FamilyConfig::Qwen2(qwen()),
+            ..smollm2()
+        };
+        let qwen3_0_6b = ModelConfig {
+            hidden_size: 1024,
+            intermediate_size: 3072,
+            num_hidden_layers: 28,
+            num_attention_heads: 16,
+            num_key_value_heads: 8,
+            head_dim: 128,
+            vocab_size: 151_936,
+            family: FamilyConfig::Qwen3(qwen()),
+            ..smollm2()
+        };
+        let gpt2 = ModelConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_key_value_heads: 12,
+            vocab_size: 50_257,
+            max_position_embeddings: 1024,
+            family: FamilyConfig::Gpt2(Gpt2Config { layer_norm_epsilon: 1e-5 }),
+            ..smollm2()
+        };
+        [
+            (smollm2(), 134_515_008),
+            (qwen2_0_5b, 494_032_768),
+            (qwen3_0_6b, 596_049_920),
+            (gemma3_270m(), 268_098_176),
+            (gpt2, 124_439_808),
+            (t5_small(), 60_506_624),
+            (flan_t5_small(32_128), 76_961_152),
+            (flan_t5_small(250_112), 300_176_768), // mT5-small
+        ]
+    }
+
+    fn t5(num_layers: usize, feed_forward_proj: T5FeedForward) -> T5Config {
+        T5Config {
+            num_decoder_layers: num_layers,
+            layer_norm_epsilon: 1e-6,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            feed_forward_proj,
+            scale_decoder_outputs: feed_forward_proj == T5FeedForward::Relu,
+        }
+    }
+
+    fn t5_small() -> ModelConfig {
+        ModelConfig {
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 6,
+            num_attention_heads: 8,
+            num_key_value_heads: 8,
+            vocab_size: 32_128,
+            family: FamilyConfig::T5(t5(6, T5FeedForward::Relu)),
+            ..smollm2()
+        }
+    }
+
+    fn flan_t5_small(vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            intermediate_size: 1024,
+            num_hidden_layers: 8,
+            num_attention_heads: 6,
+            num_key_value_heads: 6,
+            vocab_size,
+            tie_word_embeddings: false,
+            family: FamilyConfig::T5(t5(8, T5FeedForward::GatedGelu)),
+            ..t5_small()
+        }
+    }
+
+    fn gemma3_270m() -> ModelConfig {
+        let layers: Vec<bool> = (0..18).map(|layer| layer % 6 != 5).collect();
+        let constants = Gemma3Config {
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            rope_local_base_freq: 1e4,
+            query_pre_attn_scalar: 256.0,
+            sliding: Some(SlidingLayers { window: 512, layers }),
+        };
+        ModelConfig {
+            hidden_size: 640,
+            intermediate_size: 2048,
+            num_hidden_layers: 18,
+            num_attention_heads: 4,
+            num_key_value_heads: 1,
+            head_dim: 256,
+            vocab_size: 262_144,
+            family: FamilyConfig::Gemma3(constants),
+            ..smollm2()
         }
     }
 
     #[test]
     fn the_parameters_of_a_known_model_are_those_that_its_makers_state() {
-        let config = smollm2();
-        assert_eq!(num_parameters(&config, config.num_hidden_layers), 134_515_008);
-        let listed: usize =
-            config.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        assert_eq!(num_parameters(&config, config.num_hidden_layers), listed as u64);
+        for (config, parameters) in public_models() {
+            assert_eq!(num_parameters(&config), parameters, "{:?}", config.family);
+            let listed: u64 = config.tensor_shapes().iter().map(|(_, shape)| numel(shape)).sum();
+            assert_eq!(listed, parameters, "{:?}", config.family);
+        }
     }
 
     #[test]
     fn a_generated_token_costs_two_flops_for_each_weight_it_meets() {
-        let config = smollm2();
-        let norms = (2 * config.num_hidden_layers as u64 + 1) * config.hidden_size as u64;
-        let weights = num_parameters(&config, config.num_hidden_layers) - norms;
-        assert_eq!(TokenFlops::of_generating(&config).weights, 2 * weights);
+        let decoder_only = |(config, _): &(ModelConfig, u64)| config.encoder_decoder().is_none();
+        for (config, parameters) in public_models().into_iter().filter(decoder_only) {
+            let vectors: u64 = config
+                .tensor_shapes()
+                .iter()
+                .filter(|(name, shape)| shape.len() == 1 || name.ends_with("wpe.weight")) // added, not multiplied with
+                .map(|(_, shape)| numel(shape))
+                .sum();
+            let weights = parameters - vectors;
+            assert_eq!(TokenFlops::of_generating(&config).weights, 2 * weights, "{:?}", config.family);
+        }
+    }
+
+    #[test]
+    fn an_encoder_costs_prompt_tokens_and_a_decoder_written_ones() {
+        let config = t5_small();
+        let (attention, feed_forward, layers) = (4 * 512 * 512, 2 * 512 * 2048, 6);
+        let encoder = TokenFlops::of_blocks(&config, layers as usize);
+        assert_eq!(encoder.weights, 2 * layers * (attention + feed_forward));
+        let prefill = TokenFlops::of_prefill(&config);
+        assert_eq!(prefill.weights - encoder.weights, 2 * layers * attention / 2); // keys and values of cross-attention
+        let generating = TokenFlops::of_generating(&config);
+        let head = 32_128 * 512;
+        assert_eq!(generating.weights, 2 * (layers * (attention + attention / 2 + feed_forward) + head));
+        assert_eq!(generating.per_position_seen, layers * 4 * 512);
     }
 
     #[test]
     fn attention_grows_with_what_is_seen() {
-        let flops = TokenFlops { weights: 0, per_position_seen: 1 };
+        let flops = TokenFlops { per_position_seen: 1, ..TokenFlops::default() };
         let arithmetic = |attention| Arithmetic {
             parameters: 0,
             prompt: vec![(flops, attention)],
-            generated: TokenFlops { weights: 0, per_position_seen: 10 },
+            generated: vec![TokenFlops { per_position_seen: 10, ..TokenFlops::default() }],
         };
         // Three prompt tokens see 9 or 1 + 2 + 3 positions; two generated ones see 4 + 5.
         assert_eq!(arithmetic(PromptAttention::Bidirectional).flops_per_record(3, 2), 9 + 90);
         assert_eq!(arithmetic(PromptAttention::Causal).flops_per_record(3, 2), 6 + 90);
+    }
+
+    #[test]
+    fn a_sliding_layer_costs_no_more_than_its_window() {
+        let config = gemma3_270m();
+        let flops = TokenFlops::of_blocks(&config, 18);
+        let per_layer = 4 * 4 * 256;
+        assert_eq!((flops.per_position_seen, flops.per_position_in_window), (3 * per_layer, 15 * per_layer));
+        let arithmetic = Arithmetic { parameters: 0, prompt: Vec::new(), generated: vec![flops] };
+        let token = |position: u64| arithmetic.flops_per_record(position - 1, 1) - flops.weights;
+        assert_eq!(token(512), 18 * 512 * per_layer);
+        assert_eq!(token(2000), (3 * 2000 + 15 * 512) * per_layer);
     }
 }

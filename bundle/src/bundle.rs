@@ -5,8 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::file::{read_bytes, sha256, sha256_of_file, write_atomically};
-use crate::manifest::{BUNDLE_FILES, DEFAULT_TEMPLATE, FileDigest, MANIFEST_FILE};
-use crate::{BundleError, BundleManifest, LlamaConfig, PromptTokenizer, TextTokenizer};
+use baton_job::Mode;
+
+use crate::manifest::{DEFAULT_TEMPLATE, FileDigest, LlmWriter, MANIFEST_FILE, SmallModel};
+use crate::part_checks::part_problem;
+use crate::tokenizer::fixed_text_ids;
+use crate::{BundleError, BundleManifest, ModelConfig, PromptTokenizer, TextTokenizer};
 
 /// An open bundle: its manifest and configs are read and agree, its files are there with the right sizes.
 #[derive(Debug, Clone)]
@@ -14,8 +18,8 @@ pub struct Bundle {
     directory: PathBuf,
     manifest: BundleManifest,
     digest: String,
-    llm_config: LlamaConfig,
-    slm_config: LlamaConfig,
+    llm_config: ModelConfig,
+    slm_config: Option<ModelConfig>,
 }
 
 impl Bundle {
@@ -26,7 +30,7 @@ impl Bundle {
     pub fn open(directory: &Path) -> Result<Self, BundleError> {
         let (manifest, digest) = read_manifest(directory)?;
         let bundle = Self::of_checked_parts(directory, manifest, digest)?;
-        for name in BUNDLE_FILES {
+        for name in bundle.manifest.file_names() {
             bundle.check_size(name)?;
         }
         Ok(bundle)
@@ -42,30 +46,13 @@ impl Bundle {
         if let Some(problem) = manifest.problem() {
             return Err(manifest_problem(problem));
         }
-        for name in BUNDLE_FILES {
+        for name in manifest.file_names() {
             require(directory, &manifest, name)?;
         }
-        let llm_config = LlamaConfig::read(&directory.join("llm/config.json"))?;
-        let slm_config = LlamaConfig::read(&directory.join("slm/config.json"))?;
-        let (llm, slm) = (&manifest.llm, &manifest.slm);
-        let dimensions = [
-            ("llm.d_model", llm.d_model, "llm/config.json", "hidden_size", llm_config.hidden_size),
-            ("llm.vocab_size", llm.vocab_size, "llm/config.json", "vocab_size", llm_config.vocab_size),
-            ("slm.d_model", slm.d_model, "slm/config.json", "hidden_size", slm_config.hidden_size),
-            ("slm.vocab_size", slm.vocab_size, "slm/config.json", "vocab_size", slm_config.vocab_size),
-        ];
-        for (field, said, file, config_field, found) in dimensions {
-            if said != found {
-                let problem = format!(
-                    "`{field}` is {said}, but {file} has `{config_field}` {found}; \
-                     is {file} from another checkpoint?"
-                );
-                return Err(manifest_problem(problem));
-            }
-        }
-        if llm.layers > llm_config.num_hidden_layers {
-            let (asked, there) = (llm.layers, llm_config.num_hidden_layers);
-            let problem = format!("`llm.layers` is {asked}, but llm/config.json has only {there} layers");
+        let config_of = |part: &str| ModelConfig::read_checkpoint(&directory.join(part));
+        let llm_config = config_of("llm")?;
+        let slm_config = manifest.slm.as_ref().map(|_| config_of("slm")).transpose()?;
+        if let Some(problem) = part_problem(&manifest, &llm_config, slm_config.as_ref()) {
             return Err(manifest_problem(problem));
         }
         Ok(Self { directory: directory.to_owned(), manifest, digest, llm_config, slm_config })
@@ -124,13 +111,30 @@ impl Bundle {
     }
 
     /// Shape of the LLM's checkpoint, of which the bundle runs [`crate::LlmPart::layers`] blocks.
-    pub fn llm_config(&self) -> &LlamaConfig {
+    pub fn llm_config(&self) -> &ModelConfig {
         &self.llm_config
     }
 
-    /// Shape of the SLM.
-    pub fn slm_config(&self) -> &LlamaConfig {
-        &self.slm_config
+    /// The trained parts beside the LLM, and the shape of the SLM's checkpoint.
+    ///
+    /// # Errors
+    /// The bundle has none: its LLM works alone.
+    pub fn small_model(&self) -> Result<(SmallModel<'_>, &ModelConfig), BundleError> {
+        self.manifest.small_model().zip(self.slm_config.as_ref()).ok_or_else(|| BundleError::Manifest {
+            path: self.path(MANIFEST_FILE),
+            problem: "there is no small model: the bundle serves mode llm alone".to_owned(),
+        })
+    }
+
+    /// How the LLM writes.
+    ///
+    /// # Errors
+    /// The bundle does not say: it does not serve mode `llm`.
+    pub fn llm_writer(&self) -> Result<&LlmWriter, BundleError> {
+        self.manifest.llm.writer.as_ref().ok_or_else(|| BundleError::Manifest {
+            path: self.path(MANIFEST_FILE),
+            problem: "there is no `llm.writer`: the bundle does not serve mode llm or verified".to_owned(),
+        })
     }
 
     /// The LLM's tokenizer with a template of the manifest; `None` takes the default.
@@ -147,13 +151,35 @@ impl Bundle {
         PromptTokenizer::open(&self.path("llm/tokenizer.json"), template)
     }
 
-    /// The SLM's tokenizer.
+    /// The tokenizer of whoever writes in a mode.
     ///
     /// # Errors
     /// It does not load.
-    pub fn text_tokenizer(&self) -> Result<TextTokenizer, BundleError> {
-        TextTokenizer::open(&self.path("slm/tokenizer.json"))
+    pub fn text_tokenizer(&self, mode: Mode) -> Result<TextTokenizer, BundleError> {
+        TextTokenizer::open(&self.path(output_tokenizer(mode)))
     }
+
+    /// What the LLM is fed after a prompt, before it writes; never empty.
+    ///
+    /// # Errors
+    /// The bundle does not serve mode `llm`, the tokenizer does not load, or it makes no token of the text.
+    pub fn prompt_end_ids(&self) -> Result<Vec<u32>, BundleError> {
+        let ids = fixed_text_ids(&self.path("llm/tokenizer.json"), &self.llm_writer()?.prompt_end)?;
+        let (last, start) = (ids.last().copied(), self.llm_config.bos_token_id);
+        if self.llm_config.encoder_decoder().is_some() && last != start {
+            let problem = format!(
+                "`llm.writer.prompt_end` ends with token {last:?}, but a decoder behind an encoder starts with its \
+                 `decoder_start_token_id`, which is {start:?} in llm/config.json"
+            );
+            return Err(BundleError::Manifest { path: self.path(MANIFEST_FILE), problem });
+        }
+        Ok(ids)
+    }
+}
+
+/// The file of a bundle that says what the tokens of a mode's outputs mean.
+pub fn output_tokenizer(mode: Mode) -> &'static str {
+    if mode.llm_writes() { "llm/tokenizer.json" } else { "slm/tokenizer.json" }
 }
 
 /// Reads the manifest of the bundle in `directory` and its digest, and no other file: enough for who does not load models.
@@ -185,7 +211,7 @@ pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), Bundl
 /// is written then.
 pub fn write_manifest(directory: &Path, manifest: BundleManifest) -> Result<Bundle, BundleError> {
     let mut bundle = Bundle::of_checked_parts(directory, manifest, String::new())?;
-    let digests = BUNDLE_FILES.into_iter().map(|name| {
+    let digests = bundle.manifest.file_names().map(|name| {
         let path = directory.join(name);
         let sha256 = sha256_of_file(&path)?;
         let bytes =

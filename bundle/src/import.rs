@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::file::{DirectoryInProgress, write_atomically};
 use crate::safetensors_file::write_safetensors;
-use crate::{BundleError, LlamaConfig, WeightDtype};
+use crate::{BundleError, ModelConfig, WeightDtype};
 use gguf::GgufCheckpoint;
 use hugging_face::HuggingFaceCheckpoint;
 
@@ -33,7 +33,7 @@ pub struct ImportOptions {
 #[derive(Debug, Clone)]
 pub struct ImportSummary {
     /// The checkpoint's config as written.
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     /// Number of numbers in all tensors.
     pub num_parameters: u64,
 }
@@ -41,9 +41,9 @@ pub struct ImportSummary {
 /// A checkpoint that can be read as Hugging Face names its parts.
 trait Checkpoint {
     /// The shape of the model; its `dtype` is the source's.
-    fn config(&self) -> &LlamaConfig;
+    fn config(&self) -> &ModelConfig;
 
-    /// Values of a tensor of [`LlamaConfig::tensor_shapes`], row-major. Its shape has been checked.
+    /// Values of a tensor of [`ModelConfig::tensor_shapes`], row-major. Its shape has been checked.
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, BundleError>;
 
     /// Name and bytes of the other files: `tokenizer.json`, and what else the source has.
@@ -57,7 +57,7 @@ trait Checkpoint {
 /// know, or has pickled weights only; the output directory is not empty or cannot be written.
 pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, BundleError> {
     let mut checkpoint = open_checkpoint(&options.from)?;
-    let config = LlamaConfig { dtype: options.dtype, ..checkpoint.config().clone() };
+    let config = ModelConfig { dtype: options.dtype, ..checkpoint.config().clone() };
     let shapes = config.tensor_shapes();
 
     let directory = DirectoryInProgress::create(&options.out)?;

@@ -18,21 +18,25 @@ mod error;
 mod file;
 mod import;
 mod manifest;
+mod part_checks;
 mod safetensors_file;
 mod summary;
 mod tokenizer;
 mod verify;
 
 pub use accounting::{Arithmetic, TokenFlops, arithmetic_of_llm, arithmetic_of_mode};
-pub use bundle::{Bundle, read_manifest, write_manifest};
-pub use config::{LLAMA, LlamaConfig, UnsupportedSetting, WeightDtype};
+pub use bundle::{Bundle, output_tokenizer, read_manifest, write_manifest};
+pub use config::{
+    FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, ModelConfig, NamedShape, QwenConfig, SlidingLayers,
+    T5Config, T5FeedForward, TensorLayout, UnsupportedSetting, WeightDtype,
+};
 pub use error::BundleError;
 pub use file::sha256_of_file;
 pub use import::{ImportOptions, ImportSummary, import_llm};
 pub use manifest::{
-    BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, GenerationMode, InputNorm,
-    Limits, LlmPart, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart, PromptAttention,
-    PromptEmbeddingSource, SlmPart, Task,
+    BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, InputNorm, Limits, LlmPart,
+    LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart, PromptAttention,
+    PromptEmbeddingSource, SlmPart, SmallModel, Task,
 };
 pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use summary::{PartSummary, summarize};

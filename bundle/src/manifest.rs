@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use baton_job::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -41,14 +42,17 @@ pub struct BundleManifest {
     pub task: Task,
     /// The frozen reader, in `llm/`.
     pub llm: LlmPart,
-    /// The trained map between the two, in `projector/`.
-    pub projector: ProjectorPart,
+    /// The trained map between the two, in `projector/`. Absent, with the next two, where the LLM works alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector: Option<ProjectorPart>,
     /// The trained writer, in `slm/`.
-    pub slm: SlmPart,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slm: Option<SlmPart>,
     /// How projected states enter the SLM's prompt.
-    pub fusion: Fusion,
-    /// Modes that the trained parts serve; the first is the default.
-    pub modes: Vec<GenerationMode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fusion: Option<Fusion>,
+    /// Modes that the parts serve; the first is the default.
+    pub modes: Vec<Mode>,
     /// Prompt templates by name; [`DEFAULT_TEMPLATE`] is always there. `{text}` stands for the record's text,
     /// once in each.
     pub templates: BTreeMap<String, String>,
@@ -95,8 +99,20 @@ impl fmt::Display for Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// Decoder-only, pre-norm, rotary positions, gated feed-forward: [`crate::LlamaConfig`].
+    /// Decoder-only, pre-norm, rotary positions, gated feed-forward.
     Llama,
+    /// Llama with biases on queries, keys and values.
+    Qwen2,
+    /// Llama with a norm on each query and key head.
+    Qwen3,
+    /// Gemma 3's text models: norms before and behind each part of a block, sliding and full attention.
+    Gemma3,
+    /// Decoder-only, layer norms, learned positions.
+    Gpt2,
+    /// T5 1.0 and 1.1, Flan-T5: encoder and decoder, relative positions.
+    T5,
+    /// mT5: T5 1.1 with a large vocabulary.
+    Mt5,
 }
 
 /// The LLM as the bundle uses it.
@@ -111,6 +127,22 @@ pub struct LlmPart {
     pub d_model: usize,
     /// Rows of its embedding matrix.
     pub vocab_size: usize,
+    /// How it writes, where it does: modes `llm` and `verified`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<LlmWriter>,
+}
+
+/// How the LLM goes from reading a prompt to writing an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmWriter {
+    /// What follows a prompt's last token, such as `\n<|im_start|>assistant\n`; at least one token. The output begins after it. Its last
+    /// token is the first that a decoder is fed; for T5 the whole is `</s><pad>`.
+    pub prompt_end: String,
+    /// The token that ends an output, in the LLM's tokenizer.
+    pub eos_token: String,
+    /// Longest output, in tokens of the LLM.
+    pub max_new_tokens: usize,
 }
 
 /// The projector as trained.
@@ -192,25 +224,6 @@ impl fmt::Display for Fusion {
     }
 }
 
-/// Who reads the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GenerationMode {
-    /// The LLM reads, the SLM writes.
-    Hybrid,
-    /// The SLM reads and writes; of the LLM only tokenizer and embedding matrix are used.
-    Slm,
-}
-
-impl fmt::Display for GenerationMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hybrid => "hybrid",
-            Self::Slm => "slm",
-        })
-    }
-}
-
 /// Lengths that a bundle serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -243,6 +256,17 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
+/// What a bundle has beside its LLM: always all of it, or nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct SmallModel<'a> {
+    /// The trained map between LLM and SLM.
+    pub projector: &'a ProjectorPart,
+    /// The trained writer.
+    pub slm: &'a SlmPart,
+    /// How projected states enter the SLM's prompt.
+    pub fusion: Fusion,
+}
+
 impl BundleManifest {
     /// The file's text, with a final newline. Equal manifests have equal bytes.
     pub(crate) fn to_json(&self) -> String {
@@ -251,15 +275,73 @@ impl BundleManifest {
         text
     }
 
+    /// The parts beside the LLM, where the bundle has them all.
+    pub fn small_model(&self) -> Option<SmallModel<'_>> {
+        let (projector, slm) = self.projector.as_ref().zip(self.slm.as_ref())?;
+        Some(SmallModel { projector, slm, fusion: self.fusion? })
+    }
+
+    /// Longest output of a mode, in tokens of whoever writes.
+    pub fn max_new_tokens(&self, mode: Mode) -> usize {
+        let writer = self.llm.writer.as_ref().filter(|_| mode.llm_writes());
+        writer.map_or(self.limits.max_new_tokens, |writer| writer.max_new_tokens)
+    }
+
+    /// Those of [`BUNDLE_FILES`] that the bundle has.
+    pub fn file_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let has_small_model = self.small_model().is_some();
+        BUNDLE_FILES.into_iter().filter(move |name| has_small_model || name.starts_with("llm/"))
+    }
+
     /// The first broken rule among the manifest's own fields, `files` excepted.
     pub(crate) fn problem(&self) -> Option<String> {
-        let Self { llm, projector, slm, limits, .. } = self;
-        let has_prompt_embedding = projector.prompt_embedding == PromptEmbeddingSource::Llm;
-        let hybrid = self.modes.contains(&GenerationMode::Hybrid);
-        let slm_alone = self.modes.contains(&GenerationMode::Slm);
         let rules = [
             (self.format == MANIFEST_FORMAT, format!("`format` is {}, not {MANIFEST_FORMAT}", self.format)),
             (!self.modes.is_empty(), "`modes` is empty".to_owned()),
+            (
+                !self.modes.iter().any(|mode| mode.llm_writes()) || self.llm.writer.is_some(),
+                "`modes` has `llm` or `verified`, but there is no `llm.writer`".to_owned(),
+            ),
+            (
+                !self.modes.contains(&Mode::Verified) || self.modes.contains(&Mode::Hybrid),
+                "`modes` has `verified`, but not `hybrid`, which drafts for it".to_owned(),
+            ),
+            (
+                self.llm.writer.as_ref().is_none_or(|writer| writer.max_new_tokens > 0),
+                "`llm.writer.max_new_tokens` is 0".to_owned(),
+            ),
+            (
+                self.llm.writer.as_ref().is_none_or(|writer| !writer.prompt_end.is_empty()),
+                "`llm.writer.prompt_end` is empty; give it at least one token".to_owned(),
+            ),
+            (
+                self.templates.contains_key(DEFAULT_TEMPLATE),
+                format!("`templates` has no `{DEFAULT_TEMPLATE}`"),
+            ),
+            (
+                self.limits.max_prompt_tokens > 0 && self.limits.max_new_tokens > 0,
+                "a number in `limits` is 0".to_owned(),
+            ),
+        ];
+        first_broken(rules).or_else(|| self.problem_of_small_model()).or_else(|| {
+            self.templates.iter().find_map(|(name, template)| {
+                let problem = split_template(template).err()?;
+                Some(format!("`templates.{name}` {problem}"))
+            })
+        })
+    }
+
+    fn problem_of_small_model(&self) -> Option<String> {
+        let (hybrid, slm_alone) = (self.modes.contains(&Mode::Hybrid), self.modes.contains(&Mode::Slm));
+        let Some(SmallModel { projector, slm, fusion }) = self.small_model() else {
+            let is_needed = hybrid || slm_alone;
+            let is_begun = self.projector.is_some() || self.slm.is_some() || self.fusion.is_some();
+            return (is_needed || is_begun)
+                .then(|| "a small model needs all of `projector`, `slm` and `fusion`".to_owned());
+        };
+        let llm = &self.llm;
+        let has_prompt_embedding = projector.prompt_embedding == PromptEmbeddingSource::Llm;
+        first_broken([
             (
                 projector.d_llm == llm.d_model,
                 format!("`projector.d_llm` is {}, but `llm.d_model` is {}", projector.d_llm, llm.d_model),
@@ -270,33 +352,22 @@ impl BundleManifest {
             ),
             (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
             (
-                !hybrid || self.fusion == Fusion::Replace || has_prompt_embedding,
+                !hybrid || fusion == Fusion::Replace || has_prompt_embedding,
                 "`fusion` is `add`, but `projector.prompt_embedding` is `none`".to_owned(),
             ),
             (
                 !slm_alone || has_prompt_embedding,
                 "`modes` has `slm`, but `projector.prompt_embedding` is `none`".to_owned(),
             ),
-            (
-                self.templates.contains_key(DEFAULT_TEMPLATE),
-                format!("`templates` has no `{DEFAULT_TEMPLATE}`"),
-            ),
-            (
-                limits.max_prompt_tokens > 0 && limits.max_new_tokens > 0,
-                "a number in `limits` is 0".to_owned(),
-            ),
-        ];
-        let broken_rule = rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem);
-        broken_rule.or_else(|| {
-            self.templates.iter().find_map(|(name, template)| {
-                let problem = split_template(template).err()?;
-                Some(format!("`templates.{name}` {problem}"))
-            })
-        })
+        ])
     }
 
     /// Licence and origin of a part, where the manifest says so.
     pub fn origin_of(&self, part: &str) -> Option<&PartOrigin> {
         self.parts.iter().find(|origin| origin.path == part)
     }
+}
+
+fn first_broken<const N: usize>(rules: [(bool, String); N]) -> Option<String> {
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::safetensors_file::SafetensorsFile;
-use crate::{Bundle, BundleError};
+use crate::{Bundle, BundleError, SmallModel};
 
 /// One part of a bundle, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,27 +26,39 @@ pub struct PartSummary {
     pub origin: Option<String>,
 }
 
-/// Summarizes the three parts, in the order in which data passes them.
+/// Summarizes the parts, in the order in which data passes them.
 ///
 /// # Errors
 /// A safetensors header cannot be read.
 pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
     let manifest = bundle.manifest();
-    let (llm, slm) = (bundle.llm_config(), bundle.slm_config());
-    let descriptions = [
-        (
-            "llm",
-            format!(
-                "{} of {} layers, d {}, vocabulary {}",
-                manifest.llm.layers, llm.num_hidden_layers, llm.hidden_size, llm.vocab_size
+    let llm = bundle.llm_config();
+    let mut descriptions = vec![(
+        "llm",
+        format!(
+            "{}, {} of {} layers, d {}, vocabulary {}",
+            llm.family().model_type(),
+            manifest.llm.layers,
+            llm.num_hidden_layers,
+            llm.hidden_size,
+            llm.vocab_size
+        ),
+    )];
+    if let Ok((SmallModel { projector, .. }, slm)) = bundle.small_model() {
+        descriptions.extend([
+            ("projector", format!("d {} to d {}", projector.d_llm, projector.d_slm)),
+            (
+                "slm",
+                format!(
+                    "{}, {} layers, d {}, vocabulary {}",
+                    slm.family().model_type(),
+                    slm.num_hidden_layers,
+                    slm.hidden_size,
+                    slm.vocab_size
+                ),
             ),
-        ),
-        ("projector", format!("d {} to d {}", manifest.projector.d_llm, manifest.projector.d_slm)),
-        (
-            "slm",
-            format!("{} layers, d {}, vocabulary {}", slm.num_hidden_layers, slm.hidden_size, slm.vocab_size),
-        ),
-    ];
+        ]);
+    }
     descriptions.into_iter().map(|(path, description)| summarize_part(bundle, path, description)).collect()
 }
 

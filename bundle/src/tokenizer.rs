@@ -84,7 +84,19 @@ impl PromptTokenizer {
     }
 }
 
-/// Encodes and decodes what the SLM writes.
+/// Token ids of a fixed text around prompts, in which special tokens are special.
+///
+/// # Errors
+/// The tokenizer does not load or refuses the text, or there is no token in it.
+pub(crate) fn fixed_text_ids(path: &Path, text: &str) -> Result<Vec<u32>, BundleError> {
+    let ids = load(path)?.encode(text, false).map_err(tokenizer_error(path))?.get_ids().to_vec();
+    if ids.is_empty() {
+        return Err(BundleError::Template { template: text.to_owned(), problem: "gives no token" });
+    }
+    Ok(ids)
+}
+
+/// Encodes and decodes what a model writes.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     path: PathBuf,
@@ -125,6 +137,11 @@ impl TextTokenizer {
     /// Id of a token by its exact text, special or not.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
+    }
+
+    /// Whether both have the same tokens under the same ids.
+    pub fn has_same_ids_as(&self, other: &TextTokenizer) -> bool {
+        self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
     }
 
     /// One more than the largest id that encoding can give.

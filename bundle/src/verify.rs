@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use baton_job::Mode;
 use safetensors::Dtype;
 
-use crate::manifest::{BUNDLE_FILES, MANIFEST_FILE};
+use crate::manifest::MANIFEST_FILE;
 use crate::safetensors_file::SafetensorsFile;
-use crate::{
-    Bundle, BundleError, BundleManifest, GenerationMode, LlamaConfig, PromptEmbeddingSource, TextTokenizer,
-};
+use crate::{Bundle, BundleError, ModelConfig, PromptEmbeddingSource, SmallModel, TextTokenizer};
 
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
 ///
@@ -16,17 +15,26 @@ use crate::{
 /// The first thing that is missing, corrupt, or does not fit, with what to do about it.
 pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
     let bundle = Bundle::open(directory)?;
-    for name in BUNDLE_FILES {
+    for name in bundle.manifest().file_names() {
         bundle.check_sha256(name)?;
     }
     let manifest = bundle.manifest();
     check_checkpoint(&bundle.path("llm/model.safetensors"), bundle.llm_config())?;
-    check_checkpoint(&bundle.path("slm/model.safetensors"), bundle.slm_config())?;
-    check_tensors(&bundle.path("projector/model.safetensors"), &projector_shapes(manifest), None)?;
-
-    check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
-    let slm_tokenizer = check_vocabulary(&bundle.path("slm/tokenizer.json"), bundle.slm_config())?;
-    check_end_tokens(&bundle, &slm_tokenizer)?;
+    let llm_tokenizer = check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
+    if manifest.slm.is_some() {
+        check_small_model(&bundle)?;
+    }
+    if manifest.modes.contains(&Mode::Verified) {
+        check_drafts(&bundle, &llm_tokenizer)?;
+    }
+    if let Some(writer) = &manifest.llm.writer {
+        bundle.prompt_end_ids()?;
+        token_id(
+            &llm_tokenizer,
+            &bundle.path("llm/tokenizer.json"),
+            ("llm.writer.eos_token", &writer.eos_token),
+        )?;
+    }
     for (name, template) in &manifest.templates {
         let tokenizer = bundle.prompt_tokenizer(Some(name))?;
         let max_prompt_tokens = manifest.limits.max_prompt_tokens;
@@ -38,14 +46,48 @@ pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
     Ok(bundle)
 }
 
+fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
+    let (small_model, config) = bundle.small_model()?;
+    let reads_llm = bundle.manifest().modes.contains(&Mode::Hybrid);
+    check_checkpoint(&bundle.path("slm/model.safetensors"), config)?;
+    check_tensors(
+        &bundle.path("projector/model.safetensors"),
+        &projector_shapes(small_model, reads_llm),
+        None,
+    )?;
+    let tokenizer = check_vocabulary(&bundle.path("slm/tokenizer.json"), config)?;
+    check_end_tokens(bundle, (small_model, config), &tokenizer)
+}
+
+/// Checks that a draft of the SLM means to the LLM what it means to the SLM.
+fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
+    let (slm_config, path) = (bundle.small_model()?.1, bundle.path("slm/tokenizer.json"));
+    let slm_tokenizer = TextTokenizer::open(&path)?;
+    let problem = |problem: String| BundleError::WrongTokenizer {
+        path: path.clone(),
+        problem: format!(
+            "{problem}: in mode `verified` the LLM checks the SLM's tokens, so both must have the same"
+        ),
+    };
+    if !slm_tokenizer.has_same_ids_as(llm_tokenizer) {
+        return Err(problem("has other tokens than llm/tokenizer.json".to_owned()));
+    }
+    let (slm_rows, llm_rows) = (slm_config.vocab_size, bundle.llm_config().vocab_size);
+    if slm_rows != llm_rows {
+        return Err(problem(format!("belongs to {slm_rows} embeddings, llm/tokenizer.json to {llm_rows}")));
+    }
+    Ok(())
+}
+
 /// Name and shape of the tensors in `projector/model.safetensors`.
-fn projector_shapes(manifest: &BundleManifest) -> Vec<(String, Vec<usize>)> {
-    let (d_llm, d_slm) = (manifest.projector.d_llm, manifest.projector.d_slm);
+fn projector_shapes(small_model: SmallModel<'_>, reads_llm: bool) -> Vec<(String, Vec<usize>)> {
+    let projector = small_model.projector;
+    let (d_llm, d_slm) = (projector.d_llm, projector.d_slm);
     let mut layers = Vec::new();
-    if manifest.modes.contains(&GenerationMode::Hybrid) {
+    if reads_llm {
         layers.extend([("projector.input", d_llm), ("projector.output", d_slm)]);
     }
-    if manifest.projector.prompt_embedding == PromptEmbeddingSource::Llm {
+    if projector.prompt_embedding == PromptEmbeddingSource::Llm {
         layers.push(("prompt_embedding.map", d_llm));
     }
     let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
@@ -54,7 +96,7 @@ fn projector_shapes(manifest: &BundleManifest) -> Vec<(String, Vec<usize>)> {
     tensors.collect()
 }
 
-fn check_checkpoint(path: &Path, config: &LlamaConfig) -> Result<(), BundleError> {
+fn check_checkpoint(path: &Path, config: &ModelConfig) -> Result<(), BundleError> {
     check_tensors(path, &config.tensor_shapes(), Some(config.dtype.into()))
 }
 
@@ -85,7 +127,7 @@ fn check_tensors(
 }
 
 /// Loads a tokenizer and checks that the embedding matrix has a row for each of its ids.
-fn check_vocabulary(path: &Path, config: &LlamaConfig) -> Result<TextTokenizer, BundleError> {
+fn check_vocabulary(path: &Path, config: &ModelConfig) -> Result<TextTokenizer, BundleError> {
     let tokenizer = TextTokenizer::open(path)?;
     let (num_ids, num_rows) = (tokenizer.num_ids(), config.vocab_size);
     if num_ids <= num_rows {
@@ -98,18 +140,17 @@ fn check_vocabulary(path: &Path, config: &LlamaConfig) -> Result<TextTokenizer, 
 }
 
 /// Checks that tokenizer, `config.json` and manifest mean the same begin and end tokens.
-fn check_end_tokens(bundle: &Bundle, tokenizer: &TextTokenizer) -> Result<(), BundleError> {
-    let (slm, config) = (&bundle.manifest().slm, bundle.slm_config());
+fn check_end_tokens(
+    bundle: &Bundle,
+    (SmallModel { slm, .. }, config): (SmallModel<'_>, &ModelConfig),
+    tokenizer: &TextTokenizer,
+) -> Result<(), BundleError> {
     let bos_ids: Vec<u32> = config.bos_token_id.into_iter().collect();
     for (role, token, ids) in
         [("bos_token", &slm.bos_token, &bos_ids), ("eos_token", &slm.eos_token, &config.eos_token_ids)]
     {
-        let Some(id) = tokenizer.token_id(token) else {
-            return Err(BundleError::WrongTokenizer {
-                path: bundle.path("slm/tokenizer.json"),
-                problem: format!("has no token `{token}`, the bundle's `slm.{role}`"),
-            });
-        };
+        let field = format!("slm.{role}");
+        let id = token_id(tokenizer, &bundle.path("slm/tokenizer.json"), (&field, token))?;
         if !ids.contains(&id) {
             return Err(BundleError::Manifest {
                 path: bundle.path(MANIFEST_FILE),
@@ -121,4 +162,16 @@ fn check_end_tokens(bundle: &Bundle, tokenizer: &TextTokenizer) -> Result<(), Bu
         }
     }
     Ok(())
+}
+
+/// Id of a token that a field of the manifest names.
+fn token_id(
+    tokenizer: &TextTokenizer,
+    path: &Path,
+    (field, token): (&str, &str),
+) -> Result<u32, BundleError> {
+    tokenizer.token_id(token).ok_or_else(|| BundleError::WrongTokenizer {
+        path: path.to_owned(),
+        problem: format!("has no token `{token}`, the bundle's `{field}`"),
+    })
 }

@@ -7,12 +7,13 @@ mod support;
 use std::fs;
 
 use baton_bundle::{
-    Bundle, BundleError, BundleManifest, Fusion, GenerationMode, LlamaConfig, PromptEmbeddingSource,
-    summarize, verify, write_manifest,
+    Bundle, BundleError, BundleManifest, Fusion, LlmWriter, ModelConfig, ProjectorPart,
+    PromptEmbeddingSource, arithmetic_of_llm, arithmetic_of_mode, summarize, verify, write_manifest,
 };
+use baton_job::Mode;
 use serde_json::{Value, json};
 use support::{
-    TinyBundle, assert_says, config, manifest, projector_tensors, write_checkpoint, write_tensors,
+    TinyBundle, assert_says, config, manifest, projector_tensors, tokenizer, write_checkpoint, write_tensors,
 };
 use tokenizers::AddedToken;
 
@@ -73,23 +74,31 @@ fn a_truncated_file_is_found_on_open_and_a_flipped_bit_on_verify() {
     }
 }
 
+fn projector(manifest: &mut BundleManifest) -> &mut ProjectorPart {
+    manifest.projector.as_mut().unwrap()
+}
+
+fn writer(manifest: &mut BundleManifest) -> &mut LlmWriter {
+    manifest.llm.writer.as_mut().unwrap()
+}
+
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
     type Spoil = fn(&mut BundleManifest);
-    let cases: [(Spoil, &str); 12] = [
+    let cases: [(Spoil, &str); 17] = [
         (|m| m.format = 2, "`format` is 2, not 1"),
         (|m| m.modes.clear(), "`modes` is empty"),
-        (|m| m.projector.d_llm = 9, "`projector.d_llm` is 9, but `llm.d_model` is 8"),
-        (|m| m.projector.d_slm = 9, "`projector.d_slm` is 9, but `slm.d_model` is 8"),
+        (|m| projector(m).d_llm = 9, "`projector.d_llm` is 9, but `llm.d_model` is 8"),
+        (|m| projector(m).d_slm = 9, "`projector.d_slm` is 9, but `slm.d_model` is 8"),
         (|m| m.llm.layers = 0, "`llm.layers` is 0"),
         (|m| m.llm.layers = 3, "`llm.layers` is 3, but llm/config.json has only 2 layers"),
         (|m| m.llm.vocab_size = 7, "`llm.vocab_size` is 7, but llm/config.json has `vocab_size` 261"),
-        (|m| m.projector.prompt_embedding = PromptEmbeddingSource::None, "`fusion` is `add`"),
+        (|m| projector(m).prompt_embedding = PromptEmbeddingSource::None, "`fusion` is `add`"),
         (
             |m| {
-                m.fusion = Fusion::Replace;
-                m.projector.prompt_embedding = PromptEmbeddingSource::None;
-                m.modes.push(GenerationMode::Slm);
+                m.fusion = Some(Fusion::Replace);
+                projector(m).prompt_embedding = PromptEmbeddingSource::None;
+                m.modes.push(Mode::Slm);
             },
             "`modes` has `slm`",
         ),
@@ -101,6 +110,11 @@ fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
             "`templates.x` has no {text}",
         ),
         (|m| m.limits.max_new_tokens = 0, "a number in `limits` is 0"),
+        (|m| m.fusion = None, "a small model needs all of `projector`, `slm` and `fusion`"),
+        (|m| m.modes = vec![Mode::Llm, Mode::Verified], "`modes` has `verified`, but not `hybrid`"),
+        (|m| m.llm.writer = None, "`modes` has `llm` or `verified`, but there is no `llm.writer`"),
+        (|m| writer(m).prompt_end.clear(), "`llm.writer.prompt_end` is empty"),
+        (|m| writer(m).max_new_tokens = 0, "`llm.writer.max_new_tokens` is 0"),
     ];
     for (spoil, problem) in cases {
         let tiny = TinyBundle::unsealed();
@@ -131,7 +145,7 @@ fn an_unknown_field_and_a_missing_hash_are_refused() {
 #[test]
 fn swapped_parts_are_found_by_their_dimensions() {
     let tiny = TinyBundle::sealed();
-    let wider = LlamaConfig { hidden_size: 16, ..config() };
+    let wider = ModelConfig { hidden_size: 16, ..config() };
     write_checkpoint(&tiny.file("slm"), &wider);
     let error = Bundle::open(tiny.path()).unwrap_err();
     assert_says(&error, &["`slm.d_model` is 8", "`hidden_size` 16", "another checkpoint"]);
@@ -154,7 +168,7 @@ fn tensors_that_do_not_fit_are_found_by_verify() {
         ),
         (
             |tiny| {
-                let bf16 = LlamaConfig { dtype: baton_bundle::WeightDtype::Bf16, ..config() };
+                let bf16 = ModelConfig { dtype: baton_bundle::WeightDtype::Bf16, ..config() };
                 fs::write(tiny.file("slm/config.json"), bf16.to_json()).unwrap();
             },
             &["slm/model.safetensors", "is F32, but should be BF16"],
@@ -188,10 +202,12 @@ fn begin_and_end_tokens_must_mean_the_same_everywhere() {
         write_manifest(tiny.path(), spoiled).unwrap();
         verify(tiny.path()).unwrap_err()
     };
-    let absent = verify_with(|m| m.slm.eos_token = "<end>".to_owned());
+    let absent = verify_with(|m| m.slm.as_mut().unwrap().eos_token = "<end>".to_owned());
     assert_says(&absent, &["slm/tokenizer.json has no token `<end>`", "`slm.eos_token`"]);
-    let other = verify_with(|m| m.slm.eos_token = "</s>".to_owned());
+    let other = verify_with(|m| m.slm.as_mut().unwrap().eos_token = "</s>".to_owned());
     assert_says(&other, &["`slm.eos_token` is `</s>`, id 2", "`eos_token_id` [1]"]);
+    let of_llm = verify_with(|m| writer(m).eos_token = "<end>".to_owned());
+    assert_says(&of_llm, &["llm/tokenizer.json has no token `<end>`", "`llm.writer.eos_token`"]);
 }
 
 #[test]
@@ -207,9 +223,38 @@ fn a_template_must_leave_room_for_text() {
 fn a_baseline_without_the_llm_needs_no_projector() {
     let tiny = TinyBundle::unsealed();
     write_tensors(&tiny.file("projector/model.safetensors"), &projector_tensors(8, 8)[4..]);
-    let baseline = BundleManifest { modes: vec![GenerationMode::Slm], ..manifest() };
+    let baseline = BundleManifest { modes: vec![Mode::Slm], ..manifest() };
     write_manifest(tiny.path(), baseline).unwrap();
     verify(tiny.path()).unwrap();
+}
+
+#[test]
+fn a_bundle_whose_models_write_other_tokens_cannot_verify() {
+    let verified = BundleManifest { modes: vec![Mode::Hybrid, Mode::Verified], ..manifest() };
+    let tiny = TinyBundle::unsealed();
+    write_manifest(tiny.path(), verified.clone()).unwrap();
+    verify(tiny.path()).unwrap();
+
+    let other = tokenizer().to_string(false).unwrap().replace("</s>", "<other>");
+    fs::write(tiny.file("slm/tokenizer.json"), other).unwrap();
+    write_manifest(tiny.path(), verified).unwrap();
+    let pieces = ["slm/tokenizer.json", "other tokens than llm/tokenizer.json", "mode `verified`"];
+    assert_says(&verify(tiny.path()).unwrap_err(), &pieces);
+}
+
+#[test]
+fn an_llm_alone_needs_no_other_part() {
+    let tiny = TinyBundle::unsealed();
+    for part in ["projector", "slm"] {
+        fs::remove_dir_all(tiny.file(part)).unwrap();
+    }
+    let (projector, slm, fusion, modes) = (None, None, None, vec![Mode::Llm]);
+    write_manifest(tiny.path(), BundleManifest { projector, slm, fusion, modes, ..manifest() }).unwrap();
+    let bundle = verify(tiny.path()).unwrap();
+    assert_eq!(bundle.manifest().files.len(), 3);
+    assert_eq!(summarize(&bundle).unwrap().len(), 1);
+    assert_eq!(arithmetic_of_mode(&bundle, Mode::Llm).unwrap(), arithmetic_of_llm(&bundle));
+    assert_says(&bundle.small_model().unwrap_err(), &["no small model", "mode llm alone"]);
 }
 
 #[test]

@@ -1,36 +1,98 @@
-//! `config.json` of the Llama family.
+//! `config.json` of every family.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod support;
 
-use baton_bundle::{BundleError, LlamaConfig, WeightDtype};
+use baton_bundle::{
+    BundleError, Family, FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, ModelConfig, QwenConfig,
+    SlidingLayers, T5Config, T5FeedForward, WeightDtype,
+};
 use serde_json::{Value, json};
 use support::assert_says;
 
+/// The smallest file of each family: what transformers has no default for.
+fn minimal(model_type: &str) -> Value {
+    match model_type {
+        "gpt2" => json!({
+            "model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100, "n_positions": 32
+        }),
+        "t5" | "mt5" => json!({
+            "model_type": model_type, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 3, "num_heads": 4, "vocab_size": 100
+        }),
+        _ => json!({
+            "model_type": model_type, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100
+        }),
+    }
+}
+
 /// A minimal file, with some fields replaced.
-fn read(changes: &Value) -> Result<LlamaConfig, BundleError> {
-    let mut config = json!({
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "vocab_size": 100
-    });
+fn read(model_type: &str, changes: &Value) -> Result<ModelConfig, BundleError> {
+    let mut config = minimal(model_type);
     for (field, value) in changes.as_object().unwrap() {
         config[field] = value.clone();
     }
+    read_json(&config)
+}
+
+fn read_json(config: &Value) -> Result<ModelConfig, BundleError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     std::fs::write(&path, config.to_string()).unwrap();
-    LlamaConfig::read(&path)
+    ModelConfig::read(&path)
 }
+
+const MODEL_TYPES: [&str; 7] = ["llama", "qwen2", "qwen3", "gemma3_text", "gpt2", "t5", "mt5"];
 
 #[test]
 fn fields_that_a_file_leaves_out_take_the_defaults_of_transformers() {
-    let config = read(&json!({})).unwrap();
-    assert_eq!((config.num_key_value_heads, config.head_dim), (4, 16));
-    assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-6, 10_000.0));
-    assert_eq!((config.max_position_embeddings, config.tie_word_embeddings), (2048, false));
-    assert_eq!((config.bos_token_id, config.eos_token_ids), (None, vec![]));
-    assert_eq!(config.dtype, WeightDtype::F32);
+    let llama = read("llama", &json!({"num_key_value_heads": null})).unwrap();
+    assert_eq!((llama.num_key_value_heads, llama.head_dim), (4, 16));
+    assert_eq!((llama.max_position_embeddings, llama.tie_word_embeddings), (2048, false));
+    assert_eq!((llama.bos_token_id, llama.eos_token_ids), (None, vec![]));
+    assert_eq!(llama.dtype, WeightDtype::F32);
+    assert_eq!(llama.family, FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-6, rope_theta: 10_000.0 }));
+
+    let qwen = || QwenConfig { rms_norm_eps: 1e-6, rope_theta: 10_000.0, sliding: None };
+    let qwen2 = read("qwen2", &json!({})).unwrap();
+    assert_eq!((qwen2.head_dim, qwen2.tie_word_embeddings), (16, false));
+    assert_eq!(qwen2.family, FamilyConfig::Qwen2(qwen()));
+    let qwen3 = read("qwen3", &json!({})).unwrap();
+    assert_eq!((qwen3.head_dim, qwen3.family), (128, FamilyConfig::Qwen3(qwen())));
+
+    let gemma = read("gemma3_text", &json!({"num_hidden_layers": 7})).unwrap();
+    assert_eq!((gemma.head_dim, gemma.tie_word_embeddings), (256, true));
+    let layers = [true, true, true, true, true, false, true].to_vec();
+    let expected = Gemma3Config {
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e6,
+        rope_local_base_freq: 1e4,
+        query_pre_attn_scalar: 256.0,
+        sliding: Some(SlidingLayers { window: 4096, layers }),
+    };
+    assert_eq!(gemma.family, FamilyConfig::Gemma3(expected));
+
+    let gpt2 = read("gpt2", &json!({})).unwrap();
+    assert_eq!((gpt2.intermediate_size, gpt2.head_dim, gpt2.tie_word_embeddings), (256, 16, true));
+    assert_eq!(gpt2.family, FamilyConfig::Gpt2(Gpt2Config { layer_norm_epsilon: 1e-5 }));
+
+    let t5 = |feed_forward_proj, scale_decoder_outputs| T5Config {
+        num_decoder_layers: 3,
+        layer_norm_epsilon: 1e-6,
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        feed_forward_proj,
+        scale_decoder_outputs,
+    };
+    let first = read("t5", &json!({})).unwrap();
+    assert_eq!((first.head_dim, first.tie_word_embeddings, first.bos_token_id), (8, true, None));
+    assert_eq!(first.family, FamilyConfig::T5(t5(T5FeedForward::Relu, true)));
+    let flan = read("t5", &json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})).unwrap();
+    assert_eq!(flan.family, FamilyConfig::T5(t5(T5FeedForward::GatedGelu, false)));
+    let mt5 = read("mt5", &json!({})).unwrap();
+    assert_eq!(mt5.family, FamilyConfig::Mt5(t5(T5FeedForward::GatedGelu, false)));
+    assert_eq!(mt5.bos_token_id, Some(0));
 }
 
 #[test]
@@ -41,54 +103,190 @@ fn the_rotary_base_is_found_wherever_a_version_of_transformers_writes_it() {
         json!({"rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"}}),
         json!({"rope_scaling": {"rope_theta": 100000.0, "type": "default"}}),
     ] {
-        assert_eq!(read(&file).unwrap().rope_theta, 100_000.0, "{file}");
+        let FamilyConfig::Llama(llama) = read("llama", &file).unwrap().family else { panic!("a Llama") };
+        assert_eq!(llama.rope_theta, 100_000.0, "{file}");
+        let FamilyConfig::Qwen3(qwen) = read("qwen3", &file).unwrap().family else { panic!("a Qwen3") };
+        assert_eq!(qwen.rope_theta, 100_000.0, "{file}");
+    }
+    for file in [
+        json!({"rope_theta": 2000.0, "rope_local_base_freq": 300.0}),
+        json!({"rope_parameters": {
+            "full_attention": {"rope_theta": 2000.0, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": 300.0, "rope_type": "default"}
+        }}),
+    ] {
+        let FamilyConfig::Gemma3(gemma) = read("gemma3_text", &file).unwrap().family else {
+            panic!("a Gemma 3")
+        };
+        assert_eq!((gemma.rope_theta, gemma.rope_local_base_freq), (2000.0, 300.0), "{file}");
     }
 }
 
 #[test]
+fn sliding_layers_are_found_by_their_list_or_their_rule() {
+    let windows = |config: &ModelConfig| (0..3).map(|layer| config.window(layer)).collect::<Vec<_>>();
+    let types = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+    for model_type in ["qwen2", "qwen3", "gemma3_text"] {
+        let listed = json!({"layer_types": types, "sliding_window": 9, "use_sliding_window": true});
+        assert_eq!(windows(&read(model_type, &listed).unwrap()), [Some(9), None, Some(9)], "{model_type}");
+    }
+    let rule = json!({"use_sliding_window": true, "sliding_window": 9, "max_window_layers": 2});
+    assert_eq!(windows(&read("qwen2", &rule).unwrap()), [None, None, Some(9)]);
+    let unused = json!({"use_sliding_window": false, "sliding_window": 9, "max_window_layers": 0});
+    assert_eq!(windows(&read("qwen2", &unused).unwrap()), [None; 3]);
+    let rule = json!({"sliding_window": 9, "sliding_window_pattern": 2});
+    assert_eq!(windows(&read("gemma3_text", &rule).unwrap()), [Some(9), None, Some(9)]);
+}
+
+#[test]
 fn one_or_several_end_tokens_and_both_names_of_the_dtype_are_read() {
-    let config = read(&json!({"bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16"})).unwrap();
-    assert_eq!((config.bos_token_id, config.eos_token_ids), (Some(1), vec![2]));
-    assert_eq!(config.dtype, WeightDtype::Bf16);
-    let config = read(&json!({"eos_token_id": [2, 7], "dtype": "float16"})).unwrap();
-    assert_eq!((config.eos_token_ids, config.dtype), (vec![2, 7], WeightDtype::F16));
+    for model_type in MODEL_TYPES {
+        let fields = json!({
+            "bos_token_id": 1, "decoder_start_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16"
+        });
+        let config = read(model_type, &fields).unwrap();
+        assert_eq!((config.bos_token_id, config.eos_token_ids), (Some(1), vec![2]));
+        assert_eq!(config.dtype, WeightDtype::Bf16);
+        let config = read(model_type, &json!({"eos_token_id": [2, 7], "dtype": "float16"})).unwrap();
+        assert_eq!((config.eos_token_ids, config.dtype), (vec![2, 7], WeightDtype::F16));
+    }
 }
 
 #[test]
 fn what_is_not_implemented_is_refused_by_the_name_of_its_field() {
-    for (file, pieces) in [
-        (json!({"model_type": "mistral"}), ["family `mistral`", "supported: llama"]),
-        (json!({"hidden_act": "gelu"}), ["`hidden_act` is gelu", "only silu"]),
-        (json!({"attention_bias": true}), ["`attention_bias` is true", "only false"]),
-        (json!({"mlp_bias": true}), ["`mlp_bias` is true", "only false"]),
-        (json!({"rope_scaling": {"type": "linear"}}), ["`rope_scaling.type`", "linear"]),
-        (json!({"rope_scaling": {"factor": 8.0}}), ["`rope_scaling.factor`", "8.0"]),
-        (json!({"rope_parameters": {"rope_type": "llama3"}}), ["`rope_parameters.rope_type`", "llama3"]),
-        (json!({"num_key_value_heads": 3}), ["`num_key_value_heads` is 3", "divisor"]),
-        (json!({"num_hidden_layers": 0}), ["`num_hidden_layers` is 0", "1 to 1000"]),
-        (json!({"num_attention_heads": 0}), ["`num_attention_heads` is 0", "from 1"]),
-        (json!({"hidden_size": 1_u64 << 40}), ["`hidden_size` is 1099511627776", "2^24"]),
-        (json!({"head_dim": 5}), ["`head_dim` is 5", "even"]),
-        (json!({"vocab_size": "many"}), ["config.json", "invalid type"]),
+    let sliding = |kind| json!({"layer_types": ["full_attention", kind, "full_attention"]});
+    for (model_type, file, pieces) in [
+        (
+            "mistral",
+            json!({}),
+            ["family `mistral`", "supported: llama, qwen2, qwen3, gemma3_text, gpt2, t5, mt5"],
+        ),
+        ("gemma3", json!({}), ["family `gemma3`", "gemma3_text"]),
+        ("llama", json!({"hidden_act": "gelu"}), ["`hidden_act` is \"gelu\"", "only silu"]),
+        ("llama", json!({"attention_bias": true}), ["`attention_bias` is true", "only false"]),
+        ("llama", json!({"mlp_bias": true}), ["`mlp_bias` is true", "only false"]),
+        ("llama", json!({"rope_scaling": {"type": "linear"}}), ["`rope_scaling.type`", "linear"]),
+        ("llama", json!({"rope_scaling": {"factor": 8.0}}), ["`rope_scaling.factor`", "8.0"]),
+        (
+            "llama",
+            json!({"rope_parameters": {"rope_type": "llama3"}}),
+            ["`rope_parameters.rope_type`", "llama3"],
+        ),
+        ("llama", json!({"partial_rotary_factor": 0.5}), ["`partial_rotary_factor` is 0.5", "1.0"]),
+        ("llama", json!({"num_key_value_heads": 3}), ["`num_key_value_heads` is 3", "divisor"]),
+        ("llama", json!({"num_hidden_layers": 0}), ["`num_hidden_layers` is 0", "1 to 1000"]),
+        ("llama", json!({"num_attention_heads": 0}), ["`num_attention_heads` is 0", "from 1"]),
+        ("llama", json!({"hidden_size": 1_u64 << 40}), ["`hidden_size` is 1099511627776", "2^24"]),
+        ("llama", json!({"head_dim": 5}), ["`head_dim` is 5", "even"]),
+        ("llama", json!({"vocab_size": "many"}), ["`vocab_size` is \"many\"", "whole number"]),
+        ("llama", json!({"vocab_size": null}), ["`vocab_size` is missing", "whole number"]),
+        ("llama", json!({"rms_norm_eps": -1}), ["`rms_norm_eps` is -1", "positive"]),
+        ("llama", json!({"quantization_config": {"bits": 4}}), ["`quantization_config`", "float tensors"]),
+        ("qwen2", json!({"hidden_act": "gelu"}), ["`hidden_act`", "silu"]),
+        ("qwen2", json!({"num_key_value_heads": null}), ["`num_key_value_heads` is missing", "number"]),
+        ("qwen2", sliding("sliding_attention"), ["`sliding_window` is missing", "sliding attention"]),
+        ("qwen2", sliding("chunked_attention"), ["`layer_types[1]`", "chunked_attention"]),
+        ("qwen2", json!({"layer_types": ["full_attention"]}), ["`layer_types`", "one for each layer"]),
+        ("qwen3", json!({"attention_bias": true}), ["`attention_bias` is true", "only false"]),
+        (
+            "qwen3",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+            ["`rope_scaling.rope_type`", "yarn"],
+        ),
+        ("gemma3_text", json!({"hidden_activation": "silu"}), ["`hidden_activation`", "gelu_pytorch_tanh"]),
+        (
+            "gemma3_text",
+            json!({"attn_logit_softcapping": 50.0}),
+            ["`attn_logit_softcapping` is 50.0", "null"],
+        ),
+        (
+            "gemma3_text",
+            json!({"final_logit_softcapping": 30.0}),
+            ["`final_logit_softcapping` is 30.0", "null"],
+        ),
+        (
+            "gemma3_text",
+            json!({"use_bidirectional_attention": true}),
+            ["`use_bidirectional_attention`", "false"],
+        ),
+        ("gemma3_text", json!({"sliding_window": 0}), ["`sliding_window` is 0", "at least 1"]),
+        (
+            "gemma3_text",
+            json!({"sliding_window_pattern": 0}),
+            ["`sliding_window_pattern` is 0", "at least 1"],
+        ),
+        (
+            "gemma3_text",
+            json!({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}}),
+            ["`rope_parameters.full_attention.rope_type`", "linear"],
+        ),
+        ("gpt2", json!({"activation_function": "relu"}), ["`activation_function`", "gelu_new"]),
+        ("gpt2", json!({"scale_attn_weights": false}), ["`scale_attn_weights` is false", "only true"]),
+        (
+            "gpt2",
+            json!({"scale_attn_by_inverse_layer_idx": true}),
+            ["`scale_attn_by_inverse_layer_idx` is true", "only false"],
+        ),
+        ("gpt2", json!({"reorder_and_upcast_attn": true}), ["`reorder_and_upcast_attn` is true", "false"]),
+        ("gpt2", json!({"add_cross_attention": true}), ["`add_cross_attention` is true", "only false"]),
+        ("gpt2", json!({"n_head": 5}), ["`n_head` is 5", "a divisor of n_embd"]),
+        ("gpt2", json!({"n_positions": 0}), ["`n_positions` is 0", "from 1"]),
+        ("umt5", json!({}), ["family `umt5`", "mt5"]),
+        ("t5", json!({"feed_forward_proj": "gelu"}), ["`feed_forward_proj` is \"gelu\"", "relu, gated-gelu"]),
+        ("t5", json!({"is_decoder": true}), ["`is_decoder` is true", "only false"]),
+        ("t5", json!({"is_encoder_decoder": false}), ["`is_encoder_decoder` is false", "only true"]),
+        (
+            "t5",
+            json!({"relative_attention_num_buckets": 3}),
+            ["`relative_attention_num_buckets` is 3", "from 4"],
+        ),
+        (
+            "t5",
+            json!({"relative_attention_max_distance": 16}),
+            ["`relative_attention_max_distance` is 16", "half of"],
+        ),
+        ("t5", json!({"num_decoder_layers": 0}), ["`num_decoder_layers` is 0", "1 to 1000"]),
+        ("mt5", json!({"d_kv": 0}), ["`d_kv` is 0", "from 1"]),
     ] {
-        assert_says(&read(&file).unwrap_err(), &pieces);
+        assert_says(&read(model_type, &file).unwrap_err(), &pieces);
     }
 }
 
 #[test]
 fn a_written_config_reads_back_equal_and_is_what_transformers_expects() {
-    let config = LlamaConfig { eos_token_ids: vec![1, 2], ..support::config() };
-    let json: Value = serde_json::from_str(&config.to_json()).unwrap();
+    let sliding = json!({
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 9,
+        "use_sliding_window": true, "query_pre_attn_scalar": 24, "rope_theta": 5000.0, "eos_token_id": [1, 2],
+        "tie_word_embeddings": false, "dtype": "bfloat16", "decoder_start_token_id": 3
+    });
+    for model_type in MODEL_TYPES {
+        for changes in [&json!({}), &sliding] {
+            let config = read(model_type, changes).unwrap();
+            let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+            assert_eq!(read_json(&written).unwrap(), config, "{written}");
+        }
+    }
+    let json: Value = serde_json::from_str(&support::config().to_json()).unwrap();
     assert_eq!(json["architectures"], json!(["LlamaForCausalLM"]));
     assert_eq!(json["rope_parameters"], json!({"rope_theta": 10000.0, "rope_type": "default"}));
-    assert_eq!(serde_json::from_value::<LlamaConfig>(json).unwrap(), config);
+}
+
+#[test]
+fn the_manifest_and_the_file_call_families_by_the_names_that_people_know() {
+    let families = MODEL_TYPES.map(|model_type| read(model_type, &json!({})).unwrap().family());
+    assert_eq!(families.map(Family::model_type), MODEL_TYPES);
+    let names = families.map(|family| serde_json::to_value(family).unwrap());
+    assert_eq!(names, ["llama", "qwen2", "qwen3", "gemma3", "gpt2", "t5", "mt5"]);
 }
 
 #[test]
 fn an_untied_head_is_one_more_tensor() {
-    let tied = support::config();
-    let untied = LlamaConfig { tie_word_embeddings: false, ..tied.clone() };
-    assert_eq!(tied.tensor_shapes().len(), 2 + 9 * tied.num_hidden_layers);
-    assert_eq!(untied.tensor_shapes().len(), tied.tensor_shapes().len() + 1);
-    assert_eq!(untied.tensor_shapes().pop(), Some(("lm_head.weight".to_owned(), vec![tied.vocab_size, 8])));
+    for model_type in MODEL_TYPES {
+        let tied = read(model_type, &json!({"tie_word_embeddings": true})).unwrap();
+        let untied = ModelConfig { tie_word_embeddings: false, ..tied.clone() };
+        assert_eq!(untied.tensor_shapes().len(), tied.tensor_shapes().len() + 1);
+        let head = ("lm_head.weight".to_owned(), vec![tied.vocab_size, tied.hidden_size]);
+        assert_eq!(untied.tensor_shapes().pop(), Some(head));
+        assert_eq!(tied.tensor_shapes()[0].0, tied.embedding_name());
+    }
 }

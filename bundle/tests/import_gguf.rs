@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{BundleError, ImportOptions, ImportSummary, LlamaConfig, WeightDtype, import_llm};
+use baton_bundle::{BundleError, ImportOptions, ImportSummary, ModelConfig, WeightDtype, import_llm};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -111,7 +111,7 @@ fn the_config_follows_from_the_metadata() {
     let directory = tempfile::tempdir().unwrap();
     let summary = Gguf::tiny().import(directory.path(), WeightDtype::F32).unwrap();
     assert_eq!(summary.config, config());
-    assert_eq!(LlamaConfig::read(&directory.path().join("llm/config.json")).unwrap(), config());
+    assert_eq!(ModelConfig::read(&directory.path().join("llm/config.json")).unwrap(), config());
     let num_parameters: usize =
         config().tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     assert_eq!(summary.num_parameters, num_parameters as u64);

@@ -1,6 +1,8 @@
-//! `baton bench`: what the decode loop and the encoder reach here.
+//! `baton bench`: what the decode loop, the encoder and whole jobs reach here.
 
 #![allow(clippy::print_stdout, reason = "its report is its output")]
+
+mod job;
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +10,7 @@ use anyhow::{Context, bail};
 use baton_bench::{
     DecodeBench, DecodeResult, EncodeBench, EncodeResult, LanguageModel, Machine, PartTime, peak_memory_bytes,
 };
-use baton_bundle::{Bundle, LlamaConfig};
+use baton_bundle::{Bundle, ModelConfig};
 use baton_model::Compute;
 use baton_worker::WeightsFlag;
 use serde::Serialize;
@@ -25,6 +27,8 @@ enum BenchCommand {
     Decode(DecodeArgs),
     /// The encoder: prompt tokens a second through the LLM, the projector and the fusion.
     Encode(EncodeArgs),
+    /// Whole jobs, by mode, next to what their models alone take.
+    Job(job::JobBenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -115,16 +119,17 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.command {
         BenchCommand::Decode(args) => decode(args),
         BenchCommand::Encode(args) => encode(args),
+        BenchCommand::Job(args) => job::run(args),
     }
 }
 
 fn decode(args: &DecodeArgs) -> anyhow::Result<()> {
     let (model, config_path) = match (&args.model, &args.config) {
         (Some(directory), _) => (LanguageModel::Directory(directory.clone()), directory.join("config.json")),
-        (None, Some(file)) => (LanguageModel::Random(Box::new(LlamaConfig::read(file)?)), file.clone()),
+        (None, Some(file)) => (LanguageModel::Random(Box::new(ModelConfig::read(file)?)), file.clone()),
         (None, None) => bail!("give --model DIR or --config FILE"),
     };
-    let config = LlamaConfig::read(&config_path)?;
+    let config = ModelConfig::read(&config_path)?;
     let prompt_sets: Vec<Vec<Vec<u32>>> = match &args.prompts {
         Some(file) => vec![read_json(file)?],
         None => args

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    Arithmetic, Bundle, ImportOptions, PartSummary, WeightDtype, arithmetic_of_llm, arithmetic_of_mode,
-    import_llm, summarize, verify as verify_bundle,
+    Arithmetic, Bundle, ImportOptions, LlmWriter, PartSummary, WeightDtype, arithmetic_of_llm,
+    arithmetic_of_mode, import_llm, summarize, verify as verify_bundle,
 };
+use baton_job::Mode;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanBytes;
 
@@ -106,7 +107,8 @@ fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let summary = import_llm(&ImportOptions { from: args.from, out: args.out, dtype })?;
     writeln!(
         out,
-        "imported {source} to {target}: llama, {} layers, d {}, vocabulary {}, {} parameters",
+        "imported {source} to {target}: {}, {} layers, d {}, vocabulary {}, {} parameters",
+        summary.config.family().model_type(),
         summary.config.num_hidden_layers,
         summary.config.hidden_size,
         summary.config.vocab_size,
@@ -118,7 +120,7 @@ fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
 fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let parts = summarize(&bundle)?;
-    let arithmetic = arithmetic_by_reader(&bundle);
+    let arithmetic = arithmetic_by_reader(&bundle)?;
     if args.json {
         let json = serde_json::json!({
             "digest": bundle.digest(),
@@ -139,7 +141,9 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "name       {}", manifest.name)?;
     writeln!(out, "task       {}", manifest.task)?;
     writeln!(out, "modes      {}", modes.join(", "))?;
-    writeln!(out, "fusion     {}", manifest.fusion)?;
+    if let Some(fusion) = manifest.fusion {
+        writeln!(out, "fusion     {fusion}")?;
+    }
     writeln!(
         out,
         "limits     {} prompt tokens, {} new tokens",
@@ -147,6 +151,9 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     for (name, template) in &manifest.templates {
         writeln!(out, "template   {name}: {template:?}")?;
+    }
+    if let Some(LlmWriter { prompt_end, max_new_tokens, .. }) = &manifest.llm.writer {
+        writeln!(out, "llm        goes on after {prompt_end:?}, {max_new_tokens} new tokens")?;
     }
     writeln!(out, "digest     {}", bundle.digest())?;
     writeln!(out)?;
@@ -163,10 +170,10 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// The modes that the bundle serves, and its LLM alone for comparison.
-fn arithmetic_by_reader(bundle: &Bundle) -> Vec<(String, Arithmetic)> {
-    let modes =
-        bundle.manifest().modes.iter().map(|&mode| (mode.to_string(), arithmetic_of_mode(bundle, mode)));
-    modes.chain([("llm alone".to_owned(), arithmetic_of_llm(bundle))]).collect()
+fn arithmetic_by_reader(bundle: &Bundle) -> anyhow::Result<Vec<(String, Arithmetic)>> {
+    let modes = bundle.manifest().modes.iter().filter(|&&mode| mode != Mode::Llm);
+    let small = modes.map(|&mode| Ok((mode.to_string(), arithmetic_of_mode(bundle, mode)?)));
+    small.chain([Ok(("llm".to_owned(), arithmetic_of_llm(bundle)))]).collect()
 }
 
 fn parts_table(parts: &[PartSummary]) -> Vec<[String; 6]> {

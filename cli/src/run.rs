@@ -27,7 +27,7 @@ use baton_worker::{ComputeArgs, WorkerLimits};
 use clap::value_parser;
 use tokio::sync::watch;
 
-use in_process::InProcessWorkers;
+pub(crate) use in_process::InProcessWorkers;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +74,7 @@ struct MachineArgs {
 /// The job cannot start, or failed.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     match run_job(args) {
-        Ok(report) => Ok(exit_code(&report)),
+        Ok(report) => Ok(exit_code(&report, args.dispatch.accept_failed_records)),
         Err(error) if error.downcast_ref().is_some_and(CoordinatorError::is_usage_error) => {
             tell!("error: {error:#}");
             Ok(ExitCode::from(2))
@@ -134,9 +134,10 @@ async fn run_in_process(
     let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
     tell!("loading models");
     let compute = args.machine.compute.compute()?;
-    let decoder =
-        args.decoder(compute).with_room_for(&bundle, spec.generation.sequences_per_record() as usize);
-    let mut workers = InProcessWorkers::start(&bundle, args.encoder(compute), decoder).await?;
+    let decoder = args
+        .decoder(compute, spec)
+        .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
+    let mut workers = InProcessWorkers::start(&bundle, args.encoder(compute, spec), decoder).await?;
     let result = tokio::select! {
         result = run_watched(job, workers.cluster(), args, job_watch, shutdown) => result,
         failure = workers.failure() => Err(failure),
@@ -174,16 +175,23 @@ async fn serve_pages(address: SocketAddr, job: &PreparedJob, job_watch: &JobWatc
 }
 
 impl RunArgs {
-    fn encoder(&self, compute: Compute) -> EncoderConfig {
+    fn encoder(&self, compute: Compute, spec: &JobSpec) -> EncoderConfig {
         let engines = self.machine.compute.engines(compute);
         let max_batch_tokens = self.machine.encode_batch_tokens as usize;
-        EncoderConfig { compute, engines, max_batch_tokens, limits: self.limits() }
+        EncoderConfig { compute, engines, max_batch_tokens, limits: self.limits(), mode: spec.mode }
     }
 
-    fn decoder(&self, compute: Compute) -> DecoderConfig {
+    fn decoder(&self, compute: Compute, spec: &JobSpec) -> DecoderConfig {
         let engines = self.machine.compute.engines(compute);
         let max_slots = self.machine.decode_slots as usize;
-        DecoderConfig { compute, engines, max_slots, limits: self.limits(), ..DecoderConfig::cpu() }
+        DecoderConfig {
+            compute,
+            engines,
+            max_slots,
+            limits: self.limits(),
+            mode: spec.mode,
+            ..DecoderConfig::cpu()
+        }
     }
 
     /// Within one process, the coordinator alone says how much is in flight.

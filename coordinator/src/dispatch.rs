@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use crate::attempt::{AttemptFailure, AttemptRequest, entries_for, run_attempt};
-use crate::progress::RateMeter;
+use crate::progress::{DraftTotals, RateMeter};
 use crate::reader::{CorpusReader, ReadItem};
 use crate::{Cluster, CoordinatorError, JobReport, JobStatus, PreparedJob};
 pub use options::{JobWatch, RunOptions, Shutdown};
@@ -74,12 +74,14 @@ impl PreparedJob {
             last_failures: HashMap::new(),
             totals: committed.totals,
             resumed: committed.totals,
+            drafts: DraftTotals::default(),
             end_of_input: None,
             rate_meter: RateMeter::default(),
             published_at: None,
             obstacle: None,
             started,
             drain_deadline: None,
+            moved_at: started,
             events,
         };
         dispatcher.run(progress_events, shutdown).await
@@ -102,12 +104,15 @@ struct Dispatcher<'job> {
     last_failures: HashMap<WorkerId, String>,
     totals: Totals,
     resumed: Totals,
+    drafts: DraftTotals,
     end_of_input: Option<EndOfInput>,
     rate_meter: RateMeter,
     published_at: Option<Duration>,
     obstacle: Option<String>,
     started: Instant,
     drain_deadline: Option<Instant>,
+    /// When something was committed last, or the commits of others were looked for.
+    moved_at: Instant,
     events: mpsc::Sender<(Lease, ShardProgress)>,
 }
 
@@ -137,6 +142,7 @@ impl Dispatcher<'_> {
             self.expire_leases()?;
             if self.drain_deadline.is_none() {
                 self.lease_shards()?;
+                self.search_commits_of_others().await?;
             }
             self.publish();
             if let Some(end) = self.end_of_input

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_bundle::{BundleManifest, GenerationMode, TextTokenizer};
+use baton_bundle::{BundleManifest, TextTokenizer, output_tokenizer};
 use baton_job::{InputFormat, JobSpec, Mode, Partition, SchedulePolicy};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
@@ -32,8 +32,8 @@ pub struct JobArgs {
     /// Directory or prefix for the parts and error rows; made if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Who reads and who writes: the large and the small model, or the small one alone. Default: hybrid.
-    #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(["hybrid", "slm"])
+    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the large one alone. Default: hybrid.
+    #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
         .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
     mode: Option<Mode>,
     /// Name of the bundle's prompt template. Default: default.
@@ -88,6 +88,10 @@ pub struct DispatchArgs {
     /// How long shards in flight may take to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
+    /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success and failure. How many may is
+    /// said by --max-error-rate.
+    #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
+    pub accept_failed_records: bool,
 }
 
 /// Where the workers of a cluster are.
@@ -114,7 +118,7 @@ impl DispatchArgs {
             jitter_seed: u64::from(std::process::id()), // so that coordinators of one job do not retry in step
             ..SchedulePolicy::default()
         };
-        RunOptions { policy, grace_period: Duration::from_secs(self.grace_period_s) }
+        RunOptions { policy, grace_period: Duration::from_secs(self.grace_period_s), ..RunOptions::default() }
     }
 }
 
@@ -187,13 +191,10 @@ pub fn check_bundle(spec: &JobSpec) -> Result<String, CoordinatorError> {
 }
 
 fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
-    let mode = match spec.mode {
-        Mode::Hybrid => GenerationMode::Hybrid,
-        Mode::Slm => GenerationMode::Slm,
-    };
+    let mode = spec.mode;
     if !manifest.modes.contains(&mode) {
-        let trained: Vec<String> = manifest.modes.iter().map(ToString::to_string).collect();
-        return Some(format!("is not trained for mode {mode}; try --mode {}", trained.join(" or --mode ")));
+        let served: Vec<&str> = manifest.modes.iter().map(|mode| mode.as_str()).collect();
+        return Some(format!("does not serve mode {mode}; try --mode {}", served.join(" or --mode ")));
     }
     if let Some(task) = &spec.task
         && !manifest.templates.contains_key(task)
@@ -201,7 +202,7 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
         let names: Vec<&str> = manifest.templates.keys().map(String::as_str).collect();
         return Some(format!("has no prompt template `{task}`; it has: {}", names.join(", ")));
     }
-    let (wanted, limit) = (spec.generation.min_new_tokens as usize, manifest.limits.max_new_tokens);
+    let (wanted, limit) = (spec.generation.min_new_tokens as usize, manifest.max_new_tokens(mode));
     (wanted > limit).then(|| format!("writes at most {limit} tokens, but min_new_tokens is {wanted}"))
 }
 
@@ -210,10 +211,11 @@ fn unknown_stop_token(spec: &JobSpec) -> Option<String> {
     if spec.generation.stop_tokens.is_empty() {
         return None;
     }
-    let tokenizer = TextTokenizer::open(&Path::new(&spec.bundle).join("slm/tokenizer.json")).ok()?;
+    let tokenizer = TextTokenizer::open(&Path::new(&spec.bundle).join(output_tokenizer(spec.mode))).ok()?;
     let unknown = spec.generation.stop_tokens.iter().find(|token| tokenizer.token_id(token).is_none())?;
     Some(format!(
-        "has no token {unknown:?} in its output tokenizer; name one of slm/tokenizer.json, or use --stop-string"
+        "has no token {unknown:?} in its output tokenizer; name one of {}, or use --stop-string",
+        output_tokenizer(spec.mode)
     ))
 }
 

@@ -27,4 +27,4 @@ pub use dispatch::{JobWatch, RunOptions, Shutdown};
 pub use error::CoordinatorError;
 pub use metrics::CoordinatorMetrics;
 pub use prepare::PreparedJob;
-pub use progress::{JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};
+pub use progress::{DraftTotals, JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};

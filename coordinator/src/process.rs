@@ -26,7 +26,8 @@ Exit codes:
   0    every record succeeded; of a partition, every record of it
   1    the job cannot start, or failed; what was committed stays, and the same command goes on from there
   2    the flags or the job file are wrong, or do not fit the bundle or the input; nothing was started
-  3    the job, or this partition of it, is complete, but some records failed: see errors/ in the output directory
+  3    the job, or this partition of it, is complete, but some records failed: see errors/ in the output directory;
+       0 instead with --accept-failed-records
   130  interrupted; the same command goes on where it was
 
 Signals:
@@ -65,7 +66,7 @@ pub fn run(args: &CoordinatorArgs) -> ExitCode {
     let result = runtime.block_on(run_job(args));
     runtime.shutdown_background(); // a thread that waits for the network is not waited for
     match result {
-        Ok(report) => exit_code(&report),
+        Ok(report) => exit_code(&report, args.dispatch.accept_failed_records),
         Err(error) => {
             tracing::error!(error = error_chain(error.as_ref()), "the job failed");
             let is_usage =
@@ -81,9 +82,10 @@ pub fn run(args: &CoordinatorArgs) -> ExitCode {
 
 /// The exit code of a job that did not fail.
 #[must_use]
-pub fn exit_code(report: &JobReport) -> ExitCode {
+pub fn exit_code(report: &JobReport, accepts_failed_records: bool) -> ExitCode {
     match report.outcome {
         JobOutcome::Complete => ExitCode::SUCCESS,
+        JobOutcome::CompleteWithFailures if accepts_failed_records => ExitCode::SUCCESS,
         JobOutcome::CompleteWithFailures => ExitCode::from(3),
         JobOutcome::Interrupted => ExitCode::from(130),
     }
@@ -155,6 +157,9 @@ fn log_report(report: &JobReport, partition: Partition) {
         succeeded = totals.outputs,
         failed = totals.errors,
         output_tokens = totals.output_tokens,
+        drafted_tokens = report.drafts.drafted_tokens,
+        accepted_tokens = report.drafts.accepted_tokens,
+        llm_passes = report.drafts.llm_passes,
         seconds = report.elapsed.as_secs_f64(),
         "the coordinator is done"
     );

@@ -152,6 +152,31 @@ pub enum JobOutcome {
     Interrupted,
 }
 
+/// What the small model drafted for the large one, in mode `verified`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DraftTotals {
+    /// Tokens drafted.
+    pub drafted_tokens: u64,
+    /// Of these, those that the large model chose too.
+    pub accepted_tokens: u64,
+    /// Passes of the large model; each chose one token more than it accepted.
+    pub llm_passes: u64,
+}
+
+impl DraftTotals {
+    /// Share of drafts that were right; `None` where nothing was drafted.
+    #[must_use]
+    pub fn acceptance_rate(&self) -> Option<f64> {
+        (self.drafted_tokens > 0).then(|| self.accepted_tokens as f64 / self.drafted_tokens as f64)
+    }
+
+    /// Tokens that a pass of the large model chose, on average.
+    #[must_use]
+    pub fn tokens_per_llm_pass(&self) -> f64 {
+        1.0 + self.accepted_tokens as f64 / self.llm_passes.max(1) as f64
+    }
+}
+
 /// What a job made, or this coordinator's partition of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobReport {
@@ -167,13 +192,23 @@ pub struct JobReport {
     pub was_complete: bool,
     /// True where the whole job is complete, not only this partition: `_SUCCESS` exists.
     pub job_has_ended: bool,
+    /// What drafting has brought to this run's shards; all 0 where there was none.
+    pub drafts: DraftTotals,
 }
 
 impl JobReport {
     pub(crate) fn complete(totals: Totals, resumed: Totals, elapsed: Duration) -> Self {
         let outcome =
             if totals.errors == 0 { JobOutcome::Complete } else { JobOutcome::CompleteWithFailures };
-        JobReport { outcome, totals, resumed, elapsed, was_complete: false, job_has_ended: false }
+        JobReport {
+            outcome,
+            totals,
+            resumed,
+            elapsed,
+            was_complete: false,
+            job_has_ended: false,
+            drafts: DraftTotals::default(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The threads that run the SLM, each with a continuous batch over rows of all shards, and the queue in front of them.
+//! The threads that run the model that writes, each with a continuous batch over rows of all shards, and the queue in front of them.
 //!
-//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it costs: each waiting row holds a permit for as many tokens as its prompt states have, and gives it
+//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it costs: each waiting row holds a permit for as many tokens as its prompt has, and gives it
 //! back when it is prefilled. A shard that cannot get a permit stops reading its stream, which stops its encoder.
 
 use std::collections::HashMap;
@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use baton_decoding::{FinishedRow, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SubmitError};
-use baton_model::{ModelError, Prompt, PromptStates, SlmDecoder};
-use baton_worker::{ModelThreadError, ModelThreads};
+use baton_model::ModelError;
+use baton_worker::{ModelThreadError, ModelThreads, Pulse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::DecoderError;
+use crate::engine_models::EngineModels;
+use crate::writer::RowPrompt;
 
 /// What becomes of a row: what it wrote, or its index and why it can never run.
 pub(crate) type RowResult = Result<FinishedRow, (u32, SubmitError)>;
@@ -20,7 +22,7 @@ pub(crate) type RowResult = Result<FinishedRow, (u32, SubmitError)>;
 /// A row on its way into the batch.
 struct QueuedRow {
     request: RowRequest,
-    states: PromptStates,
+    prompt: RowPrompt,
     /// Tokens of the queue's budget, given back when the row is prefilled.
     _budget: OwnedSemaphorePermit,
     reply: RowReply,
@@ -106,7 +108,7 @@ impl EngineQueue {
     pub(crate) async fn start(
         engines: usize,
         max_waiting_tokens: u32,
-        load: impl Fn() -> Result<(SlmDecoder, Scheduler), ModelError> + Clone + Send + 'static,
+        load: impl Fn() -> Result<(EngineModels, Scheduler), ModelError> + Clone + Send + 'static,
     ) -> Result<(EngineQueue, ModelThreads), ModelThreadError> {
         let (handles, queues): (Vec<EngineHandle>, Vec<_>) = (0..engines.max(1))
             .map(|_| {
@@ -119,10 +121,10 @@ impl EngineQueue {
         let steps_taken = Arc::clone(&num_steps);
         let slots_in_use = Arc::new(AtomicU64::new(0));
         let slots_taken = Arc::clone(&slots_in_use);
-        let run = move |engine: usize, (decoder, scheduler)| {
+        let run = move |engine: usize, (models, scheduler), pulse: &Pulse| {
             let queued = queues.lock().expect("nothing panics under this lock")[engine].take();
             let engine = Engine {
-                decoder,
+                models,
                 scheduler,
                 plan: Plan::default(),
                 waiting: HashMap::new(),
@@ -131,7 +133,7 @@ impl EngineQueue {
                 slots_taken: Arc::clone(&slots_taken),
                 num_slots_reported: 0,
             };
-            engine.run(queued.expect("each engine starts once"));
+            engine.run(queued.expect("each engine starts once"), pulse);
         };
         let threads = ModelThreads::start("decoder-engine", handles.len(), load, run).await?;
         let budget = Arc::new(Semaphore::new(max_waiting_tokens as usize));
@@ -179,11 +181,11 @@ impl RowSubmitter {
     pub(crate) async fn submit(
         &self,
         index: u32,
-        states: PromptStates,
+        prompt: RowPrompt,
         generation: &Arc<Generation>,
         random_stream: u64,
     ) -> Result<(), DecoderError> {
-        let prompt_len = states.prompt_len;
+        let prompt_len = prompt.len();
         // A prompt above the whole budget passes when it has the budget for itself.
         let tokens = u32::try_from(prompt_len).unwrap_or(u32::MAX).min(self.queue.max_waiting_tokens);
         let budget = Arc::clone(&self.queue.budget).acquire_many_owned(tokens).await;
@@ -195,7 +197,7 @@ impl RowSubmitter {
         let engine = engines.min_by_key(|engine| engine.outstanding.load(Ordering::Relaxed));
         let engine = engine.expect("there is at least one engine");
         let reply = RowReply::new(self.done.clone(), &engine.outstanding, num_tokens);
-        let row = QueuedRow { request, states, _budget, reply };
+        let row = QueuedRow { request, prompt, _budget, reply };
         engine.commands.send(Command::Submit(row)).map_err(|_| DecoderError::RowsLost)
     }
 }
@@ -218,7 +220,7 @@ impl Drop for RowResults {
 
 /// What one thread owns.
 struct Engine {
-    decoder: SlmDecoder,
+    models: EngineModels,
     scheduler: Scheduler,
     /// Written anew before each step.
     plan: Plan,
@@ -233,7 +235,7 @@ struct Engine {
 
 impl Engine {
     /// Runs until all queues are dropped.
-    fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, pulse: &Pulse) {
         loop {
             self.report_slots();
             self.scheduler.schedule(&mut self.plan);
@@ -241,7 +243,7 @@ impl Engine {
                 let Some(command) = commands.blocking_recv() else { return };
                 self.obey(command);
             } else {
-                self.carry_out();
+                pulse.pass(|| self.carry_out());
             }
             while let Ok(command) = commands.try_recv() {
                 self.obey(command);
@@ -257,13 +259,13 @@ impl Engine {
 
     /// Has the model do what the plan says, and hands out the rows that are done after it.
     fn carry_out(&mut self) {
-        let plan = std::mem::take(&mut self.plan);
-        self.decoder.begin_step(&plan, |row| Prompt::States(&self.waiting[&row].states));
+        let mut plan = std::mem::take(&mut self.plan);
+        let prompt_of = |row| &self.waiting[&row].prompt;
+        let finished = self.models.carry_out(&mut self.scheduler, &mut plan, prompt_of);
         for entry in &plan.prefill {
             let row = self.waiting.remove(&entry.row).expect("a row is scheduled once, after it was queued");
             self.live.insert(entry.row, row.reply); // its budget is given back here
         }
-        let finished = self.scheduler.absorb(self.decoder.step(&plan.step));
         self.plan = plan; // for its memory
         self.steps_taken.fetch_add(1, Ordering::Relaxed);
         for row in finished {

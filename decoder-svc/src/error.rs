@@ -13,8 +13,8 @@ use crate::commit::CommitError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecoderError {
-    /// The bundle's output tokenizer cannot be used.
-    #[error("cannot prepare the bundle's output tokenizer")]
+    /// The bundle does not say how its model writes, or the output tokenizer cannot be used.
+    #[error("cannot prepare the model that writes")]
     Bundle {
         /// The cause.
         #[source]
@@ -44,6 +44,14 @@ pub enum DecoderError {
         /// Digest of the bundle loaded here.
         loaded: String,
     },
+    /// A shard asks for a mode that this process does not serve.
+    #[error("the job asks for mode `{wanted}`, this decoder serves {served}: start it with --mode {wanted}")]
+    OtherMode {
+        /// Mode in the header.
+        wanted: &'static str,
+        /// The modes served here, joined by commas.
+        served: String,
+    },
     /// The job's generation options cannot be obeyed.
     #[error("the job's generation options cannot be obeyed")]
     Generation {
@@ -53,8 +61,8 @@ pub enum DecoderError {
     },
     /// A stop token is not one token of the output tokenizer.
     #[error(
-        "the stop token {token:?} is not in the vocabulary of the bundle's output tokenizer: name a token of slm/tokenizer.json, \
-         or use a stop string"
+        "the stop token {token:?} is not in the vocabulary of the bundle's output tokenizer: name a token that it has, or use a stop \
+         string"
     )]
     UnknownStopToken {
         /// As the job names it.
@@ -94,6 +102,7 @@ impl DecoderError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::OtherBundle { .. }
+            | Self::OtherMode { .. }
             | Self::Generation { .. }
             | Self::UnknownStopToken { .. }
             | Self::Refused { .. }

@@ -7,12 +7,14 @@
 mod collector;
 mod commit;
 mod engine;
+mod engine_models;
 mod error;
 mod generation;
 mod metrics;
 mod prompt_assembler;
 mod service;
 mod shard;
+mod writer;
 
 pub use error::DecoderError;
 pub use service::{DecoderConfig, DecoderService, serve};

@@ -6,9 +6,9 @@ use baton_decoder_svc::{DecoderConfig, DecoderService};
 use baton_worker::{ListenAddress, WorkerArgs};
 use clap::{Parser, value_parser};
 
-/// The decoder of a Baton cluster: writes outputs with the small model and commits them.
+/// The decoder of a Baton cluster: writes outputs with the small model, or in mode llm with the large one, and commits them.
 ///
-/// Encoders stream prompt states to it. It reaches the job's output by the default chain of S3 credentials. Run as many as the small
+/// Encoders stream prompts to it. It reaches the job's output by the default chain of S3 credentials. Run as many as the
 /// model needs; they share nothing.
 #[derive(Debug, Parser)]
 #[command(
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             max_prefill_tokens: cli.prefill_tokens as usize,
             max_waiting_tokens: cli.max_waiting_tokens,
             limits: host.limits,
+            mode: host.mode,
         };
         let service = DecoderService::load(&bundle, config).await?;
         service.register_metrics(&host.metrics);

@@ -8,6 +8,10 @@ use crate::engine::EngineLoad;
 #[derive(Debug, Clone)]
 pub(crate) struct DecoderMetrics {
     pub(crate) output_tokens: Counter,
+    /// Of mode `verified`.
+    pub(crate) drafted_tokens: Counter,
+    pub(crate) accepted_tokens: Counter,
+    pub(crate) llm_passes: Counter,
     /// Time of a commit, all its steps.
     pub(crate) commit_seconds: Histogram,
     pub(crate) committed_bytes: Counter,
@@ -17,6 +21,9 @@ impl Default for DecoderMetrics {
     fn default() -> Self {
         Self {
             output_tokens: Counter::default(),
+            drafted_tokens: Counter::default(),
+            accepted_tokens: Counter::default(),
+            llm_passes: Counter::default(),
             commit_seconds: seconds_histogram(),
             committed_bytes: Counter::default(),
         }
@@ -28,9 +35,15 @@ impl DecoderMetrics {
     pub(crate) fn register(&self, metrics: &MetricsRegistry, engine: EngineLoad) {
         metrics.counter(
             "baton_decoder_output_tokens_total",
-            "Tokens the small model has written",
+            "Tokens the model that writes has written",
             &self.output_tokens,
         );
+        let help = "Mode verified: tokens the small model has drafted";
+        metrics.counter("baton_decoder_drafted_tokens_total", help, &self.drafted_tokens);
+        let help = "Mode verified: drafted tokens that the large model chose too";
+        metrics.counter("baton_decoder_accepted_tokens_total", help, &self.accepted_tokens);
+        let help = "Mode verified: passes of the large model, a row's part in a pass counted once";
+        metrics.counter("baton_decoder_llm_passes_total", help, &self.llm_passes);
         metrics.histogram("baton_commit_seconds", "Time of a commit", &self.commit_seconds);
         let help = "Bytes of the parts that this decoder has created";
         metrics.counter("baton_committed_bytes_total", help, &self.committed_bytes);

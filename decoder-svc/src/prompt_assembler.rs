@@ -1,15 +1,17 @@
-//! Puts a prompt's states together from the messages they were cut into, and checks that they are what their head announced.
+//! Puts a prompt together from the messages it was cut into, and checks that it is what its head announced.
 
 use baton_model::PromptStates;
-use baton_proto::{PromptHead, WireError};
+use baton_proto::{PromptHead, PromptPayload, WireError};
 use bytes::{Bytes, BytesMut};
+
+use crate::writer::{Reads, RowPrompt};
 
 const BYTES_PER_BF16: usize = 2;
 
 /// The prompt that is being received, if any: a stream sends one after the other.
 #[derive(Debug)]
-pub(crate) struct PromptAssembler {
-    d_slm: usize,
+pub(crate) struct PromptAssembler<'a> {
+    reads: &'a Reads,
     max_prompt_tokens: usize,
     incomplete: Option<Incomplete>,
 }
@@ -17,33 +19,46 @@ pub(crate) struct PromptAssembler {
 #[derive(Debug)]
 struct Incomplete {
     head: PromptHead,
+    tokens: Option<Vec<u32>>,
     states: BytesMut,
 }
 
-impl PromptAssembler {
-    pub(crate) fn new(d_slm: usize, max_prompt_tokens: usize) -> Self {
-        Self { d_slm, max_prompt_tokens, incomplete: None }
+impl<'a> PromptAssembler<'a> {
+    pub(crate) fn new(reads: &'a Reads, max_prompt_tokens: usize) -> Self {
+        Self { reads, max_prompt_tokens, incomplete: None }
     }
 
     /// Takes a prompt's first message; gives the prompt if that was all.
     pub(crate) fn begin(
         &mut self,
         head: PromptHead,
-        states: Bytes,
-    ) -> Result<Option<(PromptHead, PromptStates)>, WireError> {
+        payload: PromptPayload,
+    ) -> Result<Option<(PromptHead, RowPrompt)>, WireError> {
         self.check_complete()?;
         let prompt_len = head.prompt_len as usize;
         if prompt_len == 0 || prompt_len > self.max_prompt_tokens {
             let detail = format!("{prompt_len} tokens; the bundle reads 1 to {}", self.max_prompt_tokens);
             return Err(WireError::InvalidField { field: "Prompt.prompt_len", detail });
         }
-        let expected = self.num_bytes(&head);
-        if states.len() == expected {
-            return self.complete(head, states).map(Some); // the common case: not copied
+        let PromptPayload { states, mut tokens } = payload;
+        let expected_tokens = if self.reads.prompt_end.is_some() { prompt_len } else { 0 };
+        if tokens.len() != expected_tokens {
+            let detail =
+                format!("{} tokens, not {expected_tokens}, as the job's mode calls for", tokens.len());
+            return Err(WireError::InvalidField { field: "Prompt.tokens", detail });
         }
-        let mut buffer = BytesMut::with_capacity(expected);
-        self.append(&mut buffer, &states, expected)?;
-        self.incomplete = Some(Incomplete { head, states: buffer });
+        let tokens = self.reads.prompt_end.as_ref().map(|prompt_end| {
+            tokens.extend(prompt_end);
+            tokens
+        });
+        let mut incomplete = Incomplete { head, tokens, states: BytesMut::new() };
+        let expected = self.num_bytes(&incomplete.head);
+        if states.len() == expected {
+            return self.complete(incomplete, states).map(Some); // the common case: not copied
+        }
+        incomplete.states.reserve(expected);
+        self.append(&mut incomplete, &states)?;
+        self.incomplete = Some(incomplete);
         Ok(None)
     }
 
@@ -52,15 +67,15 @@ impl PromptAssembler {
         &mut self,
         index: u32,
         states: &[u8],
-    ) -> Result<Option<(PromptHead, PromptStates)>, WireError> {
+    ) -> Result<Option<(PromptHead, RowPrompt)>, WireError> {
         let Some(mut incomplete) = self.incomplete.take_if(|incomplete| incomplete.head.index == index)
         else {
             return Err(WireError::UnexpectedMessage { expected: "more states of the prompt begun last" });
         };
-        let expected = self.num_bytes(&incomplete.head);
-        self.append(&mut incomplete.states, states, expected)?;
-        if incomplete.states.len() == expected {
-            return self.complete(incomplete.head, incomplete.states.freeze()).map(Some);
+        self.append(&mut incomplete, states)?;
+        if incomplete.states.len() == self.num_bytes(&incomplete.head) {
+            let states = std::mem::take(&mut incomplete.states).freeze();
+            return self.complete(incomplete, states).map(Some);
         }
         self.incomplete = Some(incomplete);
         Ok(None)
@@ -75,22 +90,27 @@ impl PromptAssembler {
     }
 
     fn num_bytes(&self, head: &PromptHead) -> usize {
-        head.prompt_len as usize * self.d_slm * BYTES_PER_BF16
+        head.prompt_len as usize * self.reads.d_slm.unwrap_or(0) * BYTES_PER_BF16
     }
 
-    fn append(&self, buffer: &mut BytesMut, states: &[u8], expected: usize) -> Result<(), WireError> {
-        if buffer.len() + states.len() > expected {
-            let detail = format!("more than {expected} bytes, with d_slm = {}", self.d_slm);
+    fn append(&self, incomplete: &mut Incomplete, states: &[u8]) -> Result<(), WireError> {
+        let expected = self.num_bytes(&incomplete.head);
+        if incomplete.states.len() + states.len() > expected {
+            let detail = format!("more than the {expected} bytes that the job's mode calls for");
             return Err(WireError::InvalidField { field: "Prompt.states", detail });
         }
-        buffer.extend_from_slice(states);
+        incomplete.states.extend_from_slice(states);
         Ok(())
     }
 
-    fn complete(&self, head: PromptHead, states: Bytes) -> Result<(PromptHead, PromptStates), WireError> {
-        let states = PromptStates::new(head.prompt_len as usize, self.d_slm, states)
-            .map_err(|error| WireError::InvalidField { field: "Prompt.states", detail: error.to_string() })?;
-        Ok((head, states))
+    fn complete(&self, incomplete: Incomplete, states: Bytes) -> Result<(PromptHead, RowPrompt), WireError> {
+        let Incomplete { head, tokens, .. } = incomplete;
+        let states = self.reads.d_slm.map(|d_slm| {
+            PromptStates::new(head.prompt_len as usize, d_slm, states).map_err(|error| {
+                WireError::InvalidField { field: "Prompt.states", detail: error.to_string() }
+            })
+        });
+        Ok((head, RowPrompt { states: states.transpose()?, tokens }))
     }
 }
 
@@ -107,12 +127,21 @@ mod tests {
         PromptHead { index, id: "a".into(), source, fields: serde_json::Map::new(), prompt_len }
     }
 
+    fn states(bytes: &[u8]) -> PromptPayload {
+        PromptPayload { states: Bytes::copy_from_slice(bytes), tokens: Vec::new() }
+    }
+
+    fn tokens(tokens: &[u32]) -> PromptPayload {
+        PromptPayload { tokens: tokens.to_vec(), ..PromptPayload::default() }
+    }
+
     #[test]
     fn a_prompt_in_one_message_or_in_pieces_is_the_same() {
         let bytes: Vec<u8> = (0..24).collect();
-        let mut assembler = PromptAssembler::new(D_SLM, 8);
-        let whole = assembler.begin(head(0, 3), bytes.clone().into()).unwrap().unwrap();
-        assert!(assembler.begin(head(0, 3), Bytes::copy_from_slice(&bytes[..10])).unwrap().is_none());
+        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let mut assembler = PromptAssembler::new(&reads, 8);
+        let whole = assembler.begin(head(0, 3), states(&bytes)).unwrap().unwrap();
+        assert!(assembler.begin(head(0, 3), states(&bytes[..10])).unwrap().is_none());
         assert!(assembler.check_complete().is_err());
         assert!(assembler.go_on(0, &bytes[10..20]).unwrap().is_none());
         let pieces = assembler.go_on(0, &bytes[20..]).unwrap().unwrap();
@@ -122,16 +151,36 @@ mod tests {
 
     #[test]
     fn states_that_do_not_fit_their_head_are_refused() {
-        let mut assembler = PromptAssembler::new(D_SLM, 8);
-        assert!(assembler.begin(head(0, 0), Bytes::new()).is_err(), "an empty prompt");
-        assert!(assembler.begin(head(0, 9), Bytes::new()).is_err(), "longer than the bundle reads");
-        assert!(assembler.begin(head(0, 1), vec![0; 9].into()).is_err(), "too many bytes");
+        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let mut assembler = PromptAssembler::new(&reads, 8);
+        assert!(assembler.begin(head(0, 0), states(&[])).is_err(), "an empty prompt");
+        assert!(assembler.begin(head(0, 9), states(&[])).is_err(), "longer than the bundle reads");
+        assert!(assembler.begin(head(0, 1), states(&[0; 9])).is_err(), "too many bytes");
         assert!(assembler.go_on(0, &[0]).is_err(), "nothing was begun");
-        assert!(assembler.begin(head(1, 2), vec![0; 8].into()).unwrap().is_none());
+        assert!(assembler.begin(head(1, 2), states(&[0; 8])).unwrap().is_none());
         assert!(
-            assembler.begin(head(2, 1), vec![0; 8].into()).is_err(),
+            assembler.begin(head(2, 1), states(&[0; 8])).is_err(),
             "another prompt before the first is whole"
         );
         assert!(assembler.go_on(2, &[0]).is_err(), "states of another prompt");
+        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let mut assembler = PromptAssembler::new(&reads, 8);
+        assert!(assembler.begin(head(0, 1), tokens(&[1])).is_err(), "tokens");
+    }
+
+    #[test]
+    fn a_model_that_reads_tokens_is_given_the_prompt_and_its_end() {
+        let reads = Reads { prompt_end: Some(vec![8, 9]), d_slm: None };
+        let mut assembler = PromptAssembler::new(&reads, 8);
+        let (_, prompt) = assembler.begin(head(0, 2), tokens(&[5, 6])).unwrap().unwrap();
+        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]) });
+        assert!(assembler.begin(head(1, 3), tokens(&[5, 6])).is_err(), "too few");
+        assert!(assembler.begin(head(1, 1), states(&[0; 8])).is_err(), "states");
+        let both = Reads { d_slm: Some(D_SLM), ..reads };
+        let mut assembler = PromptAssembler::new(&both, 8);
+        let payload = PromptPayload { states: vec![0; 8].into(), ..tokens(&[5, 6]) };
+        assert!(assembler.begin(head(0, 2), payload).unwrap().is_none());
+        let (_, prompt) = assembler.go_on(0, &[0; 8]).unwrap().unwrap();
+        assert_eq!((prompt.len(), prompt.tokens), (4, Some(vec![5, 6, 8, 9])));
     }
 }

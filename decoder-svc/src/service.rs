@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
-use baton_bundle::{Bundle, TextTokenizer};
-use baton_decoding::{Generation, Scheduler, SchedulerLimits};
-use baton_model::{CACHE_BLOCK_TOKENS, CacheLimits, Compute, SlmDecoder};
+use baton_bundle::Bundle;
+use baton_decoding::Generation;
+use baton_job::Mode;
+use baton_model::Compute;
 use baton_proto::wire::decoder_server::{Decoder, DecoderServer};
 use baton_proto::wire::{
     DecodeShardRequest, GetDecoderInfoRequest, GetDecoderInfoResponse, ShardEvent, WorkerInfo,
@@ -22,8 +23,10 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::EngineQueue;
+use crate::engine_models::EngineModels;
 use crate::generation::generation;
 use crate::metrics::DecoderMetrics;
+use crate::writer::Writer;
 use crate::{DecoderError, shard};
 
 /// How the decoder computes, and what bounds its memory.
@@ -44,6 +47,8 @@ pub struct DecoderConfig {
     pub max_waiting_tokens: u32,
     /// Bounds on the shards taken on.
     pub limits: WorkerLimits,
+    /// Mode of the jobs served: it says which model writes.
+    pub mode: Mode,
 }
 
 impl DecoderConfig {
@@ -58,20 +63,21 @@ impl DecoderConfig {
             max_prefill_tokens: 1024,
             max_waiting_tokens: 32_768,
             limits: WorkerLimits::default(),
+            mode: Mode::Hybrid,
         }
     }
 
     /// The same, or larger, so that any record of the bundle fits with `num_sequences` beams or samples.
-    #[must_use]
-    pub fn with_room_for(self, bundle: &Bundle, num_sequences: usize) -> Self {
-        let limits = bundle.manifest().limits;
-        let tokens_of_sequence =
-            (limits.max_prompt_tokens + limits.max_new_tokens).next_multiple_of(CACHE_BLOCK_TOKENS);
-        Self {
+    ///
+    /// # Errors
+    /// The bundle does not say how the model that writes is used.
+    pub fn with_room_for(self, bundle: &Bundle, num_sequences: usize) -> Result<Self, DecoderError> {
+        let tokens_of_sequence = Writer::of(bundle, self.mode)?.max_sequence_tokens(bundle);
+        Ok(Self {
             max_slots: self.max_slots.max(num_sequences),
             max_cache_tokens: self.max_cache_tokens.max(num_sequences * tokens_of_sequence),
             ..self
-        }
+        })
     }
 }
 
@@ -86,54 +92,39 @@ pub struct DecoderService {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) engine: EngineQueue,
-    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) writer: Writer,
     pub(crate) max_prompt_tokens: usize,
-    pub(crate) d_slm: usize,
     pub(crate) records: MemoryBudget,
     pub(crate) metrics: DecoderMetrics,
     admission: Admission,
-    max_new_tokens: usize,
     info: WorkerInfo,
 }
 
 impl DecoderService {
-    /// Loads a bundle's SLM and its tokenizer.
+    /// Loads the model of a bundle that writes, and its tokenizer.
     ///
     /// # Errors
     /// A part of the bundle cannot be loaded, or the cache cannot hold the longest record that the bundle serves.
     pub async fn load(bundle: &Bundle, config: DecoderConfig) -> Result<Self, DecoderError> {
         let manifest = bundle.manifest();
-        let limits = manifest.limits;
-        let needed_cache_tokens =
-            (limits.max_prompt_tokens + limits.max_new_tokens).next_multiple_of(CACHE_BLOCK_TOKENS);
+        let writer = Writer::of(bundle, config.mode)?;
+        let needed_cache_tokens = writer.max_sequence_tokens(bundle);
         if config.max_cache_tokens < needed_cache_tokens {
             let max_cache_tokens = config.max_cache_tokens;
             return Err(DecoderError::CacheTooSmall { max_cache_tokens, needed_cache_tokens });
         }
-        let tokenizer = bundle.text_tokenizer().map_err(|source| DecoderError::Bundle { source })?;
         let model_bundle = bundle.clone();
+        let load = move || EngineModels::load(&model_bundle, &config);
         let (engine, engine_threads) =
-            EngineQueue::start(config.engines, config.max_waiting_tokens, move || {
-                let DecoderConfig { compute, max_slots, max_cache_tokens, max_prefill_tokens, .. } = config;
-                let decoder =
-                    SlmDecoder::load(&model_bundle, compute, CacheLimits { max_slots, max_cache_tokens })?;
-                let cache_block_tokens = CACHE_BLOCK_TOKENS;
-                let limits =
-                    SchedulerLimits { max_slots, max_cache_tokens, cache_block_tokens, max_prefill_tokens };
-                let scheduler = Scheduler::new(limits, decoder.special_tokens());
-                Ok((decoder, scheduler))
-            })
-            .await?;
+            EngineQueue::start(config.engines, config.max_waiting_tokens, load).await?;
         let shared = Shared {
             engine,
-            tokenizer,
-            max_prompt_tokens: limits.max_prompt_tokens,
-            d_slm: manifest.slm.d_model,
+            writer,
+            max_prompt_tokens: manifest.limits.max_prompt_tokens,
             records: MemoryBudget::new(config.limits.max_record_num_bytes),
             metrics: DecoderMetrics::default(),
             admission: Admission::new(config.limits.max_open_shards),
-            max_new_tokens: limits.max_new_tokens,
-            info: worker_info(bundle),
+            info: worker_info(bundle, config.mode),
         };
         Ok(Self { shared: Arc::new(shared), engine_threads })
     }
@@ -184,7 +175,11 @@ impl Shared {
             let (wanted, loaded) = (attempt.bundle_digest.clone(), self.info.bundle_digest.clone());
             return Err(DecoderError::OtherBundle { wanted, loaded });
         }
-        generation(&attempt.generation, self.max_new_tokens, &self.tokenizer)
+        if !self.info.modes.iter().any(|mode| mode == attempt.mode.as_str()) {
+            let served = self.info.modes.join(", ");
+            return Err(DecoderError::OtherMode { wanted: attempt.mode.as_str(), served });
+        }
+        generation(&attempt.generation, self.writer.max_new_tokens, &self.writer.tokenizer)
     }
 }
 

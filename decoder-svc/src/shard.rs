@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_decoding::{FinishedRow, FinishedSequence, Generation, Method};
-use baton_job::{Alternative, FinishReason};
-use baton_model::PromptStates;
+use baton_decoding::{DraftCounts, FinishedRow, FinishedSequence, Generation, Method};
+use baton_job::{Alternative, FinishReason, Mode};
 use baton_proto::wire::{
-    DecodeShardRequest, Prompt, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
+    DecodeShardRequest, Drafts, Prompt, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request,
+    shard_event,
 };
 use baton_proto::{PromptHead, ShardAttempt, WireError, receive_error};
 use baton_store::{Location, Store};
@@ -25,6 +25,7 @@ use crate::engine::{RowResults, RowSubmitter};
 use crate::generation::cut_at_stop_string;
 use crate::prompt_assembler::PromptAssembler;
 use crate::service::Shared;
+use crate::writer::RowPrompt;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -66,13 +67,19 @@ impl ShardWork {
         let mut memory = self.shared.records.share(); // held until the shard is committed
         let receive = self.receive(requests, rows, &collector, &mut memory);
         let collect = self.collect(results, &collector, events);
-        tokio::try_join!(receive, collect)?;
+        let ((), drafts) = tokio::try_join!(receive, collect)?;
 
         let outcomes = collector.into_inner().expect(NO_PANIC).into_outcomes();
         let receipt = match self.attempt.is_probe {
             true => probe_receipt(&outcomes),
             false => self.commit(&store, &outcomes).await?,
         };
+        let drafts = (self.attempt.mode == Mode::Verified).then_some(Drafts {
+            drafted_tokens: drafts.drafted,
+            accepted_tokens: drafts.accepted,
+            llm_passes: drafts.passes,
+        });
+        let receipt = ShardReceipt { drafts, ..receipt };
         let event = shard_event::Event::Receipt(receipt);
         let _ = events.send(Ok(ShardEvent { event: Some(event) })).await; // the commit stands, heard or not
         Ok(())
@@ -124,7 +131,8 @@ impl ShardWork {
     ) -> Result<(), DecoderError> {
         use decode_shard_request::Message;
         let lock = || collector.lock().expect(NO_PANIC);
-        let mut assembler = PromptAssembler::new(self.shared.d_slm, self.shared.max_prompt_tokens);
+        let Shared { writer, max_prompt_tokens, .. } = &*self.shared;
+        let mut assembler = PromptAssembler::new(&writer.reads, *max_prompt_tokens);
         let mut seen = SeenPrompts::new(&self.generation);
         let mut num_prompts = 0;
         loop {
@@ -138,8 +146,8 @@ impl ShardWork {
                 Some(Message::Prompt(prompt)) => {
                     num_prompts += 1;
                     memory.grow(self.record_num_bytes(&prompt)).map_err(DecoderError::Stream)?;
-                    let (head, states) = prompt.try_into()?;
-                    assembler.begin(head, states)?
+                    let (head, payload) = prompt.try_into()?;
+                    assembler.begin(head, payload)?
                 }
                 Some(Message::MoreStates(chunk)) => assembler.go_on(chunk.index, &chunk.states)?,
                 Some(Message::Failure(failure)) => {
@@ -151,15 +159,15 @@ impl ShardWork {
                     return Err(WireError::UnexpectedMessage { expected: "a prompt or a failure" }.into());
                 }
             };
-            if let Some((head, states)) = complete {
+            if let Some((head, prompt)) = complete {
                 let index = head.index;
-                if let Some(twin) = seen.find_or_note(&states, index) {
+                if let Some(twin) = seen.find_or_note(&prompt, index) {
                     lock().join(head, twin)?;
                     continue;
                 }
                 lock().begin(head)?;
                 let random_stream = self.attempt.first_entry + u64::from(index);
-                rows.submit(index, states, &self.generation, random_stream).await?;
+                rows.submit(index, prompt, &self.generation, random_stream).await?;
             }
         }
         assembler.check_complete()?;
@@ -174,8 +182,9 @@ impl ShardWork {
         mut results: RowResults,
         collector: &Mutex<ShardCollector>,
         events: &EventSender,
-    ) -> Result<(), DecoderError> {
+    ) -> Result<DraftCounts, DecoderError> {
         let mut progress = ShardProgress::default();
+        let mut drafts = DraftCounts::default();
         let mut reports = interval(REPORT_INTERVAL);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut num_steps_reported = self.shared.engine.num_steps();
@@ -184,7 +193,8 @@ impl ShardWork {
                 result = results.next() => match result {
                     Some(Ok(row)) => {
                         let num_tokens: usize = row.outputs.iter().map(|output| output.num_tokens).sum();
-                        self.shared.metrics.output_tokens.inc_by(num_tokens as u64);
+                        self.count(num_tokens as u64, row.drafts);
+                        drafts.add(row.drafts);
                         let generated = self.detokenize(&row);
                         let num_entries = collector.lock().expect(NO_PANIC).finish(row.row.index, generated);
                         progress.decoded_records += num_entries;
@@ -205,9 +215,17 @@ impl ShardWork {
             }
         }
         match collector.lock().expect(NO_PANIC).is_complete() {
-            true => Ok(()),
+            true => Ok(drafts),
             false => Err(DecoderError::RowsLost),
         }
+    }
+
+    fn count(&self, num_tokens: u64, drafts: DraftCounts) {
+        let metrics = &self.shared.metrics;
+        metrics.output_tokens.inc_by(num_tokens);
+        metrics.drafted_tokens.inc_by(drafts.drafted);
+        metrics.accepted_tokens.inc_by(drafts.accepted);
+        metrics.llm_passes.inc_by(drafts.passes);
     }
 
     fn detokenize(&self, row: &FinishedRow) -> Generated {
@@ -216,10 +234,10 @@ impl ShardWork {
 
     fn detokenize_sequence(&self, sequence: &FinishedSequence) -> Result<Alternative, &'static str> {
         if sequence.score.is_nan() {
-            return Err("the SLM's logits for this prompt are not numbers");
+            return Err("the model's logits for this prompt are not numbers");
         }
-        let text = self.shared.tokenizer.decode(&sequence.tokens);
-        let text = text.map_err(|_| "the SLM's tokenizer refuses the generated tokens")?;
+        let text = self.shared.writer.tokenizer.decode(&sequence.tokens);
+        let text = text.map_err(|_| "the output tokenizer refuses the generated tokens")?;
         Ok(Alternative {
             output: cut_at_stop_string(text, &self.attempt.generation.stop_strings),
             score: f64::from(sequence.score),
@@ -233,7 +251,7 @@ impl ShardWork {
     }
 }
 
-/// The prompts of a shard by the digest of their states, so that each is decoded once. Samples of equal prompts differ.
+/// The prompts of a shard by the digest of what is read of them, so that each is decoded once. Samples of equal prompts differ.
 struct SeenPrompts {
     index_by_digest: Option<HashMap<[u8; 32], u32>>,
 }
@@ -244,9 +262,14 @@ impl SeenPrompts {
         Self { index_by_digest: decodes_alike.then(HashMap::new) }
     }
 
-    /// The entry that had these states before; otherwise notes that this one has.
-    fn find_or_note(&mut self, states: &PromptStates, index: u32) -> Option<u32> {
-        match self.index_by_digest.as_mut()?.entry(Sha256::digest(&states.data).into()) {
+    /// The entry that had this prompt before; otherwise notes that this one has.
+    fn find_or_note(&mut self, prompt: &RowPrompt, index: u32) -> Option<u32> {
+        let mut digest = Sha256::new();
+        digest.update(prompt.states.as_ref().map_or(&[][..], |states| &states.data));
+        for token in prompt.tokens.iter().flatten() {
+            digest.update(token.to_le_bytes());
+        }
+        match self.index_by_digest.as_mut()?.entry(digest.finalize().into()) {
             Occupied(seen) => Some(*seen.get()),
             Vacant(unseen) => {
                 unseen.insert(index);
@@ -266,6 +289,7 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         part_num_bytes: outputs.bytes,
         part_sha256: outputs.sha256.clone(),
         already_committed: commit.already_committed,
+        drafts: None,
     }
 }
 

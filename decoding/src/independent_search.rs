@@ -6,7 +6,7 @@ use crate::search::{SearchBounds, SearchScratch};
 use crate::{FinishReason, FinishedSequence, LogitRows, Method};
 
 /// One greedy sequence or any number of samples. The samples part ways at the first token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct IndependentSearch {
     bounds: SearchBounds,
     sequences: Vec<Sequence>,
@@ -16,7 +16,7 @@ pub(crate) struct IndependentSearch {
     has_begun: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sequence {
     tokens: Vec<u32>,
     num_tokens: usize,
@@ -47,6 +47,14 @@ impl IndependentSearch {
     pub(crate) fn last_tokens(&self) -> impl Iterator<Item = Option<u32>> {
         let num_live = if self.has_begun { self.live.len() } else { 1 };
         self.live.iter().take(num_live).map(|&index| self.sequences[index].tokens.last().copied())
+    }
+
+    /// What the sequence has written, where it is the only one.
+    pub(crate) fn single_tokens(&self) -> Option<&[u32]> {
+        match &self.sequences[..] {
+            [only] => Some(&only.tokens),
+            _ => None,
+        }
     }
 
     pub(crate) fn advance(

@@ -11,6 +11,7 @@
 
 mod beam_search;
 mod constraints;
+mod drafting;
 mod generation;
 mod independent_search;
 mod kernels;
@@ -22,13 +23,14 @@ mod scheduler;
 mod search;
 mod top_k;
 
+pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{
     BeamOptions, EarlyStopping, Generation, GenerationError, Method, SamplingOptions, StopCondition,
 };
 pub use limits::{GenerationLimits, LimitsError};
 pub use logits::LogitRows;
 pub use row::{
-    FinishReason, FinishedRow, FinishedSequence, Fork, GroupId, Plan, RowId, RowRequest, SlotAssignment,
-    SlotId, StepRow,
+    DraftStep, FinishReason, FinishedRow, FinishedSequence, Fork, GroupId, Plan, Rewind, RowId, RowRequest,
+    SlotAssignment, SlotId, StepRow,
 };
 pub use scheduler::{Scheduler, SchedulerLimits, SpecialTokens, SubmitError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Generation;
+use crate::{DraftCounts, Generation};
 
 /// Rows that are cancelled together: one attempt at one shard. Chosen by the caller, unique while any of its rows lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,9 +41,12 @@ pub struct Plan {
     pub release: Vec<SlotId>,
     /// Rows that enter the batch, to be prefilled together.
     pub prefill: Vec<SlotAssignment>,
+    /// Drafts that turned out wrong. There are none without drafting.
+    pub rewind: Vec<Rewind>,
     /// Sequences that part ways.
     pub forks: Vec<Fork>,
-    /// What the model is fed: one entry per live sequence, those of the newcomers included.
+    /// What the model is fed: one entry per live sequence, those of the newcomers included, and after it the sequence's draft, if it has
+    /// one.
     pub step: Vec<StepRow>,
 }
 
@@ -57,6 +60,7 @@ impl Plan {
     pub(crate) fn clear(&mut self) {
         self.release.clear();
         self.prefill.clear();
+        self.rewind.clear();
         self.forks.clear();
         self.step.clear();
     }
@@ -88,6 +92,24 @@ pub struct Fork {
     pub capacity_tokens: usize,
 }
 
+/// The last tokens of a slot's cache are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewind {
+    /// The slot.
+    pub slot: SlotId,
+    /// How many.
+    pub num_tokens: usize,
+}
+
+/// What the drafting model does next, in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DraftStep {
+    /// Drafts that turned out wrong.
+    pub rewind: Vec<Rewind>,
+    /// What it is fed: for each row that is drafted for, one token or several.
+    pub step: Vec<StepRow>,
+}
+
 /// One live sequence's part in a step: feed `token` into `slot`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepRow {
@@ -114,6 +136,8 @@ pub struct FinishedRow {
     /// What it wrote, best score first: as many sequences as were asked for, or all that a beam search over a small vocabulary found.
     /// Never empty.
     pub outputs: Vec<FinishedSequence>,
+    /// What drafting has brought; all 0 where the row was not drafted for.
+    pub drafts: DraftCounts,
 }
 
 /// One way in which a row was continued.

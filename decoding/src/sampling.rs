@@ -18,7 +18,7 @@ const BIN_SHIFT: u32 = 19;
 const NUM_BINS: usize = (1.0_f32.to_bits() >> BIN_SHIFT) as usize + 1;
 
 /// The random numbers of one sequence: one per token, by a generator whose state is nothing but its key and a counter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RandomStream(ChaCha8Rng);
 
 impl RandomStream {

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::drafting::Draft;
 use crate::search::{Search, SearchBounds, SearchScratch};
 use crate::{
-    FinishedRow, Fork, Generation, GenerationError, GroupId, LogitRows, Plan, RowId, RowRequest,
-    SlotAssignment, SlotId, StepRow,
+    DraftCounts, DraftOptions, DraftStep, FinishedRow, Fork, Generation, GenerationError, GroupId, LogitRows,
+    Plan, Rewind, RowId, RowRequest, SlotAssignment, SlotId, StepRow,
 };
 
 /// What bounds the batch.
@@ -89,6 +90,11 @@ pub struct Scheduler {
     free_cache_tokens: usize,
     /// Slots vacated since the last plan.
     vacated: Vec<SlotId>,
+    /// Whether and how drafts are made.
+    drafting: Option<DraftOptions>,
+    /// Wrong drafts since the last plan, in the cache of the model that checks them and of the one that made them.
+    wrong: Vec<Rewind>,
+    wrong_of_drafter: Vec<Rewind>,
     scratch: SearchScratch,
 }
 
@@ -127,6 +133,10 @@ struct LiveRow {
     forks: Vec<Fork>,
     /// Where its first sequence stands in the step under way.
     first_step_row: Option<usize>,
+    draft: Option<Draft>,
+    draft_counts: DraftCounts,
+    /// Where its last token stands in the drafting model's step under way.
+    draft_step_row: Option<usize>,
 }
 
 impl Scheduler {
@@ -148,8 +158,20 @@ impl Scheduler {
             free_cache_tokens: limits.max_cache_tokens / limits.cache_block_tokens
                 * limits.cache_block_tokens,
             vacated: Vec::new(),
+            drafting: None,
+            wrong: Vec::new(),
+            wrong_of_drafter: Vec::new(),
             scratch: SearchScratch::default(),
         }
+    }
+
+    /// A batch whose rows of one sequence are drafted for. Between [`schedule`](Self::schedule) and the step, the caller lets the drafting
+    /// model carry out [`schedule_drafts`](Self::schedule_drafts) and hands its logits to [`absorb_drafts`](Self::absorb_drafts) until
+    /// there is nothing to draft, and then calls [`add_drafts`](Self::add_drafts). Releases, prefills and forks of a plan are the drafting
+    /// model's too.
+    #[must_use]
+    pub fn with_drafts(self, options: DraftOptions) -> Self {
+        Self { drafting: Some(options), ..self }
     }
 
     /// Puts a row at the end of the queue.
@@ -187,15 +209,59 @@ impl Scheduler {
     pub fn schedule(&mut self, plan: &mut Plan) {
         plan.clear();
         plan.release.append(&mut self.vacated);
+        plan.rewind.append(&mut self.wrong);
         self.admit(&mut plan.prefill);
         for live in &mut self.live {
             plan.forks.append(&mut live.forks);
-            live.first_step_row = Some(plan.step.len());
-            plan.step.extend(live.search.last_tokens().zip(&live.places).map(|(token, &place)| StepRow {
+            live.begin_draft();
+        }
+        self.write_step(&mut plan.step);
+    }
+
+    fn write_step(&mut self, step: &mut Vec<StepRow>) {
+        step.clear();
+        for live in &mut self.live {
+            live.first_step_row = Some(step.len());
+            step.extend(live.search.last_tokens().zip(&live.places).map(|(token, &place)| StepRow {
                 slot: live.slots[place],
                 token: token.unwrap_or(self.special.begin_of_sequence),
             }));
+            let slot = live.slots[live.places[0]];
+            step.extend(live.draft.iter().flat_map(Draft::tokens).map(|&token| StepRow { slot, token }));
         }
+    }
+
+    /// Writes what the drafting model does next over `drafts`; its step is empty when every row has its draft.
+    pub fn schedule_drafts(&mut self, drafts: &mut DraftStep) {
+        let DraftStep { rewind, step } = drafts;
+        rewind.clear();
+        step.clear();
+        rewind.append(&mut self.wrong_of_drafter);
+        for live in &mut self.live {
+            live.draft_step_row = None;
+            if let Some(draft) = live.draft.as_mut().filter(|draft| draft.is_going_on()) {
+                draft.feed(live.slots[live.places[0]], step);
+                live.draft_step_row = Some(step.len() - 1);
+            }
+        }
+    }
+
+    /// Takes in the logits of the drafting model's step: one more guess for each row that it fed.
+    ///
+    /// # Panics
+    /// There are fewer rows of logits than the step has.
+    pub fn absorb_drafts(&mut self, logits: LogitRows<'_>) {
+        let scratch = &mut self.scratch;
+        for live in &mut self.live {
+            if let (Some(draft), Some(row)) = (&mut live.draft, live.draft_step_row.take()) {
+                draft.absorb(|guess| guess.advance((logits, row), scratch));
+            }
+        }
+    }
+
+    /// Puts the drafts into the plan's step.
+    pub fn add_drafts(&mut self, plan: &mut Plan) {
+        self.write_step(&mut plan.step);
     }
 
     /// Takes in the logits of the plan's step and chooses; returns the rows that are done, in the order in which they had entered.
@@ -209,13 +275,19 @@ impl Scheduler {
         while let Some(live) = self.live.get_mut(index) {
             index += 1;
             let Some(first_row) = live.first_step_row.take() else { continue };
-            live.search.advance((logits, first_row), &mut self.scratch);
+            let num_accepted = live.advance((logits, first_row), &mut self.scratch);
+            live.count_draft(num_accepted);
             if live.search.parents().is_empty() {
                 index -= 1;
                 let live = self.live.remove(index);
                 self.vacate(&live);
-                finished.push(FinishedRow { row: live.row, outputs: live.search.into_outputs() });
+                finished.push(FinishedRow {
+                    row: live.row,
+                    outputs: live.search.into_outputs(),
+                    drafts: live.draft_counts,
+                });
             } else {
+                live.end_draft(num_accepted, [&mut self.wrong, &mut self.wrong_of_drafter]);
                 live.move_sequences(&mut self.vacated);
             }
         }
@@ -335,6 +407,9 @@ impl Scheduler {
             next_places: Vec::new(),
             forks: Vec::new(),
             first_step_row: None,
+            draft: self.drafting.filter(|_| num_slots == 1).map(Draft::new),
+            draft_counts: DraftCounts::default(),
+            draft_step_row: None,
         }
     }
 
@@ -342,11 +417,52 @@ impl Scheduler {
         self.free_cache_tokens += live.needs.cache_tokens;
         self.num_free_slots += live.slots.len();
         live.slots.iter().for_each(|slot| self.slot_is_free[slot.0] = true);
+        for wrong in [&mut self.wrong, &mut self.wrong_of_drafter] {
+            wrong.retain(|rewind| !live.slots.contains(&rewind.slot));
+        }
         self.vacated.extend(&live.slots);
     }
 }
 
 impl LiveRow {
+    fn begin_draft(&mut self) {
+        if let (Some(draft), Some(written)) = (&mut self.draft, self.search.single_tokens()) {
+            draft.begin(&self.search, self.needs.max_new_tokens - written.len());
+        }
+    }
+
+    /// Chooses what follows, and as long as that is what was drafted, what follows it. Gives how much of the draft was right.
+    fn advance(&mut self, (logits, first_row): (LogitRows<'_>, usize), scratch: &mut SearchScratch) -> usize {
+        let drafted = self.draft.as_ref().map_or(&[][..], Draft::tokens);
+        let mut num_accepted = 0;
+        loop {
+            self.search.advance((logits, first_row + num_accepted), scratch);
+            let chosen = self.search.single_tokens().and_then(<[u32]>::last);
+            let is_over = self.search.parents().is_empty();
+            if is_over || chosen.is_none() || chosen != drafted.get(num_accepted) {
+                return num_accepted;
+            }
+            num_accepted += 1;
+        }
+    }
+
+    fn count_draft(&mut self, num_accepted: usize) {
+        if let Some(draft) = &self.draft {
+            self.draft_counts.drafted += draft.tokens().len() as u64;
+            self.draft_counts.accepted += num_accepted as u64;
+            self.draft_counts.passes += 1;
+        }
+    }
+
+    /// Has both models forget what was drafted wrongly.
+    fn end_draft(&mut self, num_accepted: usize, [wrong, wrong_of_drafter]: [&mut Vec<Rewind>; 2]) {
+        let (Some(draft), Some(written)) = (&mut self.draft, self.search.single_tokens()) else { return };
+        let slot = self.slots[self.places[0]];
+        let num_tokens = draft.tokens().len() - num_accepted;
+        wrong.extend((num_tokens > 0).then_some(Rewind { slot, num_tokens }));
+        wrong_of_drafter.extend(draft.end(slot, num_accepted, written.len()));
+    }
+
     /// Gives each sequence its place after a choice: the first to continue another stays in its place, siblings get copies in places
     /// that no sequence needs.
     fn move_sequences(&mut self, vacated: &mut Vec<SlotId>) {

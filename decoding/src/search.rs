@@ -54,6 +54,24 @@ impl Search {
         independent.into_iter().flatten().chain(beam.into_iter().flatten())
     }
 
+    /// A copy that can go its own way, of a row that is one sequence and chooses token by token.
+    pub(crate) fn clone_single(&self) -> Option<Search> {
+        match self {
+            Self::Independent(search) if search.single_tokens().is_some() => {
+                Some(Self::Independent(search.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What such a row has written.
+    pub(crate) fn single_tokens(&self) -> Option<&[u32]> {
+        match self {
+            Self::Independent(search) => search.single_tokens(),
+            Self::Beam(_) => None,
+        }
+    }
+
     /// Chooses what follows each live sequence. `logits` has their rows from `first_row` on.
     pub(crate) fn advance(
         &mut self,

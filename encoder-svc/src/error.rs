@@ -30,13 +30,13 @@ pub enum EncoderError {
         /// Digest of the bundle loaded here.
         loaded: String,
     },
-    /// A shard asks for a mode that the bundle was not trained for.
-    #[error("the job asks for mode `{wanted}`, the bundle was trained for: {trained}")]
+    /// A shard asks for a mode that this process does not serve.
+    #[error("the job asks for mode `{wanted}`, this encoder serves {served}: start it with --mode {wanted}")]
     OtherMode {
         /// Mode in the header.
         wanted: &'static str,
-        /// The bundle's modes, joined by commas.
-        trained: String,
+        /// The modes served here, joined by commas.
+        served: String,
     },
     /// A message breaks the contract.
     #[error(transparent)]

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             engines: host.engines,
             max_batch_tokens: cli.encode_batch_tokens as usize,
             limits: host.limits,
+            mode: host.mode,
         };
         let connections = Connections::new(host.client_security.clone());
         let service = EncoderService::load(&bundle, config, connections).await?;

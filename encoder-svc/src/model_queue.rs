@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_model::{ModelError, PromptEncoder, PromptStates};
-use baton_worker::{ModelThreadError, ModelThreads};
+use baton_worker::{ModelThreadError, ModelThreads, Pulse};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Batches that wait while others are computed. Enough that no thread waits for a sender to wake up; each costs its tokens only.
@@ -28,7 +28,7 @@ impl ModelQueue {
     ) -> Result<(ModelQueue, ModelThreads), ModelThreadError> {
         let (batches, queue) = mpsc::channel::<Batch>(QUEUE_BATCHES);
         let queue = Arc::new(Mutex::new(queue));
-        let run = move |_engine: usize, encoder: PromptEncoder| {
+        let run = move |_engine: usize, encoder: PromptEncoder, pulse: &Pulse| {
             // Whoever waits for a batch holds the lock; the others wait for the lock.
             while let Some(batch) = { queue.blocking_lock().blocking_recv() } {
                 if batch.reply.is_closed() {
@@ -36,7 +36,7 @@ impl ModelQueue {
                 }
                 let prompts: Vec<&[u32]> = batch.prompts.iter().map(Vec::as_slice).collect();
                 // A failed send is a shard cancelled meanwhile.
-                drop(batch.reply.send(encoder.encode(&prompts)));
+                drop(batch.reply.send(pulse.pass(|| encoder.encode(&prompts))));
             }
         };
         let threads = ModelThreads::start("encoder-model", engines, load, run).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
-use baton_bundle::{Bundle, DEFAULT_TEMPLATE, GenerationMode, PromptTokenizer};
+use baton_bundle::{Bundle, DEFAULT_TEMPLATE, PromptTokenizer};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
 use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
@@ -36,6 +36,8 @@ pub struct EncoderConfig {
     pub max_batch_tokens: usize,
     /// Bounds on the shards taken on.
     pub limits: WorkerLimits,
+    /// Mode of the jobs served. In mode `llm` the decoder reads the tokens itself, and no model is loaded here.
+    pub mode: Mode,
 }
 
 impl EncoderConfig {
@@ -47,6 +49,7 @@ impl EncoderConfig {
             engines: 1,
             max_batch_tokens: 1024,
             limits: WorkerLimits::default(),
+            mode: Mode::Hybrid,
         }
     }
 }
@@ -61,14 +64,15 @@ pub struct EncoderService {
 /// What every shard's task uses.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) queue: ModelQueue,
+    /// None where the decoder reads tokens alone.
+    pub(crate) queue: Option<ModelQueue>,
+    pub(crate) sends_tokens: bool,
     pub(crate) connections: Connections,
     pub(crate) max_batch_tokens: usize,
     pub(crate) max_prompt_tokens: usize,
     pub(crate) records: MemoryBudget,
     pub(crate) prompt_tokens: Counter,
     admission: Admission,
-    modes: Vec<GenerationMode>,
     tokenizers: BTreeMap<String, Arc<PromptTokenizer>>, // by template name
     info: WorkerInfo,
 }
@@ -90,20 +94,24 @@ impl EncoderService {
         };
         let tokenizers = manifest.templates.keys().map(tokenizer).collect::<Result<_, _>>()?;
         let model_bundle = bundle.clone();
-        let (queue, model_threads) =
-            ModelQueue::start(config.engines, move || PromptEncoder::load(&model_bundle, config.compute))
-                .await?;
+        let (queue, model_threads) = if config.mode.uses_slm() {
+            let load = move || PromptEncoder::load(&model_bundle, config.compute);
+            let (queue, threads) = ModelQueue::start(config.engines, load).await?;
+            (Some(queue), threads)
+        } else {
+            (None, ModelThreads::default())
+        };
         let shared = Shared {
             queue,
+            sends_tokens: config.mode.llm_writes(),
             connections,
             records: MemoryBudget::new(config.limits.max_record_num_bytes),
             prompt_tokens: Counter::default(),
             admission: Admission::new(config.limits.max_open_shards),
             max_batch_tokens: config.max_batch_tokens,
             max_prompt_tokens: manifest.limits.max_prompt_tokens,
-            modes: manifest.modes.clone(),
             tokenizers,
-            info: worker_info(bundle),
+            info: worker_info(bundle, config.mode),
         };
         Ok(Self { shared: Arc::new(shared), model_threads })
     }
@@ -150,13 +158,9 @@ impl Shared {
             let (wanted, loaded) = (attempt.bundle_digest.clone(), self.info.bundle_digest.clone());
             return Err(EncoderError::OtherBundle { wanted, loaded });
         }
-        let mode = match attempt.mode {
-            Mode::Hybrid => GenerationMode::Hybrid,
-            Mode::Slm => GenerationMode::Slm,
-        };
-        if !self.modes.contains(&mode) {
-            let trained = self.info.modes.join(", ");
-            return Err(EncoderError::OtherMode { wanted: attempt.mode.as_str(), trained });
+        if !self.info.modes.iter().any(|mode| mode == attempt.mode.as_str()) {
+            let served = self.info.modes.join(", ");
+            return Err(EncoderError::OtherMode { wanted: attempt.mode.as_str(), served });
         }
         let template = attempt.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
         self.tokenizers.get(template).cloned().ok_or_else(|| {

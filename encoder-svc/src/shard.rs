@@ -10,8 +10,8 @@ use baton_proto::wire::{
     encode_shard_request, shard_event,
 };
 use baton_proto::{
-    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, Refusal, ShardAttempt, WireError,
-    prompt_messages, receive_error,
+    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, Refusal, ShardAttempt,
+    WireError, prompt_messages, receive_error,
 };
 use baton_telemetry::TraceContext;
 use baton_worker::{EventSender, MemoryShare};
@@ -121,14 +121,15 @@ impl ShardWork {
         }
         let prompt_lens: Vec<usize> = shard.prompts.iter().map(|(_, tokens)| tokens.len()).collect();
         for batch in pack_batches(&prompt_lens, self.shared.max_batch_tokens) {
-            let prompts = batch.iter().map(|&position| shard.prompts[position].1.clone()).collect();
-            let states = self.shared.queue.encode(prompts).await.ok_or(EncoderError::BatchLost)?;
+            let prompts: Vec<Vec<u32>> =
+                batch.iter().map(|&position| shard.prompts[position].1.clone()).collect();
+            let payloads = self.payloads(prompts).await?;
             let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
             let num_prompts = batch.len();
             self.shared.prompt_tokens.inc_by(batch_tokens as u64);
-            for (position, states) in batch.into_iter().zip(states) {
-                let head = PromptHead::of(&shard.prompts[position].0, states.prompt_len as u32);
-                for message in prompt_messages(head, states.data) {
+            for (position, payload) in batch.into_iter().zip(payloads) {
+                let head = PromptHead::of(&shard.prompts[position].0, prompt_lens[position] as u32);
+                for message in prompt_messages(head, payload) {
                     if to_decoder.send(message).await.is_err() {
                         return Ok(());
                     }
@@ -141,6 +142,24 @@ impl ShardWork {
             .await;
         }
         Ok(())
+    }
+
+    /// What the decoder is sent of each prompt.
+    async fn payloads(&self, prompts: Vec<Vec<u32>>) -> Result<Vec<PromptPayload>, EncoderError> {
+        let Shared { queue, sends_tokens, .. } = &*self.shared;
+        let mut payloads = vec![PromptPayload::default(); prompts.len()];
+        if *sends_tokens {
+            for (payload, tokens) in payloads.iter_mut().zip(&prompts) {
+                payload.tokens.clone_from(tokens);
+            }
+        }
+        if let Some(queue) = queue {
+            let states = queue.encode(prompts).await.ok_or(EncoderError::BatchLost)?;
+            for (payload, states) in payloads.iter_mut().zip(states) {
+                payload.states = states.data;
+            }
+        }
+        Ok(payloads)
     }
 
     /// Opens the decoder's stream and passes its events on, until the receipt.

@@ -226,6 +226,19 @@ impl ShardScheduler {
         Settled { is_first: self.committed.insert(lease.shard), losers }
     }
 
+    /// Whether a shard is known to be committed.
+    pub fn is_committed(&self, shard: ShardIndex) -> bool {
+        self.committed.contains(shard)
+    }
+
+    /// Settles a shard that somebody else has committed. Leases of it that are under way go on until they find out.
+    pub fn committed_elsewhere(&mut self, shard: ShardIndex) {
+        for active in self.open.remove(&shard).into_iter().flat_map(|open| open.leases) {
+            self.release(&active);
+        }
+        self.committed.insert(shard);
+    }
+
     /// Takes in that a probe went through.
     pub fn probe_passed(&mut self, lease: Lease) {
         let Some(shard) = self.open.get_mut(&lease.shard) else { return };

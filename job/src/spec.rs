@@ -83,6 +83,10 @@ pub enum Mode {
     Hybrid,
     /// The small model alone.
     Slm,
+    /// The large model alone.
+    Llm,
+    /// The large model writes; what it is likely to write is drafted as in `Hybrid`, and checked several tokens at a time.
+    Verified,
 }
 
 /// Where a shard ends. A shard is held in memory by every role that works on it.
@@ -201,11 +205,31 @@ impl OutputDefinition {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 4] = [Mode::Hybrid, Mode::Slm, Mode::Llm, Mode::Verified];
+
+    /// Whether the large model writes; the small one does otherwise.
+    pub fn llm_writes(self) -> bool {
+        matches!(self, Mode::Llm | Mode::Verified)
+    }
+
+    /// Whether the small model takes part, which reads prompt states.
+    pub fn uses_slm(self) -> bool {
+        self != Mode::Llm
+    }
+
+    /// Whether a process that serves this mode has loaded what the other needs, and no more.
+    pub fn is_served_with(self, other: Mode) -> bool {
+        (self.llm_writes(), self.uses_slm()) == (other.llm_writes(), other.uses_slm())
+    }
+
     /// The name in job files and flags.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Hybrid => "hybrid",
             Mode::Slm => "slm",
+            Mode::Llm => "llm",
+            Mode::Verified => "verified",
         }
     }
 }
@@ -220,10 +244,10 @@ impl FromStr for Mode {
     type Err = JobError;
 
     fn from_str(name: &str) -> Result<Mode, JobError> {
-        [Mode::Hybrid, Mode::Slm]
+        Mode::ALL
             .into_iter()
             .find(|mode| mode.as_str() == name)
-            .ok_or_else(|| not_allowed("mode", format!("{name:?}"), "hybrid, slm"))
+            .ok_or_else(|| not_allowed("mode", format!("{name:?}"), &Mode::ALL.map(Mode::as_str).join(", ")))
     }
 }
 
@@ -313,7 +337,7 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("`hybrid`") && error.contains("`slm`"), "{error}");
         assert_eq!(
             "fast".parse::<Mode>().unwrap_err().to_string(),
-            "job spec: `mode` is \"fast\"; allowed: hybrid, slm"
+            "job spec: `mode` is \"fast\"; allowed: hybrid, slm, llm, verified"
         );
     }
 

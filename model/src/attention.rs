@@ -1,20 +1,52 @@
 //! Attention over packed sequences, and the trait by which a family reads keys and values.
 //!
 //! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`]. Encoding uses
-//! [`PackedAttention`], one sequence at a time, and training uses [`PaddedAttention`], all sequences at once: they agree up to
+//! [`PackedAttention`], one sequence at a time, and training uses [`PaddedAttention`](crate::PaddedAttention), all sequences at once: they agree up to
 //! rounding, but only the first keeps a sequence's result independent of its neighbours to the last bit, and only the second has a
 //! fast backward pass on CPUs. Generation uses the KV cache's implementation, which also remembers earlier passes. So each
 //! family's arithmetic is written once.
 
 use tch::{Device, Kind, Tensor};
 
-use crate::kernels::{PackedSequence, packed_attention};
+use crate::{
+    RelativeBias,
+    kernels::{PackedSequence, Scoring, packed_attention},
+};
 
 /// How a block's queries meet keys and values.
 pub trait Attention {
-    /// `q`: `[rows, heads, head_dim]`; `k`, `v`: `[rows, kv_heads, head_dim]`, positions already applied; `layer`: index of the block.
-    /// Result: `[rows, heads * head_dim]`, same type as `q`.
-    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor;
+    /// `layer`: index of the block. Result: `[rows, heads * head_dim]`, same type as the queries.
+    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Tensor;
+}
+
+/// A block's queries, keys and values, with positions already applied, and how they meet.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads<'a> {
+    /// Queries, `[rows, heads, head_dim]`.
+    pub q: &'a Tensor,
+    /// Keys, `[rows, kv_heads, head_dim]`.
+    pub k: &'a Tensor,
+    /// Values, `[rows, kv_heads, head_dim]`.
+    pub v: &'a Tensor,
+    /// What becomes of the product of a query and a key.
+    pub scoring: Scoring,
+    /// What is added to it.
+    pub bias: Option<&'a RelativeBias>,
+}
+
+/// Attention of a decoder behind an encoder, whose states it knows.
+pub trait CrossAttention: Attention {
+    /// As [`Attention::attend`], over the keys and values of each row's prompt in place of its own.
+    fn attend_prompt(&mut self, layer: usize, prompt: PromptHeads<'_>) -> Tensor;
+}
+
+/// A block's queries to the prompts.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptHeads<'a> {
+    /// Queries, `[rows, heads, head_dim]`.
+    pub q: &'a Tensor,
+    /// What becomes of the product of a query and a key. It has no window.
+    pub scoring: Scoring,
 }
 
 /// Which keys a query may see inside its own sequence.
@@ -31,17 +63,17 @@ pub enum Visibility {
 /// Where the sequences of a packed batch begin and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedLayout {
-    sequences: Vec<SequenceSpan>,
+    pub(crate) sequences: Vec<SequenceSpan>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SequenceSpan {
-    prompt_len: i64,
-    response_len: i64,
+pub(crate) struct SequenceSpan {
+    pub(crate) prompt_len: i64,
+    pub(crate) response_len: i64,
 }
 
 impl SequenceSpan {
-    fn len(self) -> i64 {
+    pub(crate) fn len(self) -> i64 {
         self.prompt_len + self.response_len
     }
 }
@@ -70,6 +102,18 @@ impl PackedLayout {
     #[must_use]
     pub fn total_tokens(&self) -> i64 {
         self.sequences.iter().map(|s| s.len()).sum()
+    }
+
+    /// The prompts alone.
+    #[must_use]
+    pub fn prompts_only(&self) -> Self {
+        Self::prompts(self.sequences.iter().map(|span| span.prompt_len as usize))
+    }
+
+    /// The responses alone, as sequences of their own.
+    #[must_use]
+    pub fn responses_only(&self) -> Self {
+        Self::prompts(self.sequences.iter().map(|span| span.response_len as usize))
     }
 
     /// Position of each row inside its sequence, `[total_tokens]` int64 on the CPU.
@@ -118,10 +162,13 @@ impl PackedAttention {
 }
 
 impl Attention for PackedAttention {
-    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        match &self.by_tensors {
-            None => packed_attention(&self.sequences, (q, k, v)),
-            Some(by_tensors) => by_tensors.attend(q, k, v),
+    fn attend(&mut self, _layer: usize, heads: Heads<'_>) -> Tensor {
+        match &mut self.by_tensors {
+            None => {
+                let bias = heads.bias.map(RelativeBias::table);
+                packed_attention(&self.sequences, (heads.scoring, bias), (heads.q, heads.k, heads.v))
+            }
+            Some(by_tensors) => by_tensors.attend(heads),
         }
     }
 }
@@ -131,26 +178,55 @@ impl Attention for PackedAttention {
 struct PackedByTensors {
     runs: Vec<(i64, SequenceSpan)>,
     run_rows: Vec<i64>,
-    masks: Vec<Option<Tensor>>, // per run: additive [len, len], or none where every key may be seen
+    masks: ByWindow<Vec<Option<Tensor>>>, // per run: additive [len, len], or none where the visibility needs none
     visibility: Visibility,
+    like: (Kind, Device),
 }
 
 impl PackedByTensors {
     fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, Device)) -> Self {
         let runs = layout.runs();
         let run_rows = runs.iter().map(|(count, span)| count * span.len()).collect();
-        let masks = runs
-            .iter()
-            .map(|(_, span)| match visibility {
-                Visibility::PrefixLm if span.response_len > 0 => Some(prefix_lm_mask(*span, like)),
-                _ => None,
-            })
-            .collect();
-        Self { runs, run_rows, masks, visibility }
+        Self { runs, run_rows, masks: ByWindow::default(), visibility, like }
+    }
+
+    /// Additive mask `[len, len]` of a run: 0 where the row's query may see the column's key, -inf elsewhere. None where a causal
+    /// call, or one without a mask, does the same.
+    fn mask(&self, span: SequenceSpan, window: Option<usize>) -> Option<Tensor> {
+        let needs_none = match self.visibility {
+            Visibility::Causal | Visibility::Bidirectional => true,
+            Visibility::PrefixLm => span.response_len == 0,
+        };
+        (!needs_none || window.is_some()).then(|| self.additive_mask(span, window))
+    }
+
+    /// The same with what relative positions add, `[heads, len, len]`.
+    fn mask_with_bias(&self, span: SequenceSpan, window: Option<usize>, bias: &RelativeBias) -> Tensor {
+        let places = Tensor::arange(span.len(), (Kind::Int64, self.like.1));
+        let bias = bias.of_distances(&(places.view([1, -1]) - places.view([-1, 1])));
+        self.additive_mask(span, window) + bias.to_kind(self.like.0)
+    }
+
+    fn additive_mask(&self, span: SequenceSpan, window: Option<usize>) -> Tensor {
+        let (kind, device) = self.like;
+        let places = Tensor::arange(span.len(), (Kind::Int64, device));
+        let (query, key) = (places.view([-1, 1]), places.view([1, -1]));
+        let seen_by_all = match self.visibility {
+            Visibility::Causal => 0,
+            Visibility::Bidirectional => span.len(),
+            Visibility::PrefixLm => span.prompt_len,
+        };
+        let visible = key.le_tensor(&query).logical_or(&key.lt(seen_by_all));
+        let visible = within_window(visible, (&query, &key), window);
+        visible.zeros_like().to_kind(kind).masked_fill(&visible.logical_not(), f64::NEG_INFINITY)
     }
 
     /// As [`Attention::attend`].
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    fn attend(&mut self, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Tensor {
+        let mut masks = std::mem::take(&mut self.masks);
+        let run_masks = masks.get_or_make(scoring.window, || {
+            self.runs.iter().map(|&(_, span)| self.mask(span, scoring.window)).collect()
+        });
         let (rows, heads, head_dim) = q.size3().expect("queries are [rows, heads, head_dim]");
         let kv_heads = k.size()[1];
         let per_run = |t: &Tensor| t.split_with_sizes(&self.run_rows, 0);
@@ -159,113 +235,59 @@ impl PackedByTensors {
         for (index, &(count, span)) in self.runs.iter().enumerate() {
             let len = span.len();
             let batched = |t: &Tensor, h: i64| t.reshape([count, len, h, head_dim]).transpose(1, 2); // [count, h, len, head_dim]
-            let mask = self.masks[index].as_ref();
-            let causal = self.visibility == Visibility::Causal;
+            let mask = match bias {
+                None => run_masks[index].as_ref().map(Tensor::shallow_clone),
+                Some(bias) => Some(self.mask_with_bias(span, scoring.window, bias)),
+            };
+            let causal = self.visibility == Visibility::Causal && mask.is_none();
             let attended = Tensor::scaled_dot_product_attention(
                 &batched(&q[index], heads),
                 &repeat_heads(&batched(&k[index], kv_heads), heads / kv_heads),
                 &repeat_heads(&batched(&v[index], kv_heads), heads / kv_heads),
-                mask,
+                mask.as_ref(),
                 0.0,
                 causal,
-                None,
+                Some(f64::from(scoring.scale)),
                 false,
             );
             outputs.push(attended.transpose(1, 2).reshape([count * len, heads * head_dim]));
         }
         let attended = if outputs.len() == 1 { outputs.swap_remove(0) } else { Tensor::cat(&outputs, 0) };
         debug_assert_eq!(attended.size()[0], rows);
+        self.masks = masks;
         attended
     }
 }
 
-/// Additive mask `[len, len]`: 0 where the row's query may see the column's key, -inf elsewhere.
-fn prefix_lm_mask(span: SequenceSpan, (kind, device): (Kind, Device)) -> Tensor {
-    let len = span.len();
-    let mask = Tensor::full([len, len], f64::NEG_INFINITY, (kind, device)).triu(1);
-    let _ = mask.narrow(1, 0, span.prompt_len).fill_(0.0);
-    mask
-}
-
-/// Attention over all sequences of a packed batch at once, padded to the longest, by plain matrix products.
-///
-/// Made for training. Batches are sorted by length, so padding is small, and it is confined to attention: linear layers stay packed.
-#[derive(Debug)]
-pub struct PaddedAttention {
-    num_sequences: i64,
-    padded_len: i64,
-    padded_from_packed: Tensor, // [sequences * padded_len] int64: packed row of each padded place; padding points at row 0
-    packed_from_padded: Tensor, // [total_tokens] int64
-    mask: Tensor,               // [sequences, 1, padded_len, padded_len] additive
-}
-
-impl PaddedAttention {
-    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to come.
-    #[must_use]
-    pub fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, tch::Device)) -> Self {
-        let padded_len = layout.sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        let num_sequences = layout.sequences.len() as i64;
-        let (mut padded_from_packed, mut packed_from_padded, mut prompt_lens, mut lens) =
-            (vec![], vec![], vec![], vec![]);
-        let mut first_row = 0;
-        for (sequence, span) in layout.sequences.iter().enumerate() {
-            let len = span.len();
-            padded_from_packed.extend((0..padded_len).map(|t| if t < len { first_row + t } else { 0 }));
-            let first_place = sequence as i64 * padded_len;
-            packed_from_padded.extend(first_place..first_place + len);
-            prompt_lens.push(span.prompt_len);
-            lens.push(len);
-            first_row += len;
-        }
-        let to_device = |v: &[i64]| Tensor::from_slice(v).to_device(like.1);
-        let per_sequence = |v: &[i64]| to_device(v).view([-1, 1, 1, 1]);
-        let places = Tensor::arange(padded_len, (Kind::Int64, like.1));
-        let (query, key) = (places.view([1, 1, -1, 1]), places.view([1, 1, 1, -1]));
-        let visible = match visibility {
-            Visibility::Causal => key.le_tensor(&query),
-            Visibility::Bidirectional => key.lt_tensor(&per_sequence(&lens)),
-            Visibility::PrefixLm => {
-                key.le_tensor(&query).logical_or(&key.lt_tensor(&per_sequence(&prompt_lens)))
-            }
-        };
-        let visible = visible
-            .logical_and(&key.lt_tensor(&per_sequence(&lens)))
-            .expand([num_sequences, 1, padded_len, padded_len], false);
-        let mask = visible.logical_not().to_kind(like.0) * f64::from(MASKED_SCORE);
-        Self {
-            num_sequences,
-            padded_len,
-            padded_from_packed: to_device(&padded_from_packed),
-            packed_from_padded: to_device(&packed_from_padded),
-            mask,
-        }
+/// Of what may be seen, that which is near enough. `visible`: bool; `query`, `key`: int64 places that broadcast to its shape.
+pub(crate) fn within_window(
+    visible: Tensor,
+    (query, key): (&Tensor, &Tensor),
+    window: Option<usize>,
+) -> Tensor {
+    match window {
+        None => visible,
+        Some(window) => visible.logical_and(&(query - key).abs().lt(window as i64)),
     }
 }
 
-/// Added to the score of a key that may not be seen: its weight becomes zero in every float type.
-const MASKED_SCORE: f32 = -30_000.0;
+/// Something that each kind of window needs once; a model has one or two.
+#[derive(Debug)]
+pub(crate) struct ByWindow<T>(Vec<(Option<usize>, T)>);
 
-impl Attention for PaddedAttention {
-    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let (rows, heads, head_dim) = q.size3().expect("queries are [rows, heads, head_dim]");
-        let kv_heads = k.size()[1];
-        let groups = heads / kv_heads;
-        let (sequences, len) = (self.num_sequences, self.padded_len);
-        // An embedding lookup is a row gather whose backward pass is fast.
-        let pad = |t: &Tensor, h: i64| {
-            Tensor::embedding(&t.reshape([rows, h * head_dim]), &self.padded_from_packed, -1, false, false)
-        };
-        let q = pad(q, heads).view([sequences, len, kv_heads, groups, head_dim]).permute([0, 2, 3, 1, 4]);
-        let q = q.reshape([sequences, kv_heads, groups * len, head_dim]) * (head_dim as f64).powf(-0.5);
-        let kv = |t: &Tensor| pad(t, kv_heads).view([sequences, len, kv_heads, head_dim]).transpose(1, 2);
-        let scores = q.matmul(&kv(k).transpose(-1, -2)); // [sequences, kv_heads, groups * len, len]
-        let weights = (scores + self.mask.repeat([1, 1, groups, 1])).softmax(-1, None::<Kind>);
-        let attended = weights
-            .matmul(&kv(v))
-            .view([sequences, kv_heads, groups, len, head_dim])
-            .permute([0, 3, 1, 2, 4])
-            .reshape([sequences * len, heads * head_dim]);
-        Tensor::embedding(&attended, &self.packed_from_padded, -1, false, false)
+impl<T> Default for ByWindow<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByWindow<T> {
+    pub(crate) fn get_or_make(&mut self, window: Option<usize>, make: impl FnOnce() -> T) -> &T {
+        let place = self.0.iter().position(|(known, _)| *known == window).unwrap_or_else(|| {
+            self.0.push((window, make()));
+            self.0.len() - 1
+        });
+        &self.0[place].1
     }
 }
 
@@ -286,6 +308,7 @@ fn repeat_heads(t: &Tensor, groups: i64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Compute, relative_bias::Buckets};
 
     #[test]
     fn the_kernel_and_libtorch_attend_alike_within_sequences_of_any_length() {
@@ -298,16 +321,26 @@ mod tests {
                 .view([rows, heads, 20])
                 * 2
         };
+        let buckets = Buckets { num_buckets: 32, max_distance: 40, bidirectional: true };
+        let weight = (Tensor::arange(32 * 6, (Kind::Float, Device::Cpu)) * 0.9).sin().view([32, 6]);
+        let bias = RelativeBias::new(&weight, buckets, Compute::CPU_F32);
         for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 3e-2)] {
             let [q, k, v] =
                 [pattern(6, 0.7), pattern(2, 0.31), pattern(2, 0.53)].map(|t: Tensor| t.to_kind(kind));
             for visibility in [Visibility::Causal, Visibility::Bidirectional, Visibility::PrefixLm] {
                 let like = (kind, Device::Cpu);
-                let by_kernel = PackedAttention::new(&layout, visibility, like).attend(0, &q, &k, &v);
-                let by_tensors = PackedByTensors::new(&layout, visibility, like).attend(&q, &k, &v);
-                assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
-                let difference = (by_kernel - by_tensors).abs().max().double_value(&[]);
-                assert!(difference <= tolerance, "{kind:?} {visibility:?}: {difference}");
+                let mut by_kernel = PackedAttention::new(&layout, visibility, like);
+                let mut by_tensors = PackedByTensors::new(&layout, visibility, like);
+                for (window, bias) in [(None, None), (Some(5), None), (Some(70), None), (None, Some(&bias))] {
+                    let heads = Heads { q: &q, k: &k, v: &v, scoring: Scoring { scale: 0.2, window }, bias };
+                    let (by_kernel, by_tensors) = (by_kernel.attend(0, heads), by_tensors.attend(heads));
+                    assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
+                    let difference = (by_kernel - by_tensors).abs().max().double_value(&[]);
+                    assert!(
+                        difference <= tolerance,
+                        "{kind:?} {visibility:?} {window:?} {bias:?}: {difference}"
+                    );
+                }
             }
         }
     }

@@ -7,7 +7,8 @@ use baton_decoding::SlotId;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Attention, PackedAttention, PackedLayout, Visibility,
+    Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, RelativeBias, Scoring,
+    Visibility,
     kernels::{BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, TokenPlace, decode_attention, write_tokens},
     kv_cache::{KvCache, KvStorage},
 };
@@ -26,7 +27,7 @@ impl<'a> PrefillAttention<'a> {
     /// # Panics
     /// A slot is not occupied, or too small for its prompt.
     pub(crate) fn new(cache: &'a mut KvCache, prompts: &[(SlotId, usize)], visibility: Visibility) -> Self {
-        let KvCache { blocks, storage } = cache;
+        let KvCache { blocks, storage, .. } = cache;
         let mut places = Vec::new();
         for &(slot, len) in prompts {
             blocks.append(slot, len, &mut places);
@@ -39,53 +40,114 @@ impl<'a> PrefillAttention<'a> {
 }
 
 impl Attention for PrefillAttention<'_> {
-    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        self.places.write(self.storage, layer, (k, v));
-        self.packed.attend(layer, q, k, v)
+    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Tensor {
+        self.places.write(self.storage, layer, (heads.k, heads.v));
+        self.packed.attend(layer, heads)
     }
 }
 
-/// Attention of one new token per row over all that the row has cached, the new token included.
+/// Attention of new tokens over all that their rows have cached, themselves included. A row may have several, one after the other.
 #[derive(Debug)]
 pub(crate) struct StepAttention<'a> {
     storage: &'a mut KvStorage,
     places: Places,
-    rows: Vec<CachedRow<'a>>,
-    gathered: Option<GatheredRows>, // where the kernel cannot go
+    rows: ReadRows<'a>,
+    prompts: Option<ReadRows<'a>>, // of a decoder behind an encoder
 }
 
 impl<'a> StepAttention<'a> {
-    /// One token is appended to each slot, in this order.
+    /// One token is appended to each slot, in this order; where a slot stands several times, to what was appended before.
     ///
     /// # Panics
     /// A slot is empty or full.
     pub(crate) fn new(cache: &'a mut KvCache, slots: &[SlotId]) -> Self {
-        let KvCache { blocks, storage } = cache;
+        let prompt_slots: Option<Vec<SlotId>> = slots.iter().map(|&slot| cache.prompt_slot(slot)).collect();
+        let KvCache { blocks, storage, .. } = cache;
         let device = storage.compute.device;
         let mut places = Vec::with_capacity(slots.len());
+        let mut lens = Vec::with_capacity(slots.len());
         for &slot in slots {
             blocks.append(slot, 1, &mut places);
+            lens.push(blocks.row(slot).len);
         }
         let blocks = &*blocks;
-        let rows: Vec<CachedRow<'a>> = slots.iter().map(|&slot| blocks.row(slot)).collect();
-        let gathered = (device != Device::Cpu).then(|| GatheredRows::new(&rows, device));
-        Self { storage, places: Places::new(places, device), rows, gathered }
+        let row = |(&slot, len)| CachedRow { len, ..blocks.row(slot) };
+        let rows = ReadRows::new(slots.iter().zip(lens).map(row).collect(), device);
+        let prompts = prompt_slots
+            .map(|slots| ReadRows::new(slots.into_iter().map(|slot| blocks.row(slot)).collect(), device));
+        Self { storage, places: Places::new(places, device), rows, prompts }
     }
 
     /// Position of each new token in its row, `[rows]` int64.
     pub(crate) fn positions(&self) -> Tensor {
-        let positions: Vec<i64> = self.rows.iter().map(|row| row.len as i64 - 1).collect();
+        let positions: Vec<i64> = self.rows.rows.iter().map(|row| row.len as i64 - 1).collect();
         Tensor::from_slice(&positions).to_device(self.storage.compute.device)
     }
 }
 
 impl Attention for StepAttention<'_> {
-    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: usize, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Tensor {
         self.places.write(self.storage, layer, (k, v));
-        let KvStorage { shape, layers, scratch, .. } = &mut *self.storage;
+        self.rows.attend(self.storage, layer, (q, scoring, bias))
+    }
+}
+
+impl CrossAttention for StepAttention<'_> {
+    fn attend_prompt(&mut self, layer: usize, PromptHeads { q, scoring }: PromptHeads<'_>) -> Tensor {
+        let prompts =
+            self.prompts.as_ref().expect("the cache of a model with an encoder keeps prompts apart");
+        prompts.attend(self.storage, layer, (q, scoring, None))
+    }
+}
+
+/// Writes the keys and values of encoded prompts into the cache, for each layer `[prompt rows, heads, head_dim]`. `prompts`: slot and
+/// length of each, in the order of the rows; their slots are occupied.
+///
+/// # Panics
+/// A slot is not occupied, or too small for its prompt; the cache is that of a decoder-only model.
+pub(crate) fn write_prompts(
+    cache: &mut KvCache,
+    prompts: &[(SlotId, usize)],
+    keys_and_values: &[[Tensor; 2]],
+) {
+    let mut places = Vec::new();
+    for &(slot, len) in prompts {
+        let slot = cache.prompt_slot(slot).expect("the cache of a model with an encoder keeps prompts apart");
+        cache.blocks.append(slot, len, &mut places);
+    }
+    let places = Places::new(places, cache.storage.compute.device);
+    for (layer, [k, v]) in keys_and_values.iter().enumerate() {
+        places.write(&mut cache.storage, layer, (k, v));
+    }
+}
+
+/// The cached tokens that the rows of one pass read.
+#[derive(Debug)]
+struct ReadRows<'a> {
+    rows: Vec<CachedRow<'a>>,
+    gathered: Option<GatheredRows>, // where the kernel cannot go
+}
+
+impl<'a> ReadRows<'a> {
+    fn new(rows: Vec<CachedRow<'a>>, device: Device) -> Self {
+        let gathered = (device != Device::Cpu).then(|| GatheredRows::new(&rows, device));
+        Self { rows, gathered }
+    }
+
+    /// `q`: `[rows, heads, head_dim]`; result `[rows, heads * head_dim]` in the same type.
+    fn attend(
+        &self,
+        storage: &mut KvStorage,
+        layer: usize,
+        (q, scoring, bias): (&Tensor, Scoring, Option<&RelativeBias>),
+    ) -> Tensor {
+        let KvStorage { shape, layers, scratch, .. } = storage;
         match &self.gathered {
-            None => decode_attention(&layers[layer], *shape, (&self.rows, q), scratch),
-            Some(gathered) => gathered.attend(&layers[layer], *shape, q),
+            None => {
+                let rule = (*shape, scoring, bias.map(RelativeBias::table));
+                decode_attention(&layers[layer], rule, (&self.rows, q), scratch)
+            }
+            Some(gathered) => gathered.attend(&layers[layer], (*shape, scoring, bias), q),
         }
     }
 }
@@ -131,6 +193,8 @@ impl Places {
 struct GatheredRows {
     num_rows: i64,
     blocks: Tensor, // [rows * blocks_per_row] int64
+    tokens: Tensor, // [1, 1, 1, blocks_per_row * BLOCK_TOKENS] int64
+    lens: Tensor,   // [rows, 1, 1, 1] int64
     absent: Tensor, // [rows, 1, 1, blocks_per_row * BLOCK_TOKENS] bool: true where a row has no token
 }
 
@@ -146,15 +210,23 @@ impl GatheredRows {
         let lens: Vec<i64> = rows.iter().map(|row| row.len as i64).collect();
         let lens = Tensor::from_slice(&lens).to_device(device).view([-1, 1, 1, 1]);
         let tokens = Tensor::arange((blocks_per_row * BLOCK_TOKENS) as i64, (Kind::Int64, device));
+        let tokens = tokens.view([1, 1, 1, -1]);
         Self {
             num_rows: rows.len() as i64,
             blocks: Tensor::from_slice(&blocks).to_device(device),
-            absent: tokens.view([1, 1, 1, -1]).ge_tensor(&lens),
+            absent: tokens.ge_tensor(&lens),
+            tokens,
+            lens,
         }
     }
 
     /// `q`: `[rows, heads, head_dim]`; result `[rows, heads * head_dim]` in the same type. f32 arithmetic.
-    fn attend(&self, layer: &LayerBlocks, shape: HeadShape, q: &Tensor) -> Tensor {
+    fn attend(
+        &self,
+        layer: &LayerBlocks,
+        (shape, scoring, bias): (HeadShape, Scoring, Option<&RelativeBias>),
+        q: &Tensor,
+    ) -> Tensor {
         let [heads, kv_heads, head_dim, block_tokens] =
             [shape.heads, shape.kv_heads, shape.head_dim, BLOCK_TOKENS].map(|size| size as i64);
         let rows = self.num_rows;
@@ -175,8 +247,17 @@ impl GatheredRows {
             // What other rows left there must not even be multiplied by zero: it may be infinite.
             .masked_fill(&self.absent.transpose(-1, -2), 0.0);
         let queries = q.reshape([rows, kv_heads, heads / kv_heads, head_dim]).to_kind(Kind::Float);
-        let scores = queries.matmul(&keys) / (head_dim as f64).sqrt();
-        let weights = scores.masked_fill(&self.absent, f64::NEG_INFINITY).softmax(-1, Kind::Float);
+        let mut scores = queries.matmul(&keys) * f64::from(scoring.scale); // [rows, kv_heads, groups, tokens]
+        if let Some(bias) = bias {
+            let distances = &self.tokens - (&self.lens - 1); // [rows, 1, 1, tokens]
+            let bias = bias.of_distances(&distances.view([rows, -1])); // [heads, rows, tokens]
+            scores += bias.transpose(0, 1).reshape([rows, kv_heads, heads / kv_heads, -1]);
+        }
+        let unseen = match scoring.window {
+            None => self.absent.shallow_clone(),
+            Some(window) => self.absent.logical_or(&self.tokens.lt_tensor(&(&self.lens - window as i64))),
+        };
+        let weights = scores.masked_fill(&unseen, f64::NEG_INFINITY).softmax(-1, Kind::Float);
         weights.matmul(&values).reshape([rows, heads * head_dim]).to_kind(q.kind())
     }
 }
@@ -186,7 +267,7 @@ mod tests {
     use tch::IndexOp;
 
     use super::*;
-    use crate::kernels::Scratch;
+    use crate::{kernels::Scratch, relative_bias::Buckets};
 
     const SHAPE: HeadShape = HeadShape { heads: 6, kv_heads: 2, head_dim: 24 };
     const NUM_BLOCKS: i64 = 12;
@@ -218,14 +299,22 @@ mod tests {
         let lens = [1, 40, 32, 50];
         let rows: Vec<CachedRow<'_>> =
             blocks.iter().zip(lens).map(|(blocks, len)| CachedRow { blocks, len }).collect();
+        let buckets = Buckets { num_buckets: 8, max_distance: 30, bidirectional: false };
+        let weight = pattern(&[8, SHAPE.heads as i64], Kind::Float);
+        let bias = RelativeBias::new(&weight, buckets, crate::Compute::CPU_F32);
         for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::BFloat16, 1.6e-2)] {
             let layer = layer(kind);
             let q = pattern(&[4, SHAPE.heads as i64, SHAPE.head_dim as i64], kind);
-            let by_kernel = decode_attention(&layer, SHAPE, (&rows, &q), &mut Scratch::default());
-            let by_tensors = GatheredRows::new(&rows, Device::Cpu).attend(&layer, SHAPE, &q);
-            assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
-            let difference = largest_difference(&by_kernel, &by_tensors);
-            assert!(difference <= tolerance, "{kind:?}: {difference}");
+            for (window, bias) in [(None, None), (Some(1), None), (Some(20), None), (None, Some(&bias))] {
+                let scoring = Scoring { scale: 0.3, window };
+                let rule = (SHAPE, scoring, bias.map(RelativeBias::table));
+                let by_kernel = decode_attention(&layer, rule, (&rows, &q), &mut Scratch::default());
+                let by_tensors =
+                    GatheredRows::new(&rows, Device::Cpu).attend(&layer, (SHAPE, scoring, bias), &q);
+                assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
+                let difference = largest_difference(&by_kernel, &by_tensors);
+                assert!(difference <= tolerance, "{kind:?} {window:?} {bias:?}: {difference}");
+            }
         }
     }
 

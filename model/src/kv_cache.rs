@@ -5,7 +5,7 @@
 //!
 //! This file owns which block belongs to whom. How attention reads and writes blocks is in `cached_attention.rs`.
 
-use baton_bundle::LlamaConfig;
+use baton_bundle::ModelConfig;
 use baton_decoding::SlotId;
 use tch::Tensor;
 
@@ -31,24 +31,64 @@ pub struct CacheLimits {
 pub(crate) struct KvCache {
     pub(crate) blocks: BlockTable,
     pub(crate) storage: KvStorage,
+    /// Slots of rows. A model with an encoder has as many more: its decoder keeps a prompt apart from what it writes.
+    max_slots: usize,
+    keeps_prompts_apart: bool,
 }
 
 impl KvCache {
-    /// Allocates the whole cache of a model of `num_layers` blocks.
+    /// Allocates the whole cache of a model of `num_layers` blocks that write.
+    ///
+    /// Behind an encoder, a row fills up to one block more than one sequence of the same tokens would; there is one more for each slot.
     ///
     /// # Errors
     /// The device has not that much memory.
     pub(crate) fn new(
-        config: &LlamaConfig,
+        config: &ModelConfig,
         num_layers: usize,
         compute: Compute,
         limits: CacheLimits,
     ) -> Result<Self, ModelError> {
-        let num_blocks = limits.max_cache_tokens / BLOCK_TOKENS;
-        Ok(Self {
-            blocks: BlockTable::new(limits.max_slots, num_blocks),
-            storage: KvStorage::new(config, num_layers, compute, num_blocks)?,
-        })
+        let CacheLimits { max_slots, max_cache_tokens } = limits;
+        let num_blocks = max_cache_tokens / BLOCK_TOKENS;
+        let keeps_prompts_apart = config.encoder_decoder().is_some();
+        let (num_blocks, num_places) = if keeps_prompts_apart {
+            (num_blocks + max_slots, 2 * max_slots)
+        } else {
+            (num_blocks, max_slots)
+        };
+        let blocks = BlockTable::new(num_places, num_blocks);
+        let storage = KvStorage::new(config, num_layers, compute, num_blocks)?;
+        Ok(Self { blocks, storage, max_slots, keeps_prompts_apart })
+    }
+
+    /// Where the prompt of a slot's row is, if it is kept apart.
+    pub(crate) fn prompt_slot(&self, slot: SlotId) -> Option<SlotId> {
+        self.keeps_prompts_apart.then_some(SlotId(self.max_slots + slot.0))
+    }
+
+    /// Gives an empty slot blocks for `capacity_tokens` tokens, those of a prompt of `prompt_len` tokens included.
+    ///
+    /// # Panics
+    /// The slot is occupied or beyond `max_slots`, or too few blocks are free.
+    pub(crate) fn occupy(&mut self, slot: SlotId, prompt_len: usize, capacity_tokens: usize) {
+        assert!(slot.0 < self.max_slots, "a slot is below max_slots");
+        match self.prompt_slot(slot) {
+            None => self.blocks.occupy(slot, capacity_tokens),
+            Some(prompt_slot) => {
+                self.blocks.occupy(prompt_slot, prompt_len);
+                let num_written = capacity_tokens.checked_sub(prompt_len);
+                self.blocks.occupy(slot, num_written.expect("a row's capacity includes its prompt"));
+            }
+        }
+    }
+
+    /// Takes a slot's blocks back. An empty slot stays empty.
+    pub(crate) fn release(&mut self, slot: SlotId) {
+        self.blocks.release(slot);
+        if let Some(prompt_slot) = self.prompt_slot(slot) {
+            self.blocks.release(prompt_slot);
+        }
     }
 
     /// Makes the empty slot `to` a copy of the row in `from`: full blocks are shared, the last, partial one is copied.
@@ -56,6 +96,10 @@ impl KvCache {
     /// # Panics
     /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or too few blocks are free.
     pub(crate) fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) {
+        let capacity_tokens = match self.prompt_slot(from).zip(self.prompt_slot(to)) {
+            None => capacity_tokens,
+            Some((from, to)) => capacity_tokens - self.blocks.share(from, to),
+        };
         if let Some(copied) = self.blocks.fork(from, to, capacity_tokens) {
             self.storage.copy_block(copied);
         }
@@ -73,7 +117,7 @@ pub(crate) struct KvStorage {
 
 impl KvStorage {
     fn new(
-        config: &LlamaConfig,
+        config: &ModelConfig,
         num_layers: usize,
         compute: Compute,
         num_blocks: usize,
@@ -177,6 +221,19 @@ impl BlockTable {
         copied
     }
 
+    /// Gives the empty slot `to` all that `from` has, in shared blocks, to be read alone. Returns how many tokens that is.
+    ///
+    /// # Panics
+    /// `from` is empty, or `to` is occupied.
+    fn share(&mut self, from: SlotId, to: SlotId) -> usize {
+        self.check_empty(to);
+        let row = self.slots.get(from.0).and_then(Option::as_ref).expect("only a live row is forked");
+        let (blocks, len) = (row.blocks.clone(), row.len);
+        blocks.iter().for_each(|&block| self.num_owners[block] += 1);
+        self.slots[to.0] = Some(RowBlocks { blocks, len });
+        len
+    }
+
     fn check_empty(&self, slot: SlotId) {
         let place = self.slots.get(slot.0).expect("a slot is below max_slots");
         assert!(place.is_none(), "slot {} is occupied: release it first", slot.0);
@@ -213,6 +270,15 @@ impl BlockTable {
             block: row.blocks[token / BLOCK_TOKENS],
             offset: token % BLOCK_TOKENS,
         }));
+    }
+
+    /// Forgets a row's last `num_tokens` tokens; it keeps its blocks. The blocks must not be shared.
+    ///
+    /// # Panics
+    /// The slot is empty, or has fewer tokens.
+    pub(crate) fn rewind(&mut self, slot: SlotId, num_tokens: usize) {
+        let row = self.slots.get_mut(slot.0).and_then(Option::as_mut).expect("only a live row is rewound");
+        row.len = row.len.checked_sub(num_tokens).expect("no more is forgotten than was fed");
     }
 
     /// Where a row's tokens are.
@@ -283,6 +349,20 @@ mod tests {
         table.occupy(A, 32);
         table.append(A, 32, &mut Vec::new());
         assert_eq!(table.fork(A, B, 32), None);
+        table.release(A);
+        assert_eq!(table.free_blocks.len(), 2);
+        table.release(B);
+        assert_eq!(table.free_blocks.len(), 4);
+    }
+
+    #[test]
+    fn a_prompt_kept_apart_is_shared_whole_and_free_when_its_last_reader_leaves() {
+        let mut table = BlockTable::new(2, 4);
+        table.occupy(A, 20);
+        table.append(A, 20, &mut Vec::new());
+        assert_eq!(table.share(A, B), 20);
+        assert_eq!(table.row(A).blocks, table.row(B).blocks);
+        assert_eq!((table.row(B).len, table.free_blocks.len()), (20, 2));
         table.release(A);
         assert_eq!(table.free_blocks.len(), 2);
         table.release(B);

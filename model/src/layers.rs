@@ -1,4 +1,4 @@
-//! Layers that families share: RMS norm and rotary positions.
+//! Layers that families share: norms, rotary positions.
 
 use std::cell::RefCell;
 
@@ -17,21 +17,97 @@ pub(crate) struct RmsNorm {
 impl RmsNorm {
     /// `weight`: `[width]` of any float type.
     pub(crate) fn new(weight: &Tensor, eps: f64, compute: Compute) -> Self {
-        Self { weight: weight.to_device(compute.device).to_kind(Kind::Float).contiguous(), eps, compute }
+        Self { weight: in_f32(weight, compute), eps, compute }
     }
 
     /// `x`: `[rows, width]` f32; result in the format that the model's linear layers read.
     pub(crate) fn forward(&self, x: &Tensor) -> LinearInput {
         let Compute { kind, weights, fused, .. } = self.compute;
         match weights {
-            WeightType::Int8 => LinearInput::Int8(kernels::norm_and_quantize(x, &self.weight, self.eps)),
-            WeightType::Float if fused => LinearInput::Float(kernels::norm(x, &self.weight, self.eps, kind)),
+            WeightType::Int8 => LinearInput::Int8(kernels::rms_norm_and_quantize(x, &self.weight, self.eps)),
+            WeightType::Float if fused => {
+                LinearInput::Float(kernels::rms_norm(x, &self.weight, self.eps, kind))
+            }
             WeightType::Float => LinearInput::Float(rms_norm(x, &self.weight, self.eps).to_kind(kind)),
+        }
+    }
+
+    /// The same as numbers, for what is no linear layer. `x`, result: `[rows, width]` f32.
+    pub(crate) fn numbers(&self, x: &Tensor) -> Tensor {
+        if self.compute.fused {
+            return kernels::rms_norm(x, &self.weight, self.eps, Kind::Float);
+        }
+        rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+/// Layer norm (Ba et al., arXiv 1607.06450): `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor, // [width] f32
+    bias: Tensor,   // [width] f32
+    eps: f64,
+    compute: Compute,
+}
+
+impl LayerNorm {
+    /// `weight`, `bias`: `[width]` of any float type.
+    pub(crate) fn new((weight, bias): (&Tensor, &Tensor), eps: f64, compute: Compute) -> Self {
+        Self { weight: in_f32(weight, compute), bias: in_f32(bias, compute), eps, compute }
+    }
+
+    /// `x`: `[rows, width]` f32; result in the format that the model's linear layers read.
+    pub(crate) fn forward(&self, x: &Tensor) -> LinearInput {
+        let Self { weight, bias, eps, compute: Compute { kind, weights, fused, .. } } = self;
+        match weights {
+            WeightType::Int8 => LinearInput::Int8(kernels::layer_norm_and_quantize(x, (weight, bias), *eps)),
+            WeightType::Float if *fused => {
+                LinearInput::Float(kernels::layer_norm(x, (weight, bias), *eps, *kind))
+            }
+            WeightType::Float => {
+                let normed = x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, false);
+                LinearInput::Float(normed.to_kind(*kind))
+            }
         }
     }
 }
 
-/// RMS norm by libtorch. `x`: `[rows, width]` f32; `weight`: `[width]` f32; result f32.
+/// RMS norms of each query head and of each key head, as Qwen3 and Gemma 3 have them.
+#[derive(Debug)]
+pub(crate) struct HeadNorms {
+    q_norm: Tensor, // [head_dim] f32
+    k_norm: Tensor, // [head_dim] f32
+    eps: f64,
+    compute: Compute,
+}
+
+impl HeadNorms {
+    /// `q_norm`, `k_norm`: `[head_dim]` of any float type.
+    pub(crate) fn new((q_norm, k_norm): (&Tensor, &Tensor), eps: f64, compute: Compute) -> Self {
+        Self { q_norm: in_f32(q_norm, compute), k_norm: in_f32(k_norm, compute), eps, compute }
+    }
+
+    /// Norms the heads of each row. `x`: `[rows, heads + 2 kv_heads, head_dim]`, queries, keys, values, whose memory may be reused.
+    pub(crate) fn forward(&self, x: Tensor, heads: i64, kv_heads: i64) -> Tensor {
+        if self.compute.fused {
+            return kernels::norm_heads(x, [heads, kv_heads], [&self.q_norm, &self.k_norm], self.eps);
+        }
+        let parts = x.split_with_sizes([heads, kv_heads, kv_heads], 1);
+        let norm = |heads: &Tensor, weight: &Tensor| {
+            rms_norm(&heads.to_kind(Kind::Float), weight, self.eps).to_kind(x.kind())
+        };
+        Tensor::cat(
+            &[norm(&parts[0], &self.q_norm), norm(&parts[1], &self.k_norm), parts[2].shallow_clone()],
+            1,
+        )
+    }
+}
+
+fn in_f32(weight: &Tensor, compute: Compute) -> Tensor {
+    weight.to_device(compute.device).to_kind(Kind::Float).contiguous()
+}
+
+/// RMS norm by libtorch. `x`: `[.., width]` f32; `weight`: `[width]` f32; result f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
     x.rms_norm(weight.size(), Some(weight), eps)
 }

@@ -1,12 +1,13 @@
 //! The encoder's model: the LLM up to the bundle's layer, the projector and the fusion, as one function from tokens to prompt states.
 
-use baton_bundle::{Bundle, GenerationMode, LlamaConfig};
+use baton_bundle::{Bundle, SmallModel};
+use baton_job::Mode;
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    Checkpoint, Compute, Llama, LlamaParts, ModelError, PackedAttention, PackedLayout, Projector,
-    PromptEmbedding, Visibility, fuse,
+    Checkpoint, Compute, LanguageModel, ModelError, ModelParts, PackedLayout, Projector, PromptEmbedding,
+    fuse,
 };
 
 const BYTES_PER_BF16: usize = 2;
@@ -40,7 +41,7 @@ impl PromptStates {
 #[derive(Debug)]
 pub struct PromptEncoder {
     compute: Compute,
-    llm: Llama,
+    llm: LanguageModel,
     projector: Option<Projector>, // none where the LLM is not read (mode `slm`)
     prompt_embedding: Option<PromptEmbedding>,
     fusion: baton_bundle::Fusion,
@@ -55,22 +56,24 @@ impl PromptEncoder {
     /// A file is missing or broken, or does not fit the manifest.
     pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let hybrid = manifest.modes.contains(&GenerationMode::Hybrid);
-        let llm_config = LlamaConfig::read(&bundle.path("llm/config.json"))?;
+        let (SmallModel { projector: shape, fusion, .. }, _) = bundle.small_model()?;
+        let hybrid = manifest.modes.contains(&Mode::Hybrid);
+        let llm_config = bundle.llm_config();
         let llm_checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors"))?;
         let blocks = if hybrid { manifest.llm.layers } else { 0 };
-        let llm = Llama::load(&llm_config, &llm_checkpoint, LlamaParts { blocks, lm_head: false }, compute)?;
+        let llm =
+            LanguageModel::load(llm_config, &llm_checkpoint, ModelParts { blocks, lm_head: false }, compute)?;
 
         let trained = Checkpoint::open(&bundle.path("projector/model.safetensors"))?;
-        let (d_llm, d_slm) = (manifest.projector.d_llm, manifest.projector.d_slm);
+        let (d_llm, d_slm) = (shape.d_llm, shape.d_slm);
         let projector = if hybrid { Some(Projector::load(&trained, d_llm, d_slm, compute)?) } else { None };
-        let prompt_embedding = match manifest.projector.prompt_embedding {
+        let prompt_embedding = match shape.prompt_embedding {
             baton_bundle::PromptEmbeddingSource::Llm => {
                 Some(PromptEmbedding::load(&trained, d_llm, d_slm, compute)?)
             }
             baton_bundle::PromptEmbeddingSource::None => None,
         };
-        Ok(Self { compute, llm, projector, prompt_embedding, fusion: manifest.fusion, d_slm })
+        Ok(Self { compute, llm, projector, prompt_embedding, fusion, d_slm })
     }
 
     /// Width of the prompt states.
@@ -113,10 +116,7 @@ impl PromptEncoder {
         let Some(projector) = &self.projector else {
             return prompt_embeddings.expect("a bundle without projector has a prompt embedding");
         };
-        let mut attention =
-            PackedAttention::new(&layout, Visibility::Causal, (self.compute.kind, self.compute.device));
-        let positions = layout.positions().to_device(self.compute.device);
-        let hidden_states = self.llm.forward(embeddings, &positions, &mut attention, 0.0);
+        let hidden_states = self.llm.read(embeddings, &layout);
         fuse(self.fusion, projector.forward(&hidden_states), || {
             prompt_embeddings.expect("fusion `add` has a prompt embedding")
         })

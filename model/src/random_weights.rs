@@ -6,7 +6,7 @@ use crate::{ModelError, TensorSource};
 
 /// A checkpoint that has every tensor that is asked for.
 ///
-/// Matrices are roughly normal with a standard deviation of `1 / sqrt(in)`, vectors are ones, as norms begin.
+/// Matrices are roughly normal with a standard deviation of `1 / sqrt(in)`; biases are zeros, other vectors ones, as norms begin.
 #[derive(Debug, Clone, Copy)]
 pub struct RandomWeights {
     /// Another seed gives other numbers.
@@ -17,6 +17,7 @@ impl TensorSource for RandomWeights {
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
         let numel: i64 = shape.iter().product();
         let numbers: Vec<f32> = match shape {
+            [_] if name.ends_with(".bias") => vec![0.0; numel as usize],
             [_] => vec![1.0; numel as usize],
             _ => {
                 let deviation = (shape.last().copied().unwrap_or(1) as f32).sqrt().recip();

@@ -3,13 +3,15 @@
 //! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by `baton-decoding`.
 //! A row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
 
-use baton_bundle::{Bundle, LlamaConfig, PromptAttention};
-use baton_decoding::{LogitRows, Plan, RowId, SlotId, SpecialTokens, StepRow};
+use baton_bundle::{Bundle, ModelConfig, PromptAttention};
+use baton_decoding::{LogitRows, Plan, Rewind, RowId, SlotId, SpecialTokens, StepRow};
+use baton_job::Mode;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    CacheLimits, Checkpoint, Compute, Llama, LlamaParts, ModelError, PackedLayout, PromptStates, Visibility,
-    cached_attention::{PrefillAttention, StepAttention},
+    CacheLimits, Checkpoint, Compute, LanguageModel, ModelError, ModelParts, PackedLayout, PromptStates,
+    Visibility,
+    cached_attention::{PrefillAttention, StepAttention, write_prompts},
     kv_cache::KvCache,
     step_time::{Part, time},
 };
@@ -35,7 +37,10 @@ pub enum Prompt<'a> {
 }
 
 impl Prompt<'_> {
-    fn len(self) -> usize {
+    /// Tokens that it takes of the cache.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a prompt is never empty")]
+    pub fn len(self) -> usize {
         match self {
             Prompt::States(states) => states.prompt_len,
             Prompt::Tokens(tokens) => tokens.len(),
@@ -43,10 +48,10 @@ impl Prompt<'_> {
     }
 }
 
-/// A small model with the cache of its live rows.
+/// A model that writes, with the cache of its live rows: the small one, or the large one where it works alone.
 #[derive(Debug)]
 pub struct SlmDecoder {
-    model: Llama,
+    model: LanguageModel,
     prompt_visibility: Visibility,
     special: SpecialTokens,
     compute: Compute,
@@ -60,11 +65,42 @@ impl SlmDecoder {
     /// # Errors
     /// A file is missing or broken, does not fit the manifest, names no single begin and end token, or memory runs out.
     pub fn load(bundle: &Bundle, compute: Compute, limits: CacheLimits) -> Result<Self, ModelError> {
-        let config = bundle.slm_config();
+        let (small_model, config) = bundle.small_model()?;
         let checkpoint = Checkpoint::open(&bundle.path("slm/model.safetensors"))?;
-        let parts = LlamaParts { blocks: config.num_hidden_layers, lm_head: true };
-        let model = Llama::load(config, &checkpoint, parts, compute)?;
-        Self::new(model, bundle.manifest().slm.prompt_attention, compute, limits)
+        let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+        let model = LanguageModel::load(config, &checkpoint, parts, compute)?;
+        Self::new(model, small_model.slm.prompt_attention, compute, limits)
+    }
+
+    /// Loads the whole of `llm/` of a bundle as a model that writes, and allocates its cache. Its prompts are tokens: the bundle's prompt,
+    /// and all but the last of [`Bundle::prompt_end_ids`], which begins what it writes.
+    ///
+    /// # Errors
+    /// The bundle does not serve mode `llm`, a file is missing or broken, or memory runs out.
+    pub fn load_llm(bundle: &Bundle, compute: Compute, limits: CacheLimits) -> Result<Self, ModelError> {
+        let eos_token = &bundle.llm_writer()?.eos_token;
+        let end_of_sequence = bundle.text_tokenizer(Mode::Llm)?.token_id(eos_token).ok_or_else(|| {
+            ModelError::Unsupported(format!(
+                "llm/tokenizer.json has no token `{eos_token}`, the bundle's `llm.writer.eos_token`: name one that it has"
+            ))
+        })?;
+        let prompt_end = bundle.prompt_end_ids()?;
+        let begin_of_sequence = *prompt_end.last().expect("a prompt's end is never empty");
+        let config = bundle.llm_config();
+        let limits_of_bundle = bundle.manifest().limits;
+        let longest =
+            limits_of_bundle.max_prompt_tokens + prompt_end.len() + bundle.llm_writer()?.max_new_tokens;
+        if let Some(positions) = config.max_positions().filter(|&positions| longest > positions) {
+            return Err(ModelError::Unsupported(format!(
+                "bundle.json allows sequences of {longest} tokens, `llm.writer.prompt_end` included, but llm/ has only {positions} \
+                 positions: lower `limits.max_prompt_tokens` or `llm.writer.max_new_tokens`"
+            )));
+        }
+        let checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors"))?;
+        let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+        let model = LanguageModel::load(config, &checkpoint, parts, compute)?;
+        let special = SpecialTokens { begin_of_sequence, end_of_sequence };
+        Self::with_special_tokens(model, special, Visibility::Causal, (compute, limits))
     }
 
     /// A decoder around a model that is already in memory, loaded with `lm_head` and the same `compute`.
@@ -72,17 +108,26 @@ impl SlmDecoder {
     /// # Errors
     /// The model's config names no single begin and end token, or memory runs out.
     pub fn new(
-        model: Llama,
+        model: LanguageModel,
         prompt_attention: PromptAttention,
         compute: Compute,
         limits: CacheLimits,
     ) -> Result<Self, ModelError> {
         let special = special_tokens(model.config())?;
-        let cache = KvCache::new(model.config(), model.num_blocks(), compute, limits)?;
         let prompt_visibility = match prompt_attention {
             PromptAttention::Bidirectional => Visibility::Bidirectional,
             PromptAttention::Causal => Visibility::Causal,
         };
+        Self::with_special_tokens(model, special, prompt_visibility, (compute, limits))
+    }
+
+    fn with_special_tokens(
+        model: LanguageModel,
+        special: SpecialTokens,
+        prompt_visibility: Visibility,
+        (compute, limits): (Compute, CacheLimits),
+    ) -> Result<Self, ModelError> {
+        let cache = KvCache::new(model.config(), model.num_writing_blocks(), compute, limits)?;
         Ok(Self { model, prompt_visibility, special, compute, cache, logits: Vec::new() })
     }
 
@@ -99,7 +144,7 @@ impl SlmDecoder {
     }
 
     /// Does what a plan asks for before its step: releases slots, prefills newcomers, whose prompts `prompt_of` gives, and forks. Then
-    /// [`step`](Self::step) is next.
+    /// [`step`](Self::step) is next. Of the plan's rewinds, it is for the caller to say whose they are.
     ///
     /// # Panics
     /// As for [`release`](Self::release), [`prefill`](Self::prefill) and [`fork`](Self::fork).
@@ -127,16 +172,23 @@ impl SlmDecoder {
             return;
         }
         for row in rows {
-            self.cache.blocks.occupy(row.slot, row.capacity_tokens);
+            self.cache.occupy(row.slot, row.prompt.len(), row.capacity_tokens);
         }
         let prompts: Vec<(SlotId, usize)> = rows.iter().map(|row| (row.slot, row.prompt.len())).collect();
         let layout = PackedLayout::prompts(prompts.iter().map(|&(_, len)| len));
         no_grad(|| {
             let embeddings: Vec<Tensor> =
                 time(Part::Embed, || rows.iter().map(|row| self.embeddings(row.prompt)).collect());
+            let embeddings = Tensor::cat(&embeddings, 0);
+            if self.model.config().encoder_decoder().is_some() {
+                let states = self.model.read(embeddings, &layout);
+                let keys_and_values = self.model.prompt_keys_and_values(&states);
+                time(Part::Attention, || write_prompts(&mut self.cache, &prompts, &keys_and_values));
+                return;
+            }
             let positions = layout.positions().to_device(self.compute.device);
             let mut attention = PrefillAttention::new(&mut self.cache, &prompts, self.prompt_visibility);
-            let _ = self.model.forward(Tensor::cat(&embeddings, 0), &positions, &mut attention, 0.0);
+            let _ = self.model.forward(embeddings, &positions, &mut attention, 0.0);
         });
     }
 
@@ -156,7 +208,7 @@ impl SlmDecoder {
         }
     }
 
-    /// Feeds one token into each row; yields the logits of what follows, in the order of `rows`. No slot may stand there twice.
+    /// Feeds tokens into rows; yields the logits of what follows each, in the order of `rows`. Several tokens for one slot follow one another.
     ///
     /// # Panics
     /// A slot is empty, a row outgrows its capacity, or a token is outside the vocabulary.
@@ -169,12 +221,24 @@ impl SlmDecoder {
                 let tokens = Tensor::from_slice(&tokens).to_device(self.compute.device);
                 let embeddings = time(Part::Embed, || self.model.embed(&tokens));
                 let mut attention = StepAttention::new(&mut self.cache, &slots);
-                let positions = attention.positions();
-                let hidden_states = self.model.forward(embeddings, &positions, &mut attention, 0.0);
+                let hidden_states = if self.model.config().encoder_decoder().is_some() {
+                    self.model.decode(embeddings, &mut attention, 0.0)
+                } else {
+                    let positions = attention.positions();
+                    self.model.forward(embeddings, &positions, &mut attention, 0.0)
+                };
                 self.model.copy_logits(&hidden_states, &mut self.logits);
             });
         }
         LogitRows::new(&self.logits, self.model.config().vocab_size)
+    }
+
+    /// Forgets the last tokens that rows were fed.
+    ///
+    /// # Panics
+    /// A slot is empty, or was fed fewer tokens.
+    pub fn rewind(&mut self, rewinds: &[Rewind]) {
+        rewinds.iter().for_each(|rewind| self.cache.blocks.rewind(rewind.slot, rewind.num_tokens));
     }
 
     /// Makes the empty slot `to` a copy of the row in `from`, free to go its own way: full blocks of the cache are shared, the last,
@@ -188,17 +252,18 @@ impl SlmDecoder {
 
     /// Forgets a row and frees its cache. An empty slot stays empty.
     pub fn release(&mut self, slot: SlotId) {
-        self.cache.blocks.release(slot);
+        self.cache.release(slot);
     }
 }
 
-fn special_tokens(config: &LlamaConfig) -> Result<SpecialTokens, ModelError> {
+fn special_tokens(config: &ModelConfig) -> Result<SpecialTokens, ModelError> {
     match (config.bos_token_id, config.eos_token_ids.as_slice()) {
         (Some(begin_of_sequence), &[end_of_sequence]) => {
             Ok(SpecialTokens { begin_of_sequence, end_of_sequence })
         }
         (begin, ends) => Err(ModelError::Unsupported(format!(
-            "the small model's config.json has bos_token_id = {begin:?} and {} eos_token_id: it needs one of each",
+            "the small model's config.json has {} = {begin:?} and {} eos_token_id: it needs one of each",
+            config.field_name("bos_token_id"),
             ends.len()
         ))),
     }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use baton_bundle::{LlamaConfig, PromptAttention, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
 use baton_decoding::{
     BeamOptions, EarlyStopping, FinishedRow, Generation, GenerationLimits, GroupId, Method, Plan, RowId,
     RowRequest, Scheduler, SchedulerLimits,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Llama, LlamaParts, Prompt, PromptStates, SlmDecoder,
+    CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelParts, Prompt, PromptStates, SlmDecoder,
 };
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -87,10 +87,10 @@ fn numbers(mut seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_slice(&values).view(shape.as_slice())
 }
 
-fn model(fixtures: &Fixtures) -> Llama {
+fn model(fixtures: &Fixtures) -> LanguageModel {
     let Config { bos_token_id, eos_token_id, .. } = fixtures.config;
     let from = &fixtures.config;
-    let config = LlamaConfig {
+    let config = ModelConfig {
         hidden_size: from.hidden_size,
         intermediate_size: from.intermediate_size,
         num_hidden_layers: from.num_hidden_layers,
@@ -99,12 +99,14 @@ fn model(fixtures: &Fixtures) -> Llama {
         head_dim: from.head_dim,
         vocab_size: from.vocab_size,
         max_position_embeddings: from.max_position_embeddings,
-        rms_norm_eps: from.rms_norm_eps,
-        rope_theta: from.rope_theta,
         tie_word_embeddings: from.tie_word_embeddings,
         bos_token_id: Some(bos_token_id),
         eos_token_ids: vec![eos_token_id],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig {
+            rms_norm_eps: from.rms_norm_eps,
+            rope_theta: from.rope_theta,
+        }),
     };
     let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect(); // by name, as in the script
     let weights: BTreeMap<String, Tensor> = shapes
@@ -119,8 +121,8 @@ fn model(fixtures: &Fixtures) -> Llama {
             (name, weight)
         })
         .collect();
-    let parts = LlamaParts { blocks: config.num_hidden_layers, lm_head: true };
-    Llama::load(&config, &weights as &dyn baton_model::TensorSource, parts, Compute::CPU_F32)
+    let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+    LanguageModel::load(&config, &weights as &dyn baton_model::TensorSource, parts, Compute::CPU_F32)
         .expect("the weights fit the config")
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use baton_bundle::{LlamaConfig, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, WeightDtype};
 use baton_model::{
-    Attention, Compute, Llama, LlamaParts, PackedAttention, PackedLayout, PaddedAttention, Visibility,
+    Attention, Compute, Heads, LanguageModel, ModelParts, PackedAttention, PackedLayout, PaddedAttention,
+    Scoring, Visibility,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -22,9 +23,7 @@ const LENS: [(usize, usize); 6] = [(3, 4), (3, 4), (1, 0), (7, 1), (2, 9), (16, 
 fn reference(
     layout: &[(usize, usize)],
     visibility: Visibility,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    Heads { q, k, v, scoring, .. }: Heads<'_>,
 ) -> Vec<f64> {
     let values = |t: &Tensor| Vec::<f64>::try_from(t.flatten(0, -1).to_kind(Kind::Double)).unwrap();
     let (q, k, v) = (values(q), values(k), values(v));
@@ -34,10 +33,11 @@ fn reference(
     for &(prompt, response) in layout {
         let len = prompt + response;
         for query in 0..len {
+            let near = |key: usize| scoring.window.is_none_or(|window| key.abs_diff(query) < window);
             let visible = |key: usize| match visibility {
-                Visibility::Causal => key <= query,
-                Visibility::Bidirectional => true,
-                Visibility::PrefixLm => key < prompt || key <= query,
+                Visibility::Causal => near(key) && key <= query,
+                Visibility::Bidirectional => near(key),
+                Visibility::PrefixLm => near(key) && (key < prompt || key <= query),
             };
             for head in 0..HEADS {
                 let kv_head = head / (HEADS / KV_HEADS);
@@ -47,7 +47,7 @@ fn reference(
                     .map(|&key| {
                         let (a, b) = (at(first + query, HEADS, head), at(first + key, KV_HEADS, kv_head));
                         let dot: f64 = (0..HEAD_DIM).map(|i| q[a + i] * k[b + i]).sum();
-                        (dot / (HEAD_DIM as f64).sqrt()).exp()
+                        (dot * f64::from(scoring.scale)).exp()
                     })
                     .collect();
                 let total: f64 = scores.iter().sum();
@@ -65,7 +65,7 @@ fn reference(
 }
 
 #[test]
-fn packed_and_padded_attention_equal_the_formula_for_every_visibility() {
+fn packed_and_padded_attention_equal_the_formula_for_every_visibility_and_window() {
     baton_model::set_num_threads(1);
     tch::manual_seed(5);
     let layout = PackedLayout::prompts_and_responses(LENS);
@@ -75,19 +75,25 @@ fn packed_and_padded_attention_equal_the_formula_for_every_visibility() {
     let (q, k, v) = (random(HEADS), random(KV_HEADS), random(KV_HEADS));
     let like = (Kind::Float, Device::Cpu);
     for visibility in VISIBILITIES {
-        let expected = Tensor::from_slice(&reference(&LENS, visibility, &q, &k, &v));
-        for attended in [
-            PackedAttention::new(&layout, visibility, like).attend(0, &q, &k, &v),
-            PaddedAttention::new(&layout, visibility, like).attend(0, &q, &k, &v),
+        let mut packed = PackedAttention::new(&layout, visibility, like);
+        let mut padded = PaddedAttention::new(&layout, visibility, like);
+        for scoring in [
+            Scoring::of_heads(HEAD_DIM),
+            Scoring { scale: 0.5, window: Some(4) },
+            Scoring { scale: 0.5, window: Some(1) },
         ] {
-            let difference = (attended.flatten(0, -1).to_kind(Kind::Double) - &expected).abs().max();
-            assert!(difference.double_value(&[]) < 1e-5, "{visibility:?}: {difference:?}");
+            let heads = Heads { q: &q, k: &k, v: &v, scoring, bias: None };
+            let expected = Tensor::from_slice(&reference(&LENS, visibility, heads));
+            for attended in [packed.attend(0, heads), padded.attend(0, heads)] {
+                let difference = (attended.flatten(0, -1).to_kind(Kind::Double) - &expected).abs().max();
+                assert!(difference.double_value(&[]) < 1e-5, "{visibility:?} {scoring:?}: {difference:?}");
+            }
         }
     }
 }
 
-fn small_llama(compute: Compute) -> Llama {
-    let config = LlamaConfig {
+fn small_llama(compute: Compute) -> LanguageModel {
+    let config = ModelConfig {
         hidden_size: HEADS * HEAD_DIM,
         intermediate_size: 96,
         num_hidden_layers: 3,
@@ -96,12 +102,11 @@ fn small_llama(compute: Compute) -> Llama {
         head_dim: HEAD_DIM,
         vocab_size: 100,
         max_position_embeddings: 64,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_ids: vec![0],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     };
     tch::manual_seed(11);
     let tensors: BTreeMap<String, Tensor> = config
@@ -112,10 +117,10 @@ fn small_llama(compute: Compute) -> Llama {
             (name, Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.3)
         })
         .collect();
-    Llama::load(&config, &tensors, LlamaParts { blocks: 3, lm_head: true }, compute).unwrap()
+    LanguageModel::load(&config, &tensors, ModelParts { blocks: 3, lm_head: true }, compute).unwrap()
 }
 
-fn hidden_states(llama: &Llama, compute: Compute, sequences: &[Vec<i64>]) -> Vec<Tensor> {
+fn hidden_states(llama: &LanguageModel, compute: Compute, sequences: &[Vec<i64>]) -> Vec<Tensor> {
     let layout = PackedLayout::prompts(sequences.iter().map(Vec::len));
     let mut attention = PackedAttention::new(&layout, Visibility::Causal, (compute.kind, compute.device));
     let x = llama.embed(&Tensor::from_slice(&sequences.concat()));

@@ -7,8 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
-use baton_bundle::LlamaConfig;
-use baton_model::{Checkpoint, Compute, Llama, LlamaParts, PackedAttention, PackedLayout, Visibility};
+use baton_bundle::ModelConfig;
+use baton_model::{
+    Checkpoint, Compute, LanguageModel, ModelParts, PackedAttention, PackedLayout, Visibility,
+};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
@@ -46,16 +48,16 @@ fn llm_directory() -> PathBuf {
         .expect("BATON_LLM_DIR must name the imported SmolLM2-135M-Instruct: run `make test`, which fetches it and sets it")
 }
 
-fn llm(blocks: Option<usize>, lm_head: bool) -> Llama {
+fn llm(blocks: Option<usize>, lm_head: bool) -> LanguageModel {
     let directory = llm_directory();
-    let config = LlamaConfig::read(&directory.join("config.json")).unwrap();
-    let parts = LlamaParts { blocks: blocks.unwrap_or(config.num_hidden_layers), lm_head };
+    let config = ModelConfig::read(&directory.join("config.json")).unwrap();
+    let parts = ModelParts { blocks: blocks.unwrap_or(config.num_hidden_layers), lm_head };
     let checkpoint = Checkpoint::open(&directory.join("model.safetensors")).unwrap();
-    Llama::load(&config, &checkpoint, parts, Compute::CPU_F32).unwrap()
+    LanguageModel::load(&config, &checkpoint, parts, Compute::CPU_F32).unwrap()
 }
 
 /// Hidden states of several token sequences as one packed batch, `[total_tokens, d]`.
-fn forward(llm: &Llama, sequences: &[Vec<i64>]) -> Tensor {
+fn forward(llm: &LanguageModel, sequences: &[Vec<i64>]) -> Tensor {
     let layout = PackedLayout::prompts(sequences.iter().map(Vec::len));
     let mut attention = PackedAttention::new(&layout, Visibility::Causal, (Kind::Float, tch::Device::Cpu));
     let embedded = llm.embed(&Tensor::from_slice(&sequences.concat()));

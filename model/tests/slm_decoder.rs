@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use baton_bundle::{LlamaConfig, PromptAttention, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
 use baton_decoding::{
     FinishedSequence, Generation, GenerationLimits, GroupId, Plan, RowId, RowRequest, Scheduler,
     SchedulerLimits, SlotId, StepRow,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Llama, LlamaParts, ModelError, PackedAttention, PackedLayout,
-    PrefillRow, Prompt, PromptStates, SlmDecoder, TensorSource, Visibility,
+    CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelError, ModelParts, PackedAttention,
+    PackedLayout, PrefillRow, Prompt, PromptStates, SlmDecoder, TensorSource, Visibility,
 };
 use tch::{Kind, Tensor};
 
@@ -18,8 +18,8 @@ const EOS: u32 = 2;
 const ALL_KINDS: [Compute; 3] = [Compute::CPU_F32, Compute::CPU_BF16, Compute::CPU_INT8];
 
 /// Small, but not so small that libtorch takes another path for one row: products of up to 4096 multiplications bypass its bf16 kernels.
-fn config() -> LlamaConfig {
-    LlamaConfig {
+fn config() -> ModelConfig {
+    ModelConfig {
         hidden_size: 72,
         intermediate_size: 96,
         num_hidden_layers: 3,
@@ -28,12 +28,11 @@ fn config() -> LlamaConfig {
         head_dim: 12,
         vocab_size: 200,
         max_position_embeddings: 512,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
         tie_word_embeddings: false,
         bos_token_id: Some(BOS),
         eos_token_ids: vec![EOS],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }
 }
 
@@ -54,7 +53,7 @@ impl Numbers {
     }
 }
 
-fn model(compute: Compute) -> Llama {
+fn model(compute: Compute) -> LanguageModel {
     let config = config();
     let mut numbers = Numbers(11);
     let weights: BTreeMap<String, Tensor> = config
@@ -68,8 +67,9 @@ fn model(compute: Compute) -> Llama {
             (name, weight)
         })
         .collect();
-    let parts = LlamaParts { blocks: config.num_hidden_layers, lm_head: true };
-    Llama::load(&config, &weights as &dyn TensorSource, parts, compute).expect("the weights fit the config")
+    let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+    LanguageModel::load(&config, &weights as &dyn TensorSource, parts, compute)
+        .expect("the weights fit the config")
 }
 
 fn prompt_states(prompt_len: usize, seed: u64) -> PromptStates {
@@ -218,7 +218,7 @@ fn cached_decoding_equals_the_uncached_forward() {
 
 /// Log-probabilities over the vocabulary at each choice the row made, from one pass over prompt and response together.
 fn uncached_log_probabilities(
-    (model, compute): (&Llama, Compute),
+    (model, compute): (&LanguageModel, Compute),
     (request, states): &(RowRequest, PromptStates),
     tokens: &[u32],
 ) -> Vec<Vec<f32>> {
@@ -305,12 +305,12 @@ fn the_fused_kernels_agree_with_tensor_operations() {
 
 #[test]
 fn a_model_without_begin_token_is_refused() {
-    let config = LlamaConfig { bos_token_id: None, ..config() };
+    let config = ModelConfig { bos_token_id: None, ..config() };
     let mut numbers = Numbers(1);
     let weights: BTreeMap<String, Tensor> =
         config.tensor_shapes().into_iter().map(|(name, shape)| (name, numbers.tensor(&shape, 0.1))).collect();
-    let parts = LlamaParts { blocks: 1, lm_head: true };
-    let model = Llama::load(&config, &weights as &dyn TensorSource, parts, Compute::CPU_F32).unwrap();
+    let parts = ModelParts { blocks: 1, lm_head: true };
+    let model = LanguageModel::load(&config, &weights as &dyn TensorSource, parts, Compute::CPU_F32).unwrap();
     let limits = CacheLimits { max_slots: 1, max_cache_tokens: 64 };
     let refused = SlmDecoder::new(model, PromptAttention::Causal, Compute::CPU_F32, limits).unwrap_err();
     assert!(matches!(refused, ModelError::Unsupported(_)), "{refused}");

@@ -32,12 +32,23 @@ impl PromptHead {
     }
 }
 
-/// One prompt as messages under the size limit: its head with the first states, then the other states. `states` is shared, not copied.
+/// What the decoder's models read of a prompt. Which of the two there is, the mode says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PromptPayload {
+    /// For the SLM, prompt states: `[prompt_len, d_slm]` bfloat16, or the first of these bytes.
+    pub states: Bytes,
+    /// For the LLM, its tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// One prompt as messages under the size limit: its head with the tokens or the first states, then the other states. States are shared,
+/// not copied.
 pub fn prompt_messages(
     head: PromptHead,
-    mut states: Bytes,
+    payload: PromptPayload,
 ) -> impl Iterator<Item = wire::DecodeShardRequest> {
     use wire::decode_shard_request::Message;
+    let PromptPayload { mut states, tokens } = payload;
     let index = head.index;
     let extra_fields_json = encode_fields(&head.fields);
     let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(extra_fields_json.len());
@@ -48,6 +59,7 @@ pub fn prompt_messages(
         extra_fields_json,
         prompt_len: head.prompt_len,
         states: split_at_most(&mut states, room),
+        tokens,
     });
     let rest = std::iter::from_fn(move || {
         let chunk = split_at_most(&mut states, TARGET_MESSAGE_NUM_BYTES);
@@ -60,10 +72,10 @@ fn split_at_most(states: &mut Bytes, max_num_bytes: usize) -> Bytes {
     states.split_to(states.len().min(max_num_bytes))
 }
 
-impl TryFrom<wire::Prompt> for (PromptHead, Bytes) {
+impl TryFrom<wire::Prompt> for (PromptHead, PromptPayload) {
     type Error = WireError;
 
-    /// The head, and the states that came with it.
+    /// The head, and the states or tokens that came with it.
     fn try_from(prompt: wire::Prompt) -> Result<Self, WireError> {
         let head = PromptHead {
             index: prompt.index,
@@ -72,7 +84,7 @@ impl TryFrom<wire::Prompt> for (PromptHead, Bytes) {
             fields: decode_fields(&prompt.extra_fields_json, "Prompt.extra_fields_json")?,
             prompt_len: prompt.prompt_len,
         };
-        Ok((head, prompt.states))
+        Ok((head, PromptPayload { states: prompt.states, tokens: prompt.tokens }))
     }
 }
 
@@ -94,10 +106,14 @@ mod tests {
         }
     }
 
+    fn payload(states: Bytes) -> PromptPayload {
+        PromptPayload { states, tokens: Vec::new() }
+    }
+
     #[test]
     fn a_long_prompt_is_cut_into_messages_and_comes_together_again() {
         let states = Bytes::from((0..3 << 20).map(|byte| (byte % 251) as u8).collect::<Vec<u8>>());
-        let messages: Vec<_> = prompt_messages(head(), states.clone()).collect();
+        let messages: Vec<_> = prompt_messages(head(), payload(states.clone())).collect();
         assert_eq!(messages.len(), 4, "kept fields take their room in the first");
         assert!(messages.iter().all(|message| message.encoded_len() < MAX_MESSAGE_NUM_BYTES));
 
@@ -107,7 +123,7 @@ mod tests {
                 Message::Prompt(prompt) => {
                     let (received_head, first) = prompt.try_into().unwrap();
                     assert_eq!(received_head, head());
-                    received.extend_from_slice(&first);
+                    received.extend_from_slice(&first.states);
                 }
                 Message::MoreStates(chunk) => {
                     assert_eq!(chunk.index, 4);
@@ -120,7 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn tokens_travel_with_the_head() {
+        let payload = PromptPayload { tokens: vec![3, 70_000, 1], ..payload(Bytes::from_static(b"1234")) };
+        let messages: Vec<_> = prompt_messages(head(), payload.clone()).collect();
+        let [wire::DecodeShardRequest { message: Some(Message::Prompt(prompt)) }] = &messages[..] else {
+            panic!("not one prompt: {messages:?}")
+        };
+        assert_eq!(<(PromptHead, PromptPayload)>::try_from(prompt.clone()).unwrap(), (head(), payload));
+    }
+
+    #[test]
     fn a_short_prompt_is_one_message() {
-        assert_eq!(prompt_messages(head(), Bytes::from_static(b"1234")).count(), 1);
+        assert_eq!(prompt_messages(head(), payload(Bytes::from_static(b"1234"))).count(), 1);
     }
 }

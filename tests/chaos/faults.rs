@@ -151,17 +151,6 @@ impl Fault {
             || (self.links().is_some() && self.links() == other.links())
     }
 
-    fn process(self) -> Option<Process> {
-        match self {
-            Fault::Kill(process)
-            | Fault::Stop(process, _)
-            | Fault::Terminate(process)
-            | Fault::Join(process)
-            | Fault::Partition(process, _) => Some(process),
-            _ => None,
-        }
-    }
-
     fn links(self) -> Option<Links> {
         match self {
             Fault::AbortCalls(links)

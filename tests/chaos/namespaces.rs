@@ -3,7 +3,7 @@
 //! Needs root and `ip` (iproute2). Everything is removed when the network is dropped; what a killed run has left is removed by the
 //! next, which knows it by its name.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -20,6 +20,8 @@ const FIRST_HOST: u8 = 10;
 #[derive(Debug)]
 pub(crate) struct Network {
     hosts: Vec<Host>,
+    /// Names and addresses are the machine's: one suite at a time has them. Held until the network is dropped.
+    _lock: File,
 }
 
 /// One namespace with one address.
@@ -38,8 +40,10 @@ impl Network {
 
     /// Makes a bridge and `num_hosts` hosts on it.
     pub(crate) fn create(num_hosts: usize) -> anyhow::Result<Network> {
+        let lock = File::create(std::env::temp_dir().join("baton-chaos-network.lock"))?;
+        lock.lock().context("waiting for another suite's network to be removed")?;
         remove_all()?;
-        let mut network = Network { hosts: Vec::new() };
+        let mut network = Network { hosts: Vec::new(), _lock: lock };
         ip(&["link", "add", &bridge(), "type", "bridge"])?;
         ip(&["address", "add", &format!("{}/24", address(GATEWAY_HOST)), "dev", &bridge()])?;
         ip(&["link", "set", &bridge(), "up"])?;

@@ -109,6 +109,7 @@ impl Plan {
         faults.truncate(NUM_FAULTS);
         // Whoever joins has to be found: coordinators look for one that was away ever more rarely.
         faults.sort_by_key(|fault| !matches!(fault, Fault::Join(_)));
+        end_workers_last(&mut faults);
         let step = (LAST_SHARE - FIRST_SHARE) / faults.len() as f64;
         let planned = faults.into_iter().enumerate().map(|(index, fault)| {
             let after_share = FIRST_SHARE + step * (index as f64 + random.random_range(0.0..1.0));
@@ -127,12 +128,27 @@ impl Plan {
     }
 }
 
+/// Whatever else is planned for a worker comes before its end: while it is away, the others may finish the job.
+fn end_workers_last(faults: &mut [Fault]) {
+    for index in 0..faults.len() {
+        let (Fault::Kill(worker) | Fault::Terminate(worker)) = faults[index] else { continue };
+        let last = faults.iter().rposition(|fault| fault.process() == Some(worker));
+        if !matches!(worker, Process::Coordinator(_))
+            && let Some(last) = last
+        {
+            faults.swap(index, last);
+        }
+    }
+}
+
 fn possible_faults(world: World, num_coordinators: usize, random: &mut ChaCha8Rng) -> Vec<Fault> {
     let coordinator = random.random_range(0..num_coordinators);
     let mut encoder = || Process::Encoder(random.random_range(0..NUM_ENCODERS));
-    let (first_encoder, second_encoder, third_encoder) = (encoder(), encoder(), encoder());
+    let (first_encoder, second_encoder) = (encoder(), encoder());
     let mut decoder = || Process::Decoder(random.random_range(0..LATE_DECODER));
-    let (first_decoder, second_decoder, third_decoder) = (decoder(), decoder(), decoder());
+    let (first_decoder, second_decoder) = (decoder(), decoder());
+    // No worker is ended twice.
+    let (third_encoder, third_decoder) = (other_worker(first_encoder), other_worker(first_decoder));
     let mut pause = |range| milliseconds(random, range);
     let mut faults = vec![
         Fault::Kill(Process::Coordinator(coordinator)),
@@ -177,8 +193,30 @@ fn possible_faults(world: World, num_coordinators: usize, random: &mut ChaCha8Rn
     faults
 }
 
+fn other_worker(worker: Process) -> Process {
+    match worker {
+        Process::Encoder(index) => Process::Encoder((index + 1) % NUM_ENCODERS),
+        Process::Decoder(index) => Process::Decoder((index + 1) % LATE_DECODER),
+        Process::Coordinator(_) => worker,
+    }
+}
+
 fn milliseconds(random: &mut ChaCha8Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(random.random_range(range))
+}
+
+impl Fault {
+    /// The process that it is about.
+    pub(crate) fn process(self) -> Option<Process> {
+        match self {
+            Fault::Kill(process)
+            | Fault::Stop(process, _)
+            | Fault::Terminate(process)
+            | Fault::Join(process)
+            | Fault::Partition(process, _) => Some(process),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Process {

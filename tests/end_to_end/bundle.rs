@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use baton_bundle::{
-    BundleManifest, Family, Fusion, GenerationMode, InputNorm, Limits, LlamaConfig, LlmPart, MANIFEST_FORMAT,
-    PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, WeightDtype,
-    write_manifest,
+    BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart, LlmWriter,
+    MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart,
+    Task, WeightDtype, write_manifest,
 };
+use baton_job::Mode;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
@@ -81,8 +82,8 @@ impl Weights {
     }
 }
 
-fn config() -> LlamaConfig {
-    LlamaConfig {
+fn config() -> ModelConfig {
+    ModelConfig {
         hidden_size: WIDTH,
         intermediate_size: 2 * WIDTH,
         num_hidden_layers: 2,
@@ -91,12 +92,11 @@ fn config() -> LlamaConfig {
         head_dim: WIDTH / 4,
         vocab_size: VOCAB_SIZE,
         max_position_embeddings: 256,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }
 }
 
@@ -123,23 +123,33 @@ fn manifest() -> BundleManifest {
         format: MANIFEST_FORMAT,
         name: "tiny".to_owned(),
         task: Task::Translation { source: "en".to_owned(), target: "it".to_owned() },
-        llm: LlmPart { family: Family::Llama, layers: 1, d_model: WIDTH, vocab_size: VOCAB_SIZE },
-        projector: ProjectorPart {
+        llm: LlmPart {
+            family: Family::Llama,
+            layers: 1,
+            d_model: WIDTH,
+            vocab_size: VOCAB_SIZE,
+            writer: Some(LlmWriter {
+                prompt_end: BEGIN.to_owned(),
+                eos_token: END.to_owned(),
+                max_new_tokens: MAX_NEW_TOKENS,
+            }),
+        },
+        projector: Some(ProjectorPart {
             d_llm: WIDTH,
             d_slm: WIDTH,
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
-        },
-        slm: SlmPart {
+        }),
+        slm: Some(SlmPart {
             family: Family::Llama,
             d_model: WIDTH,
             vocab_size: VOCAB_SIZE,
             prompt_attention: PromptAttention::Bidirectional,
             bos_token: BEGIN.to_owned(),
             eos_token: END.to_owned(),
-        },
-        fusion: Fusion::Add,
-        modes: vec![GenerationMode::Hybrid],
+        }),
+        fusion: Some(Fusion::Add),
+        modes: vec![Mode::Hybrid, Mode::Llm, Mode::Verified],
         templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
         limits: Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: MAX_NEW_TOKENS },
         parts: ["llm", "projector", "slm"].map(part).to_vec(),

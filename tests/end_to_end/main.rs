@@ -12,6 +12,7 @@ mod determinism;
 mod disk_full;
 mod eval;
 mod generation;
+mod llm_mode;
 mod refusals;
 mod restart;
 mod s3;

@@ -20,17 +20,17 @@ const RMS_EPS: f64 = 1e-6;
 /// Replaces random values by aligned ones.
 ///
 /// `prompt_embedding.map`, where there is one, becomes the components, scaled to outputs of mean square one as a random map has.
-/// Rows of `model.embed_tokens` get length one, as random rows have. `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks
+/// Rows of the embedding, which is called `embedding_name`, get length one, as random rows have. `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks
 /// start as the mean of the parts they are merged from; special tokens, which have none, keep their random rows.
 pub(crate) fn align(
-    weights: &mut Weights,
+    (weights, embedding_name): (&mut Weights, &str),
     llm_embeddings: &Tensor,
     llm_tokenizer: &Path,
     slm_tokenizer: &Path,
 ) -> Result<(), TrainError> {
     let sources = embedding_sources(&open_tokenizer(llm_tokenizer)?, &open_tokenizer(slm_tokenizer)?)?;
     no_grad(|| {
-        let embeddings = &weights["model.embed_tokens.weight"];
+        let embeddings = &weights[embedding_name];
         let (slm_vocab, d_slm) = embeddings.size2().expect("embeddings are [vocab, d]");
         let scaled = baton_model::rms_scale(&llm_embeddings.to_kind(Kind::Float), RMS_EPS);
         let mean = scaled.mean_dim([0i64].as_slice(), true, Kind::Float);
@@ -124,7 +124,7 @@ mod tests {
             ("prompt_embedding.map.weight".to_owned(), random(d_slm, d_llm)),
             ("prompt_embedding.map.bias".to_owned(), random(1, d_slm).view([-1])),
         ]);
-        align(&mut weights, &llm_embeddings, &llm, &slm).unwrap();
+        align((&mut weights, "model.embed_tokens.weight"), &llm_embeddings, &llm, &slm).unwrap();
 
         let prompt_embedding = baton_model::PromptEmbedding::load(
             &weights,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use baton_bundle::{Fusion, PromptAttention};
+use baton_bundle::{Family, Fusion, PromptAttention};
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{TrainError, slm_family};
 
 /// What the small model reads of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +73,16 @@ pub struct BundleIdentity {
     pub llm_licence: String,
 }
 
-/// Shape of a Llama-family small model.
+/// Family and shape of a small model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlmShape {
+    /// Its family: `llama`, `qwen2`, `gpt2` or `t5`.
+    #[serde(default = "defaults::family", skip_serializing_if = "is_llama")]
+    pub family: Family,
     /// Width.
     pub d_model: usize,
-    /// Blocks.
+    /// Blocks; of a T5, those of the encoder, and as many of the decoder.
     pub blocks: usize,
     /// Query heads.
     pub heads: usize,
@@ -137,7 +140,16 @@ pub struct Hyperparameters {
     pub validation_pairs: usize,
 }
 
+fn is_llama(family: &Family) -> bool {
+    *family == Family::Llama
+}
+
 mod defaults {
+    use super::Family;
+
+    pub(super) fn family() -> Family {
+        Family::Llama
+    }
     pub(super) fn source_field() -> String {
         "source".into()
     }
@@ -152,6 +164,7 @@ impl TrainConfig {
     /// # Errors
     /// The first setting that makes no sense.
     pub fn validate(&self) -> Result<(), TrainError> {
+        slm_family::check(self)?;
         let slm = &self.slm;
         let h = &self.hyperparameters;
         let check = |ok: bool, field: &'static str, value: String, rule: &str| {

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
-    BundleManifest, Family, GenerationMode, InputNorm, Limits, LlamaConfig, LlmPart, MANIFEST_FORMAT,
-    PartOrigin, ProjectorPart, PromptEmbeddingSource, SlmPart, write_manifest,
+    BundleManifest, InputNorm, Limits, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart,
+    PromptEmbeddingSource, SlmPart, write_manifest,
 };
+use baton_job::Mode;
 use baton_model::write_safetensors;
 use serde_json::json;
 use tch::Kind;
@@ -21,7 +22,7 @@ use crate::{
 /// What goes into a bundle.
 pub(crate) struct Export<'a> {
     pub(crate) config: &'a TrainConfig,
-    pub(crate) slm_config: &'a LlamaConfig,
+    pub(crate) slm_config: &'a ModelConfig,
     pub(crate) weights: &'a Weights,
     /// The small model's `tokenizer.json`.
     pub(crate) tokenizer: &'a Path,
@@ -61,7 +62,7 @@ pub(crate) fn write_bundle(export: &Export<'_>) -> Result<(), TrainError> {
 
 fn manifest(export: &Export<'_>) -> Result<BundleManifest, TrainError> {
     let Export { config, slm_config, .. } = export;
-    let llm_config = LlamaConfig::read(&config.llm.join("config.json"))?;
+    let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
     let identity = &config.bundle;
     let origin = |path: &str, licence: &str, origin: &str| PartOrigin {
         path: path.into(),
@@ -69,8 +70,8 @@ fn manifest(export: &Export<'_>) -> Result<BundleManifest, TrainError> {
         origin: origin.into(),
     };
     let mode = match config.reads {
-        Reads::Hybrid => GenerationMode::Hybrid,
-        Reads::Slm => GenerationMode::Slm,
+        Reads::Hybrid => Mode::Hybrid,
+        Reads::Slm => Mode::Slm,
     };
     let prompt_embedding =
         if reads_prompt_embedding(config) { PromptEmbeddingSource::Llm } else { PromptEmbeddingSource::None };
@@ -90,26 +91,27 @@ fn manifest(export: &Export<'_>) -> Result<BundleManifest, TrainError> {
         name: identity.name.clone(),
         task: identity.task.clone(),
         llm: LlmPart {
-            family: Family::Llama,
+            family: llm_config.family(),
             layers: config.llm_layer,
             d_model: llm_config.hidden_size,
             vocab_size: llm_config.vocab_size,
+            writer: None,
         },
-        projector: ProjectorPart {
+        projector: Some(ProjectorPart {
             d_llm: llm_config.hidden_size,
             d_slm: slm_config.hidden_size,
             input_norm: InputNorm::Rms,
             prompt_embedding,
-        },
-        slm: SlmPart {
-            family: Family::Llama,
+        }),
+        slm: Some(SlmPart {
+            family: slm_config.family(),
             d_model: slm_config.hidden_size,
             vocab_size: slm_config.vocab_size,
             prompt_attention: config.prompt_attention,
             bos_token: BOS_TOKEN.into(),
             eos_token: EOS_TOKEN.into(),
-        },
-        fusion: config.fusion,
+        }),
+        fusion: Some(config.fusion),
         modes: vec![mode],
         templates: BTreeMap::from([(baton_bundle::DEFAULT_TEMPLATE.to_owned(), config.template.clone())]),
         limits: Limits {

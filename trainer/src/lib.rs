@@ -19,6 +19,7 @@ mod optimizer;
 mod pairs;
 mod prepare;
 mod run;
+mod slm_family;
 mod slm_tokenizer;
 mod states;
 mod weights;

@@ -3,9 +3,9 @@
 //! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16, so that gradients flow
 //! through the very code that inference runs.
 
-use baton_bundle::{LlamaConfig, PromptAttention};
+use baton_bundle::ModelConfig;
 use baton_model::{
-    Compute, Llama, LlamaParts, PackedLayout, PaddedAttention, Projector, PromptEmbedding, Visibility, fuse,
+    Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass, fuse,
     response_cross_entropy,
 };
 use tch::Tensor;
@@ -50,7 +50,7 @@ impl Regularization {
 /// What stays the same from step to step.
 pub(crate) struct Objective<'a> {
     pub(crate) config: &'a TrainConfig,
-    pub(crate) slm_config: LlamaConfig,
+    pub(crate) slm_config: ModelConfig,
     pub(crate) d_llm: usize,
     /// `[llm vocab, d_llm]` bf16, where the prompt's own embedding takes part.
     pub(crate) llm_embeddings: Option<Tensor>,
@@ -66,10 +66,10 @@ impl Objective<'_> {
         regularization: Regularization,
     ) -> Result<Tensor, TrainError> {
         let Regularization { label_smoothing, dropout } = regularization;
-        let slm = Llama::load(
+        let slm = LanguageModel::load(
             &self.slm_config,
             weights,
-            LlamaParts { blocks: self.slm_config.num_hidden_layers, lm_head: true },
+            ModelParts { blocks: self.slm_config.num_hidden_layers, lm_head: true },
             COMPUTE,
         )?;
         let bos =
@@ -78,19 +78,9 @@ impl Objective<'_> {
         let packed = PackedTokens::new(set, batch, bos, eos);
 
         let prompt_states = self.prompt_states(weights, set, batch, &packed)?;
-        let responses = slm.embed(&Tensor::from_slice(&packed.response_inputs));
-        let x = Tensor::cat(&[prompt_states, responses], 0)
-            .index_select(0, &Tensor::from_slice(&packed.interleaved))
-            .dropout(dropout, dropout > 0.0);
-
-        let visibility = match self.config.prompt_attention {
-            PromptAttention::Bidirectional => Visibility::PrefixLm,
-            PromptAttention::Causal => Visibility::Causal,
-        };
-        let mut attention = PaddedAttention::new(&packed.layout, visibility, (COMPUTE.kind, COMPUTE.device));
-        let x = slm.forward(x, &packed.layout.positions(), &mut attention, dropout);
-        let predicting = x.index_select(0, &Tensor::from_slice(&packed.response_rows));
-        let logits = slm.logits(&predicting);
+        let pass =
+            ResponsePass { layout: &packed.layout, prompt_attention: self.config.prompt_attention, dropout };
+        let logits = slm.response_logits(prompt_states, &Tensor::from_slice(&packed.response_inputs), pass);
         Ok(response_cross_entropy(&logits, &Tensor::from_slice(&packed.response_targets), label_smoothing))
     }
 
@@ -123,16 +113,12 @@ impl Objective<'_> {
     }
 }
 
-/// Token ids and row numbers of one packed batch: each sequence is prompt, BOS, response.
+/// Token ids of one packed batch: each sequence is prompt, BOS, response.
 struct PackedTokens {
     layout: PackedLayout,
     prompt_tokens: Vec<i64>,
     response_inputs: Vec<i64>,
     response_targets: Vec<i64>,
-    /// For each packed row, its row in [all prompts; all responses].
-    interleaved: Vec<i64>,
-    /// Packed rows that predict a response token.
-    response_rows: Vec<i64>,
 }
 
 impl PackedTokens {
@@ -141,24 +127,15 @@ impl PackedTokens {
         let ids = |tokens: &[u32]| tokens.iter().map(|&t| i64::from(t)).collect::<Vec<_>>();
         let prompt_tokens: Vec<i64> = pairs.iter().flat_map(|p| ids(&p.prompt)).collect();
         let (mut response_inputs, mut response_targets) = (Vec::new(), Vec::new());
-        let (mut interleaved, mut response_rows) = (Vec::new(), Vec::new());
-        let (mut next_prompt, mut next_response) = (0, prompt_tokens.len() as i64);
         for pair in &pairs {
             let response = ids(&pair.response);
             response_inputs.push(bos);
             response_inputs.extend(&response);
             response_targets.extend(&response);
             response_targets.push(eos);
-            interleaved.extend(next_prompt..next_prompt + pair.prompt.len() as i64);
-            next_prompt += pair.prompt.len() as i64;
-            let num_inputs = response.len() as i64 + 1;
-            let first_row = interleaved.len() as i64;
-            response_rows.extend(first_row..first_row + num_inputs);
-            interleaved.extend(next_response..next_response + num_inputs);
-            next_response += num_inputs;
         }
         let layout =
             PackedLayout::prompts_and_responses(pairs.iter().map(|p| (p.prompt.len(), p.response.len() + 1)));
-        Self { layout, prompt_tokens, response_inputs, response_targets, interleaved, response_rows }
+        Self { layout, prompt_tokens, response_inputs, response_targets }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{fs, ops::ControlFlow, path::Path, time::Instant};
 
-use baton_bundle::{LlamaConfig, PromptTokenizer, TextTokenizer};
-use baton_model::{Checkpoint, Compute, Llama, LlamaParts, TensorSource};
+use baton_bundle::{ModelConfig, PromptTokenizer, TextTokenizer};
+use baton_model::{Checkpoint, Compute, LanguageModel, ModelParts, TensorSource};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -15,9 +15,10 @@ use crate::{
     optimizer::AdamW,
     pairs::{TokenPair, read_pairs, tokenize_pairs},
     run::{Run, RunDirectories},
+    slm_family::slm_config,
     slm_tokenizer::{BOS_TOKEN, EOS_TOKEN, SlmTokenizerTraining},
     states::{EncodeJob, HiddenStates, write_atomically},
-    weights::{initial_weights, reads_prompt_embedding, slm_config},
+    weights::{initial_weights, reads_prompt_embedding},
 };
 
 impl<'a> Run<'a> {
@@ -28,7 +29,7 @@ impl<'a> Run<'a> {
         report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         let directory = directories.run.as_path();
-        let llm_config = LlamaConfig::read(&config.llm.join("config.json"))?;
+        let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
         let train_texts = read_pairs(&config.train, &config.source_field, &config.target_field)?;
         let mut validation_texts = read_pairs(&config.dev, &config.source_field, &config.target_field)?;
         validation_texts.truncate(config.hyperparameters.validation_pairs);
@@ -73,10 +74,16 @@ impl<'a> Run<'a> {
         let d_llm = llm_config.hidden_size;
         let llm_weights_path = config.llm.join("model.safetensors");
         let llm_embeddings = Checkpoint::open(&llm_weights_path)?
-            .tensor("model.embed_tokens.weight", &[llm_config.vocab_size as i64, d_llm as i64])?;
+            .tensor(&llm_config.embedding_name(), &[llm_config.vocab_size as i64, d_llm as i64])?;
         let mut weights = initial_weights(config, &slm_config, d_llm);
         if config.slm.initialization == Initialization::Aligned {
-            align(&mut weights, &llm_embeddings, &config.llm.join("tokenizer.json"), &tokenizer_path)?;
+            let embedding = slm_config.embedding_name();
+            align(
+                (&mut weights, &embedding),
+                &llm_embeddings,
+                &config.llm.join("tokenizer.json"),
+                &tokenizer_path,
+            )?;
         }
         let _ = report(TrainEvent::Prepared {
             train_pairs: train_usable.len(),
@@ -98,9 +105,9 @@ impl<'a> Run<'a> {
                         d_llm,
                     };
                     let load_llm = || {
-                        let parts = LlamaParts { blocks: config.llm_layer, lm_head: false };
+                        let parts = ModelParts { blocks: config.llm_layer, lm_head: false };
                         let checkpoint = Checkpoint::open(&llm_weights_path)?;
-                        Ok(Llama::load(&llm_config, &checkpoint, parts, Compute::CPU_BF16)?)
+                        Ok(LanguageModel::load(&llm_config, &checkpoint, parts, Compute::CPU_BF16)?)
                     };
                     let started = Instant::now();
                     HiddenStates::open_or_compute(&job, load_llm, |p| {
@@ -150,12 +157,19 @@ impl<'a> Run<'a> {
 
 /// Finds out whether everything that a run reads is there, before anything is written.
 pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
-    let llm = LlamaConfig::read(&config.llm.join("config.json"))?;
+    let llm = ModelConfig::read(&config.llm.join("config.json"))?;
     if config.llm_layer == 0 || config.llm_layer > llm.num_hidden_layers {
         return Err(TrainError::Config {
             field: "llm_layer",
             value: config.llm_layer.to_string(),
             rule: format!("the LLM has layers 1 to {}", llm.num_hidden_layers),
+        });
+    }
+    if llm.encoder_decoder().is_some() && config.llm_layer != llm.num_hidden_layers {
+        return Err(TrainError::Config {
+            field: "llm_layer",
+            value: config.llm_layer.to_string(),
+            rule: format!("of an encoder the last states are read: must be {}", llm.num_hidden_layers),
         });
     }
     if config.slm.initialization == Initialization::Aligned && config.slm.d_model > llm.hidden_size {

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use baton_model::{Llama, PackedAttention, PackedLayout, Visibility};
+use baton_model::{LanguageModel, PackedLayout};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor, no_grad};
@@ -76,7 +76,7 @@ impl HiddenStates {
     /// Opens the states of `job.prompts`, computing whatever is not on disk yet. `load_llm` is called only if something is missing.
     pub(crate) fn open_or_compute(
         job: &EncodeJob<'_>,
-        load_llm: impl FnOnce() -> Result<Llama, TrainError>,
+        load_llm: impl FnOnce() -> Result<LanguageModel, TrainError>,
         mut report: impl FnMut(EncodeProgress) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         fs::create_dir_all(job.directory).map_err(TrainError::io("create", job.directory))?;
@@ -147,14 +147,11 @@ impl HiddenStates {
     }
 }
 
-fn encode(llm: &Llama, prompts: &[&[u32]]) -> Tensor {
+fn encode(llm: &LanguageModel, prompts: &[&[u32]]) -> Tensor {
     no_grad(|| {
         let layout = PackedLayout::prompts(prompts.iter().map(|p| p.len()));
         let tokens: Vec<i64> = prompts.iter().flat_map(|p| p.iter().map(|&t| i64::from(t))).collect();
-        let mut attention =
-            PackedAttention::new(&layout, Visibility::Causal, (Kind::BFloat16, tch::Device::Cpu));
-        let embedded = llm.embed(&Tensor::from_slice(&tokens));
-        llm.forward(embedded, &layout.positions(), &mut attention, 0.0)
+        llm.read(llm.embed(&Tensor::from_slice(&tokens)), &layout)
     })
 }
 

@@ -10,7 +10,13 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use baton_bundle::{Bundle, Fusion, LlamaConfig, PromptAttention, Task, WeightDtype};
+use baton_bundle::{
+    Bundle, Family, FamilyConfig, Fusion, LlamaConfig, ModelConfig, PromptAttention, T5Config, T5FeedForward,
+    Task, WeightDtype,
+};
+use baton_decoding::{SlotId, StepRow};
+use baton_job::Mode;
+use baton_model::{CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder, SlmDecoder};
 use baton_trainer::{
     BundleIdentity, Hyperparameters, Initialization, Reads, RunDirectories, SlmShape, TrainConfig,
     TrainError, TrainEvent, train,
@@ -85,7 +91,7 @@ fn write_tiny_llm(directory: &Path) {
         .unwrap();
     tokenizer.train(&mut trainer, COLOURS.iter().map(|c| c.0)).unwrap();
     fs::write(directory.join("tokenizer.json"), serde_json::to_vec(&tokenizer).unwrap()).unwrap();
-    let config = LlamaConfig {
+    let config = ModelConfig {
         hidden_size: 32,
         intermediate_size: 64,
         num_hidden_layers: 2,
@@ -94,13 +100,16 @@ fn write_tiny_llm(directory: &Path) {
         head_dim: 8,
         vocab_size: 300,
         max_position_embeddings: 128,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     };
+    write_random_weights(directory, &config);
+}
+
+fn write_random_weights(directory: &Path, config: &ModelConfig) {
     fs::write(directory.join("config.json"), config.to_json()).unwrap();
     tch::manual_seed(7);
     let tensors: BTreeMap<String, Tensor> = config
@@ -109,7 +118,11 @@ fn write_tiny_llm(directory: &Path) {
         .map(|(name, shape)| {
             let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
             let values = Tensor::randn(shape.as_slice(), (Kind::Float, Device::Cpu));
-            let tensor = if name.contains("norm") { values.ones_like() } else { values * 0.2 };
+            let tensor = match &*name {
+                norm if norm.contains("norm") => values.ones_like(),
+                "shared.weight" => values, // as large as a T5's
+                _ => values * 0.2,
+            };
             (name, tensor)
         })
         .collect();
@@ -131,6 +144,7 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
         max_prompt_tokens: 32,
         max_response_tokens: 32,
         slm: SlmShape {
+            family: Family::Llama,
             d_model: 32,
             blocks: 2,
             heads: 4,
@@ -191,6 +205,102 @@ fn the_validation_loss_falls_on_a_task_that_can_be_learned_in_every_pairing() {
         let losses = validation_losses(&run);
         assert!(report.best_loss < 0.5 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
         baton_bundle::verify(&report.bundle).unwrap();
+    }
+}
+
+#[test]
+fn small_models_of_every_family_learn_and_write_what_they_learned() {
+    let workspace = workspace();
+    for (family, fusion) in
+        [(Family::Qwen2, Fusion::Replace), (Family::Gpt2, Fusion::Add), (Family::T5, Fusion::Add)]
+    {
+        let mut config = TrainConfig { fusion, ..config(workspace.path(), 150) };
+        config.slm.family = family;
+        config.slm.kv_heads = if family == Family::Qwen2 { 2 } else { 4 };
+        let run = workspace.path().join(format!("run-{family:?}"));
+        let report = train(&config, &run, quietly).unwrap();
+        let losses = validation_losses(&run);
+        assert!(report.best_loss < 0.5 * losses[0], "{family:?}: {losses:?}");
+        let bundle = baton_bundle::verify(&report.bundle).unwrap();
+        assert_eq!(bundle.small_model().unwrap().1.family(), family);
+        assert_eq!(written(&bundle, "red"), "rosso", "{family:?}");
+    }
+}
+
+#[test]
+fn a_small_model_learns_from_the_states_of_an_encoder() {
+    let workspace = workspace();
+    let constants = T5Config {
+        num_decoder_layers: 1,
+        layer_norm_epsilon: 1e-6,
+        relative_attention_num_buckets: 8,
+        relative_attention_max_distance: 20,
+        feed_forward_proj: T5FeedForward::Relu,
+        scale_decoder_outputs: true,
+    };
+    let llm = ModelConfig::read(&workspace.path().join("llm/config.json")).unwrap();
+    let llm = ModelConfig { num_key_value_heads: 4, family: FamilyConfig::T5(constants), ..llm };
+    write_random_weights(&workspace.path().join("llm"), &llm);
+    let early = TrainConfig { llm_layer: 1, ..config(workspace.path(), 400) };
+    let error = train(&early, &workspace.path().join("run"), quietly).unwrap_err();
+    assert!(error.to_string().contains("llm_layer = 1: of an encoder the last states are read"), "{error}");
+
+    let run = workspace.path().join("run");
+    let config = TrainConfig { llm_layer: 2, fusion: Fusion::Replace, ..early };
+    let report = train(&config, &run, quietly).unwrap();
+    let losses = validation_losses(&run);
+    assert!(report.best_loss < 0.5 * losses[0], "{losses:?}");
+    let bundle = baton_bundle::verify(&report.bundle).unwrap();
+    assert_eq!(bundle.manifest().llm.family, Family::T5);
+    assert_eq!(written(&bundle, "red"), "rosso");
+}
+
+/// What a bundle's models make of a text, greedily, token by token.
+fn written(bundle: &Bundle, text: &str) -> String {
+    let compute = Compute::CPU_BF16;
+    let states = PromptEncoder::load(bundle, compute).unwrap();
+    let prompt = bundle.prompt_tokenizer(None).unwrap().encode(text).unwrap();
+    let states = states.encode(&[&prompt]).swap_remove(0);
+    let limits = CacheLimits { max_slots: 1, max_cache_tokens: 80 };
+    let mut decoder = SlmDecoder::load(bundle, compute, limits).unwrap();
+    let slot = SlotId(0);
+    let capacity_tokens = prompt.len() + 32;
+    decoder.prefill(&[PrefillRow { slot, prompt: Prompt::States(&states), capacity_tokens }]);
+    let special = decoder.special_tokens();
+    let (mut token, mut tokens) = (special.begin_of_sequence, Vec::new());
+    while tokens.len() < 32 {
+        let logits = decoder.step(&[StepRow { slot, token }]);
+        let best = logits.row(0).iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+        token = best as u32;
+        if token == special.end_of_sequence {
+            break;
+        }
+        tokens.push(token);
+    }
+    bundle.text_tokenizer(Mode::Hybrid).unwrap().decode(&tokens).unwrap()
+}
+
+#[test]
+fn a_family_that_cannot_learn_and_a_shape_that_it_cannot_have_are_refused() {
+    let workspace = workspace();
+    type Spoil = fn(&mut TrainConfig);
+    let cases: [(Spoil, &str); 3] = [
+        (|c| c.slm.family = Family::Gemma3, "slm.family = gemma3_text: must be llama, qwen2, gpt2 or t5"),
+        (|c| c.slm.family = Family::Gpt2, "slm.kv_heads = 2: must be slm.heads in this family"),
+        (
+            |c| {
+                c.slm.family = Family::T5;
+                c.slm.kv_heads = c.slm.heads;
+                c.prompt_attention = PromptAttention::Causal;
+            },
+            "prompt_attention = causal: must be bidirectional",
+        ),
+    ];
+    for (spoil, message) in cases {
+        let mut config = config(workspace.path(), 5);
+        spoil(&mut config);
+        let error = train(&config, &workspace.path().join("run"), quietly).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
     }
 }
 

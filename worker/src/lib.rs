@@ -20,7 +20,7 @@ pub use environment::settle_libraries;
 pub use limits::WorkerLimits;
 pub use listen::{InvalidListenAddress, ListenAddress, ListenError};
 pub use memory_budget::{MemoryBudget, MemoryShare};
-pub use model_thread::{ModelThreadError, ModelThreads};
+pub use model_thread::{ModelThreadError, ModelThreads, Pulse};
 pub use process::{EXIT_CODES, Host, WorkerArgs, run};
 pub use serve::{ServeError, ServeOptions, Served, ServedService, serve};
 pub use shard_task::{EventSender, spawn_shard, worker_info};

@@ -1,14 +1,24 @@
 //! The threads of a service that run its model: one engine each, with a copy of the weights of its own.
 //!
 //! libtorch on one thread is what keeps a row's bits independent of the batch, so a service uses several cores by several engines; the
-//! async runtime's threads must not be kept busy for whole forward passes. A thread that dies takes its service down, so that its
-//! shards are leased elsewhere.
+//! async runtime's threads must not be kept busy for whole forward passes. A thread that dies or hangs takes its service down, so that
+//! its shards are leased elsewhere.
 
-use std::{any::Any, thread};
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use baton_model::ModelError;
 use futures_util::future::select_all;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
+
+/// A pass of a model that takes longer hangs: on a device that does not answer, or on a machine that swaps.
+const MAX_PASS: Duration = Duration::from_secs(300);
+/// How often the passes are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a model thread does not run.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +51,41 @@ pub enum ModelThreadError {
         /// What it said.
         detail: String,
     },
+    /// The thread hangs. The process should end.
+    #[error(
+        "the thread {thread} hangs: one pass of its model has taken {seconds} s; see whether the device answers and memory is left"
+    )]
+    Hangs {
+        /// The thread's name.
+        thread: &'static str,
+        /// How long the pass has taken so far.
+        seconds: u64,
+    },
+}
+
+/// Tells a model thread that computes from one that hangs.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    pass_began: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Pulse {
+    /// Runs one pass of the model.
+    pub fn pass<T>(&self, pass: impl FnOnce() -> T) -> T {
+        self.set(Some(Instant::now()));
+        let result = pass();
+        self.set(None);
+        result
+    }
+
+    fn set(&self, began: Option<Instant>) {
+        *self.pass_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    }
+
+    /// How long the pass under way has taken.
+    fn elapsed(&self) -> Option<Duration> {
+        self.pass_began.lock().unwrap_or_else(PoisonError::into_inner).map(|began| began.elapsed())
+    }
 }
 
 /// One running model thread.
@@ -51,6 +96,7 @@ struct ModelThread {
     /// Resolves when the thread ends, whichever way.
     ended: oneshot::Receiver<()>,
     has_ended: bool,
+    pulse: Pulse,
 }
 
 impl ModelThread {
@@ -61,8 +107,10 @@ impl ModelThread {
     async fn start<M>(
         name: &'static str,
         load: impl FnOnce() -> Result<M, ModelError> + Send + 'static,
-        run: impl FnOnce(M) + Send + 'static,
+        run: impl FnOnce(M, Pulse) + Send + 'static,
     ) -> Result<Self, ModelThreadError> {
+        let pulse = Pulse::default();
+        let of_thread = pulse.clone();
         let (loaded_sender, loaded) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let body = move || {
@@ -70,7 +118,7 @@ impl ModelThread {
             match load() {
                 Err(error) => drop(loaded_sender.send(Err(error))),
                 // If nobody waits for the model any more, nobody will use it.
-                Ok(model) if loaded_sender.send(Ok(())).is_ok() => run(model),
+                Ok(model) if loaded_sender.send(Ok(())).is_ok() => run(model, of_thread),
                 Ok(_) => {}
             }
         };
@@ -78,7 +126,7 @@ impl ModelThread {
             .name(name.to_owned())
             .spawn(body)
             .map_err(|source| ModelThreadError::Spawn { thread: name, source })?;
-        let thread = Self { name, handle, ended, has_ended: false };
+        let thread = Self { name, handle, ended, has_ended: false, pulse };
         match loaded.await {
             Ok(Ok(())) => Ok(thread),
             Ok(Err(source)) => Err(ModelThreadError::Load { thread: name, source }),
@@ -104,15 +152,22 @@ impl ModelThread {
     }
 }
 
-/// The model threads of a service.
+/// The model threads of a service; the default is none, of a service whose work needs no model.
 #[derive(Debug)]
 pub struct ModelThreads {
     threads: Vec<ModelThread>,
+    max_pass: Duration,
+}
+
+impl Default for ModelThreads {
+    fn default() -> Self {
+        Self { threads: Vec::new(), max_pass: MAX_PASS }
+    }
 }
 
 impl ModelThreads {
-    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0. Returns when all models are
-    /// loaded.
+    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0, and reports its passes to the
+    /// pulse. Returns when all models are loaded.
     ///
     /// # Errors
     /// There is no thread to be had, or a model cannot be loaded.
@@ -120,19 +175,33 @@ impl ModelThreads {
         name: &'static str,
         engines: usize,
         load: impl Fn() -> Result<M, ModelError> + Clone + Send + 'static,
-        run: impl Fn(usize, M) + Clone + Send + 'static,
+        run: impl Fn(usize, M, &Pulse) + Clone + Send + 'static,
     ) -> Result<Self, ModelThreadError> {
         let mut threads = Vec::new();
         for engine in 0..engines.max(1) {
             let run = run.clone();
-            threads.push(ModelThread::start(name, load.clone(), move |model| run(engine, model)).await?);
+            let run = move |model, pulse: Pulse| run(engine, model, &pulse);
+            threads.push(ModelThread::start(name, load.clone(), run).await?);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, max_pass: MAX_PASS })
     }
 
-    /// Waits until one of the threads has ended.
-    pub async fn one_ended(&mut self) {
-        select_all(self.threads.iter_mut().map(|thread| Box::pin(thread.ended()))).await;
+    /// Waits until one of the threads has ended, or hangs; for ever if there is none.
+    pub async fn one_failed(&mut self) {
+        if self.threads.is_empty() {
+            return std::future::pending().await;
+        }
+        let pulses: Vec<Pulse> = self.threads.iter().map(|thread| thread.pulse.clone()).collect();
+        let max_pass = self.max_pass;
+        let one_hangs = async {
+            while !pulses.iter().any(|pulse| pulse.elapsed().is_some_and(|pass| pass > max_pass)) {
+                sleep(LOOK_INTERVAL.min(max_pass)).await;
+            }
+        };
+        tokio::select! {
+            _ = select_all(self.threads.iter_mut().map(|thread| Box::pin(thread.ended()))) => {}
+            () = one_hangs => {}
+        }
     }
 
     /// Waits until all threads have ended.
@@ -142,9 +211,14 @@ impl ModelThreads {
         }
     }
 
-    /// What the first thread that has ended died of; blocks until one [has](Self::one_ended).
+    /// Why the first thread that has ended or hangs does so, once one [does](Self::one_failed).
     #[must_use]
     pub fn failure(mut self) -> ModelThreadError {
+        for ModelThread { name: thread, pulse, .. } in &self.threads {
+            if let Some(pass) = pulse.elapsed().filter(|&pass| pass > self.max_pass) {
+                return ModelThreadError::Hangs { thread, seconds: pass.as_secs() };
+            }
+        }
         let ended = self.threads.iter().position(|thread| thread.handle.is_finished()).unwrap_or(0);
         self.threads.swap_remove(ended).failure()
     }
@@ -158,4 +232,31 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     message.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_whose_pass_does_not_end_is_found_out_and_one_that_waits_is_not() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new(blocked));
+        let run = move |_: usize, (), pulse: &Pulse| {
+            assert_eq!(pulse.pass(|| 1), 1);
+            let _ = pulse.pass(|| blocked.lock().unwrap().recv());
+        };
+        let mut threads = ModelThreads::start("hanging", 1, || Ok(()), run).await.unwrap();
+        threads.max_pass = Duration::from_millis(20);
+        threads.one_failed().await;
+        let failure = threads.failure().to_string();
+        assert!(failure.contains("hanging hangs"), "{failure}");
+        drop(release);
+
+        let waiting = Pulse::default();
+        waiting.pass(|| ());
+        assert_eq!(waiting.elapsed(), None);
+    }
 }

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use baton_bundle::Bundle;
+use baton_job::Mode;
 use baton_model::Compute;
 use baton_proto::{ClientSecurity, SecurityArgs, error_chain};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -43,6 +45,11 @@ pub struct WorkerArgs {
     /// Directory of the bundle. Its hashes are verified at the start. Example: models/en-it
     #[arg(long, value_name = "DIR", env = "BATON_BUNDLE")]
     pub bundle: PathBuf,
+    /// Mode of the jobs served: it says which models are loaded. Default: the first of the bundle's; hybrid
+    /// and slm are served together.
+    #[arg(long, value_name = "MODE", env = "BATON_MODE", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
+        .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
+    pub mode: Option<Mode>,
     /// Shards worked on at once at most; more are answered RESOURCE_EXHAUSTED, and leased elsewhere.
     #[arg(long, value_name = "SHARDS", env = "BATON_MAX_OPEN_SHARDS", default_value_t = 32, value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
     pub max_open_shards: u32,
@@ -74,6 +81,8 @@ pub struct Host {
     pub compute: Compute,
     /// Engines of its model.
     pub engines: usize,
+    /// Mode of the jobs it serves.
+    pub mode: Mode,
     /// How it proves itself to others.
     pub client_security: ClientSecurity,
     listen: ListenAddress,
@@ -169,6 +178,7 @@ where
         limits,
         compute,
         engines: args.compute.engines(compute),
+        mode: Mode::default(), // until the bundle is known
         client_security,
         listen,
         bound,
@@ -176,10 +186,18 @@ where
         drain: drain.clone(),
         is_serving: Arc::clone(&is_serving),
     };
-    let path = args.bundle.clone();
+    let (path, mode) = (args.bundle.clone(), args.mode);
     let serving = async {
         let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&path)).await??;
-        start(bundle, host).await
+        let modes = &bundle.manifest().modes;
+        let mode = mode.unwrap_or(modes[0]); // a verified bundle has one
+        if !modes.contains(&mode) {
+            let served: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
+            let problem =
+                format!("the bundle does not serve mode {mode}; try --mode {}", served.join(" or --mode "));
+            return Err(problem.into());
+        }
+        start(bundle, Host { mode, ..host }).await
     };
     tokio::pin!(serving);
     tokio::select! {

@@ -143,7 +143,7 @@ where
     tokio::select! {
         biased;
         served = &mut server => return served.map_err(failed), // what connects has ended
-        () = model_threads.one_ended() => return Err(model_threads.failure().into()),
+        () = model_threads.one_failed() => return Err(model_threads.failure().into()),
         () = tell_readiness => {}
         () = drain(&admission, shutdown, &options) => {}
     }

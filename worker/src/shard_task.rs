@@ -3,6 +3,7 @@
 use std::{fmt::Display, future::Future};
 
 use baton_bundle::Bundle;
+use baton_job::Mode;
 use baton_proto::wire::{ShardEvent, WorkerInfo};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,16 +50,18 @@ where
     ReceiverStream::new(stream)
 }
 
-/// What a service that has loaded `bundle` says of itself.
+/// What a service that has loaded `bundle` for jobs of `mode` says of itself.
 #[must_use]
-pub fn worker_info(bundle: &Bundle) -> WorkerInfo {
+pub fn worker_info(bundle: &Bundle, mode: Mode) -> WorkerInfo {
     let manifest = bundle.manifest();
+    let served = manifest.modes.iter().filter(|other| other.is_served_with(mode));
+    let d_slm = manifest.slm.as_ref().filter(|_| mode.uses_slm()).map_or(0, |slm| slm.d_model);
     WorkerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundle_digest: bundle.digest().to_owned(),
-        modes: manifest.modes.iter().map(ToString::to_string).collect(),
+        modes: served.map(ToString::to_string).collect(),
         max_prompt_tokens: manifest.limits.max_prompt_tokens as u32,
-        max_new_tokens: manifest.limits.max_new_tokens as u32,
-        d_slm: manifest.slm.d_model as u32,
+        max_new_tokens: manifest.max_new_tokens(mode) as u32,
+        d_slm: d_slm as u32,
     }
 }

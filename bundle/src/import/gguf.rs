@@ -16,14 +16,14 @@ use super::Checkpoint;
 use super::gguf_metadata::GgufMetadata;
 use super::gguf_tokenizer;
 use crate::file::io_error;
-use crate::{BundleError, LlamaConfig, WeightDtype};
+use crate::{BundleError, FamilyConfig, LlamaConfig, ModelConfig, WeightDtype};
 
 /// How one architecture of GGUF becomes a Hugging Face checkpoint.
 struct Architecture {
     /// `general.architecture` in the file, and the prefix of its metadata keys.
     name: &'static str,
     /// Builds the config from the metadata.
-    config: fn(&GgufMetadata<'_>, &Content) -> Result<LlamaConfig, BundleError>,
+    config: fn(&GgufMetadata<'_>, &Content) -> Result<ModelConfig, BundleError>,
     /// Tensors outside the blocks.
     tensors: &'static [TensorName],
     /// Tensors of block `N`, without `blk.N.` and `model.layers.N.`.
@@ -79,7 +79,7 @@ const ARCHITECTURES: &[Architecture] = &[Architecture {
     ],
 }];
 
-fn llama_config(metadata: &GgufMetadata<'_>, content: &Content) -> Result<LlamaConfig, BundleError> {
+fn llama_config(metadata: &GgufMetadata<'_>, content: &Content) -> Result<ModelConfig, BundleError> {
     // Rescaled for long contexts. (Scaling by a table shows as a tensor, `rope_freqs`, and is refused as such.)
     if let Some(scaling) = metadata.optional_string("llama.rope.scaling.type")?
         && scaling != "none"
@@ -107,7 +107,7 @@ fn llama_config(metadata: &GgufMetadata<'_>, content: &Content) -> Result<LlamaC
         let problem = format!("is {rotary_dim}; only rotation of the whole head ({head_dim}) is supported");
         return Err(metadata.problem("llama.rope.dimension_count", problem));
     }
-    Ok(LlamaConfig {
+    Ok(ModelConfig {
         hidden_size,
         intermediate_size: metadata.unsigned("llama.feed_forward_length")?,
         num_hidden_layers: metadata.unsigned("llama.block_count")?,
@@ -116,12 +116,14 @@ fn llama_config(metadata: &GgufMetadata<'_>, content: &Content) -> Result<LlamaC
         head_dim,
         vocab_size: metadata.strings("tokenizer.ggml.tokens")?.len(),
         max_position_embeddings: metadata.unsigned("llama.context_length")?,
-        rms_norm_eps: metadata.float("llama.attention.layer_norm_rms_epsilon")?,
-        rope_theta: metadata.optional_float("llama.rope.freq_base")?.unwrap_or(10_000.0),
         tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
         bos_token_id: metadata.optional_token_id("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: metadata.optional_token_id("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig {
+            rms_norm_eps: metadata.float("llama.attention.layer_norm_rms_epsilon")?,
+            rope_theta: metadata.optional_float("llama.rope.freq_base")?.unwrap_or(10_000.0),
+        }),
     })
 }
 
@@ -131,7 +133,7 @@ pub(super) struct GgufCheckpoint {
     reader: BufReader<File>,
     content: Content,
     architecture: &'static Architecture,
-    config: LlamaConfig,
+    config: ModelConfig,
 }
 
 impl GgufCheckpoint {
@@ -197,7 +199,7 @@ impl GgufCheckpoint {
 }
 
 impl Checkpoint for GgufCheckpoint {
-    fn config(&self) -> &LlamaConfig {
+    fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -231,7 +233,7 @@ fn gguf_error(path: &Path) -> impl Fn(candle_core::Error) -> BundleError {
 }
 
 /// Reorders the rows of each head from `0, h, 1, h+1, ...` (h: half the head) to `0, 1, ..., h, h+1, ...`.
-fn join_halves(stored: &[f32], num_heads: usize, config: &LlamaConfig) -> Vec<f32> {
+fn join_halves(stored: &[f32], num_heads: usize, config: &ModelConfig) -> Vec<f32> {
     let (head_dim, half, width) = (config.head_dim, config.head_dim / 2, config.hidden_size);
     let mut joined = Vec::with_capacity(stored.len());
     for head in 0..num_heads {

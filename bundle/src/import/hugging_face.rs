@@ -1,6 +1,6 @@
 //! Hugging Face directories: `config.json`, one or several safetensors files, `tokenizer.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -8,15 +8,22 @@ use serde::Deserialize;
 use super::Checkpoint;
 use crate::file::read_bytes;
 use crate::safetensors_file::SafetensorsFile;
-use crate::{BundleError, LlamaConfig};
+use crate::{BundleError, ModelConfig};
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Copied as they are, where the source has them.
 const OPTIONAL_FILES: [&str; 2] = ["tokenizer_config.json", "generation_config.json"];
-/// Buffers that old checkpoints carry and that follow from the config.
-const DERIVED_TENSOR_SUFFIX: &str = "rotary_emb.inv_freq";
+/// What old checkpoints carry and no model reads: rotary frequencies, GPT-2's causal masks, positions of T5's cross-attention.
+const UNREAD_TENSOR_SUFFIXES: [&str; 4] = [
+    "rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    "EncDecAttention.relative_attention_bias.weight",
+];
+/// What T5 checkpoints may hold a second and a third time.
+const EMBEDDING_COPIES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
 /// `model.safetensors.index.json`: which file has which tensor.
 #[derive(Deserialize)]
@@ -27,15 +34,22 @@ struct WeightsIndex {
 /// An open directory of a supported family, with all its tensors present and of the right shapes.
 pub(super) struct HuggingFaceCheckpoint {
     directory: PathBuf,
-    config: LlamaConfig,
+    config: ModelConfig,
     shards: Vec<SafetensorsFile>,
-    /// Tensor name to position in `shards`.
-    shard_of: BTreeMap<String, usize>,
+    /// Name of a tensor to its place. A checkpoint of the model without its head leaves out the first part of names, `model.` or
+    /// `transformer.`; here it is put back.
+    places: BTreeMap<String, TensorPlace>,
+}
+
+/// Where a tensor is stored, and under which name.
+struct TensorPlace {
+    shard: usize,
+    stored_name: String,
 }
 
 impl HuggingFaceCheckpoint {
     pub(super) fn open(directory: &Path) -> Result<Self, BundleError> {
-        let config = LlamaConfig::read(&directory.join("config.json"))?;
+        let config = ModelConfig::read(&directory.join("config.json"))?;
         if !directory.join(TOKENIZER).exists() {
             return Err(BundleError::UnsupportedSource {
                 path: directory.to_owned(),
@@ -44,15 +58,29 @@ impl HuggingFaceCheckpoint {
             });
         }
         let mut shards = Vec::new();
-        let mut shard_of = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        let layout = config.tensor_layout();
+        let first_part = config.embedding_name().split('.').next().unwrap_or_default().to_owned();
+        let expected: BTreeSet<String> = layout.all().into_iter().map(|(name, _)| name).collect();
         for file_name in weight_files(directory)? {
             let shard = SafetensorsFile::open(&directory.join(file_name))?;
-            shard_of.extend(shard.names().into_iter().map(|name| (name, shards.len())));
+            for stored_name in shard.names() {
+                let full_name = format!("{first_part}.{stored_name}");
+                let name = if expected.contains(&full_name) { full_name } else { stored_name.clone() };
+                places.insert(name, TensorPlace { shard: shards.len(), stored_name });
+            }
             shards.push(shard);
         }
-        let checkpoint = Self { directory: directory.to_owned(), config, shards, shard_of };
+        let mut checkpoint = Self { directory: directory.to_owned(), config, shards, places };
+        checkpoint.config = checkpoint.config.clone().tied_by_weights(|name| checkpoint.bytes_of(name))?;
         checkpoint.check_tensors()?;
         Ok(checkpoint)
+    }
+
+    /// The stored bytes of a tensor, where there is one.
+    fn bytes_of(&self, name: &str) -> Result<Option<Vec<u8>>, BundleError> {
+        let read = |place: &TensorPlace| self.shards[place.shard].read(&place.stored_name);
+        Ok(self.places.get(name).map(read).transpose()?.map(|tensor| tensor.bytes))
     }
 
     fn tensor_problem(&self, tensor: &str, problem: impl Into<String>) -> BundleError {
@@ -66,22 +94,29 @@ impl HuggingFaceCheckpoint {
     fn check_tensors(&self) -> Result<(), BundleError> {
         let expected: BTreeMap<_, _> = self.config.tensor_shapes().into_iter().collect();
         for (name, shape) in &expected {
-            let shard = self.shard_of.get(name).map(|position| &self.shards[*position]);
-            let info = shard.and_then(|shard| shard.info(name));
+            let place = self.places.get(name);
+            let info = place.and_then(|place| self.shards[place.shard].info(&place.stored_name));
             let found = &info.ok_or_else(|| self.tensor_problem(name, "is missing"))?.shape;
             if found != shape {
                 let problem = format!("has shape {found:?}, but config.json says {shape:?}");
                 return Err(self.tensor_problem(name, problem));
             }
         }
-        let tied_head = |name: &str| name == "lm_head.weight" && self.config.tie_word_embeddings;
-        let unknown = self.shard_of.keys().find(|name| {
-            !expected.contains_key(*name) && !tied_head(name) && !name.ends_with(DERIVED_TENSOR_SUFFIX)
-        });
-        match unknown {
-            None => Ok(()),
-            Some(name) => Err(self.tensor_problem(name, "is not part of this family as Baton runs it")),
+        for name in self.places.keys().filter(|name| !expected.contains_key(*name)) {
+            let is_tied_head = name == "lm_head.weight" && self.config.tie_word_embeddings;
+            let is_unread = UNREAD_TENSOR_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+            let is_copy =
+                self.config.encoder_decoder().is_some() && EMBEDDING_COPIES.contains(&name.as_str());
+            if is_copy && self.bytes_of(name)? != self.bytes_of(&self.config.embedding_name())? {
+                return Err(
+                    self.tensor_problem(name, "differs from `shared.weight`, which Baton reads for it")
+                );
+            }
+            if !(is_tied_head || is_unread || is_copy) {
+                return Err(self.tensor_problem(name, "is not part of this family as Baton runs it"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -117,13 +152,13 @@ fn weight_files(directory: &Path) -> Result<Vec<String>, BundleError> {
 }
 
 impl Checkpoint for HuggingFaceCheckpoint {
-    fn config(&self) -> &LlamaConfig {
+    fn config(&self) -> &ModelConfig {
         &self.config
     }
 
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, BundleError> {
-        let position = self.shard_of[name];
-        self.shards[position].read_f32(name)
+        let place = &self.places[name];
+        self.shards[place.shard].read_f32(&place.stored_name)
     }
 
     fn side_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, BundleError> {

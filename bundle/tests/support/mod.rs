@@ -7,9 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{
-    BundleManifest, Family, Fusion, GenerationMode, InputNorm, Limits, LlamaConfig, LlmPart, PartOrigin,
-    ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, WeightDtype, write_manifest,
+    BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart, LlmWriter,
+    ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task,
+    WeightDtype, write_manifest,
 };
+use baton_job::Mode;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -31,8 +33,8 @@ pub(crate) fn merged_pieces() -> [String; 2] {
     ["Ġ1".to_owned(), "12".to_owned()]
 }
 
-pub(crate) fn config() -> LlamaConfig {
-    LlamaConfig {
+pub(crate) fn config() -> ModelConfig {
+    ModelConfig {
         hidden_size: 8,
         intermediate_size: 12,
         num_hidden_layers: 2,
@@ -41,12 +43,11 @@ pub(crate) fn config() -> LlamaConfig {
         head_dim: 4,
         vocab_size: VOCAB_SIZE,
         max_position_embeddings: 64,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
         dtype: WeightDtype::F32,
+        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn tokenizer() -> Tokenizer {
 }
 
 /// Writes a checkpoint in the Hugging Face layout.
-pub(crate) fn write_checkpoint(directory: &Path, config: &LlamaConfig) {
+pub(crate) fn write_checkpoint(directory: &Path, config: &ModelConfig) {
     fs::create_dir_all(directory).unwrap();
     fs::write(directory.join("config.json"), config.to_json()).unwrap();
     write_tensors(&directory.join("model.safetensors"), &config.tensor_shapes());
@@ -106,23 +107,33 @@ pub(crate) fn manifest() -> BundleManifest {
         format: 1,
         name: "tiny".to_owned(),
         task: Task::Translation { source: "en".to_owned(), target: "it".to_owned() },
-        llm: LlmPart { family: Family::Llama, layers: 1, d_model: 8, vocab_size: VOCAB_SIZE },
-        projector: ProjectorPart {
+        llm: LlmPart {
+            family: Family::Llama,
+            layers: 1,
+            d_model: 8,
+            vocab_size: VOCAB_SIZE,
+            writer: Some(LlmWriter {
+                prompt_end: "<|im_start|>1".to_owned(),
+                eos_token: "<|im_end|>".to_owned(),
+                max_new_tokens: 48,
+            }),
+        },
+        projector: Some(ProjectorPart {
             d_llm: 8,
             d_slm: 8,
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
-        },
-        slm: SlmPart {
+        }),
+        slm: Some(SlmPart {
             family: Family::Llama,
             d_model: 8,
             vocab_size: VOCAB_SIZE,
             prompt_attention: PromptAttention::Bidirectional,
             bos_token: "<|im_start|>".to_owned(),
             eos_token: "<|im_end|>".to_owned(),
-        },
-        fusion: Fusion::Add,
-        modes: vec![GenerationMode::Hybrid],
+        }),
+        fusion: Some(Fusion::Add),
+        modes: vec![Mode::Hybrid, Mode::Llm],
         templates: BTreeMap::from([("default".to_owned(), "<|im_start|>{text}<|im_end|>".to_owned())]),
         limits: Limits { max_prompt_tokens: 32, max_new_tokens: 32 },
         parts: vec![part("llm"), part("projector"), part("slm")],

@@ -83,7 +83,7 @@ impl System {
                 if !names.insert(name.clone()) {
                     bail!("two systems are called {name:?}: give the bundles different names in bundle.json");
                 }
-                let arithmetic = arithmetic_of_mode(bundle, generation_mode);
+                let arithmetic = arithmetic_of_mode(bundle, generation_mode)?;
                 systems
                     .push(System { name, origin: Origin::Bundle { path: path.clone(), mode, arithmetic } });
             }

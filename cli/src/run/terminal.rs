@@ -101,6 +101,13 @@ pub(crate) fn show_summary(report: &JobReport, output: &str, partition: Partitio
         let tokens = (totals.output_tokens - report.resumed.output_tokens) as f64 / seconds;
         tell!("  time        {seconds:.1} s, {records:.1} records/s, {tokens:.0} output tokens/s");
     }
+    if let Some(rate) = report.drafts.acceptance_rate() {
+        let per_pass = report.drafts.tokens_per_llm_pass();
+        tell!(
+            "  drafts      {:.1} % accepted, {per_pass:.2} tokens per pass of the large model",
+            rate * 100.0
+        );
+    }
     let (shards, bytes) = (HumanCount(totals.shards), HumanBytes(totals.output_bytes));
     tell!("  outputs     {output}/part-*.jsonl: {shards} parts, {bytes}");
     if totals.errors > 0 {

@@ -15,11 +15,18 @@ pub struct RunOptions {
     pub policy: SchedulePolicy,
     /// How long shards in flight may take to finish once the job is asked to stop.
     pub grace_period: Duration,
+    /// How long nothing may be committed, while nothing is in flight either, before the output is asked what another coordinator of the
+    /// partition has committed.
+    pub search_others_after: Duration,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { policy: SchedulePolicy::default(), grace_period: Duration::from_secs(30) }
+        Self {
+            policy: SchedulePolicy::default(),
+            grace_period: Duration::from_secs(30),
+            search_others_after: Duration::from_secs(5),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What follows from the end of an attempt, and of the job.
 
-use baton_job::{AfterFailure, Failure, Lease, Role, Totals, Work};
+use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, Work};
 use baton_proto::wire::ShardReceipt;
+use tokio::time::Instant;
 
 use super::Dispatcher;
 use crate::attempt::AttemptFailure;
@@ -89,6 +90,12 @@ impl Dispatcher<'_> {
                 running.task.abort();
             }
         }
+        self.moved_at = Instant::now();
+        if let Some(drafts) = &receipt.drafts {
+            self.drafts.drafted_tokens += drafts.drafted_tokens;
+            self.drafts.accepted_tokens += drafts.accepted_tokens;
+            self.drafts.llm_passes += drafts.llm_passes;
+        }
         if settled.is_first {
             add_receipt(&mut self.totals, receipt);
             let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
@@ -97,6 +104,41 @@ impl Dispatcher<'_> {
             tracing::debug!(%shard, attempt, records, errors, "committed");
         }
         self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
+    }
+
+    /// Where nothing moves, another coordinator of this partition may have done the work, and its workers may be gone.
+    pub(super) async fn search_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
+        let is_waiting = self.running.is_empty() && self.scheduler.num_open() > 0;
+        if !is_waiting || self.moved_at.elapsed() < self.options.search_others_after {
+            return Ok(());
+        }
+        self.moved_at = Instant::now();
+        match self.adopt_commits_of_others().await {
+            Err(CoordinatorError::Store(error)) if error.is_retryable() => {
+                tracing::debug!(%error, "cannot look for commits of other coordinators, trying again later");
+                Ok(())
+            }
+            adopted => adopted,
+        }
+    }
+
+    async fn adopt_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
+        let (committed, amended) = (self.job.list_parts().await?, self.job.list_amended().await?);
+        let of_others = committed.iter().filter(|&shard| self.job.partition.owns(shard));
+        let of_others: Vec<ShardIndex> =
+            of_others.filter(|&shard| !self.scheduler.is_committed(shard)).collect();
+        for &shard in &of_others {
+            self.totals.add(&self.job.verdict(shard, &amended).await?);
+            self.open_shards.remove(&shard);
+            self.scheduler.committed_elsewhere(shard);
+        }
+        if !of_others.is_empty() {
+            tracing::warn!(
+                shards = of_others.len(),
+                "another coordinator of this partition has committed shards"
+            );
+        }
+        Ok(())
     }
 
     fn check_error_rate(&self, min_records: u64) -> Result<(), CoordinatorError> {
@@ -113,7 +155,7 @@ impl Dispatcher<'_> {
         let job_has_ended = self.end_job(num_shards).await?;
         self.publish_now();
         let report = JobReport::complete(self.totals, self.resumed, self.now());
-        Ok(JobReport { job_has_ended, ..report })
+        Ok(JobReport { job_has_ended, drafts: self.drafts, ..report })
     }
 
     /// Ends the job, with as much patience for the store as workers have when they commit.
@@ -138,6 +180,7 @@ impl Dispatcher<'_> {
     pub(super) fn interrupted(&self) -> JobReport {
         JobReport {
             outcome: JobOutcome::Interrupted,
+            drafts: self.drafts,
             ..JobReport::complete(self.totals, self.resumed, self.now())
         }
     }

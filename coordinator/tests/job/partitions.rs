@@ -1,7 +1,9 @@
 //! Several coordinators on one job.
 
+use baton_coordinator::{Cluster, JobOutcome, JobWatch, Shutdown};
+use tokio::sync::watch;
+
 use crate::support::{Scene, Script};
-use baton_coordinator::JobOutcome;
 
 #[tokio::test]
 async fn partitions_share_the_shards_and_the_last_writes_the_manifest() {
@@ -66,4 +68,17 @@ async fn a_partition_without_shards_completes_and_may_end_the_job() {
     assert_eq!((empty.totals.records, empty.job_has_ended), (0, false));
     assert!(scene.run_partition("0/2").await.unwrap().job_has_ended);
     assert!(scene.run_partition("1/2").await.unwrap().was_complete);
+}
+
+#[tokio::test]
+async fn a_coordinator_without_workers_notices_that_another_has_done_its_work() {
+    let scene = Scene::new(Script::new());
+    let (lonely_job, watch) = (scene.open("0/1").await.unwrap(), JobWatch::default());
+    let (nobody, shutdown) = (watch::Sender::new(Vec::new()), watch::channel(Shutdown::No).1);
+    let cluster = Cluster::new(scene.connections.clone(), nobody.subscribe(), nobody.subscribe());
+    let lonely = lonely_job.run(cluster, &scene.options, &watch, shutdown);
+    let (lonely, busy) = tokio::join!(lonely, scene.run());
+    let (lonely, busy) = (lonely.unwrap(), busy.unwrap());
+    assert_eq!((lonely.outcome, lonely.totals), (JobOutcome::Complete, busy.totals));
+    assert_eq!(scene.attempts().len(), 5, "each shard was leased once");
 }

@@ -213,7 +213,11 @@ impl Scene {
             connections: Connections::default(),
             encoders: watch::Sender::new(Vec::new()),
             decoders: watch::Sender::new(vec!["http://decoder:1".to_owned()]),
-            options: RunOptions { policy, grace_period: Duration::ZERO },
+            options: RunOptions {
+                policy,
+                grace_period: Duration::ZERO,
+                search_others_after: Duration::from_millis(50),
+            },
         }
     }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use baton_lanes::{LANES, exp, max_of, sum_of};
 use multiversion::multiversion;
 
-use super::number::Number;
+use super::{bias::BiasTable, number::Number};
 
 /// Tokens per cache block: as many as lanes.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
@@ -23,6 +23,23 @@ pub(crate) struct HeadShape {
     pub(crate) head_dim: usize,
 }
 
+/// How a query meets a key: `scale * q k` is the key's score, and keys outside the window have none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scoring {
+    /// Factor of the product: `1 / sqrt(head_dim)` in most families.
+    pub scale: f32,
+    /// Distance from which on keys are out of sight: a query sees itself and `window - 1` neighbours on a side. None: it sees all.
+    pub window: Option<usize>,
+}
+
+impl Scoring {
+    /// The usual scale, and no window.
+    #[must_use]
+    pub fn of_heads(head_dim: usize) -> Self {
+        Self { scale: (head_dim as f32).sqrt().recip(), window: None }
+    }
+}
+
 /// Where one row's tokens are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CachedRow<'a> {
@@ -30,6 +47,33 @@ pub(crate) struct CachedRow<'a> {
     pub(crate) blocks: &'a [usize],
     /// Tokens cached, at least 1.
     pub(crate) len: usize,
+}
+
+/// The part of a row that its last token sees, from the first block with a token of it.
+#[derive(Debug, Clone)]
+struct SeenTokens<'a> {
+    blocks: &'a [usize],
+    /// Their places, counted from the first of these blocks.
+    places: Range<usize>,
+}
+
+impl<'a> CachedRow<'a> {
+    #[inline(always)]
+    fn seen(&self, window: Option<usize>) -> SeenTokens<'a> {
+        let first = window.map_or(0, |window| self.len.saturating_sub(window));
+        let unseen_blocks = first / BLOCK_TOKENS;
+        let unseen = unseen_blocks * BLOCK_TOKENS;
+        let blocks = &self.blocks[unseen_blocks..self.len.div_ceil(BLOCK_TOKENS)];
+        SeenTokens { blocks, places: first - unseen..self.len - unseen }
+    }
+}
+
+impl SeenTokens<'_> {
+    /// Places in whole blocks.
+    #[inline(always)]
+    fn padded_len(&self) -> usize {
+        self.blocks.len() * BLOCK_TOKENS
+    }
 }
 
 /// Where one token is.
@@ -94,7 +138,7 @@ pub(crate) struct Scratch {
     sums: Vec<f32>,    // [heads, head_dim]
 }
 
-/// `softmax(q k^T / sqrt(head_dim)) v` for each row. `queries`, `output`: `[rows, heads, head_dim]`.
+/// `softmax(scale * q k^T + bias) v` for each row, over the keys that it sees. `queries`, `output`: `[rows, heads, head_dim]`.
 ///
 /// The cache is larger than what a core holds, so it is read once and in the order it lies in memory: block by block, all heads of a
 /// block.
@@ -104,7 +148,7 @@ pub(crate) struct Scratch {
     "aarch64+neon"
 ))]
 pub(super) fn attend_cached<N: Number>(
-    store: BlockStore<'_, N>,
+    (store, scoring, bias): (BlockStore<'_, N>, Scoring, Option<BiasTable<'_>>),
     rows: &[CachedRow<'_>],
     (queries, output): (&[N], &mut [N]),
     scratch: &mut Scratch,
@@ -115,13 +159,17 @@ pub(super) fn attend_cached<N: Number>(
     for ((row, queries), output) in
         rows.iter().zip(queries.chunks_exact(row_numel)).zip(output.chunks_exact_mut(row_numel))
     {
-        score_row(store, row, queries, scratch);
+        let seen = row.seen(scoring.window);
+        score_row((store, scoring.scale), &seen, queries, scratch);
         let HeadShape { head_dim, .. } = store.shape;
-        let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
-        for weights in scratch.weights.chunks_exact_mut(padded_len) {
-            softmax(weights, row.len);
+        for (head, weights) in scratch.weights.chunks_exact_mut(seen.padded_len()).enumerate() {
+            if let Some(bias) = bias {
+                let first_distance = 1 - seen.places.len() as i64; // the query is the last of them
+                bias.add(head, &mut weights[seen.places.clone()], first_distance);
+            }
+            softmax(weights, seen.places.clone());
         }
-        sum_row(store, row, scratch);
+        sum_row(store, &seen, scratch);
         for (out, &sum) in output.iter_mut().zip(&scratch.sums) {
             *out = N::from_f32(sum);
         }
@@ -131,15 +179,19 @@ pub(super) fn attend_cached<N: Number>(
 
 /// Scores of one row into `scratch.weights`, `[heads, padded len]`.
 #[inline(always)]
-fn score_row<N: Number>(store: BlockStore<'_, N>, row: &CachedRow<'_>, queries: &[N], scratch: &mut Scratch) {
+fn score_row<N: Number>(
+    (store, scale): (BlockStore<'_, N>, f32),
+    seen: &SeenTokens<'_>,
+    queries: &[N],
+    scratch: &mut Scratch,
+) {
     let HeadShape { heads, kv_heads, head_dim } = store.shape;
     let groups = heads / kv_heads;
-    let scale = (head_dim as f32).sqrt().recip();
     scratch.queries.clear();
     scratch.queries.extend(queries.iter().map(|&q| q.to_f32() * scale));
-    let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
+    let padded_len = seen.padded_len();
     scratch.weights.resize(heads * padded_len, 0.0);
-    for (place, &block) in row.blocks[..padded_len / BLOCK_TOKENS].iter().enumerate() {
+    for (place, &block) in seen.blocks.iter().enumerate() {
         for head in 0..heads {
             let keys = store.head(head / groups).keys(block);
             let query = &scratch.queries[head * head_dim..(head + 1) * head_dim];
@@ -149,10 +201,11 @@ fn score_row<N: Number>(store: BlockStore<'_, N>, row: &CachedRow<'_>, queries: 
     }
 }
 
-/// Scores of the first `len` tokens into weights that sum to one; zero beyond.
+/// Scores of the tokens in `seen` into weights that sum to one; zero elsewhere.
 #[inline(always)]
-pub(super) fn softmax(scores: &mut [f32], len: usize) {
-    scores[len..].fill(f32::NEG_INFINITY); // places of the last block that hold no token of this row
+pub(super) fn softmax(scores: &mut [f32], seen: Range<usize>) {
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY); // places of the last block that hold no token of this row
     let max = max_of(scores);
     for score in &mut *scores {
         *score = exp(*score - max);
@@ -165,18 +218,20 @@ pub(super) fn softmax(scores: &mut [f32], len: usize) {
 
 /// Weighted sums of one row's values into `scratch.sums`, `[heads, head_dim]`.
 #[inline(always)]
-fn sum_row<N: Number>(store: BlockStore<'_, N>, row: &CachedRow<'_>, scratch: &mut Scratch) {
+fn sum_row<N: Number>(store: BlockStore<'_, N>, seen: &SeenTokens<'_>, scratch: &mut Scratch) {
     let HeadShape { heads, kv_heads, head_dim } = store.shape;
     let groups = heads / kv_heads;
     scratch.sums.clear();
     scratch.sums.resize(heads * head_dim, 0.0);
-    let padded_len = row.len.next_multiple_of(BLOCK_TOKENS);
-    for (place, &block) in row.blocks[..padded_len / BLOCK_TOKENS].iter().enumerate() {
-        let num_tokens = (row.len - place * BLOCK_TOKENS).min(BLOCK_TOKENS); // what lies beyond may be NaN
+    let padded_len = seen.padded_len();
+    for (place, &block) in seen.blocks.iter().enumerate() {
+        let begin = place * BLOCK_TOKENS;
+        let (first, end) =
+            (seen.places.start.saturating_sub(begin), (seen.places.end - begin).min(BLOCK_TOKENS)); // what lies beyond may be NaN
         for head in 0..heads {
-            let values = &store.head(head / groups).values(block)[..num_tokens * head_dim];
-            let start = head * padded_len + place * BLOCK_TOKENS;
-            let weights = &scratch.weights[start..start + num_tokens];
+            let values = &store.head(head / groups).values(block)[first * head_dim..end * head_dim];
+            let start = head * padded_len + begin;
+            let weights = &scratch.weights[start + first..start + end];
             add_weighted(&mut scratch.sums[head * head_dim..(head + 1) * head_dim], weights, values);
         }
     }
@@ -297,16 +352,26 @@ mod tests {
             }
         }
 
-        fn attend(&self, rows: &[CachedRow<'_>], queries: &[N]) -> Vec<N> {
+        fn attend(
+            &self,
+            (scoring, bias): (Scoring, Option<BiasTable<'_>>),
+            rows: &[CachedRow<'_>],
+            queries: &[N],
+        ) -> Vec<N> {
             let store = BlockStore { shape: SHAPE, keys: &self.keys, values: &self.values };
             let mut output = vec![N::default(); queries.len()];
-            attend_cached(store, rows, (queries, &mut output), &mut Scratch::default());
+            attend_cached((store, scoring, bias), rows, (queries, &mut output), &mut Scratch::default());
             output
         }
     }
 
     /// The same by the book, in f64. `keys`, `values`: `[len, kv_heads, head_dim]`; `query`: `[heads, head_dim]`.
-    fn reference<N: Number>(query: &[N], keys: &[N], values: &[N]) -> Vec<f64> {
+    fn reference<N: Number>(
+        (scoring, bias): (Scoring, Option<BiasTable<'_>>),
+        query: &[N],
+        keys: &[N],
+        values: &[N],
+    ) -> Vec<f64> {
         let HeadShape { heads, kv_heads, head_dim } = SHAPE;
         let wide = |numbers: &[N]| numbers.iter().map(|n| f64::from(n.to_f32())).collect::<Vec<_>>();
         let (query, keys, values) = (wide(query), wide(keys), wide(values));
@@ -320,9 +385,15 @@ mod tests {
             let score = |token| {
                 let dot: f64 =
                     (0..head_dim).map(|c| query[head * head_dim + c] * cached(&keys, token, c)).sum();
-                (dot / (head_dim as f64).sqrt()).exp()
+                let bias = bias.map_or(0.0, |bias| {
+                    let column = bias.reach - (len - 1 - token).min(bias.reach);
+                    bias.numbers[head * (2 * bias.reach + 1) + column]
+                });
+                (dot * f64::from(scoring.scale) + f64::from(bias)).exp()
             };
-            let weights: Vec<f64> = (0..len).map(score).collect();
+            let sees = |token| scoring.window.is_none_or(|window| len - 1 - token < window);
+            let weights: Vec<f64> =
+                (0..len).map(|token| if sees(token) { score(token) } else { 0.0 }).collect();
             let weight_sum: f64 = weights.iter().sum();
             output.extend((0..head_dim).map(|channel| {
                 (0..len).map(|token| weights[token] * cached(&values, token, channel)).sum::<f64>()
@@ -332,7 +403,7 @@ mod tests {
         output
     }
 
-    fn agrees_with_the_reference<N: Number>(tolerance: f64) {
+    fn agrees_with_the_reference<N: Number>(scoring: (Scoring, Option<BiasTable<'_>>), tolerance: f64) {
         for len in [1, 2, 15, 16, 17, 33, 80] {
             let kv_numel = len * SHAPE.kv_heads * SHAPE.head_dim;
             let (keys, values) = (pseudo_random::<N>(kv_numel, 1), pseudo_random::<N>(kv_numel, 2));
@@ -340,18 +411,25 @@ mod tests {
             let blocks = [5, 0, 7, 2, 1];
             let mut cache = Cache::of_garbage();
             cache.write(&blocks, (&keys, &values));
-            let found = cache.attend(&[CachedRow { blocks: &blocks, len }], &queries);
-            for (found, expected) in found.iter().zip(reference(&queries, &keys, &values)) {
+            let found = cache.attend(scoring, &[CachedRow { blocks: &blocks, len }], &queries);
+            for (found, expected) in found.iter().zip(reference(scoring, &queries, &keys, &values)) {
                 let error = (f64::from(found.to_f32()) - expected).abs();
-                assert!(error <= tolerance, "{len} tokens: off by {error}");
+                assert!(error <= tolerance, "{len} tokens, {scoring:?}: off by {error}");
             }
         }
     }
 
     #[test]
     fn attention_agrees_with_the_reference_in_both_formats() {
-        agrees_with_the_reference::<f32>(2e-6);
-        agrees_with_the_reference::<bf16>(8e-3); // half a unit in the last place of an output of magnitude 2
+        let scale = 0.3;
+        let numbers = pseudo_random::<f32>(SHAPE.heads * 41, 9);
+        for window in [None, Some(1), Some(7), Some(16), Some(17), Some(40), Some(1000)] {
+            for bias in [None, Some(BiasTable { numbers: &numbers, reach: 20 })] {
+                agrees_with_the_reference::<f32>((Scoring { scale, window }, bias), 2e-6);
+                // Half a unit in the last place of an output of magnitude 2.
+                agrees_with_the_reference::<bf16>((Scoring { scale, window }, bias), 8e-3);
+            }
+        }
     }
 
     #[test]
@@ -368,10 +446,11 @@ mod tests {
         let rows: Vec<CachedRow<'_>> =
             blocks.iter().zip(lens).map(|(blocks, len)| CachedRow { blocks, len }).collect();
         let queries = pseudo_random::<f32>(3 * row_numel, 30);
-        let together = cache.attend(&rows, &queries);
+        let scoring = (Scoring { scale: 0.2, window: Some(30) }, None);
+        let together = cache.attend(scoring, &rows, &queries);
         for (index, row) in rows.iter().enumerate() {
             let range = index * row_numel..(index + 1) * row_numel;
-            let alone = cache.attend(&[*row], &queries[range.clone()]);
+            let alone = cache.attend(scoring, &[*row], &queries[range.clone()]);
             assert!(alone.iter().zip(&together[range]).all(|(a, b)| a.to_bits() == b.to_bits()));
         }
     }

@@ -1,13 +1,16 @@
 //! CPU kernels for what libtorch does slowly: attention, and the small operations between products.
 //!
-//! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `rows.rs`), compiled once per instruction set and chosen at
-//! run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits depend neither on the other
-//! rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and `slices.rs` the only unsafe code
-//! of the workspace.
+//! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`), compiled once per
+//! instruction set and chosen at run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits
+//! depend neither on the other rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and
+//! `slices.rs` the only unsafe code of the workspace.
 // Slices of tensor memory (`slices.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
 #![allow(unsafe_code)]
 
+mod activation;
 mod attention;
+mod bias;
+mod norms;
 mod number;
 mod packed;
 mod row_operations;
@@ -24,12 +27,15 @@ use self::{
     slices::{elements, elements_mut},
 };
 
+pub use self::attention::Scoring;
 pub(crate) use self::{
+    activation::Activation,
     attention::{BLOCK_TOKENS, CachedRow, HeadShape, Scratch, TokenPlace},
+    bias::BiasTable,
     packed::PackedSequence,
     row_operations::{
-        add, add_scaled_sums, norm, norm_and_quantize, quantize, rotate, scale_sums, scale_sums_into, swiglu,
-        swiglu_sums,
+        activate, activate_sums, add, add_scaled_sums, gate, gate_sums, layer_norm, layer_norm_and_quantize,
+        norm_heads, quantize, rms_norm, rms_norm_and_quantize, rotate, scale_sums, scale_sums_into,
     },
 };
 
@@ -80,7 +86,7 @@ fn write_tokens_of<N: Number>(
     }
 }
 
-/// One query per row and head against all that the row has cached: `softmax(q k^T / sqrt(head_dim)) v`.
+/// One query per row and head against what the row has cached and sees: `softmax(scale * q k^T + bias) v`.
 ///
 /// `queries`: `[rows, heads, head_dim]` in the cache's type; result `[rows, heads * head_dim]` in the same type.
 ///
@@ -88,19 +94,21 @@ fn write_tokens_of<N: Number>(
 /// A tensor is not on the CPU or has another type than the cache; a row names a block outside the cache.
 pub(crate) fn decode_attention(
     layer: &LayerBlocks,
-    shape: HeadShape,
+    (shape, scoring, bias): (HeadShape, Scoring, Option<BiasTable<'_>>),
     (rows, queries): (&[CachedRow<'_>], &Tensor),
     scratch: &mut Scratch,
 ) -> Tensor {
     match layer.keys.kind() {
-        Kind::BFloat16 => decode_attention_of::<bf16>(layer, shape, (rows, queries), scratch),
-        _ => decode_attention_of::<f32>(layer, shape, (rows, queries), scratch),
+        Kind::BFloat16 => {
+            decode_attention_of::<bf16>(layer, (shape, scoring, bias), (rows, queries), scratch)
+        }
+        _ => decode_attention_of::<f32>(layer, (shape, scoring, bias), (rows, queries), scratch),
     }
 }
 
 fn decode_attention_of<N: Number>(
     layer: &LayerBlocks,
-    shape: HeadShape,
+    (shape, scoring, bias): (HeadShape, Scoring, Option<BiasTable<'_>>),
     (rows, queries): (&[CachedRow<'_>], &Tensor),
     scratch: &mut Scratch,
 ) -> Tensor {
@@ -114,11 +122,11 @@ fn decode_attention_of<N: Number>(
             BlockStore { shape, keys: elements::<N>(&layer.keys), values: elements::<N>(&layer.values) };
         (store, elements::<N>(&queries), elements_mut::<N>(&mut output))
     };
-    attend_cached(store, rows, (queries, out), scratch);
+    attend_cached((store, scoring, bias), rows, (queries, out), scratch);
     output
 }
 
-/// Attention within each sequence of a packed batch, one after the other: `softmax(q k^T / sqrt(head_dim)) v`.
+/// Attention within each sequence of a packed batch, one after the other: `softmax(scale * q k^T + bias) v`.
 ///
 /// `q`: `[rows, heads, head_dim]`; `k`, `v`: `[rows, kv_heads, head_dim]`, all f32 or all bf16; result `[rows, heads * head_dim]` in the
 /// same type.
@@ -127,16 +135,18 @@ fn decode_attention_of<N: Number>(
 /// A tensor is not on the CPU, their types differ, or the sequences are not as long as there are rows.
 pub(crate) fn packed_attention(
     sequences: &[PackedSequence],
+    (scoring, bias): (Scoring, Option<BiasTable<'_>>),
     (q, k, v): (&Tensor, &Tensor, &Tensor),
 ) -> Tensor {
     match q.kind() {
-        Kind::BFloat16 => packed_attention_of::<bf16>(sequences, (q, k, v)),
-        _ => packed_attention_of::<f32>(sequences, (q, k, v)),
+        Kind::BFloat16 => packed_attention_of::<bf16>(sequences, (scoring, bias), (q, k, v)),
+        _ => packed_attention_of::<f32>(sequences, (scoring, bias), (q, k, v)),
     }
 }
 
 fn packed_attention_of<N: Number>(
     sequences: &[PackedSequence],
+    (scoring, bias): (Scoring, Option<BiasTable<'_>>),
     (q, k, v): (&Tensor, &Tensor, &Tensor),
 ) -> Tensor {
     let (rows, heads, head_dim) = q.size3().expect("queries are [rows, heads, head_dim]");
@@ -150,7 +160,7 @@ fn packed_attention_of<N: Number>(
     // SAFETY: `output` is new; the others are only read; no tensor operation runs before the slices end.
     let (packed, out) = unsafe {
         let (queries, keys, values) = (elements::<N>(&q), elements::<N>(&k), elements::<N>(&v));
-        (PackedHeads { shape, queries, keys, values }, elements_mut::<N>(&mut output))
+        (PackedHeads { shape, scoring, bias, queries, keys, values }, elements_mut::<N>(&mut output))
     };
     attend_packed(packed, sequences, out);
     output

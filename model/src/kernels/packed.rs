@@ -2,12 +2,15 @@
 //!
 //! A prompt of some tens of tokens is too small for libtorch's products to pay off. Here a head's keys and values are laid out once in
 //! f32, then each query is a few hundred vector instructions. A query sees the first so many tokens of its sequence, which covers
-//! causal, bidirectional and prefix-LM attention. Two-pass softmax, f32 arithmetic. A row's result depends on its sequence alone.
+//! causal, bidirectional and prefix-LM attention, unless it is too far away (`Scoring`). Two-pass softmax, f32 arithmetic. A row's result depends on its sequence alone.
+
+use std::ops::Range;
 
 use multiversion::multiversion;
 
 use super::{
-    attention::{HeadShape, WIDE, add_scaled, add_weighted, softmax},
+    attention::{HeadShape, Scoring, WIDE, add_scaled, add_weighted, softmax},
+    bias::BiasTable,
     number::Number,
 };
 
@@ -20,16 +23,30 @@ pub(crate) struct PackedSequence {
     pub(crate) seen_by_all: usize,
 }
 
+impl PackedSequence {
+    /// The tokens that a token of the sequence sees.
+    #[inline(always)]
+    fn seen_by(self, token: usize, window: Option<usize>) -> Range<usize> {
+        let end = (token + 1).max(self.seen_by_all).min(self.len);
+        match window {
+            None => 0..end,
+            Some(window) => (token + 1).saturating_sub(window)..end.min(token.saturating_add(window)),
+        }
+    }
+}
+
 /// Queries, keys and values of a packed batch: `[rows, heads, head_dim]` and twice `[rows, kv_heads, head_dim]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PackedHeads<'a, N> {
     pub(super) shape: HeadShape,
+    pub(super) scoring: Scoring,
+    pub(super) bias: Option<BiasTable<'a>>,
     pub(super) queries: &'a [N],
     pub(super) keys: &'a [N],
     pub(super) values: &'a [N],
 }
 
-/// `softmax(q k^T / sqrt(head_dim)) v` within each sequence. `output`: `[rows, heads, head_dim]`.
+/// `softmax(scale * q k^T + bias) v` within each sequence. `output`: `[rows, heads, head_dim]`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -47,11 +64,14 @@ pub(super) fn attend_packed<N: Number>(
         for kv_head in 0..kv_heads {
             scratch.load(packed, (first_row, sequence.len), kv_head);
             for row in 0..sequence.len {
-                let num_seen = (row + 1).max(sequence.seen_by_all).min(sequence.len);
+                let seen = sequence.seen_by(row, packed.scoring.window);
                 for head in kv_head * heads / kv_heads..(kv_head + 1) * heads / kv_heads {
                     let start = ((first_row + row) * heads + head) * head_dim;
                     let query = &packed.queries[start..start + head_dim];
-                    scratch.attend(query, num_seen, &mut output[start..start + head_dim]);
+                    let output = &mut output[start..start + head_dim];
+                    let first_distance = seen.start as i64 - row as i64;
+                    let bias = packed.bias.map(|bias| (bias, head, first_distance));
+                    scratch.attend((query, packed.scoring.scale), bias, seen.clone(), output);
                 }
             }
         }
@@ -94,11 +114,19 @@ impl HeadScratch {
     }
 
     #[inline(always)]
-    fn attend<N: Number>(&mut self, query: &[N], num_seen: usize, output: &mut [N]) {
+    fn attend<N: Number>(
+        &mut self,
+        (query, scale): (&[N], f32),
+        bias: Option<(BiasTable<'_>, usize, i64)>, // of a head, from the first seen key's distance on
+        seen: Range<usize>,
+        output: &mut [N],
+    ) {
         let head_dim = query.len();
-        let scale = (head_dim as f32).sqrt().recip();
-        self.weights.resize(num_seen.next_multiple_of(WIDE), 0.0);
-        let chunks = self.keys.chunks_exact(WIDE * head_dim);
+        let first_chunk = seen.start / WIDE;
+        let unseen = first_chunk * WIDE;
+        let places = seen.start - unseen..seen.end - unseen;
+        self.weights.resize(places.end.next_multiple_of(WIDE), 0.0);
+        let chunks = self.keys.chunks_exact(WIDE * head_dim).skip(first_chunk);
         for (scores, keys) in self.weights.as_chunks_mut::<WIDE>().0.iter_mut().zip(chunks) {
             let mut sums = [0.0_f32; WIDE];
             for (q, keys) in query.iter().zip(keys.as_chunks::<WIDE>().0) {
@@ -106,11 +134,14 @@ impl HeadScratch {
             }
             *scores = sums;
         }
-        softmax(&mut self.weights, num_seen);
+        if let Some((bias, head, first_distance)) = bias {
+            bias.add(head, &mut self.weights[places.clone()], first_distance);
+        }
+        softmax(&mut self.weights, places.clone());
         self.sums.clear();
         self.sums.resize(head_dim, 0.0);
-        let values = &self.values[..num_seen * head_dim];
-        add_weighted(&mut self.sums, &self.weights[..num_seen], values);
+        let values = &self.values[seen.start * head_dim..seen.end * head_dim];
+        add_weighted(&mut self.sums, &self.weights[places], values);
         for (out, &sum) in output.iter_mut().zip(&self.sums) {
             *out = N::from_f32(sum);
         }

@@ -1,43 +1,93 @@
-//! The doors to `rows.rs`: tensors in, tensors out. All tensors are on the CPU; a tensor that is not contiguous is copied first.
+//! The doors to `norms.rs` and `rows.rs`: tensors in, tensors out. All tensors are on the CPU; a tensor that is not contiguous is copied first.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    activation::{Activation, GeluTanh, Relu, Silu},
+    norms::{self, RowNorm},
     number::{Element, Number},
     rows,
     slices::{elements, elements_mut},
 };
 use crate::linear::{Product, QuantizedRows};
 
-/// `x / sqrt(mean(x^2) + eps) * weight`. `x`: `[rows, width]` f32; `weight`: `[width]` f32; result in `kind`.
-pub(crate) fn norm(x: &Tensor, weight: &Tensor, eps: f64, kind: Kind) -> Tensor {
-    match kind {
-        Kind::BFloat16 => norm_as::<bf16>(x, weight, eps),
-        _ => norm_as::<f32>(x, weight, eps),
-    }
-}
-
-fn norm_as<N: Number>(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
-    let x = x.contiguous();
-    let mut normed = empty::<N>(&x.size());
-    // SAFETY: `normed` is new; the others are only read; no tensor operation runs before the slices end.
-    let (x, weight, out) =
-        unsafe { (elements::<f32>(&x), elements::<f32>(weight), elements_mut::<N>(&mut normed)) };
-    rows::norm_rows(x, weight, eps as f32, out);
-    normed
+/// RMS norm: `x / sqrt(mean(x^2) + eps) * weight`. `x`: `[rows, width]` f32; `weight`: `[width]` f32; result in `kind`.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, kind: Kind) -> Tensor {
+    // SAFETY: the weight is only read, and it is no memory that `norm` writes.
+    let norm = norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 };
+    norm_into(x, norm, kind)
 }
 
 /// The same, quantized.
-pub(crate) fn norm_and_quantize(x: &Tensor, weight: &Tensor, eps: f64) -> QuantizedRows {
+pub(crate) fn rms_norm_and_quantize(x: &Tensor, weight: &Tensor, eps: f64) -> QuantizedRows {
+    // SAFETY: as in `rms_norm`.
+    norm_and_quantize(x, norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 })
+}
+
+/// Layer norm: `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`. `x`: `[rows, width]` f32; `weight`, `bias`: `[width]` f32;
+/// result in `kind`.
+pub(crate) fn layer_norm(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64, kind: Kind) -> Tensor {
+    // SAFETY: as in `rms_norm`.
+    let (weight, bias) = unsafe { (elements::<f32>(weight), elements::<f32>(bias)) };
+    norm_into(x, norms::LayerNorm { weight, bias, eps: eps as f32 }, kind)
+}
+
+/// The same, quantized.
+pub(crate) fn layer_norm_and_quantize(
+    x: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    eps: f64,
+) -> QuantizedRows {
+    // SAFETY: as in `rms_norm`.
+    let (weight, bias) = unsafe { (elements::<f32>(weight), elements::<f32>(bias)) };
+    norm_and_quantize(x, norms::LayerNorm { weight, bias, eps: eps as f32 })
+}
+
+fn norm_into(x: &Tensor, norm: impl RowNorm, kind: Kind) -> Tensor {
+    match kind {
+        Kind::BFloat16 => norm_as::<bf16>(x, norm),
+        _ => norm_as::<f32>(x, norm),
+    }
+}
+
+fn norm_as<N: Number>(x: &Tensor, norm: impl RowNorm) -> Tensor {
+    let x = x.contiguous();
+    let mut normed = empty::<N>(&x.size());
+    // SAFETY: `normed` is new; `x` is only read; no tensor operation runs before the slices end.
+    let (x, out) = unsafe { (elements::<f32>(&x), elements_mut::<N>(&mut normed)) };
+    norms::norm_rows(x, norm, out);
+    normed
+}
+
+fn norm_and_quantize(x: &Tensor, norm: impl RowNorm) -> QuantizedRows {
     let x = x.contiguous();
     let mut quantized = QuantizedRows::empty(&x.size());
-    // SAFETY: `quantized` is new; the others are only read; no tensor operation runs before the slices end.
-    let (x, weight, values) =
-        unsafe { (elements::<f32>(&x), elements::<f32>(weight), elements_mut::<i8>(&mut quantized.values)) };
-    let outputs = (values, quantized.scales.as_mut_slice());
-    rows::norm_and_quantize_rows(x, (weight, eps as f32), outputs, &mut Vec::new());
+    // SAFETY: `quantized` is new; `x` is only read; no tensor operation runs before the slices end.
+    let (x, values) = unsafe { (elements::<f32>(&x), elements_mut::<i8>(&mut quantized.values)) };
+    norms::norm_and_quantize_rows(x, norm, (values, quantized.scales.as_mut_slice()), &mut Vec::new());
     quantized
+}
+
+/// RMS norm of each query head and each key head, in the memory of `x`: `[rows, all heads, head_dim]`, f32 or bf16, where the first
+/// `heads[0]` are query heads and the next `heads[1]` key heads. `weights`: `[head_dim]` f32 each.
+pub(crate) fn norm_heads(x: Tensor, heads: [i64; 2], weights: [&Tensor; 2], eps: f64) -> Tensor {
+    match x.kind() {
+        Kind::BFloat16 => norm_heads_of::<bf16>(x, heads, weights, eps),
+        _ => norm_heads_of::<f32>(x, heads, weights, eps),
+    }
+}
+
+fn norm_heads_of<N: Number>(x: Tensor, heads: [i64; 2], weights: [&Tensor; 2], eps: f64) -> Tensor {
+    let mut x = made_contiguous(x);
+    let (_, all_heads, head_dim) = x.size3().expect("queries, keys and values are [rows, heads, head_dim]");
+    // SAFETY: `x` was handed over; the weights are only read; no tensor operation runs before the slices end.
+    let norms =
+        weights.map(|weight| norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 });
+    let rows = unsafe { elements_mut::<N>(&mut x) };
+    let heads = heads.map(|heads| heads as usize);
+    norms::norm_heads(rows, (all_heads * head_dim) as usize, (heads, norms), &mut Vec::new());
+    x
 }
 
 /// Quantizes each row. `x`: `[rows, width]`, f32 or bf16.
@@ -114,32 +164,76 @@ fn add_from<N: Number>(x: Tensor, y: &Tensor) -> Tensor {
     x
 }
 
-/// `silu(gate) * up` of an int8 product whose rows are gates, then ups.
-pub(crate) fn swiglu_sums(product: &Product<'_>) -> QuantizedRows {
+/// `activation(gate) * up` of an int8 product whose rows are gates, then ups.
+pub(crate) fn gate_sums(product: &Product<'_>, activation: Activation) -> QuantizedRows {
     let (num_rows, width) = sums_tensor(product).size2().expect("a product is [rows, out]");
     let mut output = QuantizedRows::empty(&[num_rows, width / 2]);
     // SAFETY: `output` is new, the sums are only read, and no tensor operation runs before the slices end.
     let (sums, values) = unsafe { (sums(product), elements_mut::<i8>(&mut output.values)) };
-    rows::swiglu_sums(sums, (values, output.scales.as_mut_slice()), &mut Vec::new());
+    let outputs = (values, output.scales.as_mut_slice());
+    match activation {
+        Activation::Silu => rows::gate_sums::<Silu>(sums, outputs, &mut Vec::new()),
+        Activation::GeluTanh => rows::gate_sums::<GeluTanh>(sums, outputs, &mut Vec::new()),
+        Activation::Relu => rows::gate_sums::<Relu>(sums, outputs, &mut Vec::new()),
+    }
     output
 }
 
-/// `silu(gate) * up`. `gate_up`: `[rows, 2 * width]`, f32 or bf16; result `[rows, width]` in the same type.
-pub(crate) fn swiglu(gate_up: &Tensor) -> Tensor {
+/// `activation(gate) * up`. `gate_up`: `[rows, 2 * width]`, f32 or bf16; result `[rows, width]` in the same type.
+pub(crate) fn gate(gate_up: &Tensor, activation: Activation) -> Tensor {
     match gate_up.kind() {
-        Kind::BFloat16 => swiglu_of::<bf16>(gate_up),
-        _ => swiglu_of::<f32>(gate_up),
+        Kind::BFloat16 => gate_of::<bf16>(gate_up, activation),
+        _ => gate_of::<f32>(gate_up, activation),
     }
 }
 
-fn swiglu_of<N: Number>(gate_up: &Tensor) -> Tensor {
+fn gate_of<N: Number>(gate_up: &Tensor, activation: Activation) -> Tensor {
     let gate_up = gate_up.contiguous();
     let (num_rows, width) = gate_up.size2().expect("a product is [rows, out]");
     let mut output = empty::<N>(&[num_rows, width / 2]);
     // SAFETY: `output` is new, the other is only read, and no tensor operation runs before the slices end.
     let (gate_up, out) = unsafe { (elements::<N>(&gate_up), elements_mut::<N>(&mut output)) };
-    rows::swiglu_rows(gate_up, width as usize / 2, out);
+    let width = width as usize / 2;
+    match activation {
+        Activation::Silu => rows::gate_rows::<Silu, N>(gate_up, width, out),
+        Activation::GeluTanh => rows::gate_rows::<GeluTanh, N>(gate_up, width, out),
+        Activation::Relu => rows::gate_rows::<Relu, N>(gate_up, width, out),
+    }
     output
+}
+
+/// `activation(y)` of an int8 product `y`.
+pub(crate) fn activate_sums(product: &Product<'_>, activation: Activation) -> QuantizedRows {
+    let mut output = QuantizedRows::empty(&sums_tensor(product).size());
+    // SAFETY: `output` is new, the sums are only read, and no tensor operation runs before the slices end.
+    let (sums, values) = unsafe { (sums(product), elements_mut::<i8>(&mut output.values)) };
+    let outputs = (values, output.scales.as_mut_slice());
+    match activation {
+        Activation::Silu => rows::activate_sums::<Silu>(sums, outputs, &mut Vec::new()),
+        Activation::GeluTanh => rows::activate_sums::<GeluTanh>(sums, outputs, &mut Vec::new()),
+        Activation::Relu => rows::activate_sums::<Relu>(sums, outputs, &mut Vec::new()),
+    }
+    output
+}
+
+/// `activation(x)` in the memory of `x`, f32 or bf16.
+pub(crate) fn activate(x: Tensor, activation: Activation) -> Tensor {
+    match x.kind() {
+        Kind::BFloat16 => activate_of::<bf16>(x, activation),
+        _ => activate_of::<f32>(x, activation),
+    }
+}
+
+fn activate_of<N: Number>(x: Tensor, activation: Activation) -> Tensor {
+    let mut x = made_contiguous(x);
+    // SAFETY: `x` was handed over, and no tensor operation runs before the slice ends.
+    let numbers = unsafe { elements_mut::<N>(&mut x) };
+    match activation {
+        Activation::Silu => rows::activate_rows::<Silu, N>(numbers),
+        Activation::GeluTanh => rows::activate_rows::<GeluTanh, N>(numbers),
+        Activation::Relu => rows::activate_rows::<Relu, N>(numbers),
+    }
+    x
 }
 
 /// Rotary positions on the first `heads` heads of each row, in the memory of `x` `[rows, all heads, head_dim]`, f32 or bf16.

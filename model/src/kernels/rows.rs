@@ -1,13 +1,13 @@
-//! What happens to rows between products: norm, quantization, scaling of integer sums, activation, rotation.
+//! What happens to rows between products: quantization, scaling of integer sums, activation, rotation.
 //!
 //! libtorch spends microseconds on each of these small operations; here each is one pass over a row. A row's result depends on the row
 //! alone. Int8 is symmetric: `x ~ scale * q` with `scale = max|x| / 127` per row of activations and per row of weights, so a product is
 //! an exact integer sum times two scales.
 
-use baton_lanes::{exp, max_abs_of, sum_of};
+use baton_lanes::max_abs_of;
 use multiversion::multiversion;
 
-use super::number::Number;
+use super::{activation::ActivationFunction, number::Number};
 
 /// The integer sums of a product and what turns them into numbers: `sums[r][c] * row_scales[r] * column_scales[c] + bias[c]`.
 #[derive(Debug, Clone, Copy)]
@@ -25,45 +25,6 @@ pub(super) struct Sums<'a> {
 impl<'a> Sums<'a> {
     fn rows(self) -> impl Iterator<Item = (&'a [i32], f32)> {
         self.sums.chunks_exact(self.column_scales.len()).zip(self.row_scales.iter().copied())
-    }
-}
-
-/// `x / sqrt(mean(x^2) + eps) * weight`, row by row, into `normed`. `x`, `normed`: `[rows, width]`; `weight`: `[width]`.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
-pub(super) fn norm_rows<N: Number>(x: &[f32], weight: &[f32], eps: f32, normed: &mut [N]) {
-    for (x, normed) in x.chunks_exact(weight.len()).zip(normed.chunks_exact_mut(weight.len())) {
-        let scale = inverse_rms(x, eps);
-        for ((normed, &x), &weight) in normed.iter_mut().zip(x).zip(weight) {
-            *normed = N::from_f32(x * scale * weight);
-        }
-    }
-}
-
-/// The same, quantized: `quantized` is `[rows, width]`, `scales` is `[rows]`; `scratch` is overwritten.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
-pub(super) fn norm_and_quantize_rows(
-    x: &[f32],
-    (weight, eps): (&[f32], f32),
-    (quantized, scales): (&mut [i8], &mut [f32]),
-    scratch: &mut Vec<f32>,
-) {
-    let width = weight.len();
-    scratch.resize(width, 0.0);
-    let outputs = quantized.chunks_exact_mut(width).zip(scales);
-    for (x, (quantized, row_scale)) in x.chunks_exact(width).zip(outputs) {
-        let scale = inverse_rms(x, eps);
-        for ((normed, &x), &weight) in scratch.iter_mut().zip(x).zip(weight) {
-            *normed = x * scale * weight;
-        }
-        *row_scale = quantize(scratch, quantized);
     }
 }
 
@@ -141,14 +102,14 @@ pub(super) fn add_rows<N: Number>(y: &[N], x: &mut [f32]) {
     }
 }
 
-/// `silu(gate) * up` from integer sums in which each row holds all gates, then all ups; quantized. `quantized`: `[rows, columns / 2]`,
-/// `scales`: `[rows]`; `scratch` is overwritten. SwiGLU: Shazeer, arXiv 2002.05202.
+/// `activation(gate) * up` from integer sums in which each row holds all gates, then all ups; quantized. `quantized`:
+/// `[rows, columns / 2]`, `scales`: `[rows]`; `scratch` is overwritten. Gated layers: Shazeer, arXiv 2002.05202.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
     "aarch64+neon"
 ))]
-pub(super) fn swiglu_sums(
+pub(super) fn gate_sums<A: ActivationFunction>(
     sums: Sums<'_>,
     (quantized, scales): (&mut [i8], &mut [f32]),
     scratch: &mut Vec<f32>,
@@ -164,14 +125,14 @@ pub(super) fn swiglu_sums(
                 let columns = gates.iter().zip(ups).zip(gate_scales).zip(up_scales);
                 for (product, (((&gate, &up), &gate_scale), &up_scale)) in scratch.iter_mut().zip(columns) {
                     let (gate_scale, up_scale) = (row_scale * gate_scale, row_scale * up_scale);
-                    *product = silu(gate as f32 * gate_scale) * (up as f32 * up_scale);
+                    *product = A::of(gate as f32 * gate_scale) * (up as f32 * up_scale);
                 }
             }
             Some(bias) => {
                 for (column, product) in scratch.iter_mut().enumerate() {
                     let gate = gates[column] as f32 * (row_scale * gate_scales[column]) + bias[column];
                     let up = ups[column] as f32 * (row_scale * up_scales[column]) + bias[width + column];
-                    *product = silu(gate) * up;
+                    *product = A::of(gate) * up;
                 }
             }
         }
@@ -179,18 +140,60 @@ pub(super) fn swiglu_sums(
     }
 }
 
-/// `silu(gate) * up` of rows that hold all gates, then all ups. `gate_up`: `[rows, 2 * width]`; `output`: `[rows, width]`.
+/// `activation(gate) * up` of rows that hold all gates, then all ups. `gate_up`: `[rows, 2 * width]`; `output`: `[rows, width]`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
     "aarch64+neon"
 ))]
-pub(super) fn swiglu_rows<N: Number>(gate_up: &[N], width: usize, output: &mut [N]) {
+pub(super) fn gate_rows<A: ActivationFunction, N: Number>(gate_up: &[N], width: usize, output: &mut [N]) {
     for (row, output) in gate_up.chunks_exact(2 * width).zip(output.chunks_exact_mut(width)) {
         let (gates, ups) = row.split_at(width);
         for ((output, &gate), &up) in output.iter_mut().zip(gates).zip(ups) {
-            *output = N::from_f32(silu(gate.to_f32()) * up.to_f32());
+            *output = N::from_f32(A::of(gate.to_f32()) * up.to_f32());
         }
+    }
+}
+
+/// `activation(y)` of integer sums `y`; quantized. `quantized`: `[rows, columns]`, `scales`: `[rows]`; `scratch` is overwritten.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn activate_sums<A: ActivationFunction>(
+    sums: Sums<'_>,
+    (quantized, scales): (&mut [i8], &mut [f32]),
+    scratch: &mut Vec<f32>,
+) {
+    let width = sums.column_scales.len();
+    scratch.resize(width, 0.0);
+    let outputs = quantized.chunks_exact_mut(width).zip(scales);
+    for ((row, row_scale), (quantized, output_scale)) in sums.rows().zip(outputs) {
+        for ((y, &sum), &column_scale) in scratch.iter_mut().zip(row).zip(sums.column_scales) {
+            *y = sum as f32 * (row_scale * column_scale);
+        }
+        if let Some(bias) = sums.bias {
+            for (y, &bias) in scratch.iter_mut().zip(bias) {
+                *y += bias;
+            }
+        }
+        for y in scratch.iter_mut() {
+            *y = A::of(*y);
+        }
+        *output_scale = quantize(scratch, quantized);
+    }
+}
+
+/// `activation(x)`, number by number, in place.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn activate_rows<A: ActivationFunction, N: Number>(x: &mut [N]) {
+    for x in x {
+        *x = N::from_f32(A::of(x.to_f32()));
     }
 }
 
@@ -223,15 +226,9 @@ pub(super) fn rotate_rows<N: Number>(
     }
 }
 
-#[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    let mean_square = sum_of(x, |x| x * x) / x.len() as f32;
-    (mean_square + eps).sqrt().recip()
-}
-
 /// Quantizes one row; returns its scale. A row of zeros has scale 0.
 #[inline(always)]
-fn quantize(x: &[f32], quantized: &mut [i8]) -> f32 {
+pub(super) fn quantize(x: &[f32], quantized: &mut [i8]) -> f32 {
     // Adding this leaves the nearest integer, ties to even, in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let largest = max_abs_of(x);
@@ -242,17 +239,12 @@ fn quantize(x: &[f32], quantized: &mut [i8]) -> f32 {
     largest / 127.0
 }
 
-/// `x / (1 + e^-x)`
-#[inline(always)]
-fn silu(x: f32) -> f32 {
-    // Below -88 the result is zero to f32's precision of what it is multiplied with; `exp` stops there.
-    let negated = if -x < 88.0 { -x } else { 88.0 };
-    x / (1.0 + exp(negated))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::activation::{GeluTanh, Relu, Silu},
+        *,
+    };
 
     /// Numbers in -2..2.
     fn pattern(len: usize, step: f64) -> Vec<f32> {
@@ -272,25 +264,6 @@ mod tests {
         }
     }
 
-    fn norm_by_the_book(x: &[f32], weight: &[f32], eps: f64) -> Vec<f64> {
-        x.chunks(weight.len())
-            .flat_map(|row| {
-                let mean = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / row.len() as f64;
-                row.iter().zip(weight).map(move |(&x, &w)| f64::from(x) / (mean + eps).sqrt() * f64::from(w))
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_norm_agrees_with_its_formula() {
-        for width in [1, 15, 16, 37, 576] {
-            let (x, weight) = (pattern(3 * width, 0.7), pattern(width, 0.2));
-            let mut normed = vec![0.0_f32; x.len()];
-            norm_rows(&x, &weight, 1e-5, &mut normed);
-            assert_close(&normed, &norm_by_the_book(&x, &weight, 1e-5), 1e-6);
-        }
-    }
-
     #[test]
     fn a_quantized_row_is_within_half_a_step_of_what_it_stands_for() {
         let (width, rows) = (37, 4);
@@ -306,21 +279,6 @@ mod tests {
             assert!(largest == 0.0 || quantized.iter().any(|q| q.unsigned_abs() == 127));
         }
         assert_eq!(scales[1], 0.0);
-    }
-
-    #[test]
-    fn a_norm_quantizes_as_if_it_were_two_steps() {
-        let (x, weight) = (pattern(5 * 40, 0.7), pattern(40, 0.2));
-        let mut normed = vec![0.0_f32; x.len()];
-        norm_rows(&x, &weight, 1e-5, &mut normed);
-        let quantize = |x: &[f32]| {
-            let (mut quantized, mut scales) = (vec![0; x.len()], vec![0.0; 5]);
-            quantize_rows(x, 40, (&mut quantized, &mut scales), &mut Vec::new());
-            (quantized, scales)
-        };
-        let (mut quantized, mut scales) = (vec![0; x.len()], vec![0.0; 5]);
-        norm_and_quantize_rows(&x, (&weight, 1e-5), (&mut quantized, &mut scales), &mut Vec::new());
-        assert_eq!((quantized, scales), quantize(&normed));
     }
 
     #[test]
@@ -347,8 +305,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_gated_activation_of_sums_is_that_of_the_numbers_they_stand_for() {
+    /// Both gated and plain: of sums, quantized, and of the numbers that the sums stand for.
+    fn activations_of_sums_and_numbers_agree<A: ActivationFunction>(by_the_book: fn(f64) -> f64) {
         let (rows, width) = (3, 40);
         let (sums, row_scales, column_scales) = sums_of(rows, 2 * width);
         let bias = pattern(2 * width, 0.9);
@@ -356,27 +314,44 @@ mod tests {
             let sums = Sums { sums: &sums, row_scales: &row_scales, column_scales: &column_scales, bias };
             let mut numbers = vec![0.0_f32; rows * 2 * width];
             scale_sums(sums, &mut numbers);
-            let expected: Vec<f64> = numbers
+            let gated: Vec<f64> = numbers
                 .chunks(2 * width)
                 .flat_map(|row| {
-                    (0..width).map(|i| {
-                        let gate = f64::from(row[i]);
-                        gate / (1.0 + (-gate).exp()) * f64::from(row[width + i])
-                    })
+                    (0..width).map(|i| by_the_book(f64::from(row[i])) * f64::from(row[width + i]))
                 })
                 .collect();
-            let mut plain = vec![0.0_f32; rows * width];
-            swiglu_rows(&numbers, width, &mut plain);
-            assert_close(&plain, &expected, 1e-5);
-
+            let mut found = vec![0.0_f32; rows * width];
+            gate_rows::<A, f32>(&numbers, width, &mut found);
+            assert_close(&found, &gated, 1e-5);
             let (mut quantized, mut scales) = (vec![0; rows * width], vec![0.0; rows]);
-            swiglu_sums(sums, (&mut quantized, &mut scales), &mut Vec::new());
-            for (i, &q) in quantized.iter().enumerate() {
-                let (found, scale) =
-                    (f64::from(q) * f64::from(scales[i / width]), f64::from(scales[i / width]));
-                assert!((found - expected[i]).abs() <= 0.51 * scale, "{i}: {found} is not {}", expected[i]);
-            }
+            gate_sums::<A>(sums, (&mut quantized, &mut scales), &mut Vec::new());
+            assert_within_half_a_step((&quantized, &scales), &gated);
+
+            let plain: Vec<f64> = numbers.iter().map(|&x| by_the_book(f64::from(x))).collect();
+            let (mut quantized, mut scales) = (vec![0; 2 * rows * width], vec![0.0; rows]);
+            activate_sums::<A>(sums, (&mut quantized, &mut scales), &mut Vec::new());
+            assert_within_half_a_step((&quantized, &scales), &plain);
+            activate_rows::<A, f32>(&mut numbers);
+            assert_close(&numbers, &plain, 1e-5);
         }
+    }
+
+    fn assert_within_half_a_step((quantized, scales): (&[i8], &[f32]), expected: &[f64]) {
+        let width = quantized.len() / scales.len();
+        for (i, (&q, expected)) in quantized.iter().zip(expected).enumerate() {
+            let scale = f64::from(scales[i / width]);
+            let found = f64::from(q) * scale;
+            assert!((found - expected).abs() <= 0.51 * scale, "{i}: {found} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn activations_of_sums_are_those_of_the_numbers_they_stand_for() {
+        activations_of_sums_and_numbers_agree::<Silu>(|x| x / (1.0 + (-x).exp()));
+        activations_of_sums_and_numbers_agree::<Relu>(|x| x.max(0.0));
+        activations_of_sums_and_numbers_agree::<GeluTanh>(|x| {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        });
     }
 
     #[test]
@@ -413,7 +388,7 @@ mod tests {
         let (sums, row_scales, column_scales) = sums_of(rows, 2 * width);
         let all = Sums { sums: &sums, row_scales: &row_scales, column_scales: &column_scales, bias: None };
         let (mut quantized, mut scales) = (vec![0; rows * width], vec![0.0; rows]);
-        swiglu_sums(all, (&mut quantized, &mut scales), &mut Vec::new());
+        gate_sums::<Silu>(all, (&mut quantized, &mut scales), &mut Vec::new());
         for row in 0..rows {
             let alone = Sums {
                 sums: &sums[row * 2 * width..(row + 1) * 2 * width],
@@ -421,7 +396,7 @@ mod tests {
                 ..all
             };
             let (mut values, mut scale) = (vec![0; width], vec![0.0]);
-            swiglu_sums(alone, (&mut values, &mut scale), &mut Vec::new());
+            gate_sums::<Silu>(alone, (&mut values, &mut scale), &mut Vec::new());
             assert_eq!(values, quantized[row * width..(row + 1) * width]);
             assert_eq!(scale[0].to_bits(), scales[row].to_bits());
         }

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Streaming};
 
 use super::*;
+use crate::Pulse;
 
 struct Service;
 
@@ -36,8 +37,9 @@ impl Decoder for Service {
 async fn served() -> Served<DecoderServer<Service>, mpsc::Sender<&'static str>> {
     let (queue, commands) = mpsc::channel::<&'static str>();
     let commands = Arc::new(Mutex::new(commands));
-    let run = move |_engine, ()| {
-        if let Ok(last_words) = commands.lock().unwrap().recv() {
+    let run = move |_engine, (), _pulse: &Pulse| {
+        let received = commands.lock().unwrap().recv(); // the lock is not poisoned by what follows
+        if let Ok(last_words) = received {
             panic!("{last_words}\nand a stack");
         }
     };

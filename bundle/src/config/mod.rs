@@ -1,0 +1,338 @@
+//! `config.json` of a checkpoint, as Hugging Face writes it: what a model says about its own shape.
+//!
+//! Owns the reading, the checks and the writing of that file, and the list of tensors that follows from it. A [`ModelConfig`] has the
+//! sizes that every family has, and a [`FamilyConfig`] with the constants of its own; one file a family reads and writes them. A
+//! setting that Baton does not implement is refused by the name of its field, so that no checkpoint runs with an option ignored.
+
+mod fields;
+mod gemma3;
+mod gpt2;
+mod llama;
+mod qwen;
+mod rotary;
+mod t5;
+mod tensors;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::fields::Fields;
+pub use self::{
+    fields::UnsupportedSetting,
+    gemma3::Gemma3Config,
+    gpt2::Gpt2Config,
+    llama::LlamaConfig,
+    qwen::QwenConfig,
+    rotary::SlidingLayers,
+    t5::{T5Config, T5FeedForward},
+    tensors::{NamedShape, TensorLayout},
+};
+use crate::{BundleError, Family, PromptAttention, SafetensorsFile, file::read_bytes};
+
+/// Number type of a checkpoint's tensors, under the names that `config.json` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum WeightDtype {
+    /// IEEE single precision.
+    #[default]
+    #[serde(rename = "float32")]
+    F32,
+    /// The upper half of a single: 8 bits of exponent, 8 of significand.
+    #[serde(rename = "bfloat16")]
+    Bf16,
+    /// IEEE half precision.
+    #[serde(rename = "float16")]
+    F16,
+}
+
+impl WeightDtype {
+    /// Its name in `config.json`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+        }
+    }
+}
+
+/// Shape and constants of a checkpoint, whatever its family.
+///
+/// Read from and written to a Hugging Face `config.json`; see [`ModelConfig::read`] for what is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Width of the hidden states, `d_model`.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Number of blocks in the checkpoint, the encoder's where there is one; a bundle may run fewer.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Rows of the embedding matrix.
+    pub vocab_size: usize,
+    /// Longest sequence the checkpoint was made for, in tokens. Only a family with a table of positions cannot go beyond:
+    /// [`ModelConfig::max_positions`].
+    pub max_position_embeddings: usize,
+    /// Whether the output head is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Token that starts a sequence; of an encoder-decoder, what it writes.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a sequence; may be empty.
+    pub eos_token_ids: Vec<u32>,
+    /// Number type of the tensors on disk.
+    pub dtype: WeightDtype,
+    /// The family and its own constants.
+    pub family: FamilyConfig,
+}
+
+/// A family with the constants that only its members have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FamilyConfig {
+    /// Llama, and what is called so: SmolLM2.
+    Llama(LlamaConfig),
+    /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.
+    Qwen2(QwenConfig),
+    /// Qwen3: Llama with a norm on each query and key head.
+    Qwen3(QwenConfig),
+    /// The text models of Gemma 3.
+    Gemma3(Gemma3Config),
+    /// GPT-2.
+    Gpt2(Gpt2Config),
+    /// T5 1.0 and 1.1, Flan-T5: encoder and decoder.
+    T5(T5Config),
+    /// mT5: T5 1.1 with a large vocabulary.
+    Mt5(T5Config),
+}
+
+/// How one family reads and writes its `config.json` and names its tensors.
+struct FamilyFile {
+    family: Family,
+    /// `model_type` in the file.
+    model_type: &'static str,
+    read: fn(&Fields<'_>) -> Result<ModelConfig, UnsupportedSetting>,
+}
+
+const FAMILY_FILES: [FamilyFile; 7] = [
+    FamilyFile { family: Family::Llama, model_type: "llama", read: llama::read },
+    FamilyFile { family: Family::Qwen2, model_type: "qwen2", read: qwen::read_qwen2 },
+    FamilyFile { family: Family::Qwen3, model_type: "qwen3", read: qwen::read_qwen3 },
+    FamilyFile { family: Family::Gemma3, model_type: "gemma3_text", read: gemma3::read },
+    FamilyFile { family: Family::Gpt2, model_type: "gpt2", read: gpt2::read },
+    FamilyFile { family: Family::T5, model_type: "t5", read: t5::read_t5 },
+    FamilyFile { family: Family::Mt5, model_type: "mt5", read: t5::read_mt5 },
+];
+
+impl ModelConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not such JSON; its `model_type` is not of a family that Baton has; a field is missing or says
+    /// something that Baton does not implement; a dimension is out of bounds or the heads do not divide.
+    pub fn read(path: &Path) -> Result<Self, BundleError> {
+        let bytes = read_bytes(path)?;
+        let json: Map<String, Value> = serde_json::from_slice(&bytes)
+            .map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+        let file = FAMILY_FILES.iter().find(|file| file.model_type == model_type).ok_or_else(|| {
+            BundleError::UnsupportedFamily {
+                path: path.to_owned(),
+                family: model_type.to_owned(),
+                supported: FAMILY_FILES.map(|file| file.model_type).join(", "),
+            }
+        })?;
+        Fields::new(&json)
+            .and_then(|fields| (file.read)(&fields))
+            .and_then(Self::checked)
+            .map_err(|reason| BundleError::UnsupportedConfig { path: path.to_owned(), reason })
+    }
+
+    /// Reads the `config.json` of a directory that has `model.safetensors` beside it.
+    ///
+    /// T5's files do not tell whether the head is the embedding matrix: releases of transformers differ in what they write there. So
+    /// the weights decide.
+    ///
+    /// # Errors
+    /// As for [`ModelConfig::read`], or the weights cannot be read.
+    pub fn read_checkpoint(directory: &Path) -> Result<Self, BundleError> {
+        let config = Self::read(&directory.join("config.json"))?;
+        if config.encoder_decoder().is_none() {
+            return Ok(config);
+        }
+        let weights = SafetensorsFile::open(&directory.join("model.safetensors"))?;
+        config.tied_by_weights(|name| {
+            weights.info(name).map(|_| weights.read(name).map(|tensor| tensor.bytes)).transpose()
+        })
+    }
+
+    /// The same config, with the head of an encoder-decoder taken for the embedding matrix if there is no other, or one of the same
+    /// numbers. `bytes_of` gives the bytes of a tensor, where the checkpoint has it.
+    pub(crate) fn tied_by_weights(
+        mut self,
+        bytes_of: impl Fn(&str) -> Result<Option<Vec<u8>>, BundleError>,
+    ) -> Result<Self, BundleError> {
+        if self.encoder_decoder().is_some() {
+            self.tie_word_embeddings = match bytes_of("lm_head.weight")? {
+                None => true,
+                head => head == bytes_of(&self.embedding_name())?,
+            };
+        }
+        Ok(self)
+    }
+
+    /// The file's text, with every field present and a final newline.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let json = match &self.family {
+            FamilyConfig::Llama(llama) => llama::write(self, llama),
+            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen::write(self, qwen),
+            FamilyConfig::Gemma3(gemma) => gemma3::write(self, gemma),
+            FamilyConfig::Gpt2(gpt2) => gpt2::write(self, gpt2),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::write(self, t5),
+        };
+        let mut text = serde_json::to_string_pretty(&json).expect("a config has only strings and numbers");
+        text.push('\n');
+        text
+    }
+
+    /// Passes on a config whose dimensions are usable together. The bounds keep a nonsense file from asking for
+    /// more memory than any machine has.
+    pub(crate) fn checked(self) -> Result<Self, UnsupportedSetting> {
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        let name = |field| self.field_name(field);
+        if let Some((field, size)) = sizes.into_iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
+            return Err(UnsupportedSetting::new(name(field), &size, "a number from 1 to 2^24"));
+        }
+        if !(1..=1000).contains(&self.num_hidden_layers) {
+            let field = name("num_hidden_layers");
+            return Err(UnsupportedSetting::new(field, &self.num_hidden_layers, "1 to 1000"));
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            let supported = "a divisor of num_attention_heads";
+            return Err(UnsupportedSetting::new("num_key_value_heads", &self.num_key_value_heads, supported));
+        }
+        if !(1..=1 << 16).contains(&self.head_dim) {
+            return Err(UnsupportedSetting::new(name("head_dim"), &self.head_dim, "a number from 1 to 2^16"));
+        }
+        match &self.family {
+            FamilyConfig::Llama(llama) => llama.check(&self)?,
+            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen.check(&self)?,
+            FamilyConfig::Gemma3(gemma) => gemma.check(&self)?,
+            FamilyConfig::Gpt2(gpt2) => gpt2.check(&self)?,
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5.check(&self)?,
+        }
+        Ok(self)
+    }
+
+    /// The family's own name for a field of this struct.
+    #[must_use]
+    pub fn field_name(&self, field: &'static str) -> &'static str {
+        match &self.family {
+            FamilyConfig::Gpt2(_) => gpt2::field_name(field),
+            FamilyConfig::T5(_) | FamilyConfig::Mt5(_) => t5::field_name(field),
+            _ => field,
+        }
+    }
+
+    /// The family, as a bundle's manifest names it.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match &self.family {
+            FamilyConfig::Llama(_) => Family::Llama,
+            FamilyConfig::Qwen2(_) => Family::Qwen2,
+            FamilyConfig::Qwen3(_) => Family::Qwen3,
+            FamilyConfig::Gemma3(_) => Family::Gemma3,
+            FamilyConfig::Gpt2(_) => Family::Gpt2,
+            FamilyConfig::T5(_) => Family::T5,
+            FamilyConfig::Mt5(_) => Family::Mt5,
+        }
+    }
+
+    /// The constants of a model that reads with an encoder and writes with a decoder, if it is one.
+    #[must_use]
+    pub fn encoder_decoder(&self) -> Option<&T5Config> {
+        match &self.family {
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => Some(t5),
+            _ => None,
+        }
+    }
+
+    /// Which prompt positions a prompt position sees when the model reads as it was trained to.
+    #[must_use]
+    pub fn prompt_attention(&self) -> PromptAttention {
+        match self.encoder_decoder() {
+            Some(_) => PromptAttention::Bidirectional,
+            None => PromptAttention::Causal,
+        }
+    }
+
+    /// Query heads per key and value head.
+    #[must_use]
+    pub fn query_heads_per_kv_head(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+
+    /// How far back a token of a block sees, itself included; none where it sees everything before it.
+    #[must_use]
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        match &self.family {
+            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen.sliding.as_ref()?.window(layer),
+            FamilyConfig::Gemma3(gemma) => gemma.sliding.as_ref()?.window(layer),
+            _ => None,
+        }
+    }
+
+    /// Tokens that a sequence cannot exceed, where the family looks positions up in a table.
+    #[must_use]
+    pub fn max_positions(&self) -> Option<usize> {
+        match &self.family {
+            FamilyConfig::Gpt2(_) => Some(self.max_position_embeddings),
+            _ => None,
+        }
+    }
+
+    /// Names and shapes of the checkpoint's tensors, by their place in the model.
+    #[must_use]
+    pub fn tensor_layout(&self) -> TensorLayout {
+        match &self.family {
+            FamilyConfig::Llama(_) => llama::tensors(self),
+            FamilyConfig::Qwen2(_) => qwen::qwen2_tensors(self),
+            FamilyConfig::Qwen3(_) => qwen::qwen3_tensors(self),
+            FamilyConfig::Gemma3(_) => gemma3::tensors(self),
+            FamilyConfig::Gpt2(_) => gpt2::tensors(self),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::tensors(self, t5),
+        }
+    }
+
+    /// Name and shape of every tensor of the checkpoint, embedding first, in the order of the forward pass.
+    #[must_use]
+    pub fn tensor_shapes(&self) -> Vec<NamedShape> {
+        self.tensor_layout().all()
+    }
+
+    /// Name of the embedding matrix, `[vocab_size, hidden_size]`.
+    #[must_use]
+    pub fn embedding_name(&self) -> String {
+        self.tensor_layout().before.swap_remove(0).0
+    }
+}
+
+impl Family {
+    /// What `config.json` calls the family: its `model_type`.
+    #[must_use]
+    pub fn model_type(self) -> &'static str {
+        FAMILY_FILES.iter().find(|file| file.family == self).expect("every family has a file").model_type
+    }
+}

@@ -1,0 +1,75 @@
+//! What the bundle says about the models of a decoder: what they are fed of a prompt, which of them writes, and how its tokens become
+//! text.
+
+use baton_bundle::{Bundle, BundleError, TextTokenizer};
+use baton_job::Mode;
+use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
+
+use crate::DecoderError;
+
+/// How a mode's outputs are written.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) tokenizer: TextTokenizer,
+    /// Longest output, tokens.
+    pub(crate) max_new_tokens: usize,
+    pub(crate) reads: Reads,
+}
+
+/// What the models read of a prompt.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reads {
+    /// Width of the prompt states, if the SLM takes part.
+    pub(crate) d_slm: Option<usize>,
+    /// What the LLM reads after the prompt's tokens, if it takes part.
+    pub(crate) prompt_end: Option<Vec<u32>>,
+}
+
+/// A prompt, whole, as the models read it. It has what the mode calls for, so never nothing.
+#[derive(Debug, PartialEq)]
+pub(crate) struct RowPrompt {
+    /// For the SLM.
+    pub(crate) states: Option<PromptStates>,
+    /// For the LLM.
+    pub(crate) tokens: Option<Vec<u32>>,
+}
+
+impl Writer {
+    /// The writer of a mode.
+    ///
+    /// # Errors
+    /// The bundle does not serve the mode, or the tokenizer does not load.
+    pub(crate) fn of(bundle: &Bundle, mode: Mode) -> Result<Self, DecoderError> {
+        Self::from_manifest(bundle, mode).map_err(|source| DecoderError::Bundle { source })
+    }
+
+    fn from_manifest(bundle: &Bundle, mode: Mode) -> Result<Self, BundleError> {
+        let mut reads = Reads::default();
+        if mode.uses_slm() {
+            reads.d_slm = Some(bundle.small_model()?.0.slm.d_model);
+        }
+        if mode.llm_writes() {
+            let mut prompt_end = bundle.prompt_end_ids()?;
+            prompt_end.pop(); // the LLM's begin token: it is fed in a row's first step
+            reads.prompt_end = Some(prompt_end);
+        }
+        let max_new_tokens = bundle.manifest().max_new_tokens(mode);
+        Ok(Self { tokenizer: bundle.text_tokenizer(mode)?, max_new_tokens, reads })
+    }
+
+    /// Tokens of cache that the longest prompt and output take, whole blocks.
+    pub(crate) fn max_sequence_tokens(&self, bundle: &Bundle) -> usize {
+        let prompt_end_len = self.reads.prompt_end.as_ref().map_or(0, Vec::len);
+        let tokens = bundle.manifest().limits.max_prompt_tokens + prompt_end_len + self.max_new_tokens;
+        tokens.next_multiple_of(CACHE_BLOCK_TOKENS)
+    }
+}
+
+impl RowPrompt {
+    /// Tokens that it takes of a model's cache at most.
+    pub(crate) fn len(&self) -> usize {
+        let of_states = self.states.as_ref().map_or(0, |states| states.prompt_len);
+        let of_tokens = self.tokens.as_ref().map_or(0, Vec::len);
+        of_states.max(of_tokens)
+    }
+}

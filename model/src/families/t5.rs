@@ -1,0 +1,312 @@
+//! T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5. An encoder reads, a decoder writes.
+//!
+//! Pre-norm blocks with RMS norms and no biases; attention adds learned numbers for relative positions and does not scale. A decoder's
+//! block attends to what is written, then to the encoder's states. Reference: Raffel et al., arXiv 1910.10683, and Hugging Face
+//! `T5ForConditionalGeneration`.
+
+use baton_bundle::{ModelConfig, T5Config, T5FeedForward};
+use tch::{Kind, Tensor};
+
+use crate::{
+    Attention, CrossAttention, Linear, ModelError, PromptHeads, RelativeBias, Scoring,
+    feed_forward::{FeedForward, FeedForwardInput},
+    kernels::{Activation, HeadShape},
+    layer_source::LayerSource,
+    layers::RmsNorm,
+    linear::LinearInput,
+    relative_bias::Buckets,
+    self_attention::{Positions, SelfAttention, head_shape},
+    stack::Pass,
+    step_time::{Part, time},
+};
+
+/// Scores are products of queries and keys as they are.
+const UNSCALED: Scoring = Scoring { scale: 1.0, window: None };
+
+#[derive(Debug)]
+pub(crate) struct T5 {
+    shared: Tensor, // [vocab, d]
+    encoder: Encoder,
+    decoder: Option<Decoder>,
+}
+
+/// Which parts of a T5 are loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct T5Parts {
+    /// How many blocks of the encoder, counted from the embedding.
+    pub(crate) encoder_blocks: usize,
+    /// Whether it writes.
+    pub(crate) decoder: bool,
+}
+
+#[derive(Debug)]
+struct Encoder {
+    relative_attention_bias: RelativeBias,
+    block: Vec<EncoderBlock>,
+    final_layer_norm: RmsNorm,
+}
+
+#[derive(Debug)]
+struct EncoderBlock {
+    self_attention: SelfAttentionLayer,
+    feed_forward: FeedForwardLayer,
+}
+
+#[derive(Debug)]
+struct Decoder {
+    relative_attention_bias: RelativeBias,
+    block: Vec<DecoderBlock>,
+    final_layer_norm: RmsNorm,
+}
+
+#[derive(Debug)]
+struct DecoderBlock {
+    self_attention: SelfAttentionLayer,
+    cross_attention: CrossAttentionLayer,
+    feed_forward: FeedForwardLayer,
+}
+
+#[derive(Debug)]
+struct SelfAttentionLayer {
+    layer_norm: RmsNorm,
+    attention: SelfAttention,
+}
+
+#[derive(Debug)]
+struct CrossAttentionLayer {
+    layer_norm: RmsNorm,
+    shape: HeadShape,
+    q: Linear,  // d -> heads * head_dim
+    kv: Linear, // d -> 2 heads * head_dim: keys, values
+    o: Linear,  // heads * head_dim -> d
+    kind: Kind, // of queries, keys and values
+}
+
+#[derive(Debug)]
+struct FeedForwardLayer {
+    layer_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+impl T5 {
+    pub(crate) fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        source: &LayerSource<'_>,
+        parts: T5Parts,
+    ) -> Result<Self, ModelError> {
+        let decoder = parts.decoder.then(|| Decoder::load((config, constants), &source.part("decoder")));
+        Ok(Self {
+            shared: source.embedding("shared.weight", [config.vocab_size, config.hidden_size])?,
+            encoder: Encoder::load((config, constants), &source.part("encoder"), parts.encoder_blocks)?,
+            decoder: decoder.transpose()?,
+        })
+    }
+
+    /// The embedding matrix of prompts and of what is written, `[vocab, d]` in the compute kind.
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.shared
+    }
+
+    pub(crate) fn num_encoder_blocks(&self) -> usize {
+        self.encoder.block.len()
+    }
+
+    pub(crate) fn num_decoder_blocks(&self) -> usize {
+        self.decoder.as_ref().map_or(0, |decoder| decoder.block.len())
+    }
+
+    /// The encoder's last hidden states. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape, f32.
+    pub(crate) fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
+        let Encoder { relative_attention_bias, block, final_layer_norm } = &self.encoder;
+        let x = block.iter().enumerate().fold(x, |x, (layer, block)| {
+            let x = block.self_attention.add_to(x, layer, relative_attention_bias, pass);
+            block.feed_forward.add_to(x, pass.dropout)
+        });
+        time(Part::Norm, || final_layer_norm.numbers(&x))
+    }
+
+    /// What each block of the decoder keeps of encoded prompts: keys and values, `[rows, heads, head_dim]` in the compute kind.
+    /// `states`: `[rows, d]` f32.
+    pub(crate) fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]> {
+        self.decoder().block.iter().map(|block| block.cross_attention.keys_and_values(states)).collect()
+    }
+
+    /// All blocks of the decoder, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the
+    /// same shape.
+    pub(crate) fn decode(
+        &self,
+        x: Tensor,
+        attention: &mut dyn CrossAttention,
+        (positions, dropout): ((&Tensor, i64), f64),
+    ) -> Tensor {
+        let Decoder { relative_attention_bias, block, .. } = self.decoder();
+        block.iter().enumerate().fold(x, |x, (layer, block)| {
+            let own_attention: &mut dyn Attention = &mut *attention;
+            let mut pass = Pass { positions, attention: own_attention, dropout };
+            let x = block.self_attention.add_to(x, layer, relative_attention_bias, &mut pass);
+            let x = block.cross_attention.add_to(x, layer, attention, dropout);
+            block.feed_forward.add_to(x, dropout)
+        })
+    }
+
+    /// The norm before the head, and the scaling where there is one. `x`: `[rows, d]` f32.
+    pub(crate) fn final_norm(&self, x: &Tensor) -> LinearInput {
+        self.decoder().final_layer_norm.forward(x)
+    }
+
+    fn decoder(&self) -> &Decoder {
+        self.decoder.as_ref().expect("only a model loaded with lm_head writes")
+    }
+}
+
+impl Encoder {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        source: &LayerSource<'_>,
+        num_blocks: usize,
+    ) -> Result<Self, ModelError> {
+        let load_block = |layer| {
+            let block = source.part("block").part(layer).part("layer");
+            Ok(EncoderBlock {
+                self_attention: SelfAttentionLayer::load((config, constants), &block.part(0))?,
+                feed_forward: FeedForwardLayer::load((config, constants), &block.part(1))?,
+            })
+        };
+        let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
+        Ok(Self {
+            relative_attention_bias: relative_attention_bias((config, constants), source, true)?,
+            block: (0..num_blocks).map(load_block).collect::<Result<_, ModelError>>()?,
+            final_layer_norm: source.rms_norm("final_layer_norm", d, eps)?,
+        })
+    }
+}
+
+impl Decoder {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        source: &LayerSource<'_>,
+    ) -> Result<Self, ModelError> {
+        let load_block = |layer| {
+            let block = source.part("block").part(layer).part("layer");
+            Ok(DecoderBlock {
+                self_attention: SelfAttentionLayer::load((config, constants), &block.part(0))?,
+                cross_attention: CrossAttentionLayer::load((config, constants), &block.part(1))?,
+                feed_forward: FeedForwardLayer::load((config, constants), &block.part(2))?,
+            })
+        };
+        let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
+        let scale = if constants.scale_decoder_outputs { (d as f64).powf(-0.5) } else { 1.0 };
+        let final_norm_weight = source.tensor("final_layer_norm.weight", &[d])?.to_kind(Kind::Float) * scale;
+        Ok(Self {
+            relative_attention_bias: relative_attention_bias((config, constants), source, false)?,
+            block: (0..constants.num_decoder_layers).map(load_block).collect::<Result<_, ModelError>>()?,
+            final_layer_norm: RmsNorm::new(&final_norm_weight, eps, source.compute),
+        })
+    }
+}
+
+/// A stack's table of relative positions. It is stored in the first block and used in all.
+fn relative_attention_bias(
+    (config, constants): (&ModelConfig, &T5Config),
+    stack: &LayerSource<'_>,
+    bidirectional: bool,
+) -> Result<RelativeBias, ModelError> {
+    let num_buckets = constants.relative_attention_num_buckets;
+    let name = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    let weight = stack.tensor(name, &[num_buckets, config.num_attention_heads])?;
+    let max_distance = constants.relative_attention_max_distance;
+    Ok(RelativeBias::new(&weight, Buckets { num_buckets, max_distance, bidirectional }, stack.compute))
+}
+
+impl SelfAttentionLayer {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        layer: &LayerSource<'_>,
+    ) -> Result<Self, ModelError> {
+        let (d, width) = (config.hidden_size, config.num_attention_heads * config.head_dim);
+        let attention = layer.part("SelfAttention");
+        Ok(Self {
+            layer_norm: layer.rms_norm("layer_norm", d, constants.layer_norm_epsilon)?,
+            attention: SelfAttention {
+                shape: head_shape(config),
+                scoring: UNSCALED,
+                qkv_proj: attention.stacked(d, &[("q", width), ("k", width), ("v", width)])?,
+                head_norms: None,
+                o_proj: attention.linear("o", [d, width])?,
+            },
+        })
+    }
+
+    /// `x`: `[rows, d]` f32
+    fn add_to(&self, x: Tensor, layer: usize, bias: &RelativeBias, pass: &mut Pass<'_>) -> Tensor {
+        let normed = time(Part::Norm, || self.layer_norm.forward(&x));
+        self.attention.add_to(x, (layer, &normed), Positions::Relative(bias), pass)
+    }
+}
+
+impl CrossAttentionLayer {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        layer: &LayerSource<'_>,
+    ) -> Result<Self, ModelError> {
+        let (d, width) = (config.hidden_size, config.num_attention_heads * config.head_dim);
+        let attention = layer.part("EncDecAttention");
+        Ok(Self {
+            layer_norm: layer.rms_norm("layer_norm", d, constants.layer_norm_epsilon)?,
+            shape: head_shape(config),
+            q: attention.linear("q", [width, d])?,
+            kv: attention.stacked(d, &[("k", width), ("v", width)])?,
+            o: attention.linear("o", [d, width])?,
+            kind: layer.compute.kind,
+        })
+    }
+
+    /// `states`: `[rows, d]` f32; keys and values `[rows, heads, head_dim]`.
+    fn keys_and_values(&self, states: &Tensor) -> [Tensor; 2] {
+        let HeadShape { heads, head_dim, .. } = self.shape;
+        let input = time(Part::Activation, || self.kv.input(states));
+        let kv = time(Part::Linear, || self.kv.product(&input).into_tensor(self.kind));
+        let kv = kv.view([-1, 2, heads as i64, head_dim as i64]);
+        [0, 1].map(|part| kv.select(1, part))
+    }
+
+    /// `x`: `[rows, d]` f32
+    fn add_to(&self, x: Tensor, layer: usize, attention: &mut dyn CrossAttention, dropout: f64) -> Tensor {
+        let HeadShape { heads, head_dim, .. } = self.shape;
+        let normed = time(Part::Norm, || self.layer_norm.forward(&x));
+        let q = time(Part::Linear, || self.q.product(&normed).into_tensor(self.kind));
+        let q = q.view([-1, heads as i64, head_dim as i64]);
+        let attended = time(Part::Attention, || {
+            attention.attend_prompt(layer, PromptHeads { q: &q, scoring: UNSCALED }) // [rows, heads * head_dim]
+        });
+        let attended = time(Part::Activation, || self.o.input(&attended));
+        let output = time(Part::Linear, || self.o.product(&attended));
+        time(Part::Activation, || output.add_to(x, dropout))
+    }
+}
+
+impl FeedForwardLayer {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        layer: &LayerSource<'_>,
+    ) -> Result<Self, ModelError> {
+        let (d, ff) = (config.hidden_size, config.intermediate_size);
+        let dense = layer.part("DenseReluDense");
+        let gated = || dense.stacked(d, &[("wi_0", ff), ("wi_1", ff)]).map(FeedForwardInput::Gated);
+        let (input, activation) = match constants.feed_forward_proj {
+            T5FeedForward::Relu => (FeedForwardInput::Plain(dense.linear("wi", [ff, d])?), Activation::Relu),
+            T5FeedForward::GatedGelu => (gated()?, Activation::GeluTanh),
+            T5FeedForward::GatedSilu => (gated()?, Activation::Silu),
+        };
+        Ok(Self {
+            layer_norm: layer.rms_norm("layer_norm", d, constants.layer_norm_epsilon)?,
+            feed_forward: FeedForward { input, activation, output: dense.linear("wo", [d, ff])? },
+        })
+    }
+
+    /// `x`: `[rows, d]` f32
+    fn add_to(&self, x: Tensor, dropout: f64) -> Tensor {
+        let normed = time(Part::Norm, || self.layer_norm.forward(&x));
+        self.feed_forward.add_to(x, &normed, dropout)
+    }
+}

@@ -1,0 +1,245 @@
+//! A language model of any family: what encoder, decoder, trainer and benchmark hold.
+
+use baton_bundle::{FamilyConfig, ModelConfig};
+use tch::{Kind, Tensor};
+
+use crate::{
+    Attention, Compute, CrossAttention, Linear, ModelError, PackedAttention, PackedLayout, TensorSource,
+    Visibility,
+    families::{
+        gemma3::Gemma3,
+        gpt2::Gpt2,
+        llama::Llama,
+        qwen2::Qwen2,
+        qwen3::Qwen3,
+        t5::{T5, T5Parts},
+    },
+    layer_source::LayerSource,
+    linear::LinearInput,
+    stack::{Pass, Stack},
+    step_time::{Part, time},
+};
+
+/// A language model with any number of its blocks.
+///
+/// A decoder-only model has one stack of blocks, [`forward`](Self::forward). An encoder-decoder ([`ModelConfig::encoder_decoder`])
+/// [encodes](Self::encode) prompts and [decodes](Self::decode) beside what it keeps of them.
+#[derive(Debug)]
+pub struct LanguageModel {
+    config: ModelConfig,
+    compute: Compute,
+    network: Network,
+    lm_head: Option<Linear>,
+}
+
+#[derive(Debug)]
+enum Network {
+    DecoderOnly(Box<dyn Stack>),
+    EncoderDecoder(Box<T5>),
+}
+
+/// Which parts of a checkpoint a model is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelParts {
+    /// How many blocks, counted from the embedding; of an encoder-decoder, of its encoder.
+    pub blocks: usize,
+    /// Whether next-token logits will be asked for. An LLM that only encodes has no head, and no decoder behind an encoder.
+    pub lm_head: bool,
+}
+
+impl LanguageModel {
+    /// Builds a model from named tensors, converted to the compute type; norm weights stay f32.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than `config` says, or more blocks are asked for than `config` has.
+    pub fn load(
+        config: &ModelConfig,
+        tensors: &dyn TensorSource,
+        parts: ModelParts,
+        compute: Compute,
+    ) -> Result<Self, ModelError> {
+        let ModelParts { blocks, lm_head } = parts;
+        if blocks > config.num_hidden_layers {
+            return Err(ModelError::Unsupported(format!(
+                "{blocks} blocks are asked for, config.json has {} layers",
+                config.num_hidden_layers
+            )));
+        }
+        let source = LayerSource::new(tensors, compute);
+        let network = match &config.family {
+            FamilyConfig::Llama(llama) => decoder_only(Llama::load((config, llama), &source, blocks)?),
+            FamilyConfig::Qwen2(qwen) => decoder_only(Qwen2::load((config, qwen), &source, blocks)?),
+            FamilyConfig::Qwen3(qwen) => decoder_only(Qwen3::load((config, qwen), &source, blocks)?),
+            FamilyConfig::Gemma3(gemma) => decoder_only(Gemma3::load((config, gemma), &source, blocks)?),
+            FamilyConfig::Gpt2(gpt2) => decoder_only(Gpt2::load((config, gpt2), &source, blocks)?),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => {
+                let parts = T5Parts { encoder_blocks: blocks, decoder: lm_head };
+                Network::EncoderDecoder(Box::new(T5::load((config, t5), &source, parts)?))
+            }
+        };
+        let lm_head = match (lm_head, config.tie_word_embeddings) {
+            (false, _) => None,
+            (true, true) => Some(Linear::new(network.embedding(), None, compute)),
+            (true, false) => Some(source.linear("lm_head", [config.vocab_size, config.hidden_size])?),
+        };
+        Ok(Self { config: config.clone(), compute, network, lm_head })
+    }
+
+    /// The config the model was built from.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where and in which formats it computes.
+    pub(crate) fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// How many blocks the model reads with, at most `config().num_hidden_layers`.
+    #[must_use]
+    pub fn num_blocks(&self) -> usize {
+        match &self.network {
+            Network::DecoderOnly(stack) => stack.num_blocks(),
+            Network::EncoderDecoder(t5) => t5.num_encoder_blocks(),
+        }
+    }
+
+    /// How many blocks it writes with: those whose keys and values are cached.
+    pub(crate) fn num_writing_blocks(&self) -> usize {
+        match &self.network {
+            Network::DecoderOnly(stack) => stack.num_blocks(),
+            Network::EncoderDecoder(t5) => t5.num_decoder_blocks(),
+        }
+    }
+
+    /// Token embeddings, as the blocks read them. `tokens`: `[rows]` int64; result `[rows, d]` f32.
+    pub fn embed(&self, tokens: &Tensor) -> Tensor {
+        match &self.network {
+            Network::DecoderOnly(stack) => stack.embed(tokens),
+            Network::EncoderDecoder(t5) => {
+                Tensor::embedding(t5.embedding(), tokens, -1, false, false).to_kind(Kind::Float)
+            }
+        }
+    }
+
+    /// What the model makes of prompts: the hidden states behind its last block, or an encoder's behind its final norm. `x`:
+    /// embeddings `[rows, d]` f32, whose memory may be reused; `layout`: prompts; result `[rows, d]` f32.
+    ///
+    /// # Panics
+    /// A position is not below [`ModelConfig::max_positions`].
+    pub fn read(&self, x: Tensor, layout: &PackedLayout) -> Tensor {
+        let like = (self.compute.kind, self.compute.device);
+        let packed = |visibility| PackedAttention::new(layout, visibility, like);
+        match &self.network {
+            Network::DecoderOnly(_) => {
+                let positions = layout.positions().to_device(self.compute.device);
+                self.forward(x, &positions, &mut packed(Visibility::Causal), 0.0)
+            }
+            Network::EncoderDecoder(_) => self.encode(x, &mut packed(Visibility::Bidirectional), 0.0),
+        }
+    }
+
+    /// All blocks of a decoder-only model, without the final norm. `x`: `[rows, d]` f32, whose memory may be reused; `positions`:
+    /// `[rows]` int64; `dropout`: probability with which an element of a block's contribution is dropped, 0 outside training. Result:
+    /// hidden states `[rows, d]` f32.
+    ///
+    /// # Panics
+    /// A position is not below [`ModelConfig::max_positions`], or the model is an encoder-decoder.
+    pub fn forward(
+        &self,
+        x: Tensor,
+        positions: &Tensor,
+        attention: &mut dyn Attention,
+        dropout: f64,
+    ) -> Tensor {
+        let Network::DecoderOnly(stack) = &self.network else {
+            panic!("a model with an encoder encodes and decodes");
+        };
+        if stack.num_blocks() == 0 || positions.numel() == 0 {
+            return x;
+        }
+        let largest_position = positions.max().int64_value(&[]);
+        stack.forward(x, &mut Pass { positions: (positions, largest_position), attention, dropout })
+    }
+
+    /// The encoder: its last hidden states, behind its final norm. `x`: `[rows, d]` f32, embeddings or what stands for them, whose memory
+    /// may be reused; result `[rows, d]` f32.
+    ///
+    /// # Panics
+    /// The model is decoder-only.
+    pub fn encode(&self, x: Tensor, attention: &mut dyn Attention, dropout: f64) -> Tensor {
+        if x.size()[0] == 0 {
+            return x;
+        }
+        let no_positions = Tensor::from_slice::<i64>(&[]); // attention knows distances
+        self.encoder_decoder().encode(x, &mut Pass { positions: (&no_positions, 0), attention, dropout })
+    }
+
+    /// What the decoder's blocks keep of encoded prompts: keys and values, `[rows, heads, head_dim]` in the compute kind, block by block.
+    /// `states`: `[rows, d]` f32.
+    ///
+    /// # Panics
+    /// The model is decoder-only, or was loaded without `lm_head`.
+    #[must_use]
+    pub fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]> {
+        self.encoder_decoder().prompt_keys_and_values(states)
+    }
+
+    /// All blocks of the decoder behind an encoder, without the final norm. `x`: embeddings of what is written, `[rows, d]` f32, whose
+    /// memory may be reused; result: hidden states `[rows, d]` f32.
+    ///
+    /// # Panics
+    /// The model is decoder-only, or was loaded without `lm_head`.
+    pub fn decode(&self, x: Tensor, attention: &mut dyn CrossAttention, dropout: f64) -> Tensor {
+        if x.size()[0] == 0 {
+            return x;
+        }
+        let no_positions = Tensor::from_slice::<i64>(&[]);
+        self.encoder_decoder().decode(x, attention, ((&no_positions, 0), dropout))
+    }
+
+    /// Next-token logits. `x`: hidden states `[rows, d]` f32, before the final norm; result `[rows, vocab]` in the compute kind.
+    ///
+    /// # Panics
+    /// The model was loaded without `lm_head`.
+    pub fn logits(&self, x: &Tensor) -> Tensor {
+        self.head().product(&self.network.final_norm(x)).into_tensor(self.compute.kind)
+    }
+
+    /// The same, in host memory, row by row, in f32.
+    pub(crate) fn copy_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
+        time(Part::Head, || self.head().product(&self.network.final_norm(x)).copy_to(logits));
+    }
+
+    fn head(&self) -> &Linear {
+        self.lm_head.as_ref().expect("logits are asked only of a model loaded with lm_head")
+    }
+
+    fn encoder_decoder(&self) -> &T5 {
+        match &self.network {
+            Network::EncoderDecoder(t5) => t5,
+            Network::DecoderOnly(_) => panic!("a decoder-only model has no encoder"),
+        }
+    }
+}
+
+fn decoder_only(stack: impl Stack + 'static) -> Network {
+    Network::DecoderOnly(Box::new(stack))
+}
+
+impl Network {
+    fn embedding(&self) -> &Tensor {
+        match self {
+            Network::DecoderOnly(stack) => stack.embedding(),
+            Network::EncoderDecoder(t5) => t5.embedding(),
+        }
+    }
+
+    fn final_norm(&self, x: &Tensor) -> LinearInput {
+        match self {
+            Network::DecoderOnly(stack) => stack.final_norm(x),
+            Network::EncoderDecoder(t5) => t5.final_norm(x),
+        }
+    }
+}

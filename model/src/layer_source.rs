@@ -1,0 +1,116 @@
+//! From a checkpoint's tensors to layers: what all families do when they load.
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    Compute, Linear, ModelError, TensorSource,
+    layers::{HeadNorms, LayerNorm, RmsNorm},
+};
+
+/// Makes layers from the tensors of a checkpoint, or of a part of it.
+#[derive(Clone)]
+pub(crate) struct LayerSource<'a> {
+    tensors: &'a dyn TensorSource,
+    /// Stands before every name: empty, or `model.layers.3.`.
+    prefix: String,
+    pub(crate) compute: Compute,
+}
+
+impl<'a> LayerSource<'a> {
+    pub(crate) fn new(tensors: &'a dyn TensorSource, compute: Compute) -> Self {
+        Self { tensors, prefix: String::new(), compute }
+    }
+
+    /// The part whose names begin with `part` and a point.
+    pub(crate) fn part(&self, part: impl std::fmt::Display) -> Self {
+        Self { prefix: format!("{}{part}.", self.prefix), ..self.clone() }
+    }
+
+    /// A tensor as it is stored.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        self.tensors.tensor(&format!("{}{name}", self.prefix), &shape)
+    }
+
+    /// A matrix whose rows are looked up, `[rows, width]` in the compute kind.
+    pub(crate) fn embedding(&self, name: &str, shape: [usize; 2]) -> Result<Tensor, ModelError> {
+        let Compute { device, kind, .. } = self.compute;
+        Ok(self.tensor(name, &shape)?.to_device(device).to_kind(kind))
+    }
+
+    /// `name.weight`, `[out, in]`, as a layer without bias.
+    pub(crate) fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, ModelError> {
+        Ok(Linear::new(&self.tensor(&format!("{name}.weight"), &shape)?, None, self.compute))
+    }
+
+    /// Layers without bias that read the same `input` numbers, as one product: outputs, given as (name, width), stand side by side.
+    pub(crate) fn stacked(&self, input: usize, layers: &[(&str, usize)]) -> Result<Linear, ModelError> {
+        let weight =
+            |&(name, output): &(&str, usize)| self.tensor(&format!("{name}.weight"), &[output, input]);
+        let weights = layers.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
+        Ok(Linear::new(&Tensor::cat(&weights, 0), None, self.compute))
+    }
+
+    /// The same for layers with biases.
+    pub(crate) fn stacked_with_bias(
+        &self,
+        input: usize,
+        layers: &[(&str, usize)],
+    ) -> Result<Linear, ModelError> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for &(name, output) in layers {
+            weights.push(self.tensor(&format!("{name}.weight"), &[output, input])?);
+            biases.push(self.tensor(&format!("{name}.bias"), &[output])?);
+        }
+        Ok(Linear::new(&Tensor::cat(&weights, 0), Some(&Tensor::cat(&biases, 0)), self.compute))
+    }
+
+    /// `name.weight`, stored transposed as `[in, out]`, and `name.bias`: what GPT-2 calls Conv1D.
+    pub(crate) fn transposed_with_bias(
+        &self,
+        name: &str,
+        [input, output]: [usize; 2],
+    ) -> Result<Linear, ModelError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[input, output])?.tr().contiguous();
+        let bias = self.tensor(&format!("{name}.bias"), &[output])?;
+        Ok(Linear::new(&weight, Some(&bias), self.compute))
+    }
+
+    /// `name.weight`, `[width]`, as an RMS norm.
+    pub(crate) fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Result<RmsNorm, ModelError> {
+        Ok(RmsNorm::new(&self.tensor(&format!("{name}.weight"), &[width])?, eps, self.compute))
+    }
+
+    /// An RMS norm whose stored weight is what its factor exceeds one by: Gemma's.
+    pub(crate) fn rms_norm_around_one(
+        &self,
+        name: &str,
+        width: usize,
+        eps: f64,
+    ) -> Result<RmsNorm, ModelError> {
+        Ok(RmsNorm::new(&self.one_more(name, width)?, eps, self.compute))
+    }
+
+    /// `name.weight` and `name.bias`, `[width]`, as a layer norm.
+    pub(crate) fn layer_norm(&self, name: &str, width: usize, eps: f64) -> Result<LayerNorm, ModelError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        let bias = self.tensor(&format!("{name}.bias"), &[width])?;
+        Ok(LayerNorm::new((&weight, &bias), eps, self.compute))
+    }
+
+    /// `q_norm.weight` and `k_norm.weight`, `[head_dim]`.
+    pub(crate) fn head_norms(&self, head_dim: usize, eps: f64) -> Result<HeadNorms, ModelError> {
+        let weight = |name: &str| self.tensor(&format!("{name}.weight"), &[head_dim]);
+        Ok(HeadNorms::new((&weight("q_norm")?, &weight("k_norm")?), eps, self.compute))
+    }
+
+    /// The same around one.
+    pub(crate) fn head_norms_around_one(&self, head_dim: usize, eps: f64) -> Result<HeadNorms, ModelError> {
+        let weights = (&self.one_more("q_norm", head_dim)?, &self.one_more("k_norm", head_dim)?);
+        Ok(HeadNorms::new(weights, eps, self.compute))
+    }
+
+    fn one_more(&self, name: &str, width: usize) -> Result<Tensor, ModelError> {
+        Ok(self.tensor(&format!("{name}.weight"), &[width])?.to_kind(Kind::Float) + 1.0)
+    }
+}

@@ -1,0 +1,36 @@
+//! What a family is to the rest of the crate: embeddings, blocks, and the norm behind them.
+
+use std::fmt::Debug;
+
+use tch::{Kind, Tensor};
+
+use crate::{Attention, linear::LinearInput};
+
+/// A family's model between token ids and what its head reads. `Send`, because models are loaded on the thread that runs them.
+pub(crate) trait Stack: Debug + Send {
+    /// The embedding matrix, `[vocab, d]` in the compute kind.
+    fn embedding(&self) -> &Tensor;
+
+    /// Token embeddings. `tokens`: `[rows]` int64; result `[rows, d]` f32.
+    fn embed(&self, tokens: &Tensor) -> Tensor {
+        Tensor::embedding(self.embedding(), tokens, -1, false, false).to_kind(Kind::Float)
+    }
+
+    /// How many blocks there are.
+    fn num_blocks(&self) -> usize;
+
+    /// All blocks, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape.
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor;
+
+    /// The final norm. `x`: `[rows, d]` f32; result: what a head reads.
+    fn final_norm(&self, x: &Tensor) -> LinearInput;
+}
+
+/// What all blocks of one pass share.
+pub(crate) struct Pass<'a> {
+    /// `[rows]` int64, the place of each row in its own sequence, and the largest of them.
+    pub(crate) positions: (&'a Tensor, i64),
+    pub(crate) attention: &'a mut dyn Attention,
+    /// Probability with which an element of a block's contribution is dropped, 0 outside training.
+    pub(crate) dropout: f64,
+}

@@ -1,0 +1,172 @@
+//! An LLM of one family reads, a small model of another writes.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use baton_bundle::{
+    Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, InputNorm, Limits, LlmPart, MANIFEST_FORMAT,
+    ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, write_manifest,
+};
+use baton_decoding::{SlotId, StepRow};
+use baton_job::Mode;
+use baton_model::{
+    CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Projector, Prompt,
+    PromptEmbedding, PromptEncoder, RandomWeights, SlmDecoder, TensorSource, fuse, write_safetensors,
+};
+use tch::{Kind, Tensor};
+
+use crate::{checkpoint, config, directory, ids, relative_difference};
+
+/// Each family once as LLM, and each that small models are trained from once or more as SLM.
+const PAIRS: [(&str, &str); 7] = [
+    ("t5-untied", "t5-tied"),
+    ("mt5-untied", "gpt2-tied"),
+    ("llama-untied", "t5-tied-unscaled"),
+    ("qwen2-sliding", "llama-untied"),
+    ("qwen3-tied", "qwen2-tied"),
+    ("gemma3-tied", "gpt2-untied"),
+    ("gpt2-tied", "qwen2-sliding"),
+];
+
+const PROMPT_LENS: [usize; 3] = [5, 1, 31];
+const NUM_WRITTEN: usize = 12;
+
+fn projector_weights(d_llm: usize, d_slm: usize) -> BTreeMap<String, Tensor> {
+    let layers = [("projector.input", d_llm), ("projector.output", d_slm), ("prompt_embedding.map", d_llm)];
+    let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
+        let tensor = |name: String, shape: &[usize]| {
+            let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+            let tensor = RandomWeights { seed: 3 }.tensor(&name, &shape).unwrap();
+            (name, tensor)
+        };
+        [tensor(format!("{layer}.weight"), &[d_slm, d_in]), tensor(format!("{layer}.bias"), &[d_slm])]
+    });
+    tensors.collect()
+}
+
+/// A bundle of two fixtures. Its tokenizers are never read.
+fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
+    for (part, fixture) in [("llm", llm), ("slm", slm)] {
+        let part = path.join(part);
+        fs::create_dir(&part).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(directory(fixture).join(name), part.join(name)).unwrap();
+        }
+        fs::write(part.join("tokenizer.json"), "{}").unwrap();
+    }
+    let (llm, slm) = (config(llm), config(slm));
+    let (d_llm, d_slm) = (llm.hidden_size, slm.hidden_size);
+    fs::create_dir(path.join("projector")).unwrap();
+    let weights = projector_weights(d_llm, d_slm);
+    write_safetensors(&path.join("projector/model.safetensors"), &weights, Kind::Float).unwrap();
+    let layers =
+        if llm.encoder_decoder().is_some() { llm.num_hidden_layers } else { llm.num_hidden_layers - 1 };
+    let manifest = BundleManifest {
+        format: MANIFEST_FORMAT,
+        name: "tiny".to_owned(),
+        task: Task::Summarization { language: "en".to_owned() },
+        llm: LlmPart {
+            family: llm.family(),
+            layers,
+            d_model: d_llm,
+            vocab_size: llm.vocab_size,
+            writer: None,
+        },
+        projector: Some(ProjectorPart {
+            d_llm,
+            d_slm,
+            input_norm: InputNorm::Rms,
+            prompt_embedding: PromptEmbeddingSource::Llm,
+        }),
+        slm: Some(SlmPart {
+            family: slm.family(),
+            d_model: d_slm,
+            vocab_size: slm.vocab_size,
+            prompt_attention: PromptAttention::Bidirectional,
+            bos_token: "<s>".to_owned(),
+            eos_token: "</s>".to_owned(),
+        }),
+        fusion: Some(fusion),
+        modes: vec![Mode::Hybrid],
+        templates: BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), "summarize: {text}".to_owned())]),
+        limits: Limits { max_prompt_tokens: 32, max_new_tokens: NUM_WRITTEN },
+        parts: Vec::new(),
+        training: serde_json::Map::new(),
+        files: BTreeMap::new(),
+    };
+    write_manifest(path, manifest).unwrap();
+    Bundle::open(path).unwrap()
+}
+
+fn prompt(len: usize) -> Vec<u32> {
+    (0..len as u32).map(|token| 3 + (token * 13) % 50).collect()
+}
+
+/// The method by its formula: the LLM's states, projected, or added to the projected embeddings. `[prompt_len, d_slm]`
+fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) -> Tensor {
+    let (manifest, compute) = (bundle.manifest(), Compute::CPU_F32);
+    let parts = ModelParts { blocks: manifest.llm.layers, lm_head: false };
+    let model = LanguageModel::load(&config(llm), &checkpoint(llm), parts, compute).unwrap();
+    let (d_llm, d_slm) = (manifest.llm.d_model, manifest.slm.as_ref().unwrap().d_model);
+    let weights = projector_weights(d_llm, d_slm);
+    let embeddings = model.embed(&ids(prompt));
+    let embedded = PromptEmbedding::load(&weights, d_llm, d_slm, compute).unwrap().forward(&embeddings);
+    let states = model.read(embeddings, &PackedLayout::prompts([prompt.len()]));
+    let projected = Projector::load(&weights, d_llm, d_slm, compute).unwrap().forward(&states);
+    fuse(fusion, projected, || embedded)
+}
+
+#[test]
+fn states_of_every_llm_enter_every_small_model_and_rows_do_not_see_each_other() {
+    baton_model::set_num_threads(1);
+    let _guard = tch::no_grad_guard();
+    for (pair, fusion) in PAIRS.into_iter().zip([Fusion::Add, Fusion::Replace].into_iter().cycle()) {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = bundle(directory.path(), pair, fusion);
+        let compute = Compute::CPU_F32;
+        let encoder = PromptEncoder::load(&bundle, compute).unwrap();
+        let prompts = PROMPT_LENS.map(prompt);
+        let together = encoder.encode(&prompts.each_ref().map(Vec::as_slice));
+        for (prompt, states) in prompts.iter().zip(&together) {
+            assert_eq!(encoder.encode(&[prompt])[0], *states, "{pair:?}");
+            let by_hand = states_by_hand(&bundle, pair.0, fusion, prompt).to_kind(Kind::BFloat16);
+            let shape = [states.prompt_len as i64, states.d_slm as i64];
+            let found = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16);
+            let by_hand: Vec<f64> = Vec::try_from(by_hand.to_kind(Kind::Double).flatten(0, -1)).unwrap();
+            let difference = relative_difference(&found, &by_hand);
+            assert!(difference < 5e-3, "{pair:?} {fusion:?}: {difference}"); // one step of bf16
+        }
+
+        let limits = CacheLimits { max_slots: 3, max_cache_tokens: 3 * 48 };
+        let mut decoder = SlmDecoder::load(&bundle, compute, limits).unwrap();
+        let rows: Vec<PrefillRow<'_>> = together
+            .iter()
+            .enumerate()
+            .map(|(slot, states)| PrefillRow {
+                slot: SlotId(slot),
+                prompt: Prompt::States(states),
+                capacity_tokens: states.prompt_len + NUM_WRITTEN,
+            })
+            .collect();
+        let mut write = |rows: &[PrefillRow<'_>]| -> Vec<Vec<Vec<f32>>> {
+            decoder.prefill(rows);
+            let begin = decoder.special_tokens().begin_of_sequence;
+            let steps = (0..NUM_WRITTEN as u32).map(|step| {
+                let token = if step == 0 { begin } else { 3 + (step * 11) % 50 };
+                let fed: Vec<StepRow> = rows.iter().map(|row| StepRow { slot: row.slot, token }).collect();
+                let logits = decoder.step(&fed);
+                (0..rows.len()).map(|row| logits.row(row).to_vec()).collect()
+            });
+            let logits = steps.collect();
+            rows.iter().for_each(|row| decoder.release(row.slot));
+            logits
+        };
+        let together = write(&rows);
+        for (index, row) in rows.iter().enumerate() {
+            for (step, (alone, together)) in write(&[*row]).iter().zip(&together).enumerate() {
+                assert!(alone[0].iter().all(|logit| logit.is_finite()));
+                assert_eq!(alone[0], together[index], "{pair:?}, row {index}, step {step}");
+            }
+        }
+        assert_ne!(together[1][0], together[1][1], "{pair:?}: what is written follows from the prompt");
+    }
+}

@@ -1,0 +1,120 @@
+//! The large model as the writer: what it writes through the services, drafted or not, is what it would write with nothing but its own
+//! forward pass.
+
+use std::path::Path;
+
+use baton_bundle::Bundle;
+use baton_job::Mode;
+use baton_model::{
+    Checkpoint, Compute, LanguageModel, ModelParts, PackedAttention, PackedLayout, Visibility,
+    set_num_threads,
+};
+use serde_json::Value;
+
+use crate::bundle::{MAX_NEW_TOKENS, shared_bundle};
+use crate::command::{Job, corpus};
+
+const NUM_RECORDS: usize = 300;
+const NUM_COMPARED: usize = 25;
+
+fn parts(output: &Path) -> Vec<Vec<u8>> {
+    let part = |shard: usize| std::fs::read(output.join(format!("part-{shard:06}.jsonl"))).unwrap();
+    (0..NUM_RECORDS.div_ceil(256)).map(part).collect()
+}
+
+/// The parts of a job of `NUM_RECORDS` records, and what the command said.
+fn run(flags: &[&str], machine: &[&str]) -> (Vec<Vec<u8>>, String) {
+    let job =
+        Job::new().with_input("corpus.jsonl", corpus(NUM_RECORDS)).with_flags(flags).with_flags(machine);
+    let ended = job.run_expecting(0);
+    (parts(&job.output()), ended.stderr)
+}
+
+#[test]
+fn the_large_model_alone_writes_the_same_in_any_batch_and_what_its_forward_pass_says() {
+    let machines: [&[&str]; 2] =
+        [&["--decode-slots", "1", "--encode-batch-tokens", "1"], &["--decode-slots", "96"]];
+    let outputs = machines.map(|machine| run(&["--mode", "llm", "--weights", "f32"], machine).0);
+    assert!(outputs[0] == outputs[1], "other bytes in another batch");
+
+    set_num_threads(1);
+    let bundle = Bundle::open(shared_bundle()).unwrap();
+    let text = String::from_utf8(outputs[0][0].clone()).unwrap();
+    for (line, record) in text.lines().zip(corpus(NUM_COMPARED).lines()) {
+        let [row, record]: [Value; 2] = [line, record].map(|line| serde_json::from_str(line).unwrap());
+        let (output, finish_reason) = greedy(&bundle, record["text"].as_str().unwrap());
+        assert_eq!(
+            (row["output"].as_str(), row["finish_reason"].as_str()),
+            (Some(&*output), Some(finish_reason))
+        );
+    }
+}
+
+/// Greedy decoding without a cache: each token from a pass over all before it.
+fn greedy(bundle: &Bundle, text: &str) -> (String, &'static str) {
+    let config = bundle.llm_config();
+    let checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors")).unwrap();
+    let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
+    let llm = LanguageModel::load(config, &checkpoint, parts, Compute::CPU_F32).unwrap();
+    let tokenizer = bundle.text_tokenizer(Mode::Llm).unwrap();
+    let end = tokenizer.token_id(&bundle.llm_writer().unwrap().eos_token).unwrap();
+    let mut tokens = bundle.prompt_tokenizer(None).unwrap().encode(text).unwrap();
+    tokens.extend(bundle.prompt_end_ids().unwrap());
+    let prompt_len = tokens.len();
+    loop {
+        let written = &tokens[prompt_len..];
+        let reason = match written.last() {
+            Some(&last) if last == end => Some("stop"),
+            _ if written.len() == MAX_NEW_TOKENS => Some("length"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return (tokenizer.decode(written).unwrap(), reason);
+        }
+        let layout = PackedLayout::prompts([tokens.len()]);
+        let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+        let like = (tch::Kind::Float, tch::Device::Cpu);
+        let logits = tch::no_grad(|| {
+            let mut attention = PackedAttention::new(&layout, Visibility::Causal, like);
+            let embeddings = llm.embed(&tch::Tensor::from_slice(&ids));
+            let hidden_states = llm.forward(embeddings, &layout.positions(), &mut attention, 0.0);
+            llm.logits(&hidden_states.narrow(0, tokens.len() as i64 - 1, 1))
+        });
+        tokens.push(logits.argmax(-1, false).int64_value(&[0]) as u32);
+    }
+}
+
+#[test]
+fn a_verified_job_writes_byte_for_byte_what_the_large_model_writes_alone() {
+    let methods: [&[&str]; 4] = [
+        &[],
+        &["--temperature", "0.8", "--top-p", "0.95", "--seed", "3"],
+        &["--repetition-penalty", "1.2", "--no-repeat-ngram", "3", "--min-new-tokens", "5"],
+        &["--beams", "3", "--n-best", "2"],
+    ];
+    for method in methods {
+        for weights in ["int8", "bf16"] {
+            let with = |mode| [&["--mode", mode, "--weights", weights], method].concat();
+            let (expected, _) = run(&with("llm"), &[]);
+            for machine in [&["--decode-slots", "3"], &["--decode-slots", "64"]] {
+                let (found, said) = run(&with("verified"), machine);
+                assert!(found == expected, "{method:?} {weights} {machine:?}");
+                assert_eq!(
+                    said.contains("tokens per pass of the large model"),
+                    !method.contains(&"--beams"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bundle_that_does_not_serve_a_mode_refuses_the_job_and_names_those_it_serves() {
+    let job = Job::new().with_input("corpus.jsonl", corpus(3)).with_flags(&["--mode", "slm"]);
+    let message = job.run_expecting(2).stderr;
+    assert!(
+        message.contains("does not serve mode slm; try --mode hybrid or --mode llm or --mode verified"),
+        "{message}"
+    );
+}
