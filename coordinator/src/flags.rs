@@ -32,7 +32,8 @@ pub struct JobArgs {
     /// Directory or prefix for the parts and error rows; made if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the large one alone. Default: hybrid.
+    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the large one alone;
+    /// verified, the large one, for which the small one drafts. Default: hybrid.
     #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
         .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
     mode: Option<Mode>,
