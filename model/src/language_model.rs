@@ -9,9 +9,7 @@ use crate::{
     families::{
         gemma3::Gemma3,
         gpt2::Gpt2,
-        llama::Llama,
-        qwen2::Qwen2,
-        qwen3::Qwen3,
+        llama, qwen2, qwen3,
         t5::{T5, T5Parts},
     },
     layer_source::LayerSource,
@@ -67,9 +65,9 @@ impl LanguageModel {
         }
         let source = LayerSource::new(tensors, compute);
         let network = match &config.family {
-            FamilyConfig::Llama(llama) => decoder_only(Llama::load((config, llama), &source, blocks)?),
-            FamilyConfig::Qwen2(qwen) => decoder_only(Qwen2::load((config, qwen), &source, blocks)?),
-            FamilyConfig::Qwen3(qwen) => decoder_only(Qwen3::load((config, qwen), &source, blocks)?),
+            FamilyConfig::Llama(llama) => decoder_only(llama::load((config, llama), &source, blocks)?),
+            FamilyConfig::Qwen2(qwen) => decoder_only(qwen2::load((config, qwen), &source, blocks)?),
+            FamilyConfig::Qwen3(qwen) => decoder_only(qwen3::load((config, qwen), &source, blocks)?),
             FamilyConfig::Gemma3(gemma) => decoder_only(Gemma3::load((config, gemma), &source, blocks)?),
             FamilyConfig::Gpt2(gpt2) => decoder_only(Gpt2::load((config, gpt2), &source, blocks)?),
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => {

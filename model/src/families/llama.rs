@@ -1,4 +1,4 @@
-//! Llama: SmolLM2 as LLM, and Baton's own decoder-only small models.
+//! Llama: SmolLM2 as LLM, and Baton's own decoder-only small models; and the block that Qwen2 and Qwen3 vary.
 //!
 //! Pre-norm blocks of grouped-query attention with rotary positions, and a SwiGLU feed-forward layer. Reference: Touvron et al.,
 //! arXiv 2302.13971, and Hugging Face `LlamaForCausalLM`.
@@ -34,40 +34,74 @@ struct Block {
     mlp: FeedForward,
 }
 
+/// In what families of this block differ. Windows are the config's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LlamaVariant {
+    pub(crate) rms_norm_eps: f64,
+    pub(crate) rope_theta: f64,
+    /// Whether queries, keys and values have biases.
+    pub(crate) qkv_bias: bool,
+    /// Whether query and key heads have norms.
+    pub(crate) head_norms: bool,
+}
+
+pub(crate) fn load(
+    (config, constants): (&ModelConfig, &LlamaConfig),
+    source: &LayerSource<'_>,
+    num_blocks: usize,
+) -> Result<Llama, ModelError> {
+    let LlamaConfig { rms_norm_eps, rope_theta } = *constants;
+    let variant = LlamaVariant { rms_norm_eps, rope_theta, qkv_bias: false, head_norms: false };
+    Llama::of_variant((config, variant), source, num_blocks)
+}
+
 impl Llama {
-    pub(crate) fn load(
-        (config, constants): (&ModelConfig, &LlamaConfig),
+    pub(crate) fn of_variant(
+        (config, variant): (&ModelConfig, LlamaVariant),
         source: &LayerSource<'_>,
         num_blocks: usize,
     ) -> Result<Self, ModelError> {
-        let LlamaConfig { rms_norm_eps, rope_theta } = *constants;
         let model = source.part("model");
         let d = config.hidden_size;
         Ok(Self {
             embed_tokens: model.embedding("embed_tokens.weight", [config.vocab_size, d])?,
             layers: (0..num_blocks)
-                .map(|layer| Block::load(config, rms_norm_eps, &model.part("layers").part(layer)))
+                .map(|layer| {
+                    let window = config.window(layer);
+                    Block::load((config, variant), window, &model.part("layers").part(layer))
+                })
                 .collect::<Result<_, _>>()?,
-            norm: model.rms_norm("norm", d, rms_norm_eps)?,
-            rope: Rope::new(config.head_dim, rope_theta, source.compute),
+            norm: model.rms_norm("norm", d, variant.rms_norm_eps)?,
+            rope: Rope::new(config.head_dim, variant.rope_theta, source.compute),
         })
     }
 }
 
 impl Block {
-    fn load(config: &ModelConfig, eps: f64, block: &LayerSource<'_>) -> Result<Self, ModelError> {
+    fn load(
+        (config, variant): (&ModelConfig, LlamaVariant),
+        window: Option<usize>,
+        block: &LayerSource<'_>,
+    ) -> Result<Self, ModelError> {
+        let eps = variant.rms_norm_eps;
         let (d, ff) = (config.hidden_size, config.intermediate_size);
         let q_width = config.num_attention_heads * config.head_dim;
         let kv_width = config.num_key_value_heads * config.head_dim;
         let (attention, mlp) = (block.part("self_attn"), block.part("mlp"));
+        let qkv = [("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)];
         Ok(Self {
             input_layernorm: block.rms_norm("input_layernorm", d, eps)?,
             self_attn: SelfAttention {
                 shape: head_shape(config),
-                scoring: Scoring::of_heads(config.head_dim),
-                qkv_proj: attention
-                    .stacked(d, &[("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)])?,
-                head_norms: None,
+                scoring: Scoring { window, ..Scoring::of_heads(config.head_dim) },
+                qkv_proj: match variant.qkv_bias {
+                    true => attention.stacked_with_bias(d, &qkv)?,
+                    false => attention.stacked(d, &qkv)?,
+                },
+                head_norms: match variant.head_norms {
+                    true => Some(attention.head_norms(config.head_dim, eps)?),
+                    false => None,
+                },
                 o_proj: attention.linear("o_proj", [d, q_width])?,
             },
             post_attention_layernorm: block.rms_norm("post_attention_layernorm", d, eps)?,

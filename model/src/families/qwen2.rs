@@ -3,114 +3,16 @@
 //! Reference: Yang et al., arXiv 2407.10671, and Hugging Face `Qwen2ForCausalLM`.
 
 use baton_bundle::{ModelConfig, QwenConfig};
-use tch::Tensor;
 
-use crate::{
-    ModelError, Scoring,
-    feed_forward::{FeedForward, FeedForwardInput},
-    kernels::Activation,
-    layer_source::LayerSource,
-    layers::{RmsNorm, Rope},
-    linear::LinearInput,
-    self_attention::{Positions, SelfAttention, head_shape},
-    stack::{Pass, Stack},
-    step_time::{Part, time},
-};
+use super::llama::{Llama, LlamaVariant};
+use crate::{ModelError, layer_source::LayerSource};
 
-#[derive(Debug)]
-pub(crate) struct Qwen2 {
-    embed_tokens: Tensor, // [vocab, d]
-    layers: Vec<Block>,
-    norm: RmsNorm,
-    rope: Rope,
-}
-
-#[derive(Debug)]
-struct Block {
-    input_layernorm: RmsNorm,
-    self_attn: SelfAttention,
-    post_attention_layernorm: RmsNorm,
-    mlp: FeedForward,
-}
-
-impl Qwen2 {
-    pub(crate) fn load(
-        (config, constants): (&ModelConfig, &QwenConfig),
-        source: &LayerSource<'_>,
-        num_blocks: usize,
-    ) -> Result<Self, ModelError> {
-        let QwenConfig { rms_norm_eps, rope_theta, .. } = *constants;
-        let model = source.part("model");
-        let d = config.hidden_size;
-        Ok(Self {
-            embed_tokens: model.embedding("embed_tokens.weight", [config.vocab_size, d])?,
-            layers: (0..num_blocks)
-                .map(|layer| {
-                    let window = config.window(layer);
-                    Block::load(config, (rms_norm_eps, window), &model.part("layers").part(layer))
-                })
-                .collect::<Result<_, _>>()?,
-            norm: model.rms_norm("norm", d, rms_norm_eps)?,
-            rope: Rope::new(config.head_dim, rope_theta, source.compute),
-        })
-    }
-}
-
-impl Block {
-    fn load(
-        config: &ModelConfig,
-        (eps, window): (f64, Option<usize>),
-        block: &LayerSource<'_>,
-    ) -> Result<Self, ModelError> {
-        let (d, ff) = (config.hidden_size, config.intermediate_size);
-        let q_width = config.num_attention_heads * config.head_dim;
-        let kv_width = config.num_key_value_heads * config.head_dim;
-        let (attention, mlp) = (block.part("self_attn"), block.part("mlp"));
-        Ok(Self {
-            input_layernorm: block.rms_norm("input_layernorm", d, eps)?,
-            self_attn: SelfAttention {
-                shape: head_shape(config),
-                scoring: Scoring { window, ..Scoring::of_heads(config.head_dim) },
-                qkv_proj: attention.stacked_with_bias(
-                    d,
-                    &[("q_proj", q_width), ("k_proj", kv_width), ("v_proj", kv_width)],
-                )?,
-                head_norms: None,
-                o_proj: attention.linear("o_proj", [d, q_width])?,
-            },
-            post_attention_layernorm: block.rms_norm("post_attention_layernorm", d, eps)?,
-            mlp: FeedForward {
-                input: FeedForwardInput::Gated(mlp.stacked(d, &[("gate_proj", ff), ("up_proj", ff)])?),
-                activation: Activation::Silu,
-                output: mlp.linear("down_proj", [d, ff])?,
-            },
-        })
-    }
-
-    /// `x`: `[rows, d]` f32
-    fn forward(&self, x: Tensor, layer: usize, rope: &Rope, pass: &mut Pass<'_>) -> Tensor {
-        let normed = time(Part::Norm, || self.input_layernorm.forward(&x));
-        let x = self.self_attn.add_to(x, (layer, &normed), Positions::Rotary(rope), pass);
-        let normed = time(Part::Norm, || self.post_attention_layernorm.forward(&x));
-        self.mlp.add_to(x, &normed, pass.dropout)
-    }
-}
-
-impl Stack for Qwen2 {
-    fn embedding(&self) -> &Tensor {
-        &self.embed_tokens
-    }
-
-    fn num_blocks(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let blocks = self.layers.iter().enumerate();
-        blocks.fold(x, |x, (layer, block)| block.forward(x, layer, &self.rope, pass))
-    }
-
-    fn final_norm(&self, x: &Tensor) -> LinearInput {
-        self.norm.forward(x)
-    }
+pub(crate) fn load(
+    (config, constants): (&ModelConfig, &QwenConfig),
+    source: &LayerSource<'_>,
+    num_blocks: usize,
+) -> Result<Llama, ModelError> {
+    let QwenConfig { rms_norm_eps, rope_theta, .. } = *constants;
+    let variant = LlamaVariant { rms_norm_eps, rope_theta, qkv_bias: true, head_norms: false };
+    Llama::of_variant((config, variant), source, num_blocks)
 }
