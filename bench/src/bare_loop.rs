@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use baton_bundle::Bundle;
 use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
+use baton_encoder_svc::pack_batches;
 use baton_job::Mode;
 use baton_model::{
     CACHE_BLOCK_TOKENS, CacheLimits, Compute, Prompt, PromptEncoder, PromptStates, SlmDecoder,
@@ -92,10 +93,11 @@ impl BareLoop {
         prompts: &[Vec<u32>],
         generation: &Arc<Generation>,
     ) -> Result<BareRound, BenchError> {
-        let mut order: Vec<usize> = (0..prompts.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(prompts[index].len())); // as the encoder does
+        let prompt_lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let batches = pack_batches(&prompt_lens, self.config.max_batch_tokens);
+        let order = batches.concat();
         let started = Instant::now();
-        let states = self.encode(prompts, &order);
+        let states = self.encode(prompts, &batches);
         let encode = started.elapsed();
         let tokens: Vec<Vec<u32>> = match states.is_empty() {
             true => prompts.iter().map(|prompt| [prompt.as_slice(), &self.prompt_end].concat()).collect(),
@@ -128,24 +130,14 @@ impl BareLoop {
     }
 
     /// Prompt states by the prompt's index; none where the decoder reads tokens.
-    fn encode(&mut self, prompts: &[Vec<u32>], order: &[usize]) -> HashMap<usize, PromptStates> {
-        let mut batches: Vec<Vec<usize>> = vec![Vec::new()];
-        let mut used = 0;
-        for &index in order {
-            if used + prompts[index].len() > self.config.max_batch_tokens && used > 0 {
-                batches.push(Vec::new());
-                used = 0;
-            }
-            used += prompts[index].len();
-            batches.last_mut().expect("there is a first batch").push(index);
-        }
+    fn encode(&mut self, prompts: &[Vec<u32>], batches: &[Vec<usize>]) -> HashMap<usize, PromptStates> {
         let next_batch = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let engines: Vec<_> = self
                 .encoders
                 .iter_mut()
                 .map(|encoder| {
-                    let (batches, next_batch) = (&batches, &next_batch);
+                    let next_batch = &next_batch;
                     scope.spawn(move || {
                         let mut encoded = Vec::new();
                         while let Some(batch) = batches.get(next_batch.fetch_add(1, Ordering::Relaxed)) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use baton_bundle::{Bundle, TokenFlops};
+use baton_encoder_svc::pack_batches;
 use baton_model::{Compute, PromptEncoder, matmul_operations_per_second, take_part_times};
 use serde::Serialize;
 
@@ -47,11 +48,15 @@ pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, Benc
     if bench.prompts.iter().any(Vec::is_empty) || bench.prompts.is_empty() || bench.rounds == 0 {
         return Err(BenchError::Request("prompts, their tokens and rounds are at least 1".to_owned()));
     }
+    let prompt_lens: Vec<usize> = bench.prompts.iter().map(Vec::len).collect();
     let measured: Vec<(Vec<f64>, Vec<PartTime>, f64)> = std::thread::scope(|scope| {
         let run = || {
             let encoder = PromptEncoder::load(bundle, bench.compute)?;
             let before = matmul_operations_per_second(bench.compute, MATMUL_DURATION);
-            let batches = batches(&bench.prompts, bench.batch_tokens);
+            let batches: Vec<Vec<&[u32]>> = pack_batches(&prompt_lens, bench.batch_tokens)
+                .into_iter()
+                .map(|batch| batch.into_iter().map(|index| bench.prompts[index].as_slice()).collect())
+                .collect();
             let mut seconds = Vec::new();
             for round in 0..=bench.rounds {
                 let started = Instant::now();
@@ -84,19 +89,4 @@ pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, Benc
         matmul_operations_per_second: matmul_rate,
         parts: measured.into_iter().next().map(|(_, parts, _)| parts).unwrap_or_default(),
     })
-}
-
-/// Prompts in packed batches of at most `batch_tokens` tokens, in their order; a longer prompt goes alone.
-fn batches(prompts: &[Vec<u32>], batch_tokens: usize) -> Vec<Vec<&[u32]>> {
-    let mut batches: Vec<Vec<&[u32]>> = vec![Vec::new()];
-    let mut used = 0;
-    for prompt in prompts {
-        if used + prompt.len() > batch_tokens && used > 0 {
-            batches.push(Vec::new());
-            used = 0;
-        }
-        used += prompt.len();
-        batches.last_mut().expect("there is a first batch").push(prompt);
-    }
-    batches
 }
