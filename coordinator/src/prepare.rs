@@ -97,16 +97,24 @@ impl PreparedJob {
     /// Lists committed shards and sums up the verdicts of this partition's; reads no output.
     pub(crate) async fn committed(&self) -> Result<Committed, CoordinatorError> {
         let shards = self.list_parts().await?;
-        let amended = &self.list_amended().await?;
         let own = shards.iter().filter(|&shard| self.partition.owns(shard));
-        let mut verdicts =
-            stream::iter(own.map(|shard| self.verdict(shard, amended))).buffer_unordered(CONCURRENT_READS);
-        let mut totals = Totals::default();
+        let totals = self.add_verdicts(Totals::default(), own).await?;
+        Ok(Committed { shards, totals })
+    }
+
+    /// `totals` and what the verdicts of committed `shards` add to them.
+    pub(crate) async fn add_verdicts(
+        &self,
+        mut totals: Totals,
+        shards: impl Iterator<Item = ShardIndex>,
+    ) -> Result<Totals, CoordinatorError> {
+        let amended = &self.list_amended().await?;
+        let verdicts = shards.map(|shard| self.verdict(shard, amended));
+        let mut verdicts = stream::iter(verdicts).buffer_unordered(CONCURRENT_READS);
         while let Some(verdict) = verdicts.next().await {
             totals.add(&verdict?);
         }
-        drop(verdicts);
-        Ok(Committed { shards, totals })
+        Ok(totals)
     }
 
     /// Every shard that is committed, by whomever.

@@ -123,21 +123,22 @@ impl Dispatcher<'_> {
     }
 
     async fn adopt_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
-        let (committed, amended) = (self.job.list_parts().await?, self.job.list_amended().await?);
+        let committed = self.job.list_parts().await?;
         let of_others = committed.iter().filter(|&shard| self.job.partition.owns(shard));
         let of_others: Vec<ShardIndex> =
             of_others.filter(|&shard| !self.scheduler.is_committed(shard)).collect();
+        if of_others.is_empty() {
+            return Ok(());
+        }
+        self.totals = self.job.add_verdicts(self.totals, of_others.iter().copied()).await?;
         for &shard in &of_others {
-            self.totals.add(&self.job.verdict(shard, &amended).await?);
             self.open_shards.remove(&shard);
             self.scheduler.committed_elsewhere(shard);
         }
-        if !of_others.is_empty() {
-            tracing::warn!(
-                shards = of_others.len(),
-                "another coordinator of this partition has committed shards"
-            );
-        }
+        tracing::warn!(
+            shards = of_others.len(),
+            "another coordinator of this partition has committed shards"
+        );
         Ok(())
     }
 
