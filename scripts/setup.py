@@ -23,7 +23,9 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
+import json
 import os
 import platform
 import re
@@ -275,6 +277,9 @@ def binary(label, target, files, requirements, size, work_num_megabytes):
 def import_llm(baton):
     """Provides the large model as a Hugging Face directory; `baton` is the path of the built binary."""
     part = Part("SmolLM2-135M-Instruct, imported", LLM, LLM_FILES, work_num_megabytes=600)
+    if LLM.exists() and not is_as_released(LLM):
+        say(part.label, "another version of Baton imported it; it is imported again")
+        shutil.rmtree(LLM)
 
     def build(_work, result):
         say(part.label, f"converting {LLM_GGUF}")
@@ -287,6 +292,14 @@ def import_llm(baton):
             raise SetupError(f"`{' '.join(command)}` ended with status {error.returncode}; its message is above")
 
     part.provide(build)
+
+
+def is_as_released(llm):
+    """Whether an imported model has the config that the bundles under models/ were made with. Versions of Baton may write it otherwise."""
+    manifest = json.loads((REPOSITORY / "models" / "en-it" / "bundle.json").read_text())
+    config = llm / "config.json"
+    digest = manifest["files"]["llm/config.json"]["sha256"]
+    return config.exists() and hashlib.sha256(config.read_bytes()).hexdigest() == digest
 
 
 # --------------------------------------------------------------------------------------------------------- pip

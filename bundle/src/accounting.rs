@@ -39,13 +39,23 @@ impl TokenFlops {
         }
     }
 
-    /// A prompt token's way into the cache of a model that writes: all blocks that read, and what a decoder keeps of an encoder's states.
+    /// A prompt token's way into the cache of a model that writes: of the last block only its keys and values, and of an encoder-decoder all
+    /// blocks that read, and what the decoder keeps of their states.
     #[must_use]
     pub fn of_prefill(config: &ModelConfig) -> Self {
-        let mut flops = Self::of_blocks(config, config.num_hidden_layers);
         let layout = config.tensor_layout();
-        let kept = layout.decoder_blocks.iter().flatten().filter(is_read_of_prompt);
-        flops.weights += FLOPS_PER_WEIGHT * products(kept);
+        let (blocks, kept): (usize, Vec<&NamedShape>) = match (config.encoder_decoder(), layout.blocks.last())
+        {
+            (None, Some(last)) => {
+                (layout.blocks.len() - 1, last.iter().filter(is_before_attention).collect())
+            }
+            _ => {
+                let kept = layout.decoder_blocks.iter().flatten().filter(is_read_of_prompt);
+                (layout.blocks.len(), kept.collect())
+            }
+        };
+        let mut flops = Self::of_blocks(config, blocks);
+        flops.weights += FLOPS_PER_WEIGHT * products(kept.into_iter());
         flops
     }
 
@@ -69,12 +79,14 @@ impl TokenFlops {
         flops
     }
 
-    /// FLOPs of tokens that see so many positions each.
-    fn of_tokens(&self, positions_seen: impl Iterator<Item = u64>) -> u64 {
-        positions_seen
-            .map(|seen| {
-                let in_window = self.per_position_in_window * seen.min(self.window);
-                self.weights + self.per_position_seen * seen + in_window
+    /// FLOPs of tokens at these positions, counted from 1, each of which sees what stands up to `last_seen(position)`.
+    fn of_tokens(&self, positions: impl Iterator<Item = u64>, last_seen: impl Fn(u64) -> u64) -> u64 {
+        positions
+            .map(|position| {
+                let seen = last_seen(position);
+                let last_in_window = seen.min((position + self.window).saturating_sub(1)); // windows reach both ways
+                let in_window = last_in_window.saturating_sub(position.saturating_sub(self.window));
+                self.weights + self.per_position_seen * seen + self.per_position_in_window * in_window
             })
             .sum()
     }
@@ -118,14 +130,15 @@ impl Arithmetic {
             .prompt
             .iter()
             .map(|(flops, attention)| {
-                flops.of_tokens((1..=prompt_tokens).map(|position| match attention {
+                flops.of_tokens(1..=prompt_tokens, |position| match attention {
                     PromptAttention::Bidirectional => prompt_tokens,
                     PromptAttention::Causal => position,
-                }))
+                })
             })
             .sum();
         let written = prompt_tokens + 1..=prompt_tokens + generated_tokens;
-        read + self.generated.iter().map(|flops| flops.of_tokens(written.clone())).sum::<u64>()
+        let generated = self.generated.iter();
+        read + generated.map(|flops| flops.of_tokens(written.clone(), |position| position)).sum::<u64>()
     }
 }
 
@@ -148,22 +161,23 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, Bun
     let (SmallModel { projector, slm: slm_part, fusion }, slm) = bundle.small_model()?;
     let llm = bundle.llm_config();
     let (d_llm, d_slm) = (projector.d_llm as u64, projector.d_slm as u64);
-    let linear = |input: u64, output: u64| (input + 1) * output; // with bias
     let reads_llm = mode == Mode::Hybrid;
     let embeds_prompt = !reads_llm || fusion == Fusion::Add;
 
     let mut parameters = num_parameters(slm) + embedding(llm);
-    let mut between = 0; // weights between LLM and SLM
+    let (mut between, mut num_layers) = (0, 0); // weights between LLM and SLM, and layers that have them
     if embeds_prompt {
-        between += linear(d_llm, d_slm);
+        between += d_llm * d_slm;
+        num_layers += 1;
     }
     let mut prompt = Vec::new();
     if reads_llm {
-        between += linear(d_llm, d_slm) + linear(d_slm, d_slm);
+        between += (d_llm + d_slm) * d_slm;
+        num_layers += 2;
         parameters += blocks(llm, manifest.llm.layers) + around_blocks(llm);
         prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), llm.prompt_attention()));
     }
-    parameters += between;
+    parameters += between + num_layers * d_slm; // with biases
     let mut prefill = TokenFlops::of_prefill(slm);
     prefill.weights += FLOPS_PER_WEIGHT * between;
     prompt.push((prefill, slm_part.prompt_attention));
@@ -213,6 +227,13 @@ fn products<'a>(tensors: impl Iterator<Item = &'a NamedShape>) -> u64 {
 /// cross-attention.
 fn is_read_of_prompt((name, _): &&NamedShape) -> bool {
     ["EncDecAttention.k.weight", "EncDecAttention.v.weight"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Whether a block multiplies this with its input to get queries, keys and values.
+fn is_before_attention((name, _): &&NamedShape) -> bool {
+    ["q_proj.weight", "k_proj.weight", "v_proj.weight", "c_attn.weight"]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
 }
 
 /// FLOPs of one layer's attention for each position that a token sees.

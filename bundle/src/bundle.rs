@@ -9,8 +9,7 @@ use baton_job::Mode;
 
 use crate::manifest::{DEFAULT_TEMPLATE, FileDigest, LlmWriter, MANIFEST_FILE, SmallModel};
 use crate::part_checks::part_problem;
-use crate::tokenizer::fixed_text_ids;
-use crate::{BundleError, BundleManifest, ModelConfig, PromptTokenizer, TextTokenizer};
+use crate::{BundleError, BundleManifest, LoraAdapter, ModelConfig, PromptTokenizer, TextTokenizer};
 
 /// An open bundle: its manifest and configs are read and agree, its files are there with the right sizes.
 #[derive(Debug, Clone)]
@@ -36,7 +35,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    fn of_checked_parts(
+    pub(crate) fn of_checked_parts(
         directory: &Path,
         manifest: BundleManifest,
         digest: String,
@@ -52,6 +51,9 @@ impl Bundle {
         let config_of = |part: &str| ModelConfig::read_checkpoint(&directory.join(part));
         let llm_config = config_of("llm")?;
         let slm_config = manifest.slm.as_ref().map(|_| config_of("slm")).transpose()?;
+        if manifest.llm.adapter.is_some() {
+            LoraAdapter::open(&directory.join("adapter"), &llm_config)?;
+        }
         if let Some(problem) = part_problem(&manifest, &llm_config, slm_config.as_ref()) {
             return Err(manifest_problem(problem));
         }
@@ -137,6 +139,15 @@ impl Bundle {
         })
     }
 
+    /// What the LLM was fine-tuned by, where it was.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not fit the LLM.
+    pub fn adapter(&self) -> Result<Option<LoraAdapter>, BundleError> {
+        let open = |_| LoraAdapter::open(&self.path("adapter"), &self.llm_config);
+        self.manifest.llm.adapter.map(open).transpose()
+    }
+
     /// The LLM's tokenizer with a template of the manifest; `None` takes the default.
     ///
     /// # Errors
@@ -164,16 +175,7 @@ impl Bundle {
     /// # Errors
     /// The bundle does not serve mode `llm`, the tokenizer does not load, or it makes no token of the text.
     pub fn prompt_end_ids(&self) -> Result<Vec<u32>, BundleError> {
-        let ids = fixed_text_ids(&self.path("llm/tokenizer.json"), &self.llm_writer()?.prompt_end)?;
-        let (last, start) = (ids.last().copied(), self.llm_config.bos_token_id);
-        if self.llm_config.encoder_decoder().is_some() && last != start {
-            let problem = format!(
-                "`llm.writer.prompt_end` ends with token {last:?}, but a decoder behind an encoder starts with its \
-                 `decoder_start_token_id`, which is {start:?} in llm/config.json"
-            );
-            return Err(BundleError::Manifest { path: self.path(MANIFEST_FILE), problem });
-        }
-        Ok(ids)
+        self.llm_writer()?.prompt_end_ids(&self.path("llm"), &self.llm_config)
     }
 }
 

@@ -91,6 +91,22 @@ pub enum BundleError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An adapter says or has something that Baton does not implement.
+    #[error("{}: {problem}", path.display())]
+    Adapter {
+        /// The file of the adapter.
+        path: PathBuf,
+        /// The field or tensor, and what would be accepted.
+        problem: String,
+    },
+    /// An LLM cannot be given to a bundle as its writer.
+    #[error("cannot give {} another LLM: {problem}", path.display())]
+    AddLlm {
+        /// The bundle's directory.
+        path: PathBuf,
+        /// What does not fit, and what would.
+        problem: String,
+    },
     /// A tokenizer does not load, or cannot be built from what the checkpoint holds.
     #[error("cannot load the tokenizer of {}", path.display())]
     Tokenizer {

@@ -20,10 +20,12 @@ pub const MANIFEST_FORMAT: u32 = 1;
 pub const DEFAULT_TEMPLATE: &str = "default";
 
 /// The files of a bundle: all that Baton reads, each with its hash in the manifest.
-pub const BUNDLE_FILES: [&str; 7] = [
+pub const BUNDLE_FILES: [&str; 9] = [
     "llm/config.json",
     "llm/model.safetensors",
     "llm/tokenizer.json",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
     "projector/model.safetensors",
     "slm/config.json",
     "slm/model.safetensors",
@@ -130,6 +132,17 @@ pub struct LlmPart {
     /// How it writes, where it does: modes `llm` and `verified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<LlmWriter>,
+    /// That it was fine-tuned, by what is in `adapter/`. Whenever it writes, it writes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LlmAdapter>,
+}
+
+/// How a fine-tuned LLM reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmAdapter {
+    /// Whether the small model learned from the states of the adapted LLM, or from those of the LLM as published.
+    pub hybrid_reads_it: bool,
 }
 
 /// How the LLM goes from reading a prompt to writing an output.
@@ -157,6 +170,9 @@ pub struct ProjectorPart {
     pub input_norm: InputNorm,
     /// Where the SLM's embeddings of the *prompt* tokens come from.
     pub prompt_embedding: PromptEmbeddingSource,
+    /// Layers below the LLM's last, counted from 1 and rising, whose states are mixed with those of the last. None is usual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed_layers: Vec<usize>,
 }
 
 /// Scaling of hidden states before the projector.
@@ -238,7 +254,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartOrigin {
-    /// The part's directory: `llm`, `projector` or `slm`.
+    /// The part's directory: `llm`, `adapter`, `projector` or `slm`.
     pub path: String,
     /// SPDX expression.
     pub licence: String,
@@ -289,8 +305,12 @@ impl BundleManifest {
 
     /// Those of [`BUNDLE_FILES`] that the bundle has.
     pub fn file_names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let has_small_model = self.small_model().is_some();
-        BUNDLE_FILES.into_iter().filter(move |name| has_small_model || name.starts_with("llm/"))
+        let (has_small_model, has_adapter) = (self.small_model().is_some(), self.llm.adapter.is_some());
+        BUNDLE_FILES.into_iter().filter(move |name| match name.split('/').next() {
+            Some("llm") => true,
+            Some("adapter") => has_adapter,
+            _ => has_small_model,
+        })
     }
 
     /// The first broken rule among the manifest's own fields, `files` excepted.
@@ -349,6 +369,18 @@ impl BundleManifest {
             (
                 projector.d_slm == slm.d_model,
                 format!("`projector.d_slm` is {}, but `slm.d_model` is {}", projector.d_slm, slm.d_model),
+            ),
+            (
+                projector.mixed_layers.iter().chain([&llm.layers]).is_sorted_by(|a, b| a < b)
+                    && projector.mixed_layers.first() != Some(&0),
+                format!(
+                    "`projector.mixed_layers` is {:?}: it must rise from 1, below `llm.layers`, which is {}",
+                    projector.mixed_layers, llm.layers
+                ),
+            ),
+            (
+                projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
+                "`projector.mixed_layers` must be empty: of an encoder the last states are read".to_owned(),
             ),
             (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
             (

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::safetensors_file::SafetensorsFile;
-use crate::{Bundle, BundleError, SmallModel};
+use crate::{ADAPTER_WEIGHTS, Bundle, BundleError, LoraShape, SmallModel};
 
 /// One part of a bundle, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartSummary {
-    /// `llm`, `projector` or `slm`.
+    /// `llm`, `adapter`, `projector` or `slm`.
     pub path: &'static str,
     /// Shape in a few words.
     pub description: String,
@@ -44,6 +44,11 @@ pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
             llm.vocab_size
         ),
     )];
+    if let Some(adapter) = bundle.adapter()? {
+        let LoraShape { rank, alpha, .. } = adapter.shape();
+        descriptions
+            .push(("adapter", format!("rank {rank}, alpha {alpha}, {} layers", adapter.layers().len())));
+    }
     if let Ok((SmallModel { projector, .. }, slm)) = bundle.small_model() {
         descriptions.extend([
             ("projector", format!("d {} to d {}", projector.d_llm, projector.d_slm)),
@@ -68,7 +73,8 @@ fn summarize_part(
     description: String,
 ) -> Result<PartSummary, BundleError> {
     let manifest = bundle.manifest();
-    let weights = SafetensorsFile::open(&bundle.path(&format!("{path}/model.safetensors")))?;
+    let file = if path == "adapter" { ADAPTER_WEIGHTS } else { "model.safetensors" };
+    let weights = SafetensorsFile::open(&bundle.path(path).join(file))?;
     let mut num_parameters = 0;
     let mut dtypes = BTreeSet::new();
     for info in weights.names().iter().filter_map(|name| weights.info(name)) {

@@ -139,6 +139,11 @@ impl TextTokenizer {
         self.tokenizer.token_to_id(token)
     }
 
+    /// The text of a token, special or not.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// Whether both have the same tokens under the same ids.
     pub fn has_same_ids_as(&self, other: &TextTokenizer) -> bool {
         self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)

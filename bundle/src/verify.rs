@@ -20,20 +20,15 @@ pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
     }
     let manifest = bundle.manifest();
     check_checkpoint(&bundle.path("llm/model.safetensors"), bundle.llm_config())?;
-    let llm_tokenizer = check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
+    check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
     if manifest.slm.is_some() {
         check_small_model(&bundle)?;
     }
     if manifest.modes.contains(&Mode::Verified) {
-        check_drafts(&bundle, &llm_tokenizer)?;
+        check_drafts(&bundle)?;
     }
-    if let Some(writer) = &manifest.llm.writer {
-        bundle.prompt_end_ids()?;
-        token_id(
-            &llm_tokenizer,
-            &bundle.path("llm/tokenizer.json"),
-            ("llm.writer.eos_token", &writer.eos_token),
-        )?;
+    if manifest.llm.writer.is_some() {
+        check_writer(&bundle)?;
     }
     for (name, template) in &manifest.templates {
         let tokenizer = bundle.prompt_tokenizer(Some(name))?;
@@ -59,8 +54,16 @@ fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
     check_end_tokens(bundle, (small_model, config), &tokenizer)
 }
 
+/// Checks that the LLM's tokenizer has what its writer names.
+pub(crate) fn check_writer(bundle: &Bundle) -> Result<(), BundleError> {
+    bundle.prompt_end_ids()?;
+    bundle.llm_writer()?.eos_id(&bundle.path("llm"))?;
+    Ok(())
+}
+
 /// Checks that a draft of the SLM means to the LLM what it means to the SLM.
-fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
+pub(crate) fn check_drafts(bundle: &Bundle) -> Result<(), BundleError> {
+    let llm_tokenizer = TextTokenizer::open(&bundle.path("llm/tokenizer.json"))?;
     let (slm_config, path) = (bundle.small_model()?.1, bundle.path("slm/tokenizer.json"));
     let slm_tokenizer = TextTokenizer::open(&path)?;
     let problem = |problem: String| BundleError::WrongTokenizer {
@@ -69,7 +72,7 @@ fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), Bu
             "{problem}: in mode `verified` the LLM checks the SLM's tokens, so both must have the same"
         ),
     };
-    if !slm_tokenizer.has_same_ids_as(llm_tokenizer) {
+    if !slm_tokenizer.has_same_ids_as(&llm_tokenizer) {
         return Err(problem("has other tokens than llm/tokenizer.json".to_owned()));
     }
     let (slm_rows, llm_rows) = (slm_config.vocab_size, bundle.llm_config().vocab_size);
@@ -93,7 +96,11 @@ fn projector_shapes(small_model: SmallModel<'_>, reads_llm: bool) -> Vec<(String
     let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
         [(format!("{layer}.weight"), vec![d_slm, d_in]), (format!("{layer}.bias"), vec![d_slm])]
     });
-    tensors.collect()
+    let mut tensors: Vec<(String, Vec<usize>)> = tensors.collect();
+    if reads_llm && !projector.mixed_layers.is_empty() {
+        tensors.push(("projector.mix".to_owned(), vec![projector.mixed_layers.len() + 1]));
+    }
+    tensors
 }
 
 fn check_checkpoint(path: &Path, config: &ModelConfig) -> Result<(), BundleError> {

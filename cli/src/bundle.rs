@@ -1,11 +1,11 @@
-//! `baton bundle`: import an LLM, show a bundle, verify it.
+//! `baton bundle`: import an LLM, let a bundle's LLM write, show a bundle, verify it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    Arithmetic, Bundle, ImportOptions, LlmWriter, PartSummary, WeightDtype, arithmetic_of_llm,
-    arithmetic_of_mode, import_llm, summarize, verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, ImportOptions, LlmWriter, PartSummary, WeightDtype,
+    add_llm, arithmetic_of_llm, arithmetic_of_mode, import_llm, summarize, verify as verify_bundle,
 };
 use baton_job::Mode;
 use clap::{Args, Subcommand, ValueEnum};
@@ -24,6 +24,11 @@ enum Command {
     ///
     /// The same source and dtype give the same bytes every time. Quantized GGUF weights are dequantized.
     ImportLlm(ImportLlmArgs),
+    /// Let the LLM of a bundle write, too: adds mode `llm`, and `verified` if asked for, to its bundle.json.
+    ///
+    /// The LLM writes as it is, by --prompt-end, --eos-token and --max-new-tokens, or as another bundle has fine-tuned it, by --from; the small
+    /// model goes on reading what it was trained on.
+    AddLlm(AddLlmArgs),
     /// Show what a bundle is made of. Reads headers only.
     Show(ShowArgs),
     /// Verify a bundle: every hash, every tensor, tokenizers, templates. Reads every byte.
@@ -48,6 +53,28 @@ struct ImportLlmArgs {
 enum ImportDtype {
     F32,
     Bf16,
+}
+
+#[derive(Debug, Args)]
+struct AddLlmArgs {
+    /// The bundle's directory. Example: `data/runs/en-it/bundle`.
+    bundle: PathBuf,
+    /// A bundle of the same LLM, which says how it writes and may have an adapter: what `baton train --llm` made with `lora`.
+    /// Example: `data/runs/en-it-llm/bundle`.
+    #[arg(long, required_unless_present = "prompt_end", conflicts_with_all = ["prompt_end", "eos_token", "max_new_tokens"])]
+    from: Option<PathBuf>,
+    /// What follows a prompt before the LLM writes; `\n` is a line end. Example: '\n<|im_start|>assistant\n'.
+    #[arg(long, requires = "eos_token", requires = "max_new_tokens")]
+    prompt_end: Option<String>,
+    /// The token that ends what the LLM writes; of an LLM with several, the one that ends an answer. Example: '<|im_end|>'.
+    #[arg(long, requires = "prompt_end")]
+    eos_token: Option<String>,
+    /// Longest output, in tokens of the LLM. Example: 256.
+    #[arg(long, requires = "prompt_end")]
+    max_new_tokens: Option<usize>,
+    /// Add mode `verified`, too: the small model drafts for the LLM. Both need the same tokenizer.
+    #[arg(long)]
+    verified: bool,
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +110,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Command::ImportLlm(args) => import(args, out),
+        Command::AddLlm(args) => add(args, out),
         Command::Show(args) => show(&args, out),
         Command::Verify(args) => {
             let bundle = verify_bundle(&args.bundle)?;
@@ -117,6 +145,26 @@ fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn add(args: AddLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let AddLlmArgs { bundle, from, prompt_end, eos_token, max_new_tokens, verified } = args;
+    let written = prompt_end.zip(eos_token).zip(max_new_tokens);
+    let added = match (from, written) {
+        (Some(from), _) => AddedLlm::Of(from),
+        (None, Some(((prompt_end, eos_token), max_new_tokens))) => {
+            let prompt_end = prompt_end.replace("\\n", "\n");
+            AddedLlm::AsItIs(LlmWriter { prompt_end, eos_token, max_new_tokens })
+        }
+        (None, None) => anyhow::bail!("name --from, or --prompt-end, --eos-token and --max-new-tokens"),
+    };
+    let added = add_llm(&bundle, &added, verified)?;
+    writeln!(out, "{}: modes {}, digest {}", bundle.display(), modes(added.manifest()), added.digest())?;
+    Ok(())
+}
+
+fn modes(manifest: &BundleManifest) -> String {
+    manifest.modes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let parts = summarize(&bundle)?;
@@ -137,10 +185,9 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
         return Ok(());
     }
     let manifest = bundle.manifest();
-    let modes: Vec<String> = manifest.modes.iter().map(ToString::to_string).collect();
     writeln!(out, "name       {}", manifest.name)?;
     writeln!(out, "task       {}", manifest.task)?;
-    writeln!(out, "modes      {}", modes.join(", "))?;
+    writeln!(out, "modes      {}", modes(manifest))?;
     if let Some(fusion) = manifest.fusion {
         writeln!(out, "fusion     {fusion}")?;
     }

@@ -27,11 +27,11 @@ struct Cli {
 enum Command {
     /// Translate or summarize a corpus.
     Run(Box<run::RunArgs>),
-    /// Train projector and small model from pairs of texts.
+    /// Train projector and small model from pairs of texts, or fine-tune the LLM on them.
     Train(train::TrainArgs),
     /// Measure how good and how fast bundles are on a test set.
     Eval(eval::EvalArgs),
-    /// Import, show and verify bundles.
+    /// Import, extend, show and verify bundles.
     Bundle(bundle::BundleArgs),
     /// Measure the decode loop and the encoder on this machine.
     Bench(bench::BenchArgs),

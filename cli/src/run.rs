@@ -17,7 +17,7 @@ use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs, check_bundle}
 use baton_coordinator::process::{EXIT_CODES, exit_code};
 use baton_coordinator::status_page::{JobTitle, pages};
 use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown};
-use baton_decoder_svc::DecoderConfig;
+use baton_decoder_svc::{DecoderConfig, DecoderError};
 use baton_encoder_svc::EncoderConfig;
 use baton_job::JobSpec;
 use baton_model::Compute;
@@ -58,12 +58,12 @@ pub(crate) struct RunArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Machine")]
 struct MachineArgs {
-    /// Prompt tokens encoded in one pass of the large model. More cost memory.
-    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576))]
-    encode_batch_tokens: u32,
-    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
-    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_536))]
-    decode_slots: u32,
+    /// Prompt tokens encoded in one pass of the large model. More cost memory. Default: 1024, on a GPU 16384.
+    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576))]
+    encode_batch_tokens: Option<u32>,
+    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples. Default: 64, on a GPU 512.
+    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536))]
+    decode_slots: Option<u32>,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -135,7 +135,7 @@ async fn run_in_process(
     tell!("loading models");
     let compute = args.machine.compute.compute()?;
     let decoder = args
-        .decoder(compute, spec)
+        .decoder(&bundle, compute, spec)?
         .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
     let mut workers = InProcessWorkers::start(&bundle, args.encoder(compute, spec), decoder).await?;
     let result = tokio::select! {
@@ -177,21 +177,22 @@ async fn serve_pages(address: SocketAddr, job: &PreparedJob, job_watch: &JobWatc
 impl RunArgs {
     fn encoder(&self, compute: Compute, spec: &JobSpec) -> EncoderConfig {
         let engines = self.machine.compute.engines(compute);
-        let max_batch_tokens = self.machine.encode_batch_tokens as usize;
-        EncoderConfig { compute, engines, max_batch_tokens, limits: self.limits(), mode: spec.mode }
+        let suited = EncoderConfig::for_device(spec.mode, (compute, engines));
+        let batch_tokens = self.machine.encode_batch_tokens;
+        let max_batch_tokens = batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
+        EncoderConfig { max_batch_tokens, limits: self.limits(), ..suited }
     }
 
-    fn decoder(&self, compute: Compute, spec: &JobSpec) -> DecoderConfig {
+    fn decoder(
+        &self,
+        bundle: &Bundle,
+        compute: Compute,
+        spec: &JobSpec,
+    ) -> Result<DecoderConfig, DecoderError> {
         let engines = self.machine.compute.engines(compute);
-        let max_slots = self.machine.decode_slots as usize;
-        DecoderConfig {
-            compute,
-            engines,
-            max_slots,
-            limits: self.limits(),
-            mode: spec.mode,
-            ..DecoderConfig::cpu()
-        }
+        let suited = DecoderConfig::for_device(bundle, spec.mode, (compute, engines))?;
+        let max_slots = self.machine.decode_slots.map_or(suited.max_slots, |slots| slots as usize);
+        Ok(DecoderConfig { max_slots, limits: self.limits(), ..suited })
     }
 
     /// Within one process, the coordinator alone says how much is in flight.

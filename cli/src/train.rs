@@ -41,6 +41,10 @@ pub(crate) struct TrainArgs {
     /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.
     #[arg(long)]
     slm: bool,
+    /// Fine-tune the LLM itself on the same pairs, whole or by a LoRA adapter, as the config's section `[llm_training]` says. The bundle
+    /// serves mode llm; `baton bundle add-llm` gives an adapter to the bundle of a small model.
+    #[arg(long, conflicts_with_all = ["slm", "states"])]
+    llm: bool,
     /// Optimizer steps, instead of the config's.
     #[arg(long)]
     steps: Option<usize>,
@@ -61,6 +65,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     if args.slm {
         config.reads = Reads::Slm;
         config.bundle.name.push_str("-slm");
+    }
+    if args.llm {
+        config = config.for_llm()?;
+        config.bundle.name.push_str("-llm");
+    } else {
+        config.llm_training = None; // another run's, so that a change there does not forbid this one to go on
     }
     if let Some(steps) = args.steps {
         config.hyperparameters.steps = steps;
@@ -133,9 +143,9 @@ impl Display {
 
     fn show(&mut self, event: &TrainEvent) {
         match event {
-            TrainEvent::Prepared { train_pairs, train_pairs_too_long, validation_pairs, parameters } => {
+            TrainEvent::Prepared { train_pairs, train_pairs_left_out, validation_pairs, parameters } => {
                 self.line(&format!(
-                    "{train_pairs} training pairs ({train_pairs_too_long} too long), {validation_pairs} validation \
+                    "{train_pairs} training pairs ({train_pairs_left_out} left out), {validation_pairs} validation \
                      pairs, {:.2} M parameters to train",
                     *parameters as f64 / 1e6
                 ));

@@ -54,7 +54,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "FORMAT", env = "BATON_FORMAT", help_heading = "Records", value_parser = PossibleValuesParser::new(["jsonl", "csv", "tsv", "txt"])
         .map(|name| format_named(&name)))]
     format: Option<InputFormat>,
-    /// Copies a record's other fields into its output row. Default: false. Example: --keep-fields
+    /// Copies a record's fields, its text among them, into its output row, under the key `fields`. Default: false. Example: --keep-fields
     #[arg(long, value_name = "BOOL", env = "BATON_KEEP_FIELDS", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
     keep_fields: Option<bool>,
     /// A longer text becomes an error row, bytes. Default: 262144.

@@ -21,15 +21,17 @@ struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
     #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7002")]
     listen: ListenAddress,
-    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
-    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
-    decode_slots: u32,
+    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples. Default: 64, on a GPU 512.
+    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
+    decode_slots: Option<u32>,
     /// Tokens of one engine's key-value cache, all rows together. A row reserves its prompt and all it may write.
-    #[arg(long, value_name = "TOKENS", env = "BATON_CACHE_TOKENS", default_value_t = 32_768, value_parser = value_parser!(u32).range(1..), help_heading = "Limits")]
-    cache_tokens: u32,
+    /// Default: 32768, on a GPU what fits into three fifths of its free memory.
+    #[arg(long, value_name = "TOKENS", env = "BATON_CACHE_TOKENS", value_parser = value_parser!(u32).range(1..), help_heading = "Limits")]
+    cache_tokens: Option<u32>,
     /// Prompt tokens prefilled between two steps. Lower keeps live rows moving, higher fills empty slots faster.
-    #[arg(long, value_name = "TOKENS", env = "BATON_PREFILL_TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
-    prefill_tokens: u32,
+    /// Default: 1024, on a GPU 8192.
+    #[arg(long, value_name = "TOKENS", env = "BATON_PREFILL_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    prefill_tokens: Option<u32>,
     /// Prompt tokens whose states may wait for a slot, all shards together; each costs 2 bytes times the small model's width. An encoder
     /// that has more waits.
     #[arg(long, value_name = "TOKENS", env = "BATON_MAX_WAITING_TOKENS", default_value_t = 32_768, value_parser = value_parser!(u32).range(1..=268_435_456), help_heading = "Limits")]
@@ -42,15 +44,15 @@ fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
     baton_worker::run("decoder", &cli.worker, cli.listen, async move |bundle, host| {
+        let suited = DecoderConfig::for_device(&bundle, host.mode, (host.compute, host.engines))?;
+        let or = |flag: Option<u32>, suited: usize| flag.map_or(suited, |value| value as usize);
         let config = DecoderConfig {
-            compute: host.compute,
-            engines: host.engines,
-            max_slots: cli.decode_slots as usize,
-            max_cache_tokens: cli.cache_tokens as usize,
-            max_prefill_tokens: cli.prefill_tokens as usize,
+            max_slots: or(cli.decode_slots, suited.max_slots),
+            max_cache_tokens: or(cli.cache_tokens, suited.max_cache_tokens),
+            max_prefill_tokens: or(cli.prefill_tokens, suited.max_prefill_tokens),
             max_waiting_tokens: cli.max_waiting_tokens,
             limits: host.limits,
-            mode: host.mode,
+            ..suited
         };
         let service = DecoderService::load(&bundle, config).await?;
         service.register_metrics(&host.metrics);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use baton_bundle::Bundle;
 use baton_decoding::Generation;
 use baton_job::Mode;
-use baton_model::Compute;
+use baton_model::{Compute, cache_num_bytes_per_token};
 use baton_proto::wire::decoder_server::{Decoder, DecoderServer};
 use baton_proto::wire::{
     DecodeShardRequest, GetDecoderInfoRequest, GetDecoderInfoResponse, ShardEvent, WorkerInfo,
@@ -15,7 +15,7 @@ use baton_proto::{MAX_MESSAGE_NUM_BYTES, ShardAttempt};
 use baton_telemetry::{MetricsRegistry, TraceContext};
 use baton_worker::{
     Admission, MemoryBudget, ModelThreads, ServeOptions, Served, ServedService, WorkerLimits,
-    refuse_draining, spawn_shard, worker_info,
+    free_gpu_memory, refuse_draining, spawn_shard, worker_info,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -65,6 +65,38 @@ impl DecoderConfig {
             limits: WorkerLimits::default(),
             mode: Mode::Hybrid,
         }
+    }
+
+    /// What suits a device: on a CPU, [`DecoderConfig::cpu`]; on a GPU, 512 slots for each engine and a cache that takes three fifths of the
+    /// memory that is free now, weights and activations have the rest.
+    ///
+    /// # Errors
+    /// The bundle does not serve the mode.
+    pub fn for_device(
+        bundle: &Bundle,
+        mode: Mode,
+        (compute, engines): (Compute, usize),
+    ) -> Result<Self, DecoderError> {
+        let config = Self { compute, engines, mode, ..Self::cpu() };
+        let Some(index) = compute.gpu() else { return Ok(config) };
+        let config = Self { max_slots: 512, max_prefill_tokens: 8192, ..config };
+        let Some(free) = free_gpu_memory(index) else { return Ok(config) };
+        let mut num_bytes_per_token = 0;
+        if mode.llm_writes() {
+            num_bytes_per_token += cache_num_bytes_per_token(bundle.llm_config(), compute);
+        }
+        if mode.uses_slm() {
+            let (_, slm) = bundle.small_model().map_err(|source| DecoderError::Bundle { source })?;
+            num_bytes_per_token += cache_num_bytes_per_token(slm, compute);
+        }
+        let tokens = free / 5 * 3 / (num_bytes_per_token * engines.max(1)) as u64;
+        let max_cache_tokens = tokens.min(1 << 28) as usize;
+        tracing::info!(
+            free_num_bytes = free,
+            max_cache_tokens,
+            "sized the key-value cache by the GPU's free memory"
+        );
+        Ok(Self { max_cache_tokens, ..config })
     }
 
     /// The same, or larger, so that any record of the bundle fits with `num_sequences` beams or samples.

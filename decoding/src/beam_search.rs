@@ -41,13 +41,17 @@ impl Running {
 
 impl BeamSearch {
     pub(crate) fn new(bounds: SearchBounds, options: BeamOptions) -> Self {
+        // As the row's cache, whole from the start. The tokens of a running sequence are compared with one more that may end it.
+        let running =
+            || Running { tokens: Vec::with_capacity(bounds.max_new_tokens + 1), ..Running::default() };
+        let num_beams = options.num_beams;
         Self {
+            running: vec![running()],
+            next: (1..2 * num_beams).map(|_| running()).collect(),
+            finished: Vec::with_capacity(num_beams),
+            parents: Vec::with_capacity(num_beams),
             bounds,
             options,
-            running: vec![Running::default()],
-            next: Vec::new(),
-            finished: Vec::new(),
-            parents: Vec::new(),
             num_tokens: 0,
         }
     }
@@ -98,9 +102,6 @@ impl BeamSearch {
                 }
                 Some(_) => {}
                 None if self.parents.len() < num_beams => {
-                    if self.next.len() == self.parents.len() {
-                        self.next.push(Running::default());
-                    }
                     let child = &mut self.next[self.parents.len()];
                     child.set_to_child(&self.running[candidate.row as usize], candidate);
                     self.parents.push(candidate.row as usize);

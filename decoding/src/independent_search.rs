@@ -28,7 +28,7 @@ struct Sequence {
 impl IndependentSearch {
     pub(crate) fn new(bounds: SearchBounds, random_stream: u64) -> Self {
         let sequence = |index: usize| Sequence {
-            tokens: Vec::new(),
+            tokens: Vec::with_capacity(bounds.max_new_tokens), // as its cache, whole from the start
             num_tokens: 0,
             log_probability_sum: 0.0,
             random: match bounds.generation.method {

@@ -21,9 +21,10 @@ struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
     #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7001")]
     listen: ListenAddress,
-    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width 576.
-    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
-    encode_batch_tokens: u32,
+    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width 576; where it does not suffice,
+    /// passes become smaller. Default: 1024, on a GPU 16384.
+    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    encode_batch_tokens: Option<u32>,
     #[command(flatten)]
     worker: WorkerArgs,
 }
@@ -32,13 +33,10 @@ fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
     baton_worker::run("encoder", &cli.worker, cli.listen, async move |bundle, host| {
-        let config = EncoderConfig {
-            compute: host.compute,
-            engines: host.engines,
-            max_batch_tokens: cli.encode_batch_tokens as usize,
-            limits: host.limits,
-            mode: host.mode,
-        };
+        let suited = EncoderConfig::for_device(host.mode, (host.compute, host.engines));
+        let max_batch_tokens =
+            cli.encode_batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
+        let config = EncoderConfig { max_batch_tokens, limits: host.limits, ..suited };
         let connections = Connections::new(host.client_security.clone());
         let service = EncoderService::load(&bundle, config, connections).await?;
         service.register_metrics(&host.metrics);

@@ -52,6 +52,13 @@ impl EncoderConfig {
             mode: Mode::Hybrid,
         }
     }
+
+    /// What suits a device: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of 16,384 tokens.
+    #[must_use]
+    pub fn for_device(mode: Mode, (compute, engines): (Compute, usize)) -> Self {
+        let config = Self { compute, engines, mode, ..Self::cpu() };
+        if compute.is_cpu() { config } else { Self { max_batch_tokens: 16_384, ..config } }
+    }
 }
 
 /// A loaded encoder, ready to [`serve`].

@@ -66,7 +66,10 @@ impl InputFormat {
 
 impl Compression {
     /// Decompresses `input` and drops a byte order mark at its start.
-    pub(crate) fn decode(self, input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+    ///
+    /// # Errors
+    /// The input cannot be read, or is no such file.
+    pub fn decode(self, input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
         let input = Uninterrupted(input);
         let mut input: Box<dyn Read + Send> = match self {
             Compression::Plain => Box::new(input),

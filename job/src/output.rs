@@ -23,7 +23,7 @@ pub struct OutputRow {
     /// The other outputs of an n-best job, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,
-    /// The record's other fields, under a key of their own so that none can hide another.
+    /// The record's own fields but for its id, where they are kept, under a key of their own so that none can hide another.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
 }

@@ -35,7 +35,7 @@ pub struct ReaderOptions {
     pub id_field: Option<String>,
     /// Format of the file; `None`: told from its name.
     pub format: Option<InputFormat>,
-    /// Keeps the other fields.
+    /// Keeps all fields but the id's.
     pub keep_fields: bool,
     /// A longer text is a failure. Bytes of UTF-8.
     pub max_text_bytes: usize,
@@ -195,7 +195,7 @@ impl Shape {
         let fields = Fields::of(row, text_field).map_err(|fault| self.failure(line, None, fault))?;
         let (id, id_field) = self.id(&fields, line).map_err(|fault| self.failure(line, None, fault))?;
         let kept = |text| match keep_fields {
-            true => Ok((text, fields.others(text_field, id_field)?)),
+            true => Ok((text, fields.all_but(id_field)?)),
             false => Ok((text, Map::new())),
         };
         match self.text(&fields).and_then(kept) {

@@ -29,7 +29,7 @@ pub struct Record {
     pub source: RecordSource,
     /// The text, unchanged. Never empty, at most `max_text_bytes`.
     pub text: String,
-    /// The record's other fields, in their order; empty unless `keep_fields`.
+    /// All its fields but the id's, in their order, the text among them; empty unless `keep_fields`.
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -10,13 +10,15 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     RelativeBias,
+    flop_count::count_attention,
     kernels::{PackedSequence, Scoring, packed_attention},
 };
 
 /// How a block's queries meet keys and values.
 pub trait Attention {
-    /// `layer`: index of the block. Result: `[rows, heads * head_dim]`, same type as the queries.
-    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Tensor;
+    /// `layer`: index of the block. Result: `[rows, heads * head_dim]`, same type as the queries; none where keys and values were all
+    /// that was wanted, so that the pass ends here.
+    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Option<Tensor>;
 }
 
 /// A block's queries, keys and values, with positions already applied, and how they meet.
@@ -162,15 +164,23 @@ impl PackedAttention {
 }
 
 impl Attention for PackedAttention {
-    fn attend(&mut self, _layer: usize, heads: Heads<'_>) -> Tensor {
-        match &mut self.by_tensors {
+    fn attend(&mut self, _layer: usize, heads: Heads<'_>) -> Option<Tensor> {
+        let window = heads.scoring.window;
+        let seen = self.sequences.iter().map(|sequence| positions_seen(*sequence, window)).sum();
+        count_attention(heads.q.size()[1..].iter().product::<i64>() as usize, seen);
+        Some(match &mut self.by_tensors {
             None => {
                 let bias = heads.bias.map(RelativeBias::table);
                 packed_attention(&self.sequences, (heads.scoring, bias), (heads.q, heads.k, heads.v))
             }
             Some(by_tensors) => by_tensors.attend(heads),
-        }
+        })
     }
+}
+
+/// How many keys the queries of a sequence see, all together.
+fn positions_seen(sequence: PackedSequence, window: Option<usize>) -> usize {
+    (0..sequence.len).map(|token| sequence.seen_by(token, window).len()).sum()
 }
 
 /// The same by libtorch: sequences of the same length that stand together are one batched call.
@@ -333,7 +343,8 @@ mod tests {
                 let mut by_tensors = PackedByTensors::new(&layout, visibility, like);
                 for (window, bias) in [(None, None), (Some(5), None), (Some(70), None), (None, Some(&bias))] {
                     let heads = Heads { q: &q, k: &k, v: &v, scoring: Scoring { scale: 0.2, window }, bias };
-                    let (by_kernel, by_tensors) = (by_kernel.attend(0, heads), by_tensors.attend(heads));
+                    let (by_kernel, by_tensors) =
+                        (by_kernel.attend(0, heads).unwrap(), by_tensors.attend(heads));
                     assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));
                     let difference = (by_kernel - by_tensors).abs().max().double_value(&[]);
                     assert!(

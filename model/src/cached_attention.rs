@@ -9,11 +9,14 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, RelativeBias, Scoring,
     Visibility,
+    flop_count::count_attention,
     kernels::{BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, TokenPlace, decode_attention, write_tokens},
     kv_cache::{KvCache, KvStorage},
+    transfer::upload_indices,
 };
 
-/// Attention over packed prompts, which it also writes into the cache.
+/// Attention over packed prompts, which it also writes into the cache. The last block's keys and values are all that is wanted of it: what
+/// it would add to the states has no reader.
 #[derive(Debug)]
 pub(crate) struct PrefillAttention<'a> {
     storage: &'a mut KvStorage,
@@ -40,9 +43,10 @@ impl<'a> PrefillAttention<'a> {
 }
 
 impl Attention for PrefillAttention<'_> {
-    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Tensor {
+    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Option<Tensor> {
         self.places.write(self.storage, layer, (heads.k, heads.v));
-        self.packed.attend(layer, heads)
+        let is_last = layer + 1 == self.storage.layers.len();
+        if is_last { None } else { self.packed.attend(layer, heads) }
     }
 }
 
@@ -78,17 +82,17 @@ impl<'a> StepAttention<'a> {
         Self { storage, places: Places::new(places, device), rows, prompts }
     }
 
-    /// Position of each new token in its row, `[rows]` int64.
+    /// Position of each new token in its row, `[rows]` int64 in host memory.
     pub(crate) fn positions(&self) -> Tensor {
         let positions: Vec<i64> = self.rows.rows.iter().map(|row| row.len as i64 - 1).collect();
-        Tensor::from_slice(&positions).to_device(self.storage.compute.device)
+        Tensor::from_slice(&positions)
     }
 }
 
 impl Attention for StepAttention<'_> {
-    fn attend(&mut self, layer: usize, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Tensor {
+    fn attend(&mut self, layer: usize, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Option<Tensor> {
         self.places.write(self.storage, layer, (k, v));
-        self.rows.attend(self.storage, layer, (q, scoring, bias))
+        Some(self.rows.attend(self.storage, layer, (q, scoring, bias)))
     }
 }
 
@@ -142,6 +146,8 @@ impl<'a> ReadRows<'a> {
         (q, scoring, bias): (&Tensor, Scoring, Option<&RelativeBias>),
     ) -> Tensor {
         let KvStorage { shape, layers, scratch, .. } = storage;
+        let seen = self.rows.iter().map(|row| scoring.window.map_or(row.len, |window| row.len.min(window)));
+        count_attention(shape.heads * shape.head_dim, seen.sum());
         match &self.gathered {
             None => {
                 let rule = (*shape, scoring, bias.map(RelativeBias::table));
@@ -168,7 +174,7 @@ impl Places {
     fn indices(places: &[TokenPlace], device: Device) -> [Tensor; 2] {
         let index = |part: fn(&TokenPlace) -> usize| {
             let index: Vec<i64> = places.iter().map(|place| part(place) as i64).collect();
-            Tensor::from_slice(&index).to_device(device)
+            upload_indices(&index, device)
         };
         [index(|place| place.block), index(|place| place.offset)]
     }
@@ -208,12 +214,12 @@ impl GatheredRows {
             })
             .collect();
         let lens: Vec<i64> = rows.iter().map(|row| row.len as i64).collect();
-        let lens = Tensor::from_slice(&lens).to_device(device).view([-1, 1, 1, 1]);
+        let lens = upload_indices(&lens, device).view([-1, 1, 1, 1]);
         let tokens = Tensor::arange((blocks_per_row * BLOCK_TOKENS) as i64, (Kind::Int64, device));
         let tokens = tokens.view([1, 1, 1, -1]);
         Self {
             num_rows: rows.len() as i64,
-            blocks: Tensor::from_slice(&blocks).to_device(device),
+            blocks: upload_indices(&blocks, device),
             absent: tokens.ge_tensor(&lens),
             tokens,
             lens,

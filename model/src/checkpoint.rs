@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use baton_bundle::{SafetensorsFile, StoredTensor, WeightDtype};
 use tch::{Kind, Tensor};
 
-use crate::ModelError;
+use crate::{LowRank, ModelError};
 
 /// Gives out tensors by the checkpoint's name. Models are built from one.
 ///
@@ -20,6 +20,11 @@ pub trait TensorSource {
     /// # Errors
     /// The tensor is absent, or has another shape than `shape`.
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
+
+    /// What is learned beside the matrix called `name`, which is frozen then. None, but where an adapter is trained.
+    fn low_rank(&self, _name: &str) -> Option<LowRank> {
+        None
+    }
 }
 
 impl TensorSource for BTreeMap<String, Tensor> {
@@ -48,17 +53,22 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let StoredTensor { dtype, shape: stored_shape, bytes } = self.file.read(name)?;
-        let kind = match dtype {
-            WeightDtype::F32 => Kind::Float,
-            WeightDtype::Bf16 => Kind::BFloat16,
-            WeightDtype::F16 => Kind::Half,
-        };
-        let stored_shape: Vec<i64> = stored_shape.iter().map(|&d| d as i64).collect();
-        check_shape(name, shape, &stored_shape)?;
-        Tensor::f_from_data_size(&bytes, &stored_shape, kind)
-            .map_err(|source| ModelError::Torch { doing: "copying weights into a tensor", source })
+        let stored = stored_tensor(&self.file.read(name)?)?;
+        check_shape(name, shape, &stored.size())?;
+        Ok(stored)
     }
+}
+
+/// The tensor of a file, in the type that it has there.
+pub(crate) fn stored_tensor(stored: &StoredTensor) -> Result<Tensor, ModelError> {
+    let kind = match stored.dtype {
+        WeightDtype::F32 => Kind::Float,
+        WeightDtype::Bf16 => Kind::BFloat16,
+        WeightDtype::F16 => Kind::Half,
+    };
+    let shape: Vec<i64> = stored.shape.iter().map(|&size| size as i64).collect();
+    Tensor::f_from_data_size(&stored.bytes, &shape, kind)
+        .map_err(|source| ModelError::Torch { doing: "copying weights into a tensor", source })
 }
 
 fn check_shape(name: &str, expected: &[i64], found: &[i64]) -> Result<(), ModelError> {

@@ -100,6 +100,15 @@ impl Compute {
         self.device == Device::Cpu
     }
 
+    /// The GPU's number, if it is one's.
+    #[must_use]
+    pub fn gpu(self) -> Option<usize> {
+        match self.device {
+            Device::Cuda(index) => Some(index),
+            _ => None,
+        }
+    }
+
     /// The weights' format, as the flag `--weights` calls it.
     #[must_use]
     pub fn weights_name(self) -> &'static str {

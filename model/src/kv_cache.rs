@@ -26,6 +26,13 @@ pub struct CacheLimits {
     pub max_cache_tokens: usize,
 }
 
+/// Bytes that a token takes in the KV cache of a model that writes with all its blocks.
+#[must_use]
+pub fn cache_num_bytes_per_token(config: &ModelConfig, compute: Compute) -> usize {
+    let layers = config.encoder_decoder().map_or(config.num_hidden_layers, |t5| t5.num_decoder_layers);
+    2 * layers * config.num_key_value_heads * config.head_dim * compute.kind.elt_size_in_bytes()
+}
+
 /// Keys and values of the live rows of one model.
 #[derive(Debug)]
 pub(crate) struct KvCache {
@@ -80,6 +87,16 @@ impl KvCache {
                 let num_written = capacity_tokens.checked_sub(prompt_len);
                 self.blocks.occupy(slot, num_written.expect("a row's capacity includes its prompt"));
             }
+        }
+    }
+
+    /// Makes an occupied slot as empty of tokens as it was when it was occupied.
+    ///
+    /// # Panics
+    /// The slot is empty.
+    pub(crate) fn clear(&mut self, slot: SlotId) {
+        for slot in [Some(slot), self.prompt_slot(slot)].into_iter().flatten() {
+            self.blocks.rewind(slot, self.blocks.row(slot).len);
         }
     }
 
@@ -298,6 +315,36 @@ mod tests {
 
     const A: SlotId = SlotId(0);
     const B: SlotId = SlotId(1);
+
+    #[test]
+    fn the_cache_takes_the_bytes_that_its_tokens_are_said_to_take() {
+        let config = ModelConfig {
+            hidden_size: 24,
+            intermediate_size: 32,
+            num_hidden_layers: 3,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            head_dim: 4,
+            vocab_size: 40,
+            max_position_embeddings: 64,
+            tie_word_embeddings: true,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+            dtype: baton_bundle::WeightDtype::F32,
+            family: baton_bundle::FamilyConfig::Llama(baton_bundle::LlamaConfig {
+                rms_norm_eps: 1e-5,
+                rope_theta: 1e4,
+            }),
+        };
+        let limits = CacheLimits { max_slots: 2, max_cache_tokens: 64 };
+        for compute in [Compute::CPU_F32, Compute::CPU_INT8] {
+            let cache = KvCache::new(&config, 3, compute, limits).unwrap();
+            let tensors = cache.storage.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]);
+            let num_bytes: usize =
+                tensors.map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
+            assert_eq!(num_bytes, 64 * cache_num_bytes_per_token(&config, compute));
+        }
+    }
 
     #[test]
     fn a_row_fills_its_blocks_in_order() {

@@ -1,5 +1,7 @@
 //! A language model of any family: what encoder, decoder, trainer and benchmark hold.
 
+use std::ops::Range;
+
 use baton_bundle::{FamilyConfig, ModelConfig};
 use tch::{Kind, Tensor};
 
@@ -16,6 +18,7 @@ use crate::{
     linear::LinearInput,
     stack::{Pass, Stack},
     step_time::{Part, time},
+    transfer::upload,
 };
 
 /// A language model with any number of its blocks.
@@ -131,15 +134,37 @@ impl LanguageModel {
         let packed = |visibility| PackedAttention::new(layout, visibility, like);
         match &self.network {
             Network::DecoderOnly(_) => {
-                let positions = layout.positions().to_device(self.compute.device);
-                self.forward(x, &positions, &mut packed(Visibility::Causal), 0.0)
+                self.forward(x, &layout.positions(), &mut packed(Visibility::Causal), 0.0)
             }
             Network::EncoderDecoder(_) => self.encode(x, &mut packed(Visibility::Bidirectional), 0.0),
         }
     }
 
+    /// The same behind each of the `earlier` blocks, too, which are counted from 1 and rise, side by side: `[rows, (earlier + 1) * d]` f32.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read); or there are `earlier` blocks, and they are not below [`num_blocks`](Self::num_blocks), or the model has an
+    /// encoder, whose earlier states are not for others to read.
+    pub fn read_layers(&self, mut x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Tensor {
+        if earlier.is_empty() {
+            return self.read(x, layout);
+        }
+        let like = (self.compute.kind, self.compute.device);
+        let (mut attention, positions) =
+            (PackedAttention::new(layout, Visibility::Causal, like), layout.positions());
+        let (mut layers, mut start) = (Vec::with_capacity(earlier.len() + 1), 0);
+        for &end in earlier.iter().chain([&self.num_blocks()]) {
+            let states = self.pass(x, &positions, (&mut attention, 0.0), start..end);
+            let states = states.expect("packed attention does not end a pass");
+            x = states.copy(); // the next block may write into what it is given
+            layers.push(states);
+            start = end;
+        }
+        Tensor::cat(&layers, 1)
+    }
+
     /// All blocks of a decoder-only model, without the final norm. `x`: `[rows, d]` f32, whose memory may be reused; `positions`:
-    /// `[rows]` int64; `dropout`: probability with which an element of a block's contribution is dropped, 0 outside training. Result:
+    /// `[rows]` int64 in host memory; `dropout`: probability with which an element of a block's contribution is dropped, 0 outside training. Result:
     /// hidden states `[rows, d]` f32.
     ///
     /// # Panics
@@ -151,14 +176,31 @@ impl LanguageModel {
         attention: &mut dyn Attention,
         dropout: f64,
     ) -> Tensor {
+        let x = self.pass(x, positions, (attention, dropout), 0..self.num_blocks());
+        x.expect("attention that ends a pass with keys and values is for `remember`")
+    }
+
+    /// The same for the sake of what `attention` keeps of it alone.
+    pub(crate) fn remember(&self, x: Tensor, positions: &Tensor, attention: &mut dyn Attention) {
+        let _ = self.pass(x, positions, (attention, 0.0), 0..self.num_blocks());
+    }
+
+    fn pass(
+        &self,
+        x: Tensor,
+        positions: &Tensor,
+        (attention, dropout): (&mut dyn Attention, f64),
+        blocks: Range<usize>,
+    ) -> Option<Tensor> {
         let Network::DecoderOnly(stack) = &self.network else {
             panic!("a model with an encoder encodes and decodes");
         };
-        if stack.num_blocks() == 0 || positions.numel() == 0 {
-            return x;
+        if blocks.is_empty() || positions.numel() == 0 {
+            return Some(x);
         }
         let largest_position = positions.max().int64_value(&[]);
-        stack.forward(x, &mut Pass { positions: (positions, largest_position), attention, dropout })
+        let positions = upload(positions.shallow_clone(), self.compute.device);
+        stack.forward(x, &mut Pass { blocks, positions: (&positions, largest_position), attention, dropout })
     }
 
     /// The encoder: its last hidden states, behind its final norm. `x`: `[rows, d]` f32, embeddings or what stands for them, whose memory
@@ -171,7 +213,8 @@ impl LanguageModel {
             return x;
         }
         let no_positions = Tensor::from_slice::<i64>(&[]); // attention knows distances
-        self.encoder_decoder().encode(x, &mut Pass { positions: (&no_positions, 0), attention, dropout })
+        let (t5, positions) = (self.encoder_decoder(), (&no_positions, 0));
+        t5.encode(x, &mut Pass { blocks: 0..t5.num_encoder_blocks(), positions, attention, dropout })
     }
 
     /// What the decoder's blocks keep of encoded prompts: keys and values, `[rows, heads, head_dim]` in the compute kind, block by block.
@@ -205,9 +248,9 @@ impl LanguageModel {
         self.head().product(&self.network.final_norm(x)).into_tensor(self.compute.kind)
     }
 
-    /// The same, in host memory, row by row, in f32.
-    pub(crate) fn copy_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
-        time(Part::Head, || self.head().product(&self.network.final_norm(x)).copy_to(logits));
+    /// The same, appended to `logits` in host memory, row by row, in f32.
+    pub(crate) fn append_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
+        time(Part::Head, || self.head().product(&self.network.final_norm(x)).append_to(logits));
     }
 
     fn head(&self) -> &Linear {

@@ -40,7 +40,20 @@ impl<'a> LayerSource<'a> {
 
     /// `name.weight`, `[out, in]`, as a layer without bias.
     pub(crate) fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, ModelError> {
-        Ok(Linear::new(&self.tensor(&format!("{name}.weight"), &shape)?, None, self.compute))
+        let layer = Linear::new(&self.tensor(&format!("{name}.weight"), &shape)?, None, self.compute);
+        Ok(self.with_low_ranks(layer, &[(name, shape[0])]))
+    }
+
+    /// `layer` with what is learned beside the layers whose outputs, given as (name, width), stand side by side in it.
+    fn with_low_ranks(&self, layer: Linear, layers: &[(&str, usize)]) -> Linear {
+        let (mut layer, mut first_output) = (layer, 0);
+        for (name, output) in layers {
+            if let Some(learned) = self.tensors.low_rank(&format!("{}{name}.weight", self.prefix)) {
+                layer = layer.with_low_rank(first_output, learned);
+            }
+            first_output += *output as i64;
+        }
+        layer
     }
 
     /// Layers without bias that read the same `input` numbers, as one product: outputs, given as (name, width), stand side by side.
@@ -48,7 +61,7 @@ impl<'a> LayerSource<'a> {
         let weight =
             |&(name, output): &(&str, usize)| self.tensor(&format!("{name}.weight"), &[output, input]);
         let weights = layers.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
-        Ok(Linear::new(&Tensor::cat(&weights, 0), None, self.compute))
+        Ok(self.with_low_ranks(Linear::new(&Tensor::cat(&weights, 0), None, self.compute), layers))
     }
 
     /// The same for layers with biases.
@@ -62,7 +75,8 @@ impl<'a> LayerSource<'a> {
             weights.push(self.tensor(&format!("{name}.weight"), &[output, input])?);
             biases.push(self.tensor(&format!("{name}.bias"), &[output])?);
         }
-        Ok(Linear::new(&Tensor::cat(&weights, 0), Some(&Tensor::cat(&biases, 0)), self.compute))
+        let layer = Linear::new(&Tensor::cat(&weights, 0), Some(&Tensor::cat(&biases, 0)), self.compute);
+        Ok(self.with_low_ranks(layer, layers))
     }
 
     /// `name.weight`, stored transposed as `[in, out]`, and `name.bias`: what GPT-2 calls Conv1D.
@@ -73,7 +87,8 @@ impl<'a> LayerSource<'a> {
     ) -> Result<Linear, ModelError> {
         let weight = self.tensor(&format!("{name}.weight"), &[input, output])?.tr().contiguous();
         let bias = self.tensor(&format!("{name}.bias"), &[output])?;
-        Ok(Linear::new(&weight, Some(&bias), self.compute))
+        let layer = Linear::new(&weight, Some(&bias), self.compute);
+        Ok(self.with_low_ranks(layer, &[(name, output)]))
     }
 
     /// `name.weight`, `[width]`, as an RMS norm.

@@ -14,14 +14,18 @@ mod compute;
 mod error;
 mod families;
 mod feed_forward;
+mod flop_count;
 mod kernels;
 mod kv_cache;
 mod language_model;
 mod layer_source;
 mod layers;
 mod linear;
+mod llm_weights;
 mod loss;
+mod low_rank;
 mod matmul_rate;
+mod memory;
 mod padded_attention;
 mod projector;
 mod prompt_encoder;
@@ -32,6 +36,7 @@ mod self_attention;
 mod slm_decoder;
 mod stack;
 mod step_time;
+mod transfer;
 
 pub use attention::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, Visibility,
@@ -39,12 +44,15 @@ pub use attention::{
 pub use checkpoint::{Checkpoint, TensorSource, write_safetensors};
 pub use compute::{Compute, UnavailableDevice, WeightType};
 pub use error::ModelError;
+pub use flop_count::take_counted_flops;
 pub use kernels::Scoring;
-pub use kv_cache::{CACHE_BLOCK_TOKENS, CacheLimits};
+pub use kv_cache::{CACHE_BLOCK_TOKENS, CacheLimits, cache_num_bytes_per_token};
 pub use language_model::{LanguageModel, ModelParts};
 pub use layers::{rms_norm, rms_scale};
 pub use linear::Linear;
+pub use llm_weights::LlmWeights;
 pub use loss::response_cross_entropy;
+pub use low_rank::LowRank;
 pub use matmul_rate::matmul_operations_per_second;
 pub use padded_attention::{PaddedAttention, PaddedCrossAttention};
 pub use projector::{Projector, PromptEmbedding, fuse};

@@ -10,8 +10,11 @@
 use tch::{Kind, Tensor};
 
 use crate::{
+    LowRank,
     compute::{Compute, WeightType},
-    kernels::{self, Activation},
+    flop_count::count_product,
+    kernels::{self, Activation, Int8Weight},
+    transfer::download,
 };
 
 /// A linear layer, `y = x W^T + b`.
@@ -22,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
+    learned: Vec<(i64, LowRank)>, // beside the weight, with the first output of each
     compute: Compute,
 }
 
@@ -34,7 +38,7 @@ enum Weight {
         min_rows: i64,
     },
     Int8 {
-        weight: Tensor, // [in, out] int8, a transposed view of [out, in]
+        weight: Int8Weight,
         scales: Vec<f32>,
         bias: Option<Vec<f32>>,
     },
@@ -91,10 +95,20 @@ impl Linear {
                 let QuantizedRows { values, scales } = kernels::quantize(&weight.to_kind(Kind::Float));
                 let bias =
                     bias.map(|b| Vec::try_from(b.to_kind(Kind::Float)).expect("a bias has one dimension"));
-                Weight::Int8 { weight: values.tr(), scales, bias }
+                Weight::Int8 { weight: Int8Weight::new(&values), scales, bias }
             }
         };
-        Self { weight, compute }
+        Self { weight, learned: Vec::new(), compute }
+    }
+
+    /// The same with an addition to its outputs from `first_output` on.
+    ///
+    /// # Panics
+    /// The weight is int8.
+    pub(crate) fn with_low_rank(mut self, first_output: i64, learned: LowRank) -> Self {
+        assert!(matches!(self.weight, Weight::Float { .. }), "what learns is float");
+        self.learned.push((first_output, learned));
+        self
     }
 
     /// `x`: `[rows, in]` of any float type; result `[rows, out]` in the compute kind.
@@ -117,7 +131,8 @@ impl Linear {
     pub(crate) fn product<'a>(&'a self, x: &'a LinearInput) -> Product<'a> {
         match (&self.weight, x) {
             (Weight::Float { weight, bias, outputs, min_rows }, LinearInput::Float(x)) => {
-                let rows = x.size()[0];
+                let (rows, inputs) = x.size2().expect("a layer reads rows");
+                count_product(rows, inputs * outputs.unwrap_or_else(|| weight.size()[0]));
                 let values = if rows < *min_rows {
                     let padded = x.constant_pad_nd([0, 0, 0, min_rows - rows]);
                     padded.linear(weight, bias.as_ref()).narrow(0, 0, rows)
@@ -128,14 +143,22 @@ impl Linear {
                     None => values,
                     Some(outputs) => values.narrow(1, 0, *outputs).contiguous(),
                 };
+                let values = self.learned.iter().fold(values, |values, (first_output, learned)| {
+                    let width = values.size()[1];
+                    values + learned.product(x, (*first_output, width))
+                });
                 Product::Float { values, fused: self.compute.fused }
             }
-            (Weight::Int8 { weight, scales, bias }, LinearInput::Int8(x)) => Product::Int8 {
-                sums: x.values.internal_int_mm(weight),
-                row_scales: &x.scales,
-                column_scales: scales,
-                bias: bias.as_deref(),
-            },
+            (Weight::Int8 { weight, scales, bias }, LinearInput::Int8(x)) => {
+                let (rows, inputs) = x.values.size2().expect("a layer reads rows");
+                count_product(rows, inputs * scales.len() as i64);
+                Product::Int8 {
+                    sums: weight.product(&x.values),
+                    row_scales: &x.scales,
+                    column_scales: scales,
+                    bias: bias.as_deref(),
+                }
+            }
             _ => panic!("a layer reads what `Linear::input` or a norm made for it"),
         }
     }
@@ -155,15 +178,16 @@ impl Product<'_> {
         self.into_tensor(layer.compute.kind)
     }
 
-    /// The numbers in host memory, row by row, in f32.
-    pub(crate) fn copy_to(self, output: &mut Vec<f32>) {
+    /// Appends the numbers to `output` in host memory, row by row, in f32.
+    pub(crate) fn append_to(self, output: &mut Vec<f32>) {
         match self {
             Product::Float { values, .. } => {
-                let values = values.to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
-                output.resize(values.numel(), 0.0);
-                values.copy_data(output, values.numel());
+                let values = download(values.to_kind(Kind::Float).contiguous());
+                let start = output.len();
+                output.resize(start + values.numel(), 0.0);
+                values.copy_data(&mut output[start..], values.numel());
             }
-            sums @ Product::Int8 { .. } => kernels::scale_sums_into(&sums, output),
+            sums @ Product::Int8 { .. } => kernels::append_scaled_sums(&sums, output),
         }
     }
 

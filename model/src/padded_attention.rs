@@ -43,7 +43,7 @@ impl PaddedAttention {
 }
 
 impl Attention for PaddedAttention {
-    fn attend(&mut self, _layer: usize, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Tensor {
+    fn attend(&mut self, _layer: usize, Heads { q, k, v, scoring, bias }: Heads<'_>) -> Option<Tensor> {
         let places = Tensor::arange(self.padding.padded_len, (Kind::Int64, q.device()));
         let (query, key) = (places.view([-1, 1]), places.view([1, -1]));
         let mask = self.masks.get_or_make(scoring.window, || {
@@ -53,7 +53,7 @@ impl Attention for PaddedAttention {
         let bias = bias.map(|bias| bias.of_distances(&(&key - &query)).to_kind(q.kind())); // [heads, len, len]
         let (queries, keys) = (self.padding.pad(q), [k, v].map(|t| self.padding.pad(t)));
         let attended = attend(&queries, &keys, (f64::from(scoring.scale), mask, bias.as_ref()));
-        self.padding.packed(&attended)
+        Some(self.padding.packed(&attended))
     }
 }
 
@@ -82,7 +82,7 @@ impl PaddedCrossAttention {
 }
 
 impl Attention for PaddedCrossAttention {
-    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Tensor {
+    fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Option<Tensor> {
         self.responses.attend(layer, heads)
     }
 }

@@ -9,35 +9,54 @@ use tch::{Kind, Tensor};
 use crate::{Compute, Linear, ModelError, TensorSource, rms_scale};
 
 const RMS_EPS: f64 = 1e-6;
+const MIX_NAME: &str = "projector.mix";
 
 /// The trained map from LLM hidden states to SLM embedding space.
 #[derive(Debug)]
 pub struct Projector {
-    input: Linear,  // d_llm -> d_slm
-    output: Linear, // d_slm -> d_slm
+    mix: Option<Tensor>, // [layers] f32, shares of the layers that are read
+    input: Linear,       // d_llm -> d_slm
+    output: Linear,      // d_slm -> d_slm
 }
 
 impl Projector {
-    /// Builds from tensors named `projector.{input,output}.{weight,bias}`.
+    /// Builds from tensors named `projector.{input,output}.{weight,bias}`, and `projector.mix`, `[layers]`, where the states of more than one of
+    /// the LLM's layers are read: their shares are its softmax (Peters et al., arXiv 1802.05365).
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape.
     pub fn load(
         source: &dyn TensorSource,
-        d_llm: usize,
+        (d_llm, num_layers): (usize, usize),
         d_slm: usize,
         compute: Compute,
     ) -> Result<Self, ModelError> {
         let (d_llm, d_slm) = (d_llm as i64, d_slm as i64);
+        let mix = match num_layers {
+            1 => None,
+            _ => Some(source.tensor(MIX_NAME, &[num_layers as i64])?),
+        };
         Ok(Self {
+            mix: mix.map(|mix| mix.to_device(compute.device).softmax(0, Kind::Float)),
             input: linear_with_bias(source, "projector.input", d_llm, d_slm, compute)?,
             output: linear_with_bias(source, "projector.output", d_slm, d_slm, compute)?,
         })
     }
 
-    /// `hidden_states`: `[rows, d_llm]` of any float type; result: projected states `[rows, d_slm]` f32.
+    /// `hidden_states`: `[rows, layers * d_llm]` of any float type; result: projected states `[rows, d_slm]` f32.
     pub fn forward(&self, hidden_states: &Tensor) -> Tensor {
-        let scaled = rms_scale(&hidden_states.to_kind(Kind::Float), RMS_EPS);
+        let hidden_states = hidden_states.to_kind(Kind::Float);
+        let scaled = match &self.mix {
+            None => rms_scale(&hidden_states, RMS_EPS),
+            Some(mix) => {
+                let (rows, num_layers) = (hidden_states.size()[0], mix.size()[0]);
+                let width = hidden_states.size()[1] / num_layers;
+                let layers = rms_scale(&hidden_states.view([-1, width]), RMS_EPS);
+                let layers = layers.view([rows, num_layers, width]) * mix.view([1, num_layers, 1]);
+                let mixed = layers.sum_dim_intlist(1, false, Kind::Float);
+                rms_scale(&mixed, RMS_EPS)
+            }
+        };
         self.output.forward(&self.input.forward(&scaled).relu()).to_kind(Kind::Float)
     }
 }
@@ -90,4 +109,37 @@ fn linear_with_bias(
     let (weight, bias) = (load("weight", &[width_out, width_in])?, load("bias", &[width_out])?);
     // A hundredth of the encoder's work: int8 would save nothing.
     Ok(Linear::new(&weight, Some(&bias), compute.with_float_weights()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn states_of_several_layers_are_summed_by_their_shares_before_they_are_projected() {
+        let pattern = |shape: &[i64], step: f64| {
+            let numel: i64 = shape.iter().product();
+            (Tensor::arange(numel, (Kind::Float, Device::Cpu)) * step).sin().view(shape)
+        };
+        let (d_llm, d_slm) = (5, 3);
+        let mut weights = BTreeMap::from([
+            ("projector.input.weight".to_owned(), pattern(&[d_slm, d_llm], 0.7)),
+            ("projector.input.bias".to_owned(), pattern(&[d_slm], 0.3)),
+            ("projector.output.weight".to_owned(), pattern(&[d_slm, d_slm], 0.9)),
+            ("projector.output.bias".to_owned(), pattern(&[d_slm], 0.2)),
+        ]);
+        let widths = (d_llm as usize, d_slm as usize);
+        let one = Projector::load(&weights, (widths.0, 1), widths.1, Compute::CPU_F32).unwrap();
+        weights.insert("projector.mix".to_owned(), Tensor::from_slice(&[3f32.ln(), 0.0])); // shares 3/4 and 1/4
+        let two = Projector::load(&weights, (widths.0, 2), widths.1, Compute::CPU_F32).unwrap();
+
+        let (first, last) = (pattern(&[4, d_llm], 1.1) * 100.0, pattern(&[4, d_llm], 0.4));
+        let mixed = rms_scale(&first, RMS_EPS) * 0.75 + rms_scale(&last, RMS_EPS) * 0.25;
+        let difference = two.forward(&Tensor::cat(&[first, last], 1)) - one.forward(&mixed);
+        assert!(difference.abs().max().double_value(&[]) < 1e-5);
+    }
 }

@@ -1,13 +1,17 @@
 //! The encoder's model: the LLM up to the bundle's layer, the projector and the fusion, as one function from tokens to prompt states.
 
-use baton_bundle::{Bundle, SmallModel};
+use std::cell::Cell;
+
+use baton_bundle::{Bundle, Fusion, PromptEmbeddingSource, SmallModel};
 use baton_job::Mode;
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    Checkpoint, Compute, LanguageModel, ModelError, ModelParts, PackedLayout, Projector, PromptEmbedding,
-    fuse,
+    Checkpoint, Compute, LanguageModel, LlmWeights, ModelError, ModelParts, PackedLayout, Projector,
+    PromptEmbedding, fuse,
+    memory::PassSize,
+    transfer::{download, upload_indices},
 };
 
 const BYTES_PER_BF16: usize = 2;
@@ -43,9 +47,11 @@ pub struct PromptEncoder {
     compute: Compute,
     llm: LanguageModel,
     projector: Option<Projector>, // none where the LLM is not read (mode `slm`)
+    mixed_layers: Vec<usize>,
     prompt_embedding: Option<PromptEmbedding>,
-    fusion: baton_bundle::Fusion,
+    fusion: Fusion,
     d_slm: usize,
+    pass_size: Cell<PassSize>, // tokens
 }
 
 impl PromptEncoder {
@@ -59,21 +65,26 @@ impl PromptEncoder {
         let (SmallModel { projector: shape, fusion, .. }, _) = bundle.small_model()?;
         let hybrid = manifest.modes.contains(&Mode::Hybrid);
         let llm_config = bundle.llm_config();
-        let llm_checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors"))?;
+        let llm_weights = LlmWeights::for_reading(bundle)?;
         let blocks = if hybrid { manifest.llm.layers } else { 0 };
         let llm =
-            LanguageModel::load(llm_config, &llm_checkpoint, ModelParts { blocks, lm_head: false }, compute)?;
+            LanguageModel::load(llm_config, &llm_weights, ModelParts { blocks, lm_head: false }, compute)?;
 
         let trained = Checkpoint::open(&bundle.path("projector/model.safetensors"))?;
         let (d_llm, d_slm) = (shape.d_llm, shape.d_slm);
-        let projector = if hybrid { Some(Projector::load(&trained, d_llm, d_slm, compute)?) } else { None };
-        let prompt_embedding = match shape.prompt_embedding {
-            baton_bundle::PromptEmbeddingSource::Llm => {
-                Some(PromptEmbedding::load(&trained, d_llm, d_slm, compute)?)
-            }
-            baton_bundle::PromptEmbeddingSource::None => None,
+        let projector = if hybrid {
+            Some(Projector::load(&trained, (d_llm, shape.mixed_layers.len() + 1), d_slm, compute)?)
+        } else {
+            None
         };
-        Ok(Self { compute, llm, projector, prompt_embedding, fusion, d_slm })
+        let prompt_embedding = match (shape.prompt_embedding, fusion) {
+            (PromptEmbeddingSource::None, _) => None,
+            (PromptEmbeddingSource::Llm, Fusion::Replace) if hybrid => None,
+            (PromptEmbeddingSource::Llm, _) => Some(PromptEmbedding::load(&trained, d_llm, d_slm, compute)?),
+        };
+        let pass_size = Cell::new(PassSize::unbounded("encode"));
+        let mixed_layers = shape.mixed_layers.clone();
+        Ok(Self { compute, llm, projector, mixed_layers, prompt_embedding, fusion, d_slm, pass_size })
     }
 
     /// Width of the prompt states.
@@ -82,20 +93,26 @@ impl PromptEncoder {
         self.d_slm
     }
 
-    /// Encodes prompts as one packed batch; results in the same order. A prompt's states do not depend on the others.
+    /// Encodes prompts as one packed batch, or as several where memory does not suffice for one; results in the same order. A prompt's states
+    /// do not depend on the others.
     ///
     /// # Panics
-    /// A prompt is empty or has a token outside the LLM's vocabulary, or memory runs out.
+    /// A prompt is empty or has a token outside the LLM's vocabulary, or memory does not suffice for it alone.
     #[must_use]
     pub fn encode(&self, prompts: &[&[u32]]) -> Vec<PromptStates> {
-        if prompts.is_empty() {
-            return Vec::new();
-        }
+        let mut states = Vec::with_capacity(prompts.len());
+        let lens = prompts.iter().map(|prompt| prompt.len());
+        let size = self.pass_size.get().run(&lens, |part| states.extend(self.encode_at_once(&prompts[part])));
+        self.pass_size.set(size);
+        states
+    }
+
+    fn encode_at_once(&self, prompts: &[&[u32]]) -> Vec<PromptStates> {
         assert!(prompts.iter().all(|p| !p.is_empty()), "a template renders at least one token");
         let states = no_grad(|| self.prompt_states(prompts)).to_kind(Kind::BFloat16).contiguous();
         let num_bytes = states.numel() * BYTES_PER_BF16;
         let mut bytes = vec![0; num_bytes];
-        states.view_dtype(Kind::Uint8).to_device(tch::Device::Cpu).copy_data_u8(&mut bytes, num_bytes);
+        download(states.view_dtype(Kind::Uint8)).copy_data_u8(&mut bytes, num_bytes);
         let mut rest = Bytes::from(bytes);
         prompts
             .iter()
@@ -111,12 +128,12 @@ impl PromptEncoder {
     fn prompt_states(&self, prompts: &[&[u32]]) -> Tensor {
         let layout = PackedLayout::prompts(prompts.iter().map(|p| p.len()));
         let tokens: Vec<i64> = prompts.iter().flat_map(|p| p.iter().map(|&t| i64::from(t))).collect();
-        let embeddings = self.llm.embed(&Tensor::from_slice(&tokens).to_device(self.compute.device));
+        let embeddings = self.llm.embed(&upload_indices(&tokens, self.compute.device));
         let prompt_embeddings = self.prompt_embedding.as_ref().map(|e| e.forward(&embeddings));
         let Some(projector) = &self.projector else {
-            return prompt_embeddings.expect("a bundle without projector has a prompt embedding");
+            return prompt_embeddings.expect("where the LLM is not read, prompts are embedded");
         };
-        let hidden_states = self.llm.read(embeddings, &layout);
+        let hidden_states = self.llm.read_layers(embeddings, &layout, &self.mixed_layers);
         fuse(self.fusion, projector.forward(&hidden_states), || {
             prompt_embeddings.expect("fusion `add` has a prompt embedding")
         })

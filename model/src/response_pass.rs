@@ -52,7 +52,7 @@ impl LanguageModel {
             .index_select(0, &Tensor::from_slice(&sources).to_device(device))
             .dropout(dropout, dropout > 0.0);
         let mut attention = PaddedAttention::new(layout, visibility, like);
-        let x = self.forward(x, &layout.positions().to_device(device), &mut attention, dropout);
+        let x = self.forward(x, &layout.positions(), &mut attention, dropout);
         self.logits(&x.index_select(0, &Tensor::from_slice(&response_rows).to_device(device)))
     }
 }

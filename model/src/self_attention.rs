@@ -47,29 +47,29 @@ pub(crate) fn head_shape(config: &ModelConfig) -> HeadShape {
 
 impl SelfAttention {
     /// `x` plus what attention makes of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`: `[rows, d]`, as a norm
-    /// gives it.
+    /// gives it. None if the pass ends with keys and values.
     pub(crate) fn add_to(
         &self,
         x: Tensor,
         (layer, normed): (usize, &LinearInput),
         positions: Positions<'_>,
         pass: &mut Pass<'_>,
-    ) -> Tensor {
-        let attended = self.attended((layer, normed), positions, pass);
+    ) -> Option<Tensor> {
+        let attended = self.attended((layer, normed), positions, pass)?;
         let output = time(Part::Linear, || self.o_proj.product(&attended));
-        time(Part::Activation, || output.add_to(x, pass.dropout))
+        Some(time(Part::Activation, || output.add_to(x, pass.dropout)))
     }
 
-    /// What attention makes of `normed`, `[rows, d]` f32.
+    /// What attention makes of `normed`, `[rows, d]` f32. None if the pass ends with keys and values.
     pub(crate) fn output(
         &self,
         (layer, normed): (usize, &LinearInput),
         positions: Positions<'_>,
         pass: &mut Pass<'_>,
-    ) -> Tensor {
-        let attended = self.attended((layer, normed), positions, pass);
+    ) -> Option<Tensor> {
+        let attended = self.attended((layer, normed), positions, pass)?;
         let output = time(Part::Linear, || self.o_proj.product(&attended));
-        time(Part::Activation, || output.into_tensor(Kind::Float))
+        Some(time(Part::Activation, || output.into_tensor(Kind::Float)))
     }
 
     /// The input of the last projection, `[rows, heads * head_dim]`.
@@ -78,7 +78,7 @@ impl SelfAttention {
         (layer, normed): (usize, &LinearInput),
         positions: Positions<'_>,
         pass: &mut Pass<'_>,
-    ) -> LinearInput {
+    ) -> Option<LinearInput> {
         let HeadShape { heads, kv_heads, head_dim } = self.shape;
         let [heads, kv_heads, head_dim] = [heads, kv_heads, head_dim].map(|size| size as i64);
         let qkv = time(Part::Linear, || self.qkv_proj.product(normed)); // [rows, (heads + 2 kv_heads) * head_dim]
@@ -102,6 +102,6 @@ impl SelfAttention {
             let heads = Heads { q: &parts[0], k: &parts[1], v: &parts[2], scoring: self.scoring, bias };
             pass.attention.attend(layer, heads) // [rows, heads * head_dim]
         });
-        time(Part::Activation, || self.o_proj.input(&attended))
+        attended.map(|attended| time(Part::Activation, || self.o_proj.input(&attended)))
     }
 }

@@ -3,17 +3,21 @@
 //! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by `baton-decoding`.
 //! A row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
 
+use std::ops::Range;
+
 use baton_bundle::{Bundle, ModelConfig, PromptAttention};
 use baton_decoding::{LogitRows, Plan, Rewind, RowId, SlotId, SpecialTokens, StepRow};
 use baton_job::Mode;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    CacheLimits, Checkpoint, Compute, LanguageModel, ModelError, ModelParts, PackedLayout, PromptStates,
-    Visibility,
+    CacheLimits, Checkpoint, Compute, LanguageModel, LlmWeights, ModelError, ModelParts, PackedLayout,
+    PromptStates, Visibility,
     cached_attention::{PrefillAttention, StepAttention, write_prompts},
     kv_cache::KvCache,
+    memory::PassSize,
     step_time::{Part, time},
+    transfer::{upload, upload_indices},
 };
 
 /// A prompt that enters the batch.
@@ -56,7 +60,10 @@ pub struct SlmDecoder {
     special: SpecialTokens,
     compute: Compute,
     cache: KvCache,
-    logits: Vec<f32>, // of the last step, [rows, vocab]
+    prefill_size: PassSize, // tokens
+    step_size: PassSize,    // rows
+    feeding: Vec<SlotId>,   // of the pass under way
+    logits: Vec<f32>,       // of the last step, [rows, vocab]
 }
 
 impl SlmDecoder {
@@ -72,7 +79,7 @@ impl SlmDecoder {
         Self::new(model, small_model.slm.prompt_attention, compute, limits)
     }
 
-    /// Loads the whole of `llm/` of a bundle as a model that writes, and allocates its cache. Its prompts are tokens: the bundle's prompt,
+    /// Loads the whole of `llm/` of a bundle, its adapter merged, as a model that writes, and allocates its cache. Its prompts are tokens: the bundle's prompt,
     /// and all but the last of [`Bundle::prompt_end_ids`], which begins what it writes.
     ///
     /// # Errors
@@ -96,9 +103,9 @@ impl SlmDecoder {
                  positions: lower `limits.max_prompt_tokens` or `llm.writer.max_new_tokens`"
             )));
         }
-        let checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors"))?;
+        let weights = LlmWeights::for_writing(bundle)?;
         let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
-        let model = LanguageModel::load(config, &checkpoint, parts, compute)?;
+        let model = LanguageModel::load(config, &weights, parts, compute)?;
         let special = SpecialTokens { begin_of_sequence, end_of_sequence };
         Self::with_special_tokens(model, special, Visibility::Causal, (compute, limits))
     }
@@ -128,7 +135,17 @@ impl SlmDecoder {
         (compute, limits): (Compute, CacheLimits),
     ) -> Result<Self, ModelError> {
         let cache = KvCache::new(model.config(), model.num_writing_blocks(), compute, limits)?;
-        Ok(Self { model, prompt_visibility, special, compute, cache, logits: Vec::new() })
+        Ok(Self {
+            model,
+            prompt_visibility,
+            special,
+            compute,
+            cache,
+            prefill_size: PassSize::unbounded("prefill"),
+            step_size: PassSize::unbounded("step"),
+            feeding: Vec::new(),
+            logits: Vec::new(),
+        })
     }
 
     /// Width of the prompt states it reads.
@@ -163,17 +180,22 @@ impl SlmDecoder {
         plan.forks.iter().for_each(|fork| self.fork(fork.from, fork.to, fork.capacity_tokens));
     }
 
-    /// Reads prompts into the cache, as one packed batch. Yields no token: a row's first step does.
+    /// Reads prompts into the cache, as one packed batch, or as several where memory does not suffice for one. Yields no token: a row's first
+    /// step does.
     ///
     /// # Panics
-    /// A slot is occupied, the cache is full, or prompt states have another width than [`d_slm`](Self::d_slm).
+    /// A slot is occupied, the cache is full, prompt states have another width than [`d_slm`](Self::d_slm), or memory does not suffice for
+    /// one prompt.
     pub fn prefill(&mut self, rows: &[PrefillRow<'_>]) {
-        if rows.is_empty() {
-            return;
-        }
         for row in rows {
             self.cache.occupy(row.slot, row.prompt.len(), row.capacity_tokens);
         }
+        let (size, lens) = (self.prefill_size, rows.iter().map(|row| row.prompt.len()));
+        self.prefill_size = size.run(&lens, |part| self.prefill_at_once(&rows[part]));
+    }
+
+    fn prefill_at_once(&mut self, rows: &[PrefillRow<'_>]) {
+        rows.iter().for_each(|row| self.cache.clear(row.slot)); // of what a pass that did not fit has left
         let prompts: Vec<(SlotId, usize)> = rows.iter().map(|row| (row.slot, row.prompt.len())).collect();
         let layout = PackedLayout::prompts(prompts.iter().map(|&(_, len)| len));
         no_grad(|| {
@@ -186,9 +208,8 @@ impl SlmDecoder {
                 time(Part::Attention, || write_prompts(&mut self.cache, &prompts, &keys_and_values));
                 return;
             }
-            let positions = layout.positions().to_device(self.compute.device);
             let mut attention = PrefillAttention::new(&mut self.cache, &prompts, self.prompt_visibility);
-            let _ = self.model.forward(embeddings, &positions, &mut attention, 0.0);
+            self.model.remember(embeddings, &layout.positions(), &mut attention);
         });
     }
 
@@ -199,38 +220,47 @@ impl SlmDecoder {
                 assert_eq!(states.d_slm, self.d_slm(), "prompt states of another small model");
                 let shape = [states.prompt_len as i64, states.d_slm as i64];
                 let states = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16);
-                states.to_device(self.compute.device).to_kind(Kind::Float)
+                upload(states, self.compute.device).to_kind(Kind::Float)
             }
             Prompt::Tokens(tokens) => {
                 let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-                self.model.embed(&Tensor::from_slice(&tokens).to_device(self.compute.device))
+                self.model.embed(&upload_indices(&tokens, self.compute.device))
             }
         }
     }
 
     /// Feeds tokens into rows; yields the logits of what follows each, in the order of `rows`. Several tokens for one slot follow one another.
+    /// Where memory does not suffice for all rows at once, they are fed some after the others.
     ///
     /// # Panics
-    /// A slot is empty, a row outgrows its capacity, or a token is outside the vocabulary.
+    /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not suffice for one row.
     pub fn step(&mut self, rows: &[StepRow]) -> LogitRows<'_> {
         self.logits.clear();
-        if !rows.is_empty() {
-            let slots: Vec<SlotId> = rows.iter().map(|row| row.slot).collect();
-            let tokens: Vec<i64> = rows.iter().map(|row| i64::from(row.token)).collect();
-            no_grad(|| {
-                let tokens = Tensor::from_slice(&tokens).to_device(self.compute.device);
-                let embeddings = time(Part::Embed, || self.model.embed(&tokens));
-                let mut attention = StepAttention::new(&mut self.cache, &slots);
-                let hidden_states = if self.model.config().encoder_decoder().is_some() {
-                    self.model.decode(embeddings, &mut attention, 0.0)
-                } else {
-                    let positions = attention.positions();
-                    self.model.forward(embeddings, &positions, &mut attention, 0.0)
-                };
-                self.model.copy_logits(&hidden_states, &mut self.logits);
-            });
-        }
+        let size = self.step_size;
+        self.step_size = size.run(&rows.iter().map(|_| 1), |part| self.step_at_once(rows, part));
         LogitRows::new(&self.logits, self.model.config().vocab_size)
+    }
+
+    fn step_at_once(&mut self, rows: &[StepRow], part: Range<usize>) {
+        // A pass that did not fit into memory has left its tokens, and perhaps logits.
+        self.feeding.drain(..).for_each(|slot| self.cache.blocks.rewind(slot, 1));
+        self.logits.truncate(part.start * self.model.config().vocab_size);
+
+        self.feeding.extend(rows[part.clone()].iter().map(|row| row.slot));
+        let tokens: Vec<i64> = rows[part].iter().map(|row| i64::from(row.token)).collect();
+        let mut attention = StepAttention::new(&mut self.cache, &self.feeding);
+        no_grad(|| {
+            let tokens = upload_indices(&tokens, self.compute.device);
+            let embeddings = time(Part::Embed, || self.model.embed(&tokens));
+            let hidden_states = if self.model.config().encoder_decoder().is_some() {
+                self.model.decode(embeddings, &mut attention, 0.0)
+            } else {
+                let positions = attention.positions();
+                self.model.forward(embeddings, &positions, &mut attention, 0.0)
+            };
+            self.model.append_logits(&hidden_states, &mut self.logits);
+        });
+        self.feeding.clear();
     }
 
     /// Forgets the last tokens that rows were fed.

@@ -1,6 +1,6 @@
 //! What a family is to the rest of the crate: embeddings, blocks, and the norm behind them.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::Range};
 
 use tch::{Kind, Tensor};
 
@@ -19,8 +19,9 @@ pub(crate) trait Stack: Debug + Send {
     /// How many blocks there are.
     fn num_blocks(&self) -> usize;
 
-    /// All blocks, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape.
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor;
+    /// The blocks of a pass, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape.
+    /// None if the pass ends with the last block's keys and values.
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor>;
 
     /// The final norm. `x`: `[rows, d]` f32; result: what a head reads.
     fn final_norm(&self, x: &Tensor) -> LinearInput;
@@ -28,6 +29,8 @@ pub(crate) trait Stack: Debug + Send {
 
 /// What all blocks of one pass share.
 pub(crate) struct Pass<'a> {
+    /// Which blocks it takes. What a family does before its first block belongs to that block.
+    pub(crate) blocks: Range<usize>,
     /// `[rows]` int64, the place of each row in its own sequence, and the largest of them.
     pub(crate) positions: (&'a Tensor, i64),
     pub(crate) attention: &'a mut dyn Attention,

@@ -133,12 +133,14 @@ fn manifest() -> BundleManifest {
                 eos_token: END.to_owned(),
                 max_new_tokens: MAX_NEW_TOKENS,
             }),
+            adapter: None,
         },
         projector: Some(ProjectorPart {
             d_llm: WIDTH,
             d_slm: WIDTH,
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
+            mixed_layers: Vec::new(),
         }),
         slm: Some(SlmPart {
             family: Family::Llama,

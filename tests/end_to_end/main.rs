@@ -10,6 +10,7 @@ mod bundle;
 mod command;
 mod determinism;
 mod disk_full;
+mod distillation;
 mod eval;
 mod generation;
 mod llm_mode;

@@ -5,7 +5,24 @@ use std::path::PathBuf;
 use baton_bundle::{Family, Fusion, PromptAttention};
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainError, slm_family};
+use crate::{LlmTraining, PairFiles, TrainError, slm_family};
+
+/// What learns in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trains {
+    /// The small model, with the projector.
+    #[default]
+    Slm,
+    /// The LLM: [`TrainConfig::for_llm`].
+    Llm,
+}
+
+impl Trains {
+    fn is_slm(&self) -> bool {
+        *self == Self::Slm
+    }
+}
 
 /// What the small model reads of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,25 +38,38 @@ pub enum Reads {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Training pairs, JSONL.
-    pub train: PathBuf,
-    /// Validation pairs, JSONL.
-    pub dev: PathBuf,
-    /// JSONL field of the text to read.
+    /// What learns.
+    #[serde(default, skip_serializing_if = "Trains::is_slm")]
+    pub trains: Trains,
+    /// Training pairs, JSONL: a file, a glob, the output directory of a job, or a list of these.
+    pub train: PairFiles,
+    /// Validation pairs.
+    pub dev: PairFiles,
+    /// JSONL field of the text to read; with points, a field within a field. `fields.text` is what a job has read with `--keep-fields`.
     #[serde(default = "defaults::source_field")]
     pub source_field: String,
-    /// JSONL field of the text to write.
+    /// JSONL field of the text to write; `output` is what a job has written.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
     /// Directory of the frozen LLM in the Hugging Face layout.
     pub llm: PathBuf,
+    /// Directory of an adapter that the LLM reads with, such as the `adapter/` of a bundle; it goes into the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_adapter: Option<PathBuf>,
     /// Hidden states are taken after this block of the LLM, counted from 1.
+    #[serde(default)]
     pub llm_layer: usize,
+    /// Earlier blocks, rising, whose states are mixed with those, by shares that are trained. None is usual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed_layers: Vec<usize>,
     /// What the small model reads.
+    #[serde(default = "defaults::reads")]
     pub reads: Reads,
     /// How projected states enter the small model's prompt.
+    #[serde(default = "defaults::fusion")]
     pub fusion: Fusion,
     /// Whether prompt positions see each other both ways (prefix-LM) or causally.
+    #[serde(default = "defaults::prompt_attention")]
     pub prompt_attention: PromptAttention,
     /// Prompt template; `{text}` stands for the source text.
     pub template: String,
@@ -47,10 +77,18 @@ pub struct TrainConfig {
     pub max_prompt_tokens: usize,
     /// Longer responses are left out of training. Tokens of the SLM's tokenizer.
     pub max_response_tokens: usize,
-    /// Shape of the small model.
-    pub slm: SlmShape,
+    /// Shape of a small model that is trained from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slm: Option<SlmShape>,
+    /// Instead of `slm`, what training goes on from: a bundle, its projector included where it fits, or a directory with a small model in the
+    /// Hugging Face layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
     /// How it is trained.
     pub hyperparameters: Hyperparameters,
+    /// How the LLM itself is fine-tuned, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_training: Option<LlmTraining>,
     /// Name and task written into the bundle.
     pub bundle: BundleIdentity,
 }
@@ -92,6 +130,9 @@ pub struct SlmShape {
     pub intermediate: usize,
     /// Size of the tokenizer's vocabulary.
     pub vocab_size: usize,
+    /// Which tokenizer it writes in.
+    #[serde(default, skip_serializing_if = "SlmTokenizer::is_own")]
+    pub tokenizer: SlmTokenizer,
     /// At most so many of these tokens are the LLM's own, bytes not counted: those that copied words are made of. 0 makes a
     /// tokenizer that knows nothing of the LLM's; otherwise the LLM's has to be byte-level BPE.
     #[serde(default)]
@@ -99,6 +140,28 @@ pub struct SlmShape {
     /// What the embeddings start from.
     #[serde(default)]
     pub initialization: Initialization,
+}
+
+/// The tokens that a small model writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum SlmTokenizer {
+    /// Its own, learned from the training pairs.
+    #[default]
+    Own,
+    /// The LLM's, as mode `verified` asks for. Its vocabulary has the LLM's size then.
+    Llm {
+        /// The token that begins every output.
+        bos_token: String,
+        /// The token that ends it.
+        eos_token: String,
+    },
+}
+
+impl SlmTokenizer {
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
 }
 
 /// What the embeddings of prompt and response tokens start from.
@@ -118,6 +181,9 @@ pub enum Initialization {
 pub struct Hyperparameters {
     /// Optimizer steps.
     pub steps: usize,
+    /// In so many of them, the first, projector and prompt embedding learn alone; worth a try with `start_from`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub projector_steps: usize,
     /// Tokens (prompt and response) of one step.
     pub batch_tokens: usize,
     /// Peak learning rate.
@@ -140,15 +206,28 @@ pub struct Hyperparameters {
     pub validation_pairs: usize,
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 fn is_llama(family: &Family) -> bool {
     *family == Family::Llama
 }
 
 mod defaults {
-    use super::Family;
+    use super::{Family, Fusion, PromptAttention, Reads};
 
     pub(super) fn family() -> Family {
         Family::Llama
+    }
+    pub(super) fn reads() -> Reads {
+        Reads::Hybrid
+    }
+    pub(super) fn fusion() -> Fusion {
+        Fusion::Add
+    }
+    pub(super) fn prompt_attention() -> PromptAttention {
+        PromptAttention::Bidirectional
     }
     pub(super) fn source_field() -> String {
         "source".into()
@@ -164,38 +243,21 @@ impl TrainConfig {
     /// # Errors
     /// The first setting that makes no sense.
     pub fn validate(&self) -> Result<(), TrainError> {
-        slm_family::check(self)?;
-        let slm = &self.slm;
+        if let Some(slm) = &self.slm {
+            self.validate_shape(slm)?;
+        }
         let h = &self.hyperparameters;
-        let check = |ok: bool, field: &'static str, value: String, rule: &str| {
-            if ok { Ok(()) } else { Err(TrainError::Config { field, value, rule: rule.to_owned() }) }
-        };
-        check(
-            slm.heads > 0 && slm.d_model.is_multiple_of(2 * slm.heads),
-            "slm.d_model",
-            slm.d_model.to_string(),
-            "must be an even multiple of slm.heads",
-        )?;
-        check(
-            slm.kv_heads > 0 && slm.heads.is_multiple_of(slm.kv_heads),
-            "slm.kv_heads",
-            slm.kv_heads.to_string(),
-            "must divide slm.heads",
-        )?;
-        check(slm.blocks > 0, "slm.blocks", slm.blocks.to_string(), "must be at least 1")?;
-        check(
-            slm.vocab_size >= 320,
-            "slm.vocab_size",
-            slm.vocab_size.to_string(),
-            "must be at least 320: 256 bytes, special tokens and some merges",
-        )?;
-        check(
-            slm.llm_tokens < slm.vocab_size,
-            "slm.llm_tokens",
-            slm.llm_tokens.to_string(),
-            "must be below slm.vocab_size",
-        )?;
+        match self.trains {
+            Trains::Slm => self.validate_start()?,
+            Trains::Llm => self.validate_llm_training()?,
+        }
         check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
+        check(
+            h.projector_steps < h.steps,
+            "hyperparameters.projector_steps",
+            h.projector_steps.to_string(),
+            "must be below hyperparameters.steps",
+        )?;
         check(
             h.batch_tokens > self.max_prompt_tokens + self.max_response_tokens,
             "hyperparameters.batch_tokens",
@@ -224,6 +286,45 @@ impl TrainConfig {
         Ok(())
     }
 
+    fn validate_start(&self) -> Result<(), TrainError> {
+        check(
+            self.slm.is_some() != self.start_from.is_some(),
+            "slm",
+            if self.slm.is_some() { "given" } else { "missing" }.to_owned(),
+            "give one of the two: [slm], a shape to train from nothing, or start_from, what to go on from",
+        )
+    }
+
+    fn validate_shape(&self, slm: &SlmShape) -> Result<(), TrainError> {
+        slm_family::check(slm, self.prompt_attention)?;
+        check(
+            slm.heads > 0 && slm.d_model.is_multiple_of(2 * slm.heads),
+            "slm.d_model",
+            slm.d_model.to_string(),
+            "must be an even multiple of slm.heads",
+        )?;
+        check(
+            slm.kv_heads > 0 && slm.heads.is_multiple_of(slm.kv_heads),
+            "slm.kv_heads",
+            slm.kv_heads.to_string(),
+            "must divide slm.heads",
+        )?;
+        check(slm.blocks > 0, "slm.blocks", slm.blocks.to_string(), "must be at least 1")?;
+        check(
+            slm.vocab_size >= 320 || !slm.tokenizer.is_own(),
+            "slm.vocab_size",
+            slm.vocab_size.to_string(),
+            "must be at least 320: 256 bytes, special tokens and some merges",
+        )?;
+        check(
+            slm.llm_tokens < slm.vocab_size,
+            "slm.llm_tokens",
+            slm.llm_tokens.to_string(),
+            "must be below slm.vocab_size",
+        )?;
+        Ok(())
+    }
+
     /// The learning rate of a step, counted from 0: linear warm-up, then cosine down to a twentieth of the peak.
     #[must_use]
     pub fn learning_rate(&self, step: usize) -> f64 {
@@ -236,4 +337,8 @@ impl TrainConfig {
         let floor = 0.05;
         h.learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
     }
+}
+
+pub(crate) fn check(ok: bool, field: &'static str, value: String, rule: &str) -> Result<(), TrainError> {
+    if ok { Ok(()) } else { Err(TrainError::Config { field, value, rule: rule.to_owned() }) }
 }

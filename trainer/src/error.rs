@@ -25,13 +25,21 @@ pub enum TrainError {
         /// What is wrong.
         problem: String,
     },
+    /// The config names no pairs.
+    #[error("{place} {problem}")]
+    Pairs {
+        /// The place, as the config has it.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// No usable pair is left.
     #[error(
-        "{path} has no pair of at most {max_prompt_tokens} prompt and {max_response_tokens} response tokens"
+        "{files} has no pair of at most {max_prompt_tokens} prompt and {max_response_tokens} response tokens"
     )]
     NoPairs {
-        /// The pairs file.
-        path: PathBuf,
+        /// Where pairs were sought.
+        files: String,
         /// The limit on prompts.
         max_prompt_tokens: usize,
         /// The limit on responses.

@@ -19,8 +19,8 @@ pub enum TrainEvent {
     Prepared {
         /// Training pairs used.
         train_pairs: usize,
-        /// Training pairs left out because they are too long.
-        train_pairs_too_long: usize,
+        /// Training pairs left out: they are too long, or an output of a job that has no end or no text.
+        train_pairs_left_out: usize,
         /// Validation pairs used.
         validation_pairs: usize,
         /// Trained parameters.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
-    BundleManifest, InputNorm, Limits, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart,
-    PromptEmbeddingSource, SlmPart, write_manifest,
+    BundleManifest, InputNorm, Limits, LlmAdapter, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin,
+    ProjectorPart, PromptEmbeddingSource, SlmPart, TextTokenizer, adapter_files, write_manifest,
 };
 use baton_job::Mode;
 use baton_model::write_safetensors;
@@ -13,117 +13,161 @@ use tch::Kind;
 
 use crate::{
     Reads, TrainConfig, TrainError,
-    checkpoint::BestValidation,
-    slm_tokenizer::{BOS_TOKEN, EOS_TOKEN},
+    learner::Finished,
     states::write_atomically,
     weights::{Weights, belongs_to_projector, reads_prompt_embedding},
 };
 
-/// What goes into a bundle.
-pub(crate) struct Export<'a> {
-    pub(crate) config: &'a TrainConfig,
-    pub(crate) slm_config: &'a ModelConfig,
-    pub(crate) weights: &'a Weights,
-    /// The small model's `tokenizer.json`.
-    pub(crate) tokenizer: &'a Path,
-    pub(crate) directory: &'a Path,
-    pub(crate) best: BestValidation,
-    pub(crate) train_pairs: usize,
-    pub(crate) train_seconds: f64,
-}
-
-/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from.
-pub(crate) fn write_bundle(export: &Export<'_>) -> Result<(), TrainError> {
-    let Export { config, slm_config, weights, directory, .. } = export;
-    let (projector, slm) = (directory.join("projector"), directory.join("slm"));
+/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from, and the adapter that it was read with.
+pub(crate) fn write_bundle(
+    config: &TrainConfig,
+    slm_config: &ModelConfig,
+    finished: &Finished<'_>,
+) -> Result<(), TrainError> {
+    let directory = finished.bundle;
+    let [projector, slm] = ["projector", "slm"].map(|part| directory.join(part));
     for part in [&projector, &slm] {
         fs::create_dir_all(part).map_err(TrainError::io("create", part))?;
     }
-    let (projector_weights, slm_weights): (Weights, Weights) = weights
+    let (projector_weights, slm_weights): (Weights, Weights) = finished
+        .weights
         .iter()
         .map(|(name, w)| (name.clone(), w.shallow_clone()))
         .partition(|(name, _)| belongs_to_projector(name));
     write_safetensors(&projector.join("model.safetensors"), &projector_weights, Kind::BFloat16)?;
     write_safetensors(&slm.join("model.safetensors"), &slm_weights, Kind::BFloat16)?;
     write_atomically(&slm.join("config.json"), slm_config.to_json().as_bytes())?;
-    let tokenizer = fs::read(export.tokenizer).map_err(TrainError::io("read", export.tokenizer))?;
-    write_atomically(&slm.join("tokenizer.json"), &tokenizer)?;
+    copy(&finished.run.join("tokenizer.json"), &slm.join("tokenizer.json"))?;
+    link_llm(config, directory)?;
+    if let Some(from) = read_adapter(config) {
+        let to = directory.join("adapter");
+        fs::create_dir_all(&to).map_err(TrainError::io("create", &to))?;
+        for (from, to) in adapter_files(from).iter().zip(&adapter_files(&to)) {
+            copy(from, to)?;
+        }
+    }
+    write_manifest(directory, slm_manifest(config, slm_config, finished)?)?;
+    Ok(())
+}
 
+/// The adapter that took part.
+fn read_adapter(config: &TrainConfig) -> Option<&Path> {
+    config.llm_adapter.as_deref().filter(|_| config.reads == Reads::Hybrid)
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), TrainError> {
+    write_atomically(to, &fs::read(from).map_err(TrainError::io("read", from))?)
+}
+
+/// Links `llm` in `directory` to the LLM that was read.
+pub(crate) fn link_llm(config: &TrainConfig, directory: &Path) -> Result<(), TrainError> {
     let llm = directory.join("llm");
     let target = config.llm.canonicalize().map_err(TrainError::io("read", &config.llm))?;
     if llm.symlink_metadata().is_ok() {
         fs::remove_file(&llm).map_err(TrainError::io("replace", &llm))?;
     }
-    std::os::unix::fs::symlink(&target, &llm).map_err(TrainError::io("write", &llm))?;
-
-    write_manifest(directory, manifest(export)?)?;
-    Ok(())
+    std::os::unix::fs::symlink(&target, &llm).map_err(TrainError::io("write", &llm))
 }
 
-fn manifest(export: &Export<'_>) -> Result<BundleManifest, TrainError> {
-    let Export { config, slm_config, .. } = export;
-    let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
+/// Licence and origin of the LLM and of what was `trained`.
+pub(crate) fn origins(config: &TrainConfig, trained: &[&str]) -> Vec<PartOrigin> {
     let identity = &config.bundle;
     let origin = |path: &str, licence: &str, origin: &str| PartOrigin {
         path: path.into(),
         licence: licence.into(),
         origin: origin.into(),
     };
+    let llm = origin("llm", &identity.llm_licence, &identity.llm_origin);
+    let trained = trained.iter().map(|path| origin(path, &identity.licence, &identity.data_origin));
+    std::iter::once(llm).chain(trained).collect()
+}
+
+fn slm_manifest(
+    config: &TrainConfig,
+    slm_config: &ModelConfig,
+    finished: &Finished<'_>,
+) -> Result<BundleManifest, TrainError> {
+    let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
     let mode = match config.reads {
         Reads::Hybrid => Mode::Hybrid,
         Reads::Slm => Mode::Slm,
     };
     let prompt_embedding =
         if reads_prompt_embedding(config) { PromptEmbeddingSource::Llm } else { PromptEmbeddingSource::None };
-    let rounded = |loss: f64| (loss * 1e4).round() / 1e4;
-    let training = json!({
-        "data": identity.data_origin,
-        "pairs": export.train_pairs,
-        "hyperparameters": config.hyperparameters,
-        "steps_of_best": export.best.step,
-        "validation_loss_nats_per_token": rounded(export.best.loss),
-        "validation_loss_nats_per_byte": rounded(export.best.loss_per_byte),
-        "train_seconds": export.train_seconds.round(),
-        "version": env!("CARGO_PKG_VERSION"),
-    });
+    let tokenizer_path = finished.run.join("tokenizer.json");
+    let tokenizer = TextTokenizer::open(&tokenizer_path)?;
+    let token = |id: Option<u32>| {
+        let token = id.and_then(|id| tokenizer.token(id));
+        token.ok_or_else(|| TrainError::Tokenizer(format!("{} lacks token {id:?}", tokenizer_path.display())))
+    };
+    let adapter = read_adapter(config);
+    let llm = LlmPart {
+        family: llm_config.family(),
+        layers: config.llm_layer,
+        d_model: llm_config.hidden_size,
+        vocab_size: llm_config.vocab_size,
+        writer: None,
+        adapter: adapter.map(|_| LlmAdapter { hybrid_reads_it: true }),
+    };
+    let trained: &[&str] = match adapter {
+        Some(_) => &["adapter", "projector", "slm"],
+        None => &["projector", "slm"],
+    };
     Ok(BundleManifest {
-        format: MANIFEST_FORMAT,
-        name: identity.name.clone(),
-        task: identity.task.clone(),
-        llm: LlmPart {
-            family: llm_config.family(),
-            layers: config.llm_layer,
-            d_model: llm_config.hidden_size,
-            vocab_size: llm_config.vocab_size,
-            writer: None,
-        },
         projector: Some(ProjectorPart {
             d_llm: llm_config.hidden_size,
             d_slm: slm_config.hidden_size,
             input_norm: InputNorm::Rms,
             prompt_embedding,
+            mixed_layers: config.mixed_layers.clone(),
         }),
         slm: Some(SlmPart {
             family: slm_config.family(),
             d_model: slm_config.hidden_size,
             vocab_size: slm_config.vocab_size,
             prompt_attention: config.prompt_attention,
-            bos_token: BOS_TOKEN.into(),
-            eos_token: EOS_TOKEN.into(),
+            bos_token: token(slm_config.bos_token_id)?,
+            eos_token: token(slm_config.eos_token_ids.first().copied())?,
         }),
         fusion: Some(config.fusion),
+        ..manifest(config, finished, (llm, mode, origins(config, trained)))
+    })
+}
+
+/// What the manifests of all runs have: of a bundle with an LLM, and no small model yet.
+pub(crate) fn manifest(
+    config: &TrainConfig,
+    finished: &Finished<'_>,
+    (llm, mode, parts): (LlmPart, Mode, Vec<PartOrigin>),
+) -> BundleManifest {
+    let identity = &config.bundle;
+    let rounded = |loss: f64| (loss * 1e4).round() / 1e4;
+    let training = json!({
+        "data": identity.data_origin,
+        "pairs": finished.train_pairs,
+        "hyperparameters": config.hyperparameters,
+        "steps_of_best": finished.best.step,
+        "validation_loss_nats_per_token": rounded(finished.best.loss),
+        "validation_loss_nats_per_byte": rounded(finished.best.loss_per_byte),
+        "train_seconds": finished.train_seconds.round(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    BundleManifest {
+        format: MANIFEST_FORMAT,
+        name: identity.name.clone(),
+        task: identity.task.clone(),
+        llm,
+        projector: None,
+        slm: None,
+        fusion: None,
         modes: vec![mode],
         templates: BTreeMap::from([(baton_bundle::DEFAULT_TEMPLATE.to_owned(), config.template.clone())]),
         limits: Limits {
             max_prompt_tokens: config.max_prompt_tokens,
             max_new_tokens: config.max_response_tokens,
         },
-        parts: vec![
-            origin("llm", &identity.llm_licence, &identity.llm_origin),
-            origin("projector", &identity.licence, &identity.data_origin),
-            origin("slm", &identity.licence, &identity.data_origin),
-        ],
+        parts,
         training: training.as_object().expect("an object was just built").clone(),
         files: BTreeMap::new(),
-    })
+    }
 }

@@ -1,7 +1,7 @@
 //! The trainer: a JSONL file of pairs in, a bundle out.
 //!
-//! Only the projector, the prompt embedding and the small model learn; the LLM is frozen. Its hidden states are computed once and
-//! kept on disk (`states.rs`). Everything a run needs to go on is in its checkpoint, and every random choice is a function of the
+//! Where a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its hidden states are computed once and
+//! kept on disk (`states.rs`). Another run can fine-tune the LLM itself (`llm_learner.rs`). Everything a run needs to go on is in its checkpoint, and every random choice is a function of the
 //! seed and the step, so that a run that is killed and started again takes the same path as one that is not.
 //!
 //! It does not know gRPC, shards or S3. Method: arXiv 2402.16844; AdamW: arXiv 1711.05101.
@@ -13,18 +13,28 @@ mod config;
 mod error;
 mod events;
 mod export;
+mod learner;
+mod llm_config;
+mod llm_export;
+mod llm_learner;
 mod llm_merges;
 mod objective;
 mod optimizer;
+mod pair_files;
 mod pairs;
 mod prepare;
 mod run;
 mod slm_family;
+mod slm_start;
 mod slm_tokenizer;
 mod states;
 mod weights;
 
-pub use config::{BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, TrainConfig};
+pub use config::{
+    BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, Trains,
+};
 pub use error::TrainError;
 pub use events::TrainEvent;
+pub use llm_config::{LlmTraining, LoraTargets};
+pub use pair_files::PairFiles;
 pub use run::{RunDirectories, TrainReport, train};

@@ -3,7 +3,7 @@
 //! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16, so that gradients flow
 //! through the very code that inference runs.
 
-use baton_bundle::ModelConfig;
+use baton_bundle::{ModelConfig, PromptAttention};
 use baton_model::{
     Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass, fuse,
     response_cross_entropy,
@@ -12,7 +12,7 @@ use tch::Tensor;
 
 use crate::{Reads, TrainConfig, TrainError, pairs::TokenPair, states::HiddenStates, weights::Weights};
 
-const COMPUTE: Compute = Compute::CPU_BF16.differentiable();
+pub(crate) const COMPUTE: Compute = Compute::CPU_BF16.differentiable();
 
 /// Tokenized pairs with the hidden states of their prompts.
 pub(crate) struct PairSet {
@@ -65,7 +65,6 @@ impl Objective<'_> {
         batch: &[usize],
         regularization: Regularization,
     ) -> Result<Tensor, TrainError> {
-        let Regularization { label_smoothing, dropout } = regularization;
         let slm = LanguageModel::load(
             &self.slm_config,
             weights,
@@ -78,10 +77,7 @@ impl Objective<'_> {
         let packed = PackedTokens::new(set, batch, bos, eos);
 
         let prompt_states = self.prompt_states(weights, set, batch, &packed)?;
-        let pass =
-            ResponsePass { layout: &packed.layout, prompt_attention: self.config.prompt_attention, dropout };
-        let logits = slm.response_logits(prompt_states, &Tensor::from_slice(&packed.response_inputs), pass);
-        Ok(response_cross_entropy(&logits, &Tensor::from_slice(&packed.response_targets), label_smoothing))
+        Ok(packed.response_loss(&slm, prompt_states, self.config.prompt_attention, regularization))
     }
 
     /// What the small model reads of the prompts, `[prompt tokens, d_slm]` f32.
@@ -101,7 +97,12 @@ impl Objective<'_> {
         };
         match (self.config.reads, &set.states) {
             (Reads::Hybrid, Some(states)) => {
-                let projector = Projector::load(weights, self.d_llm, d_slm, COMPUTE)?;
+                let projector = Projector::load(
+                    weights,
+                    (self.d_llm, self.config.mixed_layers.len() + 1),
+                    d_slm,
+                    COMPUTE,
+                )?;
                 let projected = projector.forward(&states.packed(batch));
                 let embedded = self.llm_embeddings.as_ref().map(|_| prompt_embeddings()).transpose()?;
                 Ok(fuse(self.config.fusion, projected, || {
@@ -114,15 +115,15 @@ impl Objective<'_> {
 }
 
 /// Token ids of one packed batch: each sequence is prompt, BOS, response.
-struct PackedTokens {
+pub(crate) struct PackedTokens {
     layout: PackedLayout,
-    prompt_tokens: Vec<i64>,
+    pub(crate) prompt_tokens: Vec<i64>,
     response_inputs: Vec<i64>,
     response_targets: Vec<i64>,
 }
 
 impl PackedTokens {
-    fn new(set: &PairSet, batch: &[usize], bos: i64, eos: i64) -> Self {
+    pub(crate) fn new(set: &PairSet, batch: &[usize], bos: i64, eos: i64) -> Self {
         let pairs: Vec<&TokenPair> = batch.iter().map(|&i| &set.pairs[i]).collect();
         let ids = |tokens: &[u32]| tokens.iter().map(|&t| i64::from(t)).collect::<Vec<_>>();
         let prompt_tokens: Vec<i64> = pairs.iter().flat_map(|p| ids(&p.prompt)).collect();
@@ -137,5 +138,18 @@ impl PackedTokens {
         let layout =
             PackedLayout::prompts_and_responses(pairs.iter().map(|p| (p.prompt.len(), p.response.len() + 1)));
         Self { layout, prompt_tokens, response_inputs, response_targets }
+    }
+
+    /// Mean loss of the response tokens, where `writer` writes. `prompt_states`: what it reads, `[prompt tokens, d]` f32.
+    pub(crate) fn response_loss(
+        &self,
+        writer: &LanguageModel,
+        prompt_states: Tensor,
+        prompt_attention: PromptAttention,
+        Regularization { label_smoothing, dropout }: Regularization,
+    ) -> Tensor {
+        let pass = ResponsePass { layout: &self.layout, prompt_attention, dropout };
+        let logits = writer.response_logits(prompt_states, &Tensor::from_slice(&self.response_inputs), pass);
+        response_cross_entropy(&logits, &Tensor::from_slice(&self.response_targets), label_smoothing)
     }
 }

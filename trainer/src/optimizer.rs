@@ -25,22 +25,30 @@ impl AdamW {
         Self { first_moments: zeros(), second_moments: zeros(), weight_decay, clip_norm }
     }
 
-    /// One update from the gradients that the weights hold, which are cleared. `step` is counted from 0. Returns the gradient's norm
-    /// before clipping.
-    pub(crate) fn update(&mut self, weights: &mut Weights, step: usize, learning_rate: f64) -> f64 {
+    /// One update from the gradients that the weights hold, which are cleared. `age_of` gives how many updates a weight has had, or nothing if
+    /// it is not to learn yet. Returns the norm of the gradient of those that learn, before clipping.
+    pub(crate) fn update(
+        &mut self,
+        weights: &mut Weights,
+        age_of: impl Fn(&str) -> Option<usize>,
+        learning_rate: f64,
+    ) -> f64 {
         no_grad(|| {
-            let gradients: Vec<(&String, Tensor)> = weights
-                .iter()
-                .filter(|(_, w)| w.grad().defined())
-                .map(|(name, w)| (name, w.grad()))
-                .collect();
-            let squares: Vec<Tensor> = gradients.iter().map(|(_, g)| g.square().sum(Kind::Float)).collect();
+            let mut gradients: Vec<(&String, Tensor, usize)> = Vec::new();
+            for (name, weight) in weights.iter().filter(|(_, w)| w.grad().defined()) {
+                match age_of(name) {
+                    Some(age) => gradients.push((name, weight.grad(), age)),
+                    None => drop(weight.grad().zero_()),
+                }
+            }
+            let squares: Vec<Tensor> =
+                gradients.iter().map(|(_, g, _)| g.square().sum(Kind::Float)).collect();
             let norm = f64::try_from(Tensor::stack(&squares, 0).sum(Kind::Double).sqrt())
                 .expect("a norm is one number");
             let scale = (self.clip_norm / (norm + 1e-6)).min(1.0);
-            let bias1 = 1.0 - BETA1.powi(step as i32 + 1);
-            let bias2 = 1.0 - BETA2.powi(step as i32 + 1);
-            for (name, gradient) in gradients {
+            for (name, gradient, age) in gradients {
+                let bias1 = 1.0 - BETA1.powi(age as i32 + 1);
+                let bias2 = 1.0 - BETA2.powi(age as i32 + 1);
                 let mut weight = weights[name].shallow_clone();
                 let mut gradient = gradient;
                 let _ = gradient.g_mul_scalar_(scale);
@@ -81,7 +89,7 @@ mod tests {
         let mut norms = Vec::new();
         for step in 0..3 {
             x.linear(&weights["w"], Some(&weights["b"])).square().mean(Kind::Float).backward();
-            norms.push(optimizer.update(&mut weights, step, 0.01));
+            norms.push(optimizer.update(&mut weights, |_| Some(step), 0.01));
         }
         let close = |found: &[f64], expected: &[f64]| {
             for (f, e) in found.iter().zip(expected) {
@@ -93,5 +101,32 @@ mod tests {
         close(&norms, &[4.126_504, 4.080_779, 4.035_236]);
         close(&values("w"), &[1.026_887_5, -1.964_035_9, 2.961_035_5, 0.468_534_56]);
         close(&values("b"), &[0.129_994_14, -0.329_948_81]);
+    }
+
+    #[test]
+    fn a_weight_that_learns_later_stays_as_it_is_until_then_and_begins_like_any_other() {
+        let weights = || {
+            let leaf = |value: f32| Tensor::from_slice(&[value]).set_requires_grad(true);
+            Weights::from([("early".to_owned(), leaf(1.0)), ("late".to_owned(), leaf(2.0))])
+        };
+        let loss = |weights: &Weights| (&weights["early"] + &weights["late"]).square().sum(Kind::Float);
+        let value = |weights: &Weights, name: &str| weights[name].double_value(&[0]);
+
+        let mut staged = weights();
+        let mut optimizer = AdamW::new(&staged, 0.0, 1e9);
+        loss(&staged).backward();
+        let age_of =
+            |step: usize| move |name: &str| if name == "early" { Some(step) } else { step.checked_sub(1) };
+        let norm = optimizer.update(&mut staged, age_of(0), 0.01);
+        assert_eq!((value(&staged, "late"), norm), (2.0, 6.0), "its gradient does not count either");
+        assert!(value(&staged, "early") < 1.0);
+        loss(&staged).backward();
+        optimizer.update(&mut staged, age_of(1), 0.01);
+
+        let mut at_once = weights();
+        let mut optimizer = AdamW::new(&at_once, 0.0, 1e9);
+        loss(&at_once).backward();
+        optimizer.update(&mut at_once, |_| Some(0), 0.01);
+        assert!((value(&staged, "late") - value(&at_once, "late")).abs() < 1e-6);
     }
 }

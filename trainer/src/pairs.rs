@@ -1,14 +1,11 @@
-//! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer, the response with the SLM's.
+//! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer, the response with that of whoever learns to write.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
-    path::Path,
-};
+use std::{io::BufRead, path::Path};
 
 use baton_bundle::{PromptTokenizer, TextTokenizer};
+use serde_json::Value;
 
-use crate::TrainError;
+use crate::{TrainConfig, TrainError, pair_files};
 
 /// A source text and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +19,7 @@ pub(crate) struct TextPair {
 pub(crate) struct TokenPair {
     /// Ids of the LLM's tokenizer, template included.
     pub(crate) prompt: Vec<u32>,
-    /// Ids of the SLM's tokenizer, without BOS and EOS.
+    /// Ids of the writer's tokenizer, without BOS and EOS.
     pub(crate) response: Vec<u32>,
     /// Length of the target text, UTF-8.
     pub(crate) response_num_bytes: usize,
@@ -35,32 +32,64 @@ impl TokenPair {
     }
 }
 
-/// Reads all pairs of a JSONL file.
-pub(crate) fn read_pairs(
-    path: &Path,
-    source_field: &str,
-    target_field: &str,
-) -> Result<Vec<TextPair>, TrainError> {
-    let file = File::open(path).map_err(TrainError::io("read", path))?;
-    let mut pairs = Vec::new();
-    for (index, line) in BufReader::new(file).lines().enumerate() {
-        let problem = |problem: String| TrainError::Pair { path: path.to_owned(), line: index + 1, problem };
-        let line = line.map_err(|e| problem(e.to_string()))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let row: serde_json::Value =
-            serde_json::from_str(&line).map_err(|e| problem(format!("not JSON ({e})")))?;
-        let field = |name: &str| -> Result<String, TrainError> {
-            match row.get(name).and_then(serde_json::Value::as_str) {
-                Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
-                Some(_) => Err(problem(format!("field `{name}` is empty"))),
-                None => Err(problem(format!("field `{name}` is missing or not a string"))),
-            }
-        };
-        pairs.push(TextPair { source: field(source_field)?, target: field(target_field)? });
+/// All pairs of a run.
+pub(crate) struct TextPairs {
+    pub(crate) train: Vec<TextPair>,
+    pub(crate) validation: Vec<TextPair>,
+    /// Training rows left out, since a job wrote an output without an end or without a text.
+    pub(crate) train_left_out: usize,
+}
+
+impl TextPairs {
+    /// Reads the files that the config names.
+    pub(crate) fn read(config: &TrainConfig) -> Result<Self, TrainError> {
+        let (train, train_left_out) = read_all(&config.train.list()?, config)?;
+        let (mut validation, _) = read_all(&config.dev.list()?, config)?;
+        validation.truncate(config.hyperparameters.validation_pairs);
+        Ok(Self { train, validation, train_left_out })
     }
-    Ok(pairs)
+}
+
+/// All pairs of some files, and the number of rows left out.
+fn read_all<P: AsRef<Path>>(files: &[P], config: &TrainConfig) -> Result<(Vec<TextPair>, usize), TrainError> {
+    let (mut pairs, mut left_out) = (Vec::new(), 0);
+    for path in files {
+        let path = path.as_ref();
+        for (index, line) in pair_files::open(path)?.lines().enumerate() {
+            let problem =
+                |problem: String| TrainError::Pair { path: path.to_owned(), line: index + 1, problem };
+            let line = line.map_err(|e| problem(e.to_string()))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let row: Value = serde_json::from_str(&line).map_err(|e| problem(format!("not JSON ({e})")))?;
+            let target_is_output = config.target_field == "output" && row.get("finish_reason").is_some();
+            if target_is_output && !is_whole_output(&row) {
+                left_out += 1;
+                continue;
+            }
+            let text = |name: &str| -> Result<String, TrainError> {
+                match field(&row, name).and_then(Value::as_str) {
+                    Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
+                    Some(_) => Err(problem(format!("field `{name}` is empty"))),
+                    None => Err(problem(format!("field `{name}` is missing or not a string"))),
+                }
+            };
+            let (source, target) = (text(&config.source_field)?, text(&config.target_field)?);
+            pairs.push(TextPair { source, target });
+        }
+    }
+    Ok((pairs, left_out))
+}
+
+/// Whether a row of a job's output ended by itself and says something: else it teaches to stop at the wrong place.
+fn is_whole_output(row: &Value) -> bool {
+    row["finish_reason"] == "stop" && !row["output"].as_str().is_some_and(|output| output.trim().is_empty())
+}
+
+/// A field by its name, or by its path with points: `fields.text` is where a job keeps the text that it read.
+fn field<'row>(row: &'row Value, name: &str) -> Option<&'row Value> {
+    row.get(name).or_else(|| name.split('.').try_fold(row, |value, name| value.get(name)))
 }
 
 /// Tokenizes pairs and leaves out those whose prompt is too long. Order is kept.
@@ -69,16 +98,31 @@ pub(crate) fn read_pairs(
 pub(crate) fn tokenize_pairs(
     pairs: &[TextPair],
     prompt_tokenizer: &PromptTokenizer,
-    slm_tokenizer: &TextTokenizer,
+    response_tokenizer: &TextTokenizer,
     max_prompt_tokens: usize,
 ) -> Result<Vec<TokenPair>, TrainError> {
     let mut token_pairs = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let prompt = prompt_tokenizer.encode(&pair.source)?;
         if prompt.len() <= max_prompt_tokens {
-            let response = slm_tokenizer.encode(&pair.target)?;
+            let response = response_tokenizer.encode(&pair.target)?;
             token_pairs.push(TokenPair { prompt, response, response_num_bytes: pair.target.len() });
         }
     }
     Ok(token_pairs)
+}
+
+/// Places of the pairs whose response is short enough; of which files they are goes into the error.
+pub(crate) fn usable_pairs(
+    pairs: &[TokenPair],
+    files: &impl ToString,
+    config: &TrainConfig,
+) -> Result<Vec<usize>, TrainError> {
+    let (max_prompt_tokens, max_response_tokens) = (config.max_prompt_tokens, config.max_response_tokens);
+    let is_usable = |&place: &usize| pairs[place].response.len() <= max_response_tokens;
+    let usable: Vec<usize> = (0..pairs.len()).filter(is_usable).collect();
+    if usable.is_empty() {
+        return Err(TrainError::NoPairs { files: files.to_string(), max_prompt_tokens, max_response_tokens });
+    }
+    Ok(usable)
 }

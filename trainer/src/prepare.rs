@@ -2,23 +2,22 @@
 
 use std::{fs, ops::ControlFlow, path::Path, time::Instant};
 
-use baton_bundle::{ModelConfig, PromptTokenizer, TextTokenizer};
-use baton_model::{Checkpoint, Compute, LanguageModel, ModelParts, TensorSource};
+use baton_bundle::{LoraAdapter, ModelConfig, PromptTokenizer, adapter_files};
+use baton_model::{Checkpoint, Compute, LanguageModel, LlmWeights, ModelParts, TensorSource};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Initialization, Reads, TrainConfig, TrainError,
-    alignment::align,
+    Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError, Trains,
     checkpoint::{self, RunState},
     events::TrainEvent,
+    learner::Learner,
     objective::{Objective, PairSet},
     optimizer::AdamW,
-    pairs::{TokenPair, read_pairs, tokenize_pairs},
+    pairs::{TextPairs, TokenPair, tokenize_pairs, usable_pairs},
     run::{Run, RunDirectories},
-    slm_family::slm_config,
-    slm_tokenizer::{BOS_TOKEN, EOS_TOKEN, SlmTokenizerTraining},
+    slm_start::SlmStart,
     states::{EncodeJob, HiddenStates, write_atomically},
-    weights::{initial_weights, reads_prompt_embedding},
+    weights::{Weights, reads_prompt_embedding},
 };
 
 impl<'a> Run<'a> {
@@ -30,42 +29,15 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainError> {
         let directory = directories.run.as_path();
         let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
-        let train_texts = read_pairs(&config.train, &config.source_field, &config.target_field)?;
-        let mut validation_texts = read_pairs(&config.dev, &config.source_field, &config.target_field)?;
-        validation_texts.truncate(config.hyperparameters.validation_pairs);
+        let TextPairs { train: train_texts, validation: validation_texts, train_left_out } =
+            TextPairs::read(config)?;
 
-        let tokenizer_path = directory.join("tokenizer.json");
-        if !tokenizer_path.exists() {
-            let training = SlmTokenizerTraining {
-                pairs: &train_texts,
-                llm_tokenizer: &config.llm.join("tokenizer.json"),
-                llm_tokens: config.slm.llm_tokens,
-                vocab_size: config.slm.vocab_size,
-            };
-            training.write(&tokenizer_path)?;
-        }
-        let slm_tokenizer = TextTokenizer::open(&tokenizer_path)?;
+        let slm = SlmStart::open(config, directory, &train_texts)?;
         let prompt_tokenizer = PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
-        let special = |token: &str| {
-            slm_tokenizer
-                .token_id(token)
-                .ok_or_else(|| TrainError::Tokenizer(format!("{} lacks {token}", tokenizer_path.display())))
-        };
-        let slm_config = slm_config(config, special(BOS_TOKEN)?, special(EOS_TOKEN)?);
 
-        let tokenize = |texts, path: &Path| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
-            let (max_prompt_tokens, max_response_tokens) =
-                (config.max_prompt_tokens, config.max_response_tokens);
-            let pairs = tokenize_pairs(texts, &prompt_tokenizer, &slm_tokenizer, max_prompt_tokens)?;
-            let usable: Vec<usize> =
-                (0..pairs.len()).filter(|&i| pairs[i].response.len() <= max_response_tokens).collect();
-            if usable.is_empty() {
-                return Err(TrainError::NoPairs {
-                    path: path.to_owned(),
-                    max_prompt_tokens,
-                    max_response_tokens,
-                });
-            }
+        let tokenize = |texts, files| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
+            let pairs = tokenize_pairs(texts, &prompt_tokenizer, &slm.tokenizer, config.max_prompt_tokens)?;
+            let usable = usable_pairs(&pairs, files, config)?;
             Ok((pairs, usable))
         };
         let (train_pairs, train_usable) = tokenize(&train_texts, &config.train)?;
@@ -75,19 +47,10 @@ impl<'a> Run<'a> {
         let llm_weights_path = config.llm.join("model.safetensors");
         let llm_embeddings = Checkpoint::open(&llm_weights_path)?
             .tensor(&llm_config.embedding_name(), &[llm_config.vocab_size as i64, d_llm as i64])?;
-        let mut weights = initial_weights(config, &slm_config, d_llm);
-        if config.slm.initialization == Initialization::Aligned {
-            let embedding = slm_config.embedding_name();
-            align(
-                (&mut weights, &embedding),
-                &llm_embeddings,
-                &config.llm.join("tokenizer.json"),
-                &tokenizer_path,
-            )?;
-        }
+        let weights = slm.weights(config, &llm_embeddings)?;
         let _ = report(TrainEvent::Prepared {
             train_pairs: train_usable.len(),
-            train_pairs_too_long: train_texts.len() - train_usable.len(),
+            train_pairs_left_out: train_texts.len() - train_usable.len() + train_left_out,
             validation_pairs: validation_usable.len(),
             parameters: weights.values().map(Tensor::numel).sum(),
         });
@@ -95,19 +58,22 @@ impl<'a> Run<'a> {
         let (validation_states, train_states) = match config.reads {
             Reads::Slm => (None, None),
             Reads::Hybrid => {
-                let llm_sha256 = baton_bundle::sha256_of_file(&llm_weights_path)?;
+                let llm_sha256 = reader_sha256(config)?;
                 let mut states = |set: &'static str, pairs: &[TokenPair]| {
                     let job = EncodeJob {
                         directory: &directories.states.join(set),
                         prompts: pairs.iter().map(|p| p.prompt.as_slice()).collect(),
                         llm_sha256: &llm_sha256,
                         llm_layer: config.llm_layer,
+                        mixed_layers: &config.mixed_layers,
                         d_llm,
                     };
                     let load_llm = || {
                         let parts = ModelParts { blocks: config.llm_layer, lm_head: false };
                         let checkpoint = Checkpoint::open(&llm_weights_path)?;
-                        Ok(LanguageModel::load(&llm_config, &checkpoint, parts, Compute::CPU_BF16)?)
+                        let adapter = open_adapter(config, &llm_config)?;
+                        let weights = LlmWeights::merged(checkpoint, adapter);
+                        Ok(LanguageModel::load(&llm_config, &weights, parts, Compute::CPU_BF16)?)
                     };
                     let started = Instant::now();
                     HiddenStates::open_or_compute(&job, load_llm, |p| {
@@ -122,28 +88,30 @@ impl<'a> Run<'a> {
                 (Some(states("dev", &validation_pairs)?), Some(states("train", &train_pairs)?))
             }
         };
+        let objective = Objective {
+            config,
+            slm_config: slm.config,
+            d_llm,
+            llm_embeddings: reads_prompt_embedding(config).then(|| llm_embeddings.to_kind(Kind::BFloat16)),
+        };
+        let train = PairSet { pairs: train_pairs, usable: train_usable, states: train_states };
+        let validation =
+            PairSet { pairs: validation_pairs, usable: validation_usable, states: validation_states };
+        Run::start((config, directory), Box::new(objective), [train, validation], weights, report)
+    }
+
+    /// A run over prepared sets, for training and validation; goes on from its last checkpoint if there is one.
+    pub(crate) fn start(
+        (config, directory): (&'a TrainConfig, &'a Path),
+        learner: Box<dyn Learner + 'a>,
+        [train, validation]: [PairSet; 2],
+        weights: Weights,
+        report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Self, TrainError> {
         let h = &config.hyperparameters;
         let optimizer = AdamW::new(&weights, h.weight_decay, h.clip_norm);
-        let mut run = Self {
-            config,
-            directory,
-            objective: Objective {
-                config,
-                slm_config,
-                d_llm,
-                llm_embeddings: reads_prompt_embedding(config)
-                    .then(|| llm_embeddings.to_kind(Kind::BFloat16)),
-            },
-            train: PairSet { pairs: train_pairs, usable: train_usable, states: train_states },
-            validation: PairSet {
-                pairs: validation_pairs,
-                usable: validation_usable,
-                states: validation_states,
-            },
-            weights,
-            optimizer,
-            state: RunState { step: 0, best: None, train_seconds: 0.0 },
-        };
+        let state = RunState { step: 0, best: None, train_seconds: 0.0 };
+        let mut run = Self { config, directory, learner, train, validation, weights, optimizer, state };
         if let Some(state) = checkpoint::load_newest(directory, &mut run.weights, &mut run.optimizer)? {
             let _ = report(TrainEvent::Resumed { step: state.step });
             run.state = state;
@@ -155,9 +123,36 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The adapter that the LLM reads with.
+fn open_adapter(config: &TrainConfig, llm: &ModelConfig) -> Result<Option<LoraAdapter>, TrainError> {
+    Ok(config.llm_adapter.as_ref().map(|adapter| LoraAdapter::open(adapter, llm)).transpose()?)
+}
+
+/// What tells the weights that the LLM reads with from others.
+fn reader_sha256(config: &TrainConfig) -> Result<String, TrainError> {
+    let mut files = vec![config.llm.join("model.safetensors")];
+    files.extend(config.llm_adapter.iter().flat_map(|adapter| adapter_files(adapter)));
+    let hashes = files.iter().map(|file| baton_bundle::sha256_of_file(file));
+    Ok(hashes.collect::<Result<Vec<_>, _>>()?.join("+"))
+}
+
 /// Finds out whether everything that a run reads is there, before anything is written.
 pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
     let llm = ModelConfig::read(&config.llm.join("config.json"))?;
+    match config.trains {
+        Trains::Slm => check_slm(config, &llm)?,
+        Trains::Llm => config.llm_training().check_llm(config, &llm)?,
+    }
+    Checkpoint::open(&config.llm.join("model.safetensors"))?;
+    PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
+    for files in [&config.train, &config.dev] {
+        files.list()?;
+    }
+    Ok(())
+}
+
+/// What a small model reads of the LLM, and takes from it.
+fn check_slm(config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> {
     if config.llm_layer == 0 || config.llm_layer > llm.num_hidden_layers {
         return Err(TrainError::Config {
             field: "llm_layer",
@@ -172,18 +167,31 @@ pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
             rule: format!("of an encoder the last states are read: must be {}", llm.num_hidden_layers),
         });
     }
-    if config.slm.initialization == Initialization::Aligned && config.slm.d_model > llm.hidden_size {
+    let rises = config.mixed_layers.iter().chain([&config.llm_layer]).is_sorted_by(|a, b| a < b);
+    if !rises
+        || config.mixed_layers.first() == Some(&0)
+        || (llm.encoder_decoder().is_some() && !config.mixed_layers.is_empty())
+    {
         return Err(TrainError::Config {
-            field: "slm.d_model",
-            value: config.slm.d_model.to_string(),
-            rule: format!("with aligned initialization at most the LLM's width, {}", llm.hidden_size),
+            field: "mixed_layers",
+            value: format!("{:?}", config.mixed_layers),
+            rule: "must rise from 1, below llm_layer; and there are none of an encoder".to_owned(),
         });
     }
-    Checkpoint::open(&config.llm.join("model.safetensors"))?;
-    PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
-    for path in [&config.train, &config.dev] {
-        fs::File::open(path).map_err(TrainError::io("read", path))?;
+    if let Some(slm) = &config.slm {
+        let SlmShape { d_model, vocab_size, .. } = *slm;
+        let refused =
+            |field, value: usize, rule| Err(TrainError::Config { field, value: value.to_string(), rule });
+        if slm.initialization == Initialization::Aligned && d_model > llm.hidden_size {
+            let rule = format!("with aligned initialization at most the LLM's width, {}", llm.hidden_size);
+            return refused("slm.d_model", d_model, rule);
+        }
+        if slm.tokenizer != SlmTokenizer::Own && vocab_size != llm.vocab_size {
+            let rule = format!("with the LLM's tokenizer as many as the LLM has, {}", llm.vocab_size);
+            return refused("slm.vocab_size", vocab_size, rule);
+        }
     }
+    open_adapter(config, llm)?;
     Ok(())
 }
 

@@ -11,15 +11,15 @@ use baton_model::write_safetensors;
 use tch::{Kind, no_grad};
 
 use crate::{
-    TrainConfig, TrainError,
+    TrainConfig, TrainError, Trains,
     batches::{BatchSchedule, cut_batches},
     checkpoint::{self, BestValidation, RunState},
     events::{EventLog, Interval, TrainEvent},
-    export,
-    objective::{Objective, PairSet, Regularization},
+    learner::{Finished, Learner},
+    objective::{PairSet, Regularization},
     optimizer::AdamW,
     prepare::{check_inputs, claim_directory},
-    weights::Weights,
+    weights::{Weights, belongs_to_projector},
 };
 
 /// A run that is killed loses at most this much work.
@@ -76,7 +76,10 @@ pub fn train(
         log.append(&event);
         observe(&event)
     };
-    let mut run = Run::prepare(config, &directories, &mut report)?;
+    let mut run = match config.trains {
+        Trains::Slm => Run::prepare(config, &directories, &mut report)?,
+        Trains::Llm => Run::prepare_llm(config, run_directory, &mut report)?,
+    };
     let best = run.train(&mut report)?;
     let bundle = run.export(best)?;
     let _ = report(TrainEvent::Exported { bundle: bundle.clone() });
@@ -87,7 +90,7 @@ pub fn train(
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) directory: &'a Path,
-    pub(crate) objective: Objective<'a>,
+    pub(crate) learner: Box<dyn Learner + 'a>,
     pub(crate) train: PairSet,
     pub(crate) validation: PairSet,
     pub(crate) weights: Weights,
@@ -113,10 +116,14 @@ impl Run<'_> {
             let step = self.state.step;
             let batch = self.train.pairs_of(schedule.batch(step));
             tch::manual_seed((h.seed ^ ((step as u64) << 20)) as i64);
-            let loss = self.objective.loss(&self.weights, &self.train, &batch, regularization)?;
+            let loss = self.learner.loss(&self.weights, &self.train, &batch, regularization)?;
             loss.backward();
             let learning_rate = self.config.learning_rate(step);
-            let gradient_norm = self.optimizer.update(&mut self.weights, step, learning_rate);
+            let age_of = |name: &str| match belongs_to_projector(name) {
+                true => Some(step),
+                false => step.checked_sub(h.projector_steps),
+            };
+            let gradient_norm = self.optimizer.update(&mut self.weights, age_of, learning_rate);
             let loss = f64::try_from(&loss).expect("a loss is one number");
             if !loss.is_finite() || !gradient_norm.is_finite() {
                 return Err(TrainError::Diverged { step, loss });
@@ -168,9 +175,8 @@ impl Run<'_> {
             let pairs = || batch.iter().map(|&i| &self.validation.pairs[i]);
             let batch_tokens: usize = pairs().map(|pair| pair.response.len() + 1).sum();
             bytes += pairs().map(|pair| pair.response_num_bytes).sum::<usize>();
-            let loss = no_grad(|| {
-                self.objective.loss(&self.weights, &self.validation, &batch, Regularization::NONE)
-            })?;
+            let loss =
+                no_grad(|| self.learner.loss(&self.weights, &self.validation, &batch, Regularization::NONE))?;
             sum += f64::try_from(loss).expect("a loss is one number") * batch_tokens as f64;
             tokens += batch_tokens;
         }
@@ -192,12 +198,10 @@ impl Run<'_> {
     fn export(&mut self, best: BestValidation) -> Result<PathBuf, TrainError> {
         checkpoint::load_into(&self.best_path(), &mut self.weights)?;
         let bundle = self.directory.join("bundle");
-        export::write_bundle(&export::Export {
-            config: self.config,
-            slm_config: &self.objective.slm_config,
+        self.learner.write_bundle(&Finished {
             weights: &self.weights,
-            tokenizer: &self.directory.join("tokenizer.json"),
-            directory: &bundle,
+            run: self.directory,
+            bundle: &bundle,
             best,
             train_pairs: self.train.usable.len(),
             train_seconds: self.state.train_seconds,

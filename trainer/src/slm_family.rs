@@ -8,11 +8,10 @@ use baton_bundle::{
     T5FeedForward, WeightDtype,
 };
 
-use crate::{TrainConfig, TrainError};
+use crate::{SlmShape, TrainConfig, TrainError};
 
 /// Refuses a family that cannot learn here, and a shape that the family cannot have.
-pub(crate) fn check(config: &TrainConfig) -> Result<(), TrainError> {
-    let slm = &config.slm;
+pub(crate) fn check(slm: &SlmShape, prompt_attention: PromptAttention) -> Result<(), TrainError> {
     let refuse = |field, value: &dyn std::fmt::Display, rule: &str| {
         Err(TrainError::Config { field, value: value.to_string(), rule: rule.to_owned() })
     };
@@ -21,7 +20,7 @@ pub(crate) fn check(config: &TrainConfig) -> Result<(), TrainError> {
         Family::Gpt2 | Family::T5 if slm.kv_heads != slm.heads => {
             refuse("slm.kv_heads", &slm.kv_heads, "must be slm.heads in this family")
         }
-        Family::T5 if config.prompt_attention == PromptAttention::Causal => refuse(
+        Family::T5 if prompt_attention == PromptAttention::Causal => refuse(
             "prompt_attention",
             &"causal",
             "must be bidirectional: a T5 reads prompts with its encoder",
@@ -34,8 +33,7 @@ pub(crate) fn check(config: &TrainConfig) -> Result<(), TrainError> {
 }
 
 /// The small model's `config.json`.
-pub(crate) fn slm_config(config: &TrainConfig, bos: u32, eos: u32) -> ModelConfig {
-    let slm = &config.slm;
+pub(crate) fn slm_config(config: &TrainConfig, slm: &SlmShape, [bos, eos]: [u32; 2]) -> ModelConfig {
     let (rms_norm_eps, rope_theta) = (1e-6, 10_000.0);
     let family = match slm.family {
         Family::Qwen2 => FamilyConfig::Qwen2(QwenConfig { rms_norm_eps, rope_theta, sliding: None }),

@@ -1,6 +1,6 @@
 //! The LLM's hidden states of all prompts, computed once and kept on disk.
 //!
-//! Prompts are encoded in order of length, many tokens at a time, and written as chunk files of raw bf16, `[tokens, d_llm]` each.
+//! Prompts are encoded in order of length, many tokens at a time, and written as chunk files of raw bf16, `[tokens, layers * d_llm]` each.
 //! A chunk appears by rename when it is complete, so an interrupted computation goes on with the next chunk. `states.json` names
 //! what was encoded by what; a directory that holds other states is refused.
 
@@ -29,6 +29,8 @@ const BYTES_PER_VALUE: usize = 2;
 struct StatesManifest {
     llm_sha256: String,
     llm_layer: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mixed_layers: Vec<usize>,
     d_llm: usize,
     num_prompts: usize,
     prompts_sha256: String,
@@ -46,7 +48,7 @@ pub(crate) struct EncodeProgress {
 /// Hidden states of a list of prompts, readable by prompt.
 #[derive(Debug)]
 pub(crate) struct HiddenStates {
-    d_llm: usize,
+    width: usize,
     chunks: Vec<File>,
     places: Vec<Place>, // by prompt
 }
@@ -68,8 +70,17 @@ pub(crate) struct EncodeJob<'a> {
     pub(crate) llm_sha256: &'a str,
     /// Block after which the states are taken.
     pub(crate) llm_layer: usize,
+    /// Earlier blocks after which they are taken, too, and stand before the last's.
+    pub(crate) mixed_layers: &'a [usize],
     /// Width of the states.
     pub(crate) d_llm: usize,
+}
+
+impl EncodeJob<'_> {
+    /// Numbers of one token.
+    fn width(&self) -> usize {
+        (self.mixed_layers.len() + 1) * self.d_llm
+    }
 }
 
 impl HiddenStates {
@@ -109,10 +120,10 @@ impl HiddenStates {
                     llm = Some(load()?);
                 }
                 let llm = llm.as_ref().expect("the LLM is loaded before the first missing chunk");
-                let mut bytes = Vec::with_capacity(num_tokens * job.d_llm * BYTES_PER_VALUE);
+                let mut bytes = Vec::with_capacity(num_tokens * job.width() * BYTES_PER_VALUE);
                 for batch in cut_batches(prompts, &lens, ENCODE_BATCH_NUM_TOKENS) {
                     let prompts: Vec<&[u32]> = batch.iter().map(|&p| job.prompts[p]).collect();
-                    append_bf16(&mut bytes, &encode(llm, &prompts));
+                    append_bf16(&mut bytes, &encode(llm, job.mixed_layers, &prompts));
                     let encoded: usize = prompts.iter().map(|p| p.len()).sum();
                     progress.tokens_done += encoded;
                     progress.tokens_encoded += encoded;
@@ -126,13 +137,13 @@ impl HiddenStates {
             }
             chunks.push(File::open(&path).map_err(TrainError::io("read", &path))?);
         }
-        Ok(Self { d_llm: job.d_llm, chunks, places })
+        Ok(Self { width: job.width(), chunks, places })
     }
 
-    /// States of the named prompts one after the other, `[total_tokens, d_llm]` bf16.
+    /// States of the named prompts one after the other, `[total_tokens, layers * d_llm]` bf16.
     pub(crate) fn packed(&self, prompts: &[usize]) -> Tensor {
         let total_tokens: usize = prompts.iter().map(|&p| self.places[p].num_tokens).sum();
-        let token_num_bytes = self.d_llm * BYTES_PER_VALUE;
+        let token_num_bytes = self.width * BYTES_PER_VALUE;
         let mut bytes = vec![0; total_tokens * token_num_bytes];
         let mut rest = bytes.as_mut_slice();
         for &prompt in prompts {
@@ -143,15 +154,15 @@ impl HiddenStates {
                 .expect("a chunk file was complete when it was opened");
             rest = others;
         }
-        Tensor::from_data_size(&bytes, &[total_tokens as i64, self.d_llm as i64], Kind::BFloat16)
+        Tensor::from_data_size(&bytes, &[total_tokens as i64, self.width as i64], Kind::BFloat16)
     }
 }
 
-fn encode(llm: &LanguageModel, prompts: &[&[u32]]) -> Tensor {
+fn encode(llm: &LanguageModel, mixed_layers: &[usize], prompts: &[&[u32]]) -> Tensor {
     no_grad(|| {
         let layout = PackedLayout::prompts(prompts.iter().map(|p| p.len()));
         let tokens: Vec<i64> = prompts.iter().flat_map(|p| p.iter().map(|&t| i64::from(t))).collect();
-        llm.read(llm.embed(&Tensor::from_slice(&tokens)), &layout)
+        llm.read_layers(llm.embed(&Tensor::from_slice(&tokens)), &layout, mixed_layers)
     })
 }
 
@@ -178,6 +189,7 @@ fn claim_directory(job: &EncodeJob<'_>) -> Result<(), TrainError> {
     let manifest = StatesManifest {
         llm_sha256: job.llm_sha256.to_owned(),
         llm_layer: job.llm_layer,
+        mixed_layers: job.mixed_layers.to_vec(),
         d_llm: job.d_llm,
         num_prompts: job.prompts.len(),
         prompts_sha256: hex(&hash.finalize()),

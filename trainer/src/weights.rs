@@ -35,6 +35,10 @@ pub(crate) fn initial_weights(config: &TrainConfig, slm: &ModelConfig, d_llm: us
         }
         Reads::Slm => &[("prompt_embedding.map", d_llm)],
     };
+    if config.reads == Reads::Hybrid && !config.mixed_layers.is_empty() {
+        let num_layers = config.mixed_layers.len() as i64 + 1;
+        weights.insert("projector.mix".to_owned(), Tensor::zeros([num_layers], options)); // equal shares
+    }
     for &(name, fan_in) in linears {
         if name.starts_with("prompt_embedding") && !reads_prompt_embedding(config) {
             continue;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod compute_args;
+mod device_memory;
 mod environment;
 mod limits;
 mod listen;
@@ -16,6 +17,7 @@ mod shard_task;
 
 pub use admission::{Admission, ShardPermit, refuse_draining};
 pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag};
+pub use device_memory::free_gpu_memory;
 pub use environment::settle_libraries;
 pub use limits::WorkerLimits;
 pub use listen::{InvalidListenAddress, ListenAddress, ListenError};

@@ -7,6 +7,7 @@
 mod fields;
 mod gemma3;
 mod gpt2;
+mod linear_layers;
 mod llama;
 mod qwen;
 mod rotary;
@@ -23,6 +24,7 @@ pub use self::{
     fields::UnsupportedSetting,
     gemma3::Gemma3Config,
     gpt2::Gpt2Config,
+    linear_layers::LinearLayer,
     llama::LlamaConfig,
     qwen::QwenConfig,
     rotary::SlidingLayers,

@@ -117,12 +117,14 @@ pub(crate) fn manifest() -> BundleManifest {
                 eos_token: "<|im_end|>".to_owned(),
                 max_new_tokens: 48,
             }),
+            adapter: None,
         },
         projector: Some(ProjectorPart {
             d_llm: 8,
             d_slm: 8,
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
+            mixed_layers: Vec::new(),
         }),
         slm: Some(SlmPart {
             family: Family::Llama,

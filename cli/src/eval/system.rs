@@ -47,7 +47,11 @@ pub(crate) struct Rates {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
     pub(crate) parameters: u64,
-    /// Mean over the records.
+    /// Attention aside.
+    pub(crate) flops_per_prompt_token: u64,
+    /// Attention aside.
+    pub(crate) flops_per_generated_token: u64,
+    /// Mean over the records, attention included.
     pub(crate) flops_per_record: f64,
 }
 
@@ -164,7 +168,12 @@ impl EvaluatedSystem {
                 let flops: u64 =
                     tokens.map(|(read, written)| arithmetic.flops_per_record(read, written)).sum();
                 let flops_per_record = flops as f64 / outputs.by_id.len() as f64;
-                Some(Cost { parameters: arithmetic.parameters, flops_per_record })
+                Some(Cost {
+                    parameters: arithmetic.parameters,
+                    flops_per_prompt_token: arithmetic.flops_per_prompt_token(),
+                    flops_per_generated_token: arithmetic.flops_per_generated_token(),
+                    flops_per_record,
+                })
             }
         };
         let scores = evaluation.evaluate(&records);

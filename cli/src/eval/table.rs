@@ -58,6 +58,8 @@ impl Report<'_> {
                     "difference_to_first": system.scores.differences_to(&first.scores),
                     "records_per_second": system.rates.map(|rates| rates.records_per_second),
                     "output_tokens_per_second": system.rates.map(|rates| rates.output_tokens_per_second),
+                    "flops_per_prompt_token": system.cost.map(|cost| cost.flops_per_prompt_token),
+                    "flops_per_generated_token": system.cost.map(|cost| cost.flops_per_generated_token),
                     "flops_per_record": system.cost.map(|cost| cost.flops_per_record),
                     "parameters": system.cost.map(|cost| cost.parameters),
                 })
@@ -92,7 +94,15 @@ impl Report<'_> {
     }
 
     fn costs(&self) -> Vec<Vec<String>> {
-        let header = ["cost", "records/s", "output tokens/s", "GFLOP a record", "parameters"];
+        let header = [
+            "cost",
+            "records/s",
+            "output tokens/s",
+            "GFLOP a record",
+            "MFLOP a prompt token",
+            "MFLOP a new token",
+            "parameters",
+        ];
         let known = self.systems.iter().filter(|system| system.rates.is_some() || system.cost.is_some());
         let row = |system: &EvaluatedSystem| {
             let show = |number: Option<f64>, unit: &str| {
@@ -103,6 +113,8 @@ impl Report<'_> {
                 show(system.rates.map(|rates| rates.records_per_second), ""),
                 show(system.rates.map(|rates| rates.output_tokens_per_second), ""),
                 show(system.cost.map(|cost| cost.flops_per_record / 1e9), ""),
+                show(system.cost.map(|cost| cost.flops_per_prompt_token as f64 / 1e6), ""),
+                show(system.cost.map(|cost| cost.flops_per_generated_token as f64 / 1e6), ""),
                 show(system.cost.map(|cost| cost.parameters as f64 / 1e6), " M"),
             ]
         };

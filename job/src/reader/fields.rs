@@ -72,14 +72,9 @@ impl<'row> Fields<'row> {
         self.fields.len()
     }
 
-    /// All fields but two.
-    pub(super) fn others(
-        &self,
-        text_field: &str,
-        id_field: Option<&str>,
-    ) -> Result<Map<String, Value>, Fault> {
-        let is_other = |name: &str| name != text_field && Some(name) != id_field;
-        let others = self.fields.iter().filter(|(name, _)| is_other(name));
+    /// All fields but the id's.
+    pub(super) fn all_but(&self, id_field: Option<&str>) -> Result<Map<String, Value>, Fault> {
+        let others = self.fields.iter().filter(|(name, _)| Some(name.as_ref()) != id_field);
         others.map(|(name, value)| Ok((name.clone().into_owned(), value.to_json()?))).collect()
     }
 }

@@ -101,14 +101,14 @@ impl Block {
         })
     }
 
-    /// `x`: `[rows, d]` f32
-    fn forward(&self, x: Tensor, layer: usize, rope: &Rope, pass: &mut Pass<'_>) -> Tensor {
+    /// `x`: `[rows, d]` f32. None if the pass ends with keys and values.
+    fn forward(&self, x: Tensor, layer: usize, rope: &Rope, pass: &mut Pass<'_>) -> Option<Tensor> {
         let normed = time(Part::Norm, || self.input_layernorm.forward(&x));
-        let output = self.self_attn.output((layer, &normed), Positions::Rotary(rope), pass);
+        let output = self.self_attn.output((layer, &normed), Positions::Rotary(rope), pass)?;
         let x = add_normed(x, &self.post_attention_layernorm, &output, pass.dropout);
         let normed = time(Part::Norm, || self.pre_feedforward_layernorm.forward(&x));
         let output = self.mlp.output(&normed);
-        add_normed(x, &self.post_feedforward_layernorm, &output, pass.dropout)
+        Some(add_normed(x, &self.post_feedforward_layernorm, &output, pass.dropout))
     }
 }
 
@@ -131,9 +131,10 @@ impl Stack for Gemma3 {
         self.layers.len()
     }
 
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let blocks = self.layers.iter().enumerate();
-        blocks.fold(x, |x, (layer, block)| {
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
+        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
+        let mut blocks = self.layers.iter().enumerate().skip(num_skipped).take(num_taken);
+        blocks.try_fold(x, |x, (layer, block)| {
             let local = block.self_attn.scoring.window.is_some();
             let rope = if local { &self.local_rope } else { &self.global_rope };
             block.forward(x, layer, rope, pass)

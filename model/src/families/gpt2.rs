@@ -75,12 +75,12 @@ impl Block {
         })
     }
 
-    /// `x`: `[rows, d]` f32
-    fn forward(&self, x: Tensor, layer: usize, pass: &mut Pass<'_>) -> Tensor {
+    /// `x`: `[rows, d]` f32. None if the pass ends with keys and values.
+    fn forward(&self, x: Tensor, layer: usize, pass: &mut Pass<'_>) -> Option<Tensor> {
         let normed = time(Part::Norm, || self.ln_1.forward(&x));
-        let x = self.attn.add_to(x, (layer, &normed), Positions::Embedded, pass);
+        let x = self.attn.add_to(x, (layer, &normed), Positions::Embedded, pass)?;
         let normed = time(Part::Norm, || self.ln_2.forward(&x));
-        self.mlp.add_to(x, &normed, pass.dropout)
+        Some(self.mlp.add_to(x, &normed, pass.dropout))
     }
 }
 
@@ -95,14 +95,19 @@ impl Stack for Gpt2 {
 
     /// # Panics
     /// A position is beyond the table's end. A bundle whose limits allow that does not open.
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
         let (positions, largest) = pass.positions;
         let num_positions = self.wpe.size()[0];
         assert!(largest < num_positions, "position {largest} of a model that has {num_positions} positions");
-        let position_embeddings = Tensor::embedding(&self.wpe, positions, -1, false, false);
-        let x = time(Part::Embed, || x + position_embeddings.to_kind(Kind::Float));
-        let blocks = self.h.iter().enumerate();
-        blocks.fold(x, |x, (layer, block)| block.forward(x, layer, pass))
+        let x = match pass.blocks.start {
+            0 => time(Part::Embed, || {
+                x + Tensor::embedding(&self.wpe, positions, -1, false, false).to_kind(Kind::Float)
+            }),
+            _ => x,
+        };
+        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
+        let mut blocks = self.h.iter().enumerate().skip(num_skipped).take(num_taken);
+        blocks.try_fold(x, |x, (layer, block)| block.forward(x, layer, pass))
     }
 
     fn final_norm(&self, x: &Tensor) -> LinearInput {

@@ -113,12 +113,12 @@ impl Block {
         })
     }
 
-    /// `x`: `[rows, d]` f32
-    fn forward(&self, x: Tensor, layer: usize, rope: &Rope, pass: &mut Pass<'_>) -> Tensor {
+    /// `x`: `[rows, d]` f32. None if the pass ends with keys and values.
+    fn forward(&self, x: Tensor, layer: usize, rope: &Rope, pass: &mut Pass<'_>) -> Option<Tensor> {
         let normed = time(Part::Norm, || self.input_layernorm.forward(&x));
-        let x = self.self_attn.add_to(x, (layer, &normed), Positions::Rotary(rope), pass);
+        let x = self.self_attn.add_to(x, (layer, &normed), Positions::Rotary(rope), pass)?;
         let normed = time(Part::Norm, || self.post_attention_layernorm.forward(&x));
-        self.mlp.add_to(x, &normed, pass.dropout)
+        Some(self.mlp.add_to(x, &normed, pass.dropout))
     }
 }
 
@@ -131,9 +131,10 @@ impl Stack for Llama {
         self.layers.len()
     }
 
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let blocks = self.layers.iter().enumerate();
-        blocks.fold(x, |x, (layer, block)| block.forward(x, layer, &self.rope, pass))
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
+        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
+        let mut blocks = self.layers.iter().enumerate().skip(num_skipped).take(num_taken);
+        blocks.try_fold(x, |x, (layer, block)| block.forward(x, layer, &self.rope, pass))
     }
 
     fn final_norm(&self, x: &Tensor) -> LinearInput {

@@ -142,7 +142,7 @@ impl T5 {
         let Decoder { relative_attention_bias, block, .. } = self.decoder();
         block.iter().enumerate().fold(x, |x, (layer, block)| {
             let own_attention: &mut dyn Attention = &mut *attention;
-            let mut pass = Pass { positions, attention: own_attention, dropout };
+            let mut pass = Pass { blocks: layer..layer + 1, positions, attention: own_attention, dropout };
             let x = block.self_attention.add_to(x, layer, relative_attention_bias, &mut pass);
             let x = block.cross_attention.add_to(x, layer, attention, dropout);
             block.feed_forward.add_to(x, dropout)
@@ -240,7 +240,8 @@ impl SelfAttentionLayer {
     /// `x`: `[rows, d]` f32
     fn add_to(&self, x: Tensor, layer: usize, bias: &RelativeBias, pass: &mut Pass<'_>) -> Tensor {
         let normed = time(Part::Norm, || self.layer_norm.forward(&x));
-        self.attention.add_to(x, (layer, &normed), Positions::Relative(bias), pass)
+        let x = self.attention.add_to(x, (layer, &normed), Positions::Relative(bias), pass);
+        x.expect("what a T5 keeps of prompts is made by `prompt_keys_and_values`, so no pass ends with it")
     }
 }
 

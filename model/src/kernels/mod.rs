@@ -3,13 +3,14 @@
 //! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`), compiled once per
 //! instruction set and chosen at run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits
 //! depend neither on the other rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and
-//! `slices.rs` the only unsafe code of the workspace.
-// Slices of tensor memory (`slices.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
+//! `slices.rs` and `int8_product.rs` the only unsafe code of the workspace.
+// Slices of tensor memory (`slices.rs`), vector instructions (`int8_product.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
 #![allow(unsafe_code)]
 
 mod activation;
 mod attention;
 mod bias;
+mod int8_product;
 mod norms;
 mod number;
 mod packed;
@@ -32,10 +33,11 @@ pub(crate) use self::{
     activation::Activation,
     attention::{BLOCK_TOKENS, CachedRow, HeadShape, Scratch, TokenPlace},
     bias::BiasTable,
+    int8_product::Int8Weight,
     packed::PackedSequence,
     row_operations::{
-        activate, activate_sums, add, add_scaled_sums, gate, gate_sums, layer_norm, layer_norm_and_quantize,
-        norm_heads, quantize, rms_norm, rms_norm_and_quantize, rotate, scale_sums, scale_sums_into,
+        activate, activate_sums, add, add_scaled_sums, append_scaled_sums, gate, gate_sums, layer_norm,
+        layer_norm_and_quantize, norm_heads, quantize, rms_norm, rms_norm_and_quantize, rotate, scale_sums,
     },
 };
 

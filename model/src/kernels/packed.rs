@@ -26,7 +26,7 @@ pub(crate) struct PackedSequence {
 impl PackedSequence {
     /// The tokens that a token of the sequence sees.
     #[inline(always)]
-    fn seen_by(self, token: usize, window: Option<usize>) -> Range<usize> {
+    pub(crate) fn seen_by(self, token: usize, window: Option<usize>) -> Range<usize> {
         let end = (token + 1).max(self.seen_by_all).min(self.len);
         match window {
             None => 0..end,

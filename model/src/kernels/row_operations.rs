@@ -132,11 +132,12 @@ fn scale_sums_as<N: Number>(product: &Product<'_>) -> Tensor {
     output
 }
 
-/// The numbers of an int8 product, in place of what `output` holds.
-pub(crate) fn scale_sums_into(product: &Product<'_>, output: &mut Vec<f32>) {
-    output.resize(sums_tensor(product).numel(), 0.0);
+/// Appends the numbers of an int8 product to `output`.
+pub(crate) fn append_scaled_sums(product: &Product<'_>, output: &mut Vec<f32>) {
+    let start = output.len();
+    output.resize(start + sums_tensor(product).numel(), 0.0);
     // SAFETY: the sums are only read, and no tensor operation runs before the slice ends.
-    rows::scale_sums(unsafe { sums(product) }, output.as_mut_slice());
+    rows::scale_sums(unsafe { sums(product) }, &mut output[start..]);
 }
 
 /// `x + y` in the memory of `x` f32, where `y` is an int8 product of the same size.

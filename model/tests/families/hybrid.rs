@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
     Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, InputNorm, Limits, LlmPart, MANIFEST_FORMAT,
-    ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, write_manifest,
+    ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, arithmetic_of_mode, write_manifest,
 };
 use baton_decoding::{SlotId, StepRow};
 use baton_job::Mode;
 use baton_model::{
     CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Projector, Prompt,
-    PromptEmbedding, PromptEncoder, RandomWeights, SlmDecoder, TensorSource, fuse, write_safetensors,
+    PromptEmbedding, PromptEncoder, PromptStates, RandomWeights, SlmDecoder, TensorSource, fuse,
+    take_counted_flops, write_safetensors,
 };
 use tch::{Kind, Tensor};
 
@@ -70,12 +71,14 @@ fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
             d_model: d_llm,
             vocab_size: llm.vocab_size,
             writer: None,
+            adapter: None,
         },
         projector: Some(ProjectorPart {
             d_llm,
             d_slm,
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
+            mixed_layers: Vec::new(),
         }),
         slm: Some(SlmPart {
             family: slm.family(),
@@ -111,8 +114,57 @@ fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) ->
     let embeddings = model.embed(&ids(prompt));
     let embedded = PromptEmbedding::load(&weights, d_llm, d_slm, compute).unwrap().forward(&embeddings);
     let states = model.read(embeddings, &PackedLayout::prompts([prompt.len()]));
-    let projected = Projector::load(&weights, d_llm, d_slm, compute).unwrap().forward(&states);
+    let projected = Projector::load(&weights, (d_llm, 1), d_slm, compute).unwrap().forward(&states);
     fuse(fusion, projected, || embedded)
+}
+
+fn decoder(bundle: &Bundle, compute: Compute) -> SlmDecoder {
+    let limits = CacheLimits { max_slots: 3, max_cache_tokens: 3 * 48 };
+    SlmDecoder::load(bundle, compute, limits).unwrap()
+}
+
+fn rows(prompts: &[PromptStates]) -> Vec<PrefillRow<'_>> {
+    let row = |(slot, states)| {
+        let prompt = Prompt::States(states);
+        PrefillRow { slot: SlotId(slot), prompt, capacity_tokens: prompt.len() + NUM_WRITTEN }
+    };
+    prompts.iter().enumerate().map(row).collect()
+}
+
+/// Feeds so many tokens into each row. Logits by step and row.
+fn write(decoder: &mut SlmDecoder, rows: &[PrefillRow<'_>]) -> Vec<Vec<Vec<f32>>> {
+    decoder.prefill(rows);
+    let begin = decoder.special_tokens().begin_of_sequence;
+    let steps = (0..NUM_WRITTEN as u32).map(|step| {
+        let token = if step == 0 { begin } else { 3 + (step * 11) % 50 };
+        let fed: Vec<StepRow> = rows.iter().map(|row| StepRow { slot: row.slot, token }).collect();
+        let logits = decoder.step(&fed);
+        (0..rows.len()).map(|row| logits.row(row).to_vec()).collect()
+    });
+    let logits = steps.collect();
+    rows.iter().for_each(|row| decoder.release(row.slot));
+    logits
+}
+
+#[test]
+fn a_run_takes_as_many_operations_as_are_computed_from_the_shapes() {
+    baton_model::set_num_threads(1);
+    for (pair, fusion) in PAIRS.into_iter().zip([Fusion::Add, Fusion::Replace].into_iter().cycle()) {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = bundle(directory.path(), pair, fusion);
+        let arithmetic = arithmetic_of_mode(&bundle, Mode::Hybrid).unwrap();
+        let expected = |prompt_len: usize| arithmetic.flops_per_record(prompt_len as u64, NUM_WRITTEN as u64);
+        for compute in [Compute::CPU_F32, Compute::CPU_INT8] {
+            let encoder = PromptEncoder::load(&bundle, compute).unwrap();
+            let mut decoder = decoder(&bundle, compute);
+            let prompts = PROMPT_LENS.map(prompt);
+            let _ = take_counted_flops();
+            let states = encoder.encode(&prompts.each_ref().map(Vec::as_slice));
+            let _ = write(&mut decoder, &rows(&states));
+            let expected: u64 = PROMPT_LENS.into_iter().map(expected).sum();
+            assert_eq!(take_counted_flops(), expected, "{pair:?}, {compute:?}");
+        }
+    }
 }
 
 #[test]
@@ -136,33 +188,11 @@ fn states_of_every_llm_enter_every_small_model_and_rows_do_not_see_each_other() 
             assert!(difference < 5e-3, "{pair:?} {fusion:?}: {difference}"); // one step of bf16
         }
 
-        let limits = CacheLimits { max_slots: 3, max_cache_tokens: 3 * 48 };
-        let mut decoder = SlmDecoder::load(&bundle, compute, limits).unwrap();
-        let rows: Vec<PrefillRow<'_>> = together
-            .iter()
-            .enumerate()
-            .map(|(slot, states)| PrefillRow {
-                slot: SlotId(slot),
-                prompt: Prompt::States(states),
-                capacity_tokens: states.prompt_len + NUM_WRITTEN,
-            })
-            .collect();
-        let mut write = |rows: &[PrefillRow<'_>]| -> Vec<Vec<Vec<f32>>> {
-            decoder.prefill(rows);
-            let begin = decoder.special_tokens().begin_of_sequence;
-            let steps = (0..NUM_WRITTEN as u32).map(|step| {
-                let token = if step == 0 { begin } else { 3 + (step * 11) % 50 };
-                let fed: Vec<StepRow> = rows.iter().map(|row| StepRow { slot: row.slot, token }).collect();
-                let logits = decoder.step(&fed);
-                (0..rows.len()).map(|row| logits.row(row).to_vec()).collect()
-            });
-            let logits = steps.collect();
-            rows.iter().for_each(|row| decoder.release(row.slot));
-            logits
-        };
-        let together = write(&rows);
+        let mut decoder = decoder(&bundle, compute);
+        let rows = rows(&together);
+        let together = write(&mut decoder, &rows);
         for (index, row) in rows.iter().enumerate() {
-            for (step, (alone, together)) in write(&[*row]).iter().zip(&together).enumerate() {
+            for (step, (alone, together)) in write(&mut decoder, &[*row]).iter().zip(&together).enumerate() {
                 assert!(alone[0].iter().all(|logit| logit.is_finite()));
                 assert_eq!(alone[0], together[index], "{pair:?}, row {index}, step {step}");
             }

@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod adapters;
 mod decoding;
+mod gpu;
 mod hybrid;
 mod refusals;
 mod states;
@@ -93,8 +95,8 @@ fn ids(tokens: &[u32]) -> Tensor {
 /// Hidden states of all prompts as one packed batch, by prompt.
 fn hidden_states(model: &LanguageModel, compute: Compute, prompts: &[Vec<u32>]) -> Vec<Tensor> {
     let layout = PackedLayout::prompts(prompts.iter().map(Vec::len));
-    let embedded = model.embed(&ids(&prompts.concat()));
-    let states = match compute.fused {
+    let embedded = model.embed(&ids(&prompts.concat()).to_device(compute.device));
+    let states = match compute.fused || !compute.is_cpu() {
         true => model.read(embedded, &layout),
         false => read_with_gradients((model, compute), embedded, &layout),
     };

@@ -1,11 +1,11 @@
 //! Hidden states and logits: against transformers, alone and in company, in every format.
 
-use baton_model::Compute;
+use baton_model::{Compute, PackedLayout};
 use tch::Kind;
 
 use crate::{
-    FIXTURES, expected, hidden_states, is_encoder_decoder, last_logits, model, prompts, relative_difference,
-    some_positions,
+    FIXTURES, expected, hidden_states, ids, is_encoder_decoder, last_logits, model, prompts,
+    relative_difference, some_positions,
 };
 
 #[test]
@@ -62,5 +62,21 @@ fn narrower_formats_are_near_to_f32() {
             let error = (logits(compute) - &exact).square().mean(Kind::Float).sqrt().double_value(&[]);
             assert!(error <= tolerance * size, "{fixture} {compute:?}: off by {}", error / size);
         }
+    }
+}
+
+#[test]
+fn states_behind_earlier_blocks_are_those_of_a_model_cut_there() {
+    baton_model::set_num_threads(1);
+    let _guard = tch::no_grad_guard();
+    for fixture in FIXTURES.into_iter().filter(|fixture| !is_encoder_decoder(fixture)) {
+        let compute = Compute::CPU_F32;
+        let whole = model(fixture, None, compute);
+        let (prompts, last) = (prompts(&expected(fixture)), whole.num_blocks());
+        let layout = PackedLayout::prompts(prompts.iter().map(Vec::len));
+        let embedded = || whole.embed(&ids(&prompts.concat()));
+        let layers = whole.read_layers(embedded(), &layout, &[1]).chunk(2, 1);
+        let cut = |blocks| model(fixture, Some(blocks), compute).read(embedded(), &layout);
+        assert!(layers[0].equal(&cut(1)) && layers[1].equal(&cut(last)), "{fixture}");
     }
 }

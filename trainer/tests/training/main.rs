@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod distillation;
+mod llm;
+mod starts;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -18,8 +22,8 @@ use baton_decoding::{SlotId, StepRow};
 use baton_job::Mode;
 use baton_model::{CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder, SlmDecoder};
 use baton_trainer::{
-    BundleIdentity, Hyperparameters, Initialization, Reads, RunDirectories, SlmShape, TrainConfig,
-    TrainError, TrainEvent, train,
+    BundleIdentity, Hyperparameters, Initialization, Reads, RunDirectories, SlmShape, SlmTokenizer,
+    TrainConfig, TrainError, TrainEvent, Trains, train,
 };
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -109,6 +113,21 @@ fn write_tiny_llm(directory: &Path) {
     write_random_weights(directory, &config);
 }
 
+/// Makes the tiny LLM an encoder-decoder.
+fn write_tiny_t5(directory: &Path) {
+    let constants = T5Config {
+        num_decoder_layers: 1,
+        layer_norm_epsilon: 1e-6,
+        relative_attention_num_buckets: 8,
+        relative_attention_max_distance: 20,
+        feed_forward_proj: T5FeedForward::Relu,
+        scale_decoder_outputs: true,
+    };
+    let llm = ModelConfig::read(&directory.join("config.json")).unwrap();
+    let llm = ModelConfig { num_key_value_heads: 4, family: FamilyConfig::T5(constants), ..llm };
+    write_random_weights(directory, &llm);
+}
+
 fn write_random_weights(directory: &Path, config: &ModelConfig) {
     fs::write(directory.join("config.json"), config.to_json()).unwrap();
     tch::manual_seed(7);
@@ -131,19 +150,22 @@ fn write_random_weights(directory: &Path, config: &ModelConfig) {
 
 fn config(workspace: &Path, steps: usize) -> TrainConfig {
     TrainConfig {
-        train: workspace.join("train.jsonl"),
-        dev: workspace.join("dev.jsonl"),
+        trains: Trains::Slm,
+        train: workspace.join("train.jsonl").into(),
+        dev: workspace.join("dev.jsonl").into(),
         source_field: "source".into(),
         target_field: "target".into(),
         llm: workspace.join("llm"),
+        llm_adapter: None,
         llm_layer: 1,
+        mixed_layers: Vec::new(),
         reads: Reads::Hybrid,
         fusion: Fusion::Add,
         prompt_attention: PromptAttention::Bidirectional,
         template: "<|im_start|>{text}<|im_end|>".into(),
         max_prompt_tokens: 32,
         max_response_tokens: 32,
-        slm: SlmShape {
+        slm: Some(SlmShape {
             family: Family::Llama,
             d_model: 32,
             blocks: 2,
@@ -151,11 +173,14 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
             kv_heads: 2,
             intermediate: 64,
             vocab_size: 330,
+            tokenizer: SlmTokenizer::Own,
             llm_tokens: 20,
             initialization: Initialization::Aligned,
-        },
+        }),
+        start_from: None,
         hyperparameters: Hyperparameters {
             steps,
+            projector_steps: 0,
             batch_tokens: 256,
             learning_rate: 0.01,
             warmup_steps: 10,
@@ -167,6 +192,7 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
             validate_every: 10,
             validation_pairs: 30,
         },
+        llm_training: None,
         bundle: BundleIdentity {
             name: "colours".into(),
             task: Task::Translation { source: "en".into(), target: "it".into() },
@@ -176,6 +202,10 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
             llm_licence: "CC0-1.0".into(),
         },
     }
+}
+
+fn shape(config: &mut TrainConfig) -> &mut SlmShape {
+    config.slm.as_mut().unwrap()
 }
 
 fn quietly(_: &TrainEvent) -> ControlFlow<()> {
@@ -215,8 +245,8 @@ fn small_models_of_every_family_learn_and_write_what_they_learned() {
         [(Family::Qwen2, Fusion::Replace), (Family::Gpt2, Fusion::Add), (Family::T5, Fusion::Add)]
     {
         let mut config = TrainConfig { fusion, ..config(workspace.path(), 150) };
-        config.slm.family = family;
-        config.slm.kv_heads = if family == Family::Qwen2 { 2 } else { 4 };
+        shape(&mut config).family = family;
+        shape(&mut config).kv_heads = if family == Family::Qwen2 { 2 } else { 4 };
         let run = workspace.path().join(format!("run-{family:?}"));
         let report = train(&config, &run, quietly).unwrap();
         let losses = validation_losses(&run);
@@ -230,17 +260,7 @@ fn small_models_of_every_family_learn_and_write_what_they_learned() {
 #[test]
 fn a_small_model_learns_from_the_states_of_an_encoder() {
     let workspace = workspace();
-    let constants = T5Config {
-        num_decoder_layers: 1,
-        layer_norm_epsilon: 1e-6,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 20,
-        feed_forward_proj: T5FeedForward::Relu,
-        scale_decoder_outputs: true,
-    };
-    let llm = ModelConfig::read(&workspace.path().join("llm/config.json")).unwrap();
-    let llm = ModelConfig { num_key_value_heads: 4, family: FamilyConfig::T5(constants), ..llm };
-    write_random_weights(&workspace.path().join("llm"), &llm);
+    write_tiny_t5(&workspace.path().join("llm"));
     let early = TrainConfig { llm_layer: 1, ..config(workspace.path(), 400) };
     let error = train(&early, &workspace.path().join("run"), quietly).unwrap_err();
     assert!(error.to_string().contains("llm_layer = 1: of an encoder the last states are read"), "{error}");
@@ -263,9 +283,14 @@ fn written(bundle: &Bundle, text: &str) -> String {
     let states = states.encode(&[&prompt]).swap_remove(0);
     let limits = CacheLimits { max_slots: 1, max_cache_tokens: 80 };
     let mut decoder = SlmDecoder::load(bundle, compute, limits).unwrap();
+    let tokens = greedy(&mut decoder, Prompt::States(&states), prompt.len());
+    bundle.text_tokenizer(Mode::Hybrid).unwrap().decode(&tokens).unwrap()
+}
+
+/// The tokens that a model writes after a prompt, without the end token.
+fn greedy(decoder: &mut SlmDecoder, prompt: Prompt<'_>, prompt_len: usize) -> Vec<u32> {
     let slot = SlotId(0);
-    let capacity_tokens = prompt.len() + 32;
-    decoder.prefill(&[PrefillRow { slot, prompt: Prompt::States(&states), capacity_tokens }]);
+    decoder.prefill(&[PrefillRow { slot, prompt, capacity_tokens: prompt_len + 32 }]);
     let special = decoder.special_tokens();
     let (mut token, mut tokens) = (special.begin_of_sequence, Vec::new());
     while tokens.len() < 32 {
@@ -277,7 +302,7 @@ fn written(bundle: &Bundle, text: &str) -> String {
         }
         tokens.push(token);
     }
-    bundle.text_tokenizer(Mode::Hybrid).unwrap().decode(&tokens).unwrap()
+    tokens
 }
 
 #[test]
@@ -285,12 +310,12 @@ fn a_family_that_cannot_learn_and_a_shape_that_it_cannot_have_are_refused() {
     let workspace = workspace();
     type Spoil = fn(&mut TrainConfig);
     let cases: [(Spoil, &str); 3] = [
-        (|c| c.slm.family = Family::Gemma3, "slm.family = gemma3_text: must be llama, qwen2, gpt2 or t5"),
-        (|c| c.slm.family = Family::Gpt2, "slm.kv_heads = 2: must be slm.heads in this family"),
+        (|c| shape(c).family = Family::Gemma3, "slm.family = gemma3_text: must be llama, qwen2, gpt2 or t5"),
+        (|c| shape(c).family = Family::Gpt2, "slm.kv_heads = 2: must be slm.heads in this family"),
         (
             |c| {
-                c.slm.family = Family::T5;
-                c.slm.kv_heads = c.slm.heads;
+                shape(c).family = Family::T5;
+                shape(c).kv_heads = shape(c).heads;
                 c.prompt_attention = PromptAttention::Causal;
             },
             "prompt_attention = causal: must be bidirectional",
@@ -345,14 +370,14 @@ fn runs_of_different_small_models_share_hidden_states() {
     let states = workspace.path().join("states");
     let train_with = |vocab_size: usize, max_response_tokens: usize, name: &str| {
         let mut config = config(workspace.path(), 2);
-        config.slm.vocab_size = vocab_size;
+        shape(&mut config).vocab_size = vocab_size;
         config.max_response_tokens = max_response_tokens;
         let directories = RunDirectories { states: states.clone(), ..(&workspace.path().join(name)).into() };
         let (mut tokens_encoded, mut too_long) = (0, 0);
         let _ = train(&config, directories, |event| {
             match event {
                 TrainEvent::Encoding { tokens_done, .. } => tokens_encoded += tokens_done,
-                TrainEvent::Prepared { train_pairs_too_long, .. } => too_long = *train_pairs_too_long,
+                TrainEvent::Prepared { train_pairs_left_out, .. } => too_long = *train_pairs_left_out,
                 _ => {}
             }
             ControlFlow::Continue(())
@@ -445,7 +470,7 @@ fn an_unusable_line_is_named_by_file_and_line() {
 fn a_setting_that_makes_no_sense_is_named() {
     let workspace = workspace();
     let mut config = config(workspace.path(), 5);
-    config.slm.kv_heads = 3;
+    shape(&mut config).kv_heads = 3;
     let error = train(&config, &workspace.path().join("run"), quietly).unwrap_err();
     assert!(error.to_string().contains("slm.kv_heads = 3: must divide slm.heads"), "{error}");
 }

@@ -1,0 +1,57 @@
+//! What learns in a run. The loop, its checkpoints and its progress are the same for all.
+
+use std::path::Path;
+
+use tch::Tensor;
+
+use crate::{
+    TrainError,
+    checkpoint::BestValidation,
+    export,
+    objective::{Objective, PairSet, Regularization},
+    weights::Weights,
+};
+
+/// A way from weights and pairs to a loss, and from the best weights to a bundle.
+pub(crate) trait Learner {
+    /// Mean loss of the response tokens of some pairs, with gradients to `weights`.
+    fn loss(
+        &self,
+        weights: &Weights,
+        set: &PairSet,
+        batch: &[usize],
+        regularization: Regularization,
+    ) -> Result<Tensor, TrainError>;
+
+    /// Writes the bundle of a run that is over.
+    fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError>;
+}
+
+/// What a run ended with.
+pub(crate) struct Finished<'a> {
+    /// The best weights.
+    pub(crate) weights: &'a Weights,
+    /// Where the run keeps its files.
+    pub(crate) run: &'a Path,
+    /// Where the bundle shall be.
+    pub(crate) bundle: &'a Path,
+    pub(crate) best: BestValidation,
+    pub(crate) train_pairs: usize,
+    pub(crate) train_seconds: f64,
+}
+
+impl Learner for Objective<'_> {
+    fn loss(
+        &self,
+        weights: &Weights,
+        set: &PairSet,
+        batch: &[usize],
+        regularization: Regularization,
+    ) -> Result<Tensor, TrainError> {
+        self.loss(weights, set, batch, regularization)
+    }
+
+    fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError> {
+        export::write_bundle(self.config, &self.slm_config, finished)
+    }
+}

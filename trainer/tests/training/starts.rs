@@ -1,0 +1,91 @@
+//! What a small model can start from: nothing, the LLM's tokenizer, a bundle, a public checkpoint.
+
+use std::fs;
+
+use baton_bundle::{BundleManifest, LlmWriter, MANIFEST_FILE, write_manifest};
+use baton_job::Mode;
+use baton_trainer::{SlmTokenizer, TrainConfig, TrainError, train};
+
+use crate::{config, quietly, shape, validation_losses, workspace, written};
+
+#[test]
+fn a_small_model_that_writes_the_llms_tokens_can_draft_for_it() {
+    let workspace = workspace();
+    let mut config = config(workspace.path(), 120);
+    let [bos_token, eos_token] = ["<|im_start|>", "<|im_end|>"].map(str::to_owned);
+    shape(&mut config).tokenizer = SlmTokenizer::Llm { bos_token, eos_token: eos_token.clone() };
+    let refused = train(&config, &workspace.path().join("refused"), quietly).unwrap_err().to_string();
+    assert_eq!(refused, "slm.vocab_size = 330: with the LLM's tokenizer as many as the LLM has, 300");
+    shape(&mut config).vocab_size = 300;
+    let run = workspace.path().join("run");
+    let report = train(&config, &run, quietly).unwrap();
+    let losses = validation_losses(&run);
+    assert!(report.best_loss < 0.5 * losses[0], "{losses:?}");
+
+    let bundle = baton_bundle::verify(&report.bundle).unwrap();
+    let writer = LlmWriter { prompt_end: "<|im_start|>".into(), eos_token, max_new_tokens: 8 };
+    let mut manifest =
+        BundleManifest { modes: vec![Mode::Hybrid, Mode::Verified], ..bundle.manifest().clone() };
+    manifest.llm.writer = Some(writer);
+    fs::remove_file(report.bundle.join(MANIFEST_FILE)).unwrap();
+    write_manifest(&report.bundle, manifest).unwrap();
+    baton_bundle::verify(&report.bundle).unwrap();
+}
+
+#[test]
+fn training_goes_on_from_a_bundle_where_it_ended() {
+    let workspace = workspace();
+    let first = config(workspace.path(), 120);
+    let ended = train(&first, &workspace.path().join("first"), quietly).unwrap();
+    let mut second = TrainConfig { slm: None, start_from: Some(ended.bundle), ..first };
+    second.max_response_tokens = 40; // more positions than the bundle has
+    second.hyperparameters.steps = 1;
+    second.hyperparameters.warmup_steps = 1000; // a first step that changes hardly anything
+    let again = train(&second, &workspace.path().join("second"), quietly).unwrap();
+    let difference = (again.best_loss - ended.best_loss).abs();
+    assert!(difference < 0.02, "{} after {}", again.best_loss, ended.best_loss); // weights were stored in bf16
+    baton_bundle::verify(&again.bundle).unwrap();
+}
+
+#[test]
+fn a_public_checkpoint_becomes_the_small_model_of_an_llm() {
+    let workspace = workspace();
+    let config = config(workspace.path(), 150);
+    let start_from = Some(workspace.path().join("llm")); // any Hugging Face directory will do
+    let config = TrainConfig { slm: None, start_from, ..config };
+    let report = train(&config, &workspace.path().join("run"), quietly).unwrap();
+    let bundle = baton_bundle::verify(&report.bundle).unwrap();
+    let slm = bundle.manifest().slm.as_ref().unwrap();
+    assert_eq!((slm.bos_token.as_str(), slm.eos_token.as_str()), ("<|im_start|>", "<|im_end|>"));
+    assert_eq!(written(&bundle, "blue white"), "blu bianco");
+}
+
+#[test]
+fn a_start_is_a_shape_or_a_checkpoint_and_not_both() {
+    let workspace = workspace();
+    let both = TrainConfig { start_from: Some(workspace.path().join("llm")), ..config(workspace.path(), 10) };
+    let neither = TrainConfig { slm: None, ..config(workspace.path(), 10) };
+    for config in [both, neither] {
+        let error = train(&config, &workspace.path().join("run"), quietly).unwrap_err();
+        assert!(matches!(error, TrainError::Config { field: "slm", .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_small_model_learns_from_a_mix_of_layers() {
+    let workspace = workspace();
+    let config = TrainConfig { llm_layer: 2, mixed_layers: vec![1], ..config(workspace.path(), 120) };
+    let run = workspace.path().join("run");
+    let report = train(&config, &run, quietly).unwrap();
+    let losses = validation_losses(&run);
+    assert!(report.best_loss < 0.5 * losses[0], "{losses:?}");
+    let bundle = baton_bundle::verify(&report.bundle).unwrap();
+    assert_eq!(bundle.manifest().projector.as_ref().unwrap().mixed_layers, [1]);
+    let _ = written(&bundle, "red"); // it is read as it was trained, with as many layers
+
+    for mixed_layers in [vec![2], vec![0], vec![1, 1]] {
+        let config = TrainConfig { mixed_layers, ..config.clone() };
+        let error = train(&config, &workspace.path().join("refused"), quietly).unwrap_err();
+        assert!(matches!(error, TrainError::Config { field: "mixed_layers", .. }), "{error}");
+    }
+}
