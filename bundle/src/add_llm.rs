@@ -45,9 +45,10 @@ pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bun
         }
     }
     let writing = Bundle::of_checked_parts(directory, manifest.clone(), String::new())?;
-    check_writer(&writing)?;
+    let llm_tokenizer = writing.text_tokenizer(Mode::Llm)?;
+    check_writer(&writing, &llm_tokenizer)?;
     if manifest.modes.contains(&Mode::Verified) {
-        check_drafts(&writing)?;
+        check_drafts(&writing, &llm_tokenizer)?;
     }
     if let Some(other) = other.filter(|other| other.manifest().llm.adapter.is_some())
         && manifest.llm.adapter.is_none()

@@ -44,7 +44,7 @@ pub use import::{ImportOptions, ImportSummary, import_llm};
 pub use manifest::{
     BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, InputNorm, Limits,
     LlmAdapter, LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart,
-    PromptAttention, PromptEmbeddingSource, SlmPart, SmallModel, Task,
+    PromptAttention, PromptEmbeddingSource, SlmPart, SmallModel, Task, are_layers_below,
 };
 pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use summary::{PartSummary, summarize};

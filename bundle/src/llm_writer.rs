@@ -26,11 +26,10 @@ impl LlmWriter {
     /// The id of the token that ends an output. A config may name others beside it.
     ///
     /// # Errors
-    /// The tokenizer does not load, or has no such token.
-    pub fn eos_id(&self, llm: &Path) -> Result<u32, BundleError> {
-        let path = llm.join("tokenizer.json");
-        TextTokenizer::open(&path)?.token_id(&self.eos_token).ok_or_else(|| BundleError::WrongTokenizer {
-            path,
+    /// The LLM's tokenizer has no such token.
+    pub fn eos_id(&self, llm_tokenizer: &TextTokenizer) -> Result<u32, BundleError> {
+        llm_tokenizer.token_id(&self.eos_token).ok_or_else(|| BundleError::WrongTokenizer {
+            path: llm_tokenizer.path().to_owned(),
             problem: format!("has no token `{}`, the bundle's `llm.writer.eos_token`", self.eos_token),
         })
     }

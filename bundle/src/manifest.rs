@@ -371,8 +371,7 @@ impl BundleManifest {
                 format!("`projector.d_slm` is {}, but `slm.d_model` is {}", projector.d_slm, slm.d_model),
             ),
             (
-                projector.mixed_layers.iter().chain([&llm.layers]).is_sorted_by(|a, b| a < b)
-                    && projector.mixed_layers.first() != Some(&0),
+                are_layers_below(&projector.mixed_layers, llm.layers),
                 format!(
                     "`projector.mixed_layers` is {:?}: it must rise from 1, below `llm.layers`, which is {}",
                     projector.mixed_layers, llm.layers
@@ -398,6 +397,12 @@ impl BundleManifest {
     pub fn origin_of(&self, part: &str) -> Option<&PartOrigin> {
         self.parts.iter().find(|origin| origin.path == part)
     }
+}
+
+/// Whether layers of an LLM, counted from 1, rise and lie below its last one that is read.
+#[must_use]
+pub fn are_layers_below(layers: &[usize], last: usize) -> bool {
+    layers.first() != Some(&0) && layers.iter().chain([&last]).is_sorted_by(|a, b| a < b)
 }
 
 fn first_broken<const N: usize>(rules: [(bool, String); N]) -> Option<String> {

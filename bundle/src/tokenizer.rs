@@ -117,6 +117,11 @@ impl TextTokenizer {
         Self { path: path.to_owned(), tokenizer }
     }
 
+    /// The file that it was loaded from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Token ids of a text, without begin and end tokens; nothing in it is taken for a special token.
     ///
     /// # Errors

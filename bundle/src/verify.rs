@@ -20,15 +20,15 @@ pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
     }
     let manifest = bundle.manifest();
     check_checkpoint(&bundle.path("llm/model.safetensors"), bundle.llm_config())?;
-    check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
+    let llm_tokenizer = check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
     if manifest.slm.is_some() {
         check_small_model(&bundle)?;
     }
     if manifest.modes.contains(&Mode::Verified) {
-        check_drafts(&bundle)?;
+        check_drafts(&bundle, &llm_tokenizer)?;
     }
     if manifest.llm.writer.is_some() {
-        check_writer(&bundle)?;
+        check_writer(&bundle, &llm_tokenizer)?;
     }
     for (name, template) in &manifest.templates {
         let tokenizer = bundle.prompt_tokenizer(Some(name))?;
@@ -55,15 +55,14 @@ fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
 }
 
 /// Checks that the LLM's tokenizer has what its writer names.
-pub(crate) fn check_writer(bundle: &Bundle) -> Result<(), BundleError> {
+pub(crate) fn check_writer(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
     bundle.prompt_end_ids()?;
-    bundle.llm_writer()?.eos_id(&bundle.path("llm"))?;
+    bundle.llm_writer()?.eos_id(llm_tokenizer)?;
     Ok(())
 }
 
 /// Checks that a draft of the SLM means to the LLM what it means to the SLM.
-pub(crate) fn check_drafts(bundle: &Bundle) -> Result<(), BundleError> {
-    let llm_tokenizer = TextTokenizer::open(&bundle.path("llm/tokenizer.json"))?;
+pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
     let (slm_config, path) = (bundle.small_model()?.1, bundle.path("slm/tokenizer.json"));
     let slm_tokenizer = TextTokenizer::open(&path)?;
     let problem = |problem: String| BundleError::WrongTokenizer {
@@ -72,7 +71,7 @@ pub(crate) fn check_drafts(bundle: &Bundle) -> Result<(), BundleError> {
             "{problem}: in mode `verified` the LLM checks the SLM's tokens, so both must have the same"
         ),
     };
-    if !slm_tokenizer.has_same_ids_as(&llm_tokenizer) {
+    if !slm_tokenizer.has_same_ids_as(llm_tokenizer) {
         return Err(problem("has other tokens than llm/tokenizer.json".to_owned()));
     }
     let (slm_rows, llm_rows) = (slm_config.vocab_size, bundle.llm_config().vocab_size);

@@ -152,14 +152,17 @@ impl LanguageModel {
         let like = (self.compute.kind, self.compute.device);
         let (mut attention, positions) =
             (PackedAttention::new(layout, Visibility::Causal, like), layout.positions());
+        let mut read = |x, blocks| {
+            let states = self.pass(x, &positions, (&mut attention, 0.0), blocks);
+            states.expect("packed attention does not end a pass")
+        };
         let (mut layers, mut start) = (Vec::with_capacity(earlier.len() + 1), 0);
-        for &end in earlier.iter().chain([&self.num_blocks()]) {
-            let states = self.pass(x, &positions, (&mut attention, 0.0), start..end);
-            let states = states.expect("packed attention does not end a pass");
-            x = states.copy(); // the next block may write into what it is given
-            layers.push(states);
+        for &end in earlier {
+            x = read(x, start..end);
+            layers.push(x.copy()); // the next block may write into what it is given
             start = end;
         }
+        layers.push(read(x, start..self.num_blocks()));
         Tensor::cat(&layers, 1)
     }
 

@@ -85,12 +85,7 @@ impl SlmDecoder {
     /// # Errors
     /// The bundle does not serve mode `llm`, a file is missing or broken, or memory runs out.
     pub fn load_llm(bundle: &Bundle, compute: Compute, limits: CacheLimits) -> Result<Self, ModelError> {
-        let eos_token = &bundle.llm_writer()?.eos_token;
-        let end_of_sequence = bundle.text_tokenizer(Mode::Llm)?.token_id(eos_token).ok_or_else(|| {
-            ModelError::Unsupported(format!(
-                "llm/tokenizer.json has no token `{eos_token}`, the bundle's `llm.writer.eos_token`: name one that it has"
-            ))
-        })?;
+        let end_of_sequence = bundle.llm_writer()?.eos_id(&bundle.text_tokenizer(Mode::Llm)?)?;
         let prompt_end = bundle.prompt_end_ids()?;
         let begin_of_sequence = *prompt_end.last().expect("a prompt's end is never empty");
         let config = bundle.llm_config();

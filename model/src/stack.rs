@@ -37,3 +37,13 @@ pub(crate) struct Pass<'a> {
     /// Probability with which an element of a block's contribution is dropped, 0 outside training.
     pub(crate) dropout: f64,
 }
+
+impl Pass<'_> {
+    /// Those of a model's blocks that it takes, each with its index.
+    pub(crate) fn of<'b, Block>(
+        &self,
+        blocks: &'b [Block],
+    ) -> impl Iterator<Item = (usize, &'b Block)> + use<'b, Block> {
+        blocks.iter().enumerate().skip(self.blocks.start).take(self.blocks.len())
+    }
+}

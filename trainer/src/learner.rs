@@ -7,8 +7,7 @@ use tch::Tensor;
 use crate::{
     TrainError,
     checkpoint::BestValidation,
-    export,
-    objective::{Objective, PairSet, Regularization},
+    objective::{PairSet, Regularization},
     weights::Weights,
 };
 
@@ -38,20 +37,4 @@ pub(crate) struct Finished<'a> {
     pub(crate) best: BestValidation,
     pub(crate) train_pairs: usize,
     pub(crate) train_seconds: f64,
-}
-
-impl Learner for Objective<'_> {
-    fn loss(
-        &self,
-        weights: &Weights,
-        set: &PairSet,
-        batch: &[usize],
-        regularization: Regularization,
-    ) -> Result<Tensor, TrainError> {
-        self.loss(weights, set, batch, regularization)
-    }
-
-    fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError> {
-        export::write_bundle(self.config, &self.slm_config, finished)
-    }
 }

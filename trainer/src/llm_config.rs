@@ -1,6 +1,6 @@
 //! The settings by which the LLM itself is fine-tuned, and their checks.
 
-use baton_bundle::{LinearLayer, LlmWriter, LoraShape, ModelConfig};
+use baton_bundle::{LinearLayer, LlmWriter, LoraShape, ModelConfig, TextTokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hyperparameters, TrainConfig, TrainError, Trains, config::check};
@@ -49,7 +49,7 @@ impl LlmTraining {
             lora.layers(llm)?;
         }
         let prompt_end = self.writer().prompt_end_ids(&config.llm, llm)?;
-        self.writer().eos_id(&config.llm)?;
+        self.writer().eos_id(&TextTokenizer::open(&config.llm.join("tokenizer.json"))?)?;
         let longest = config.max_prompt_tokens + prompt_end.len() + config.max_response_tokens;
         let positions = llm.max_positions().unwrap_or(usize::MAX);
         check(

@@ -47,10 +47,10 @@ impl<'a> Run<'a> {
         let llm_config = ModelConfig::read_checkpoint(&config.llm)?;
         let mut prompt_end = config.llm_training().writer().prompt_end_ids(&config.llm, &llm_config)?;
         let begin = prompt_end.pop().expect("a prompt's end is never empty");
-        let end = config.llm_training().writer().eos_id(&config.llm)?;
         let tokenizer_path = config.llm.join("tokenizer.json");
         let prompt_tokenizer = PromptTokenizer::open(&tokenizer_path, &config.template)?;
         let response_tokenizer = TextTokenizer::open(&tokenizer_path)?;
+        let end = config.llm_training().writer().eos_id(&response_tokenizer)?;
         let tokenize = |texts: &[TextPair], files| -> Result<PairSet, TrainError> {
             let mut pairs: Vec<TokenPair> =
                 tokenize_pairs(texts, &prompt_tokenizer, &response_tokenizer, config.max_prompt_tokens)?;

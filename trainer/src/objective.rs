@@ -10,7 +10,13 @@ use baton_model::{
 };
 use tch::Tensor;
 
-use crate::{Reads, TrainConfig, TrainError, pairs::TokenPair, states::HiddenStates, weights::Weights};
+use crate::{
+    Reads, TrainConfig, TrainError, export,
+    learner::{Finished, Learner},
+    pairs::TokenPair,
+    states::HiddenStates,
+    weights::Weights,
+};
 
 pub(crate) const COMPUTE: Compute = Compute::CPU_BF16.differentiable();
 
@@ -56,9 +62,8 @@ pub(crate) struct Objective<'a> {
     pub(crate) llm_embeddings: Option<Tensor>,
 }
 
-impl Objective<'_> {
-    /// Mean loss of the response tokens of some pairs.
-    pub(crate) fn loss(
+impl Learner for Objective<'_> {
+    fn loss(
         &self,
         weights: &Weights,
         set: &PairSet,
@@ -80,6 +85,12 @@ impl Objective<'_> {
         Ok(packed.response_loss(&slm, prompt_states, self.config.prompt_attention, regularization))
     }
 
+    fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError> {
+        export::write_bundle(self.config, &self.slm_config, finished)
+    }
+}
+
+impl Objective<'_> {
     /// What the small model reads of the prompts, `[prompt tokens, d_slm]` f32.
     fn prompt_states(
         &self,

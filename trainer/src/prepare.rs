@@ -2,7 +2,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path, time::Instant};
 
-use baton_bundle::{LoraAdapter, ModelConfig, PromptTokenizer, adapter_files};
+use baton_bundle::{LoraAdapter, ModelConfig, PromptTokenizer, adapter_files, are_layers_below};
 use baton_model::{Checkpoint, Compute, LanguageModel, LlmWeights, ModelParts, TensorSource};
 use tch::{Kind, Tensor};
 
@@ -167,9 +167,7 @@ fn check_slm(config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> 
             rule: format!("of an encoder the last states are read: must be {}", llm.num_hidden_layers),
         });
     }
-    let rises = config.mixed_layers.iter().chain([&config.llm_layer]).is_sorted_by(|a, b| a < b);
-    if !rises
-        || config.mixed_layers.first() == Some(&0)
+    if !are_layers_below(&config.mixed_layers, config.llm_layer)
         || (llm.encoder_decoder().is_some() && !config.mixed_layers.is_empty())
     {
         return Err(TrainError::Config {

@@ -132,9 +132,7 @@ impl Stack for Gemma3 {
     }
 
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
-        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
-        let mut blocks = self.layers.iter().enumerate().skip(num_skipped).take(num_taken);
-        blocks.try_fold(x, |x, (layer, block)| {
+        pass.of(&self.layers).try_fold(x, |x, (layer, block)| {
             let local = block.self_attn.scoring.window.is_some();
             let rope = if local { &self.local_rope } else { &self.global_rope };
             block.forward(x, layer, rope, pass)

@@ -105,9 +105,7 @@ impl Stack for Gpt2 {
             }),
             _ => x,
         };
-        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
-        let mut blocks = self.h.iter().enumerate().skip(num_skipped).take(num_taken);
-        blocks.try_fold(x, |x, (layer, block)| block.forward(x, layer, pass))
+        pass.of(&self.h).try_fold(x, |x, (layer, block)| block.forward(x, layer, pass))
     }
 
     fn final_norm(&self, x: &Tensor) -> LinearInput {

@@ -132,9 +132,7 @@ impl Stack for Llama {
     }
 
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
-        let (num_skipped, num_taken) = (pass.blocks.start, pass.blocks.len());
-        let mut blocks = self.layers.iter().enumerate().skip(num_skipped).take(num_taken);
-        blocks.try_fold(x, |x, (layer, block)| block.forward(x, layer, &self.rope, pass))
+        pass.of(&self.layers).try_fold(x, |x, (layer, block)| block.forward(x, layer, &self.rope, pass))
     }
 
     fn final_norm(&self, x: &Tensor) -> LinearInput {

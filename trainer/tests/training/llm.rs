@@ -1,13 +1,13 @@
 //! Fine-tuning of the LLM: whole, by an adapter, refused; and what a small model makes of a fine-tuned LLM.
 
-use std::{fs, ops::ControlFlow, path::Path};
+use std::{fs, path::Path};
 
 use baton_bundle::{Bundle, LlmAdapter, write_manifest};
 use baton_job::Mode;
 use baton_model::{CacheLimits, Compute, Prompt, PromptEncoder, SlmDecoder};
-use baton_trainer::{LlmTraining, LoraTargets, TrainConfig, TrainError, TrainEvent, train};
+use baton_trainer::{LlmTraining, LoraTargets, TrainConfig, TrainError, train};
 
-use crate::{config, copy_directory, greedy, quietly, validation_losses, workspace};
+use crate::{config, greedy, quietly, undisturbed_and_resumed, validation_losses, workspace};
 
 fn lora(rank: usize, targets: &[&str]) -> Option<LoraTargets> {
     let targets = targets.iter().map(|&target| target.to_owned()).collect();
@@ -91,7 +91,6 @@ fn an_adapter_that_has_not_learned_yet_changes_nothing() {
     assert!((whole - adapted).abs() < 1e-6, "{whole} {adapted}");
 }
 
-/// Copies a run's directory at its first validation after some steps, as a kill would leave it, and lets the copy go on.
 #[test]
 fn fine_tuning_killed_and_started_again_ends_with_the_same_files() {
     let workspace = workspace();
@@ -101,27 +100,10 @@ fn fine_tuning_killed_and_started_again_ends_with_the_same_files() {
     ] {
         let config = llm_config(workspace.path(), 30, lora);
         let [whole, killed] = ["whole", "killed"].map(|run| workspace.path().join(format!("{name}-{run}")));
-        let mut copied = false;
-        let undisturbed = train(&config, &whole, |event| {
-            if matches!(event, TrainEvent::Validation { step: 20, .. }) {
-                copy_directory(&whole, &killed);
-                copied = true;
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert!(copied);
-        let mut resumed_after = None;
-        let resumed = train(&config, &killed, |event| {
-            if let TrainEvent::Resumed { step } = event {
-                resumed_after = Some(*step);
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert!(resumed_after.is_some_and(|step| (1..30).contains(&step)), "{resumed_after:?}");
+        let ([undisturbed, resumed], resumed_after) = undisturbed_and_resumed(&config, [&whole, &killed]);
+        assert!((1..30).contains(&resumed_after), "{resumed_after:?}");
         let bytes = |bundle: &Path| fs::read(bundle.join(file)).unwrap();
-        assert!(bytes(&undisturbed.bundle) == bytes(&resumed.bundle), "{name}: other weights");
+        assert!(bytes(&undisturbed) == bytes(&resumed), "{name}: other weights");
     }
 }
 

@@ -329,16 +329,13 @@ fn a_family_that_cannot_learn_and_a_shape_that_it_cannot_have_are_refused() {
     }
 }
 
-/// Copies a run's directory at its first validation after some steps, as a kill would leave it, and lets the copy go on.
-#[test]
-fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
-    let workspace = workspace();
-    let config = config(workspace.path(), 40);
-    let (whole, killed) = (workspace.path().join("whole"), workspace.path().join("killed"));
+/// The bundles of a run that is left alone and of a copy of its directory, taken at its validation after step 20, as a kill would leave it,
+/// that goes on; and the step after which it does.
+fn undisturbed_and_resumed(config: &TrainConfig, [whole, killed]: [&Path; 2]) -> ([PathBuf; 2], usize) {
     let mut copied = false;
-    let undisturbed = train(&config, &whole, |event| {
+    let undisturbed = train(config, whole, |event| {
         if matches!(event, TrainEvent::Validation { step: 20, .. }) {
-            copy_directory(&whole, &killed);
+            copy_directory(whole, killed);
             copied = true;
         }
         ControlFlow::Continue(())
@@ -346,18 +343,27 @@ fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
     .unwrap();
     assert!(copied);
     let mut resumed_after = None;
-    let resumed = train(&config, &killed, |event| {
+    let resumed = train(config, killed, |event| {
         if let TrainEvent::Resumed { step } = event {
             resumed_after = Some(*step);
         }
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert!(resumed_after.is_some_and(|step| step > 0), "the copy must go on, not begin anew");
+    ([undisturbed.bundle, resumed.bundle], resumed_after.expect("the copy must go on, not begin anew"))
+}
+
+#[test]
+fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
+    let workspace = workspace();
+    let config = config(workspace.path(), 40);
+    let (whole, killed) = (workspace.path().join("whole"), workspace.path().join("killed"));
+    let ([undisturbed, resumed], resumed_after) = undisturbed_and_resumed(&config, [&whole, &killed]);
+    assert!(resumed_after > 0, "the copy must go on, not begin anew");
     for file in ["slm/model.safetensors", "projector/model.safetensors", "slm/tokenizer.json"] {
         assert_eq!(
-            fs::read(undisturbed.bundle.join(file)).unwrap(),
-            fs::read(resumed.bundle.join(file)).unwrap(),
+            fs::read(undisturbed.join(file)).unwrap(),
+            fs::read(resumed.join(file)).unwrap(),
             "{file}"
         );
     }
