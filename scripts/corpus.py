@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Makes Baton's corpora from the package descriptions of Debian or Ubuntu. See docs/corpora.md.
+"""Makes Baton's corpora from the package descriptions of Debian or Ubuntu, and test sets of other text. See docs/corpora.md.
 
 scripts/corpus.py translation --language it     data/en-it/{train,dev,test}.jsonl
 scripts/corpus.py summarization                 data/description-synopsis/{train,dev,test}.jsonl
+scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
+scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
 scripts/corpus.py demo                          data/demo.jsonl and data/demo.reference.jsonl
 """
 
@@ -14,11 +16,12 @@ import json
 import sys
 from pathlib import Path
 
-from corpus.apt_lists import DescriptionLists, default_cache_directory, description_lists
+from corpus.apt_lists import DescriptionLists, default_cache_directory, description_lists, unpacked_packages
 from corpus.builders import summarization_rows, translation_rows
 from corpus.errors import CorpusError
-from corpus.jsonl import split_statistics, write_rows, write_text
-from corpus.splits import split_rows
+from corpus.jsonl import read_rows, split_statistics, write_rows, write_text
+from corpus.outside import MANUAL_PACKAGES, MESSAGE_PACKAGES, RENDERER_PACKAGE, manual_rows, message_rows
+from corpus.splits import drop_leaks, split_rows
 
 
 def main() -> int:
@@ -48,6 +51,19 @@ def parse_arguments() -> argparse.Namespace:
     summarization.add_argument("--out", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
     summarization.set_defaults(command=make_summarization)
 
+    outside = argparse.ArgumentParser(add_help=False)
+    outside.add_argument("--count", type=int, default=1000, help="rows, a random sample that stays the same [%(default)s]")
+    messages = commands.add_parser(
+        "messages", parents=[shared, language, outside], help="test set: messages of programs and their translations"
+    )
+    messages.add_argument("--corpus", type=Path, help="directory of the corpus that was trained on [data/en-LANGUAGE]")
+    messages.set_defaults(command=make_messages)
+    manuals = commands.add_parser(
+        "manuals", parents=[shared, outside], help="test set: manual pages and their one-line names"
+    )
+    manuals.add_argument("--corpus", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
+    manuals.set_defaults(command=make_manuals)
+
     demo = commands.add_parser("demo", parents=[shared, language], help="held-out English lines to translate")
     demo.add_argument("--out", type=Path, default=Path("data/demo.jsonl"), help="[%(default)s]")
     demo.add_argument("--count", type=int, default=240, help="lines [%(default)s]")
@@ -66,6 +82,29 @@ def make_translation(arguments: argparse.Namespace) -> None:
 def make_summarization(arguments: argparse.Namespace) -> None:
     lists = description_lists(None, arguments.cache, arguments.refresh)
     write_corpus(arguments.out, summarization_rows(lists), lists)
+
+
+def make_messages(arguments: argparse.Namespace) -> None:
+    corpus = arguments.corpus or Path(f"data/en-{arguments.language}")
+    description_lists(None, arguments.cache, arguments.refresh)
+    root = unpacked_packages(MESSAGE_PACKAGES, arguments.cache)
+    write_outside(corpus / "messages.jsonl", message_rows(root, arguments.language), corpus, arguments.count)
+
+
+def make_manuals(arguments: argparse.Namespace) -> None:
+    description_lists(None, arguments.cache, arguments.refresh)
+    root = unpacked_packages((*MANUAL_PACKAGES, RENDERER_PACKAGE), arguments.cache)
+    write_outside(arguments.corpus / "manuals.jsonl", manual_rows(root), arguments.corpus, arguments.count)
+
+
+def write_outside(path: Path, rows: list[dict], corpus: Path, count: int) -> None:
+    """Writes a sample of the rows that share no run of six words with the corpus's train split."""
+    train = corpus / "train.jsonl"
+    if not train.is_file():
+        raise CorpusError(f"{train} is not there, and what was trained on has to be kept out: make that corpus first")
+    kept = drop_leaks(read_rows(train), rows)
+    write_rows(path, sorted(kept, key=lambda row: row["id"])[:count])
+    print(f"{path}: {min(count, len(kept))} of {len(kept)} rows; {len(rows) - len(kept)} more share words with {train}")
 
 
 def make_demo(arguments: argparse.Namespace) -> None:

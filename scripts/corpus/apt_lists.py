@@ -1,4 +1,4 @@
-"""Fetches package description indexes with apt, into a cache of our own.
+"""Fetches package description indexes, and packages, with apt, into a cache of our own.
 
 Owns the private apt configuration: the machine's sources, with lists, cache and languages of ours. Nothing of the
 system's apt state is read or changed, and no rights are needed. The configuration is given with `-c`, which apt reads
@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,30 @@ def description_lists(language: str | None, cache: Path, refresh: bool = False) 
     return found
 
 
+def unpacked_packages(names: Iterable[str], cache: Path) -> Path:
+    """The directory that the named packages' files were unpacked into; fetched if they are not there. Needs the lists.
+
+    Raises `CorpusError` if one cannot be fetched or unpacked.
+    """
+    cache = cache.resolve()
+    root = cache / "unpacked"
+    for name in names:
+        done = root / f".{name}"
+        if done.exists():
+            continue
+        with tempfile.TemporaryDirectory(dir=cache) as directory:
+            fetched = apt_get(cache / "apt.conf", "-q", "download", name, directory=Path(directory))
+            packages = list(Path(directory).glob("*.deb"))
+            if fetched.returncode != 0 or len(packages) != 1:
+                raise CorpusError(f"apt-get could not fetch the package {name}: {fetched.stdout.strip()}")
+            root.mkdir(exist_ok=True)
+            unpacked = subprocess.run(["dpkg-deb", "-x", packages[0], root], capture_output=True, text=True, check=False)
+            if unpacked.returncode != 0:
+                raise CorpusError(f"dpkg-deb could not unpack {packages[0].name}: {unpacked.stderr.strip()}")
+        done.touch()
+    return root
+
+
 def read_marker(marker: Path) -> dict:
     """The `sources` and `languages` that were fetched in full; none if that is not known."""
     try:
@@ -117,9 +143,12 @@ Dir::Cache::srcpkgcache "";
     return configuration
 
 
-def apt_get(configuration: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def apt_get(
+    configuration: Path, *arguments: str, directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["apt-get", "-c", str(configuration), *arguments],
+        cwd=directory,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

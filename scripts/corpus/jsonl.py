@@ -1,4 +1,4 @@
-"""Writes corpora: JSONL files, each replaced whole, and the statistics beside them."""
+"""Reads and writes corpora: JSONL files, each replaced whole, and the statistics beside them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def write_text(path: Path, text: str) -> None:
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Writes one JSON object per line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The objects of a JSONL file."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def split_statistics(rows: list[dict]) -> dict:

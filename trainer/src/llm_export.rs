@@ -17,7 +17,7 @@ use crate::{
     states::write_atomically,
 };
 
-/// Writes a bundle of an LLM alone: the LLM as a symbolic link and the `adapter` that was trained, in f32, by its shape and layers; or the whole
+/// Writes a bundle of an LLM alone: the LLM as a symbolic link and the `adapter` that was trained, in bf16, by its shape and layers; or the whole
 /// LLM in bf16.
 pub(crate) fn write_bundle(
     config: &TrainConfig,
@@ -33,7 +33,7 @@ pub(crate) fn write_bundle(
     match adapter {
         Some((shape, layers)) => {
             let adapter = directory("adapter")?;
-            write_safetensors(&adapter.join(ADAPTER_WEIGHTS), finished.weights, Kind::Float)?;
+            write_safetensors(&adapter.join(ADAPTER_WEIGHTS), finished.weights, Kind::BFloat16)?;
             write_atomically(&adapter.join(ADAPTER_CONFIG), shape.to_json(llm_config, layers).as_bytes())?;
             export::link_llm(config, finished.bundle)?;
         }

@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
                         let checkpoint = Checkpoint::open(&llm_weights_path)?;
                         let adapter = open_adapter(config, &llm_config)?;
                         let weights = LlmWeights::merged(checkpoint, adapter);
-                        Ok(LanguageModel::load(&llm_config, &weights, parts, Compute::CPU_BF16)?)
+                        Ok(LanguageModel::load(&llm_config, &weights, parts, Compute::fastest_cpu())?)
                     };
                     let started = Instant::now();
                     HiddenStates::open_or_compute(&job, load_llm, |p| {

@@ -1,10 +1,12 @@
-//! The LLM's hidden states of all prompts, computed once and kept on disk.
+//! The LLM's hidden states of all prompts, computed once and kept on disk: pairs with equal prompts share them.
 //!
 //! Prompts are encoded in order of length, many tokens at a time, and written as chunk files of raw bf16, `[tokens, layers * d_llm]` each.
 //! A chunk appears by rename when it is complete, so an interrupted computation goes on with the next chunk. `states.json` names
-//! what was encoded by what; a directory that holds other states is refused.
+//! what was encoded by what; a directory that holds other states is refused. The arithmetic is what an encoder service chooses on this
+//! machine, so the small model learns from the states that it will be sent.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     ops::ControlFlow,
     os::unix::fs::FileExt,
@@ -50,7 +52,7 @@ pub(crate) struct EncodeProgress {
 pub(crate) struct HiddenStates {
     width: usize,
     chunks: Vec<File>,
-    places: Vec<Place>, // by prompt
+    places: Vec<Place>, // by pair
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +66,7 @@ struct Place {
 pub(crate) struct EncodeJob<'a> {
     /// Where the chunks are kept.
     pub(crate) directory: &'a Path,
-    /// Token ids of each prompt.
+    /// Token ids of each pair's prompt. Equal prompts are encoded once.
     pub(crate) prompts: Vec<&'a [u32]>,
     /// sha256 of the LLM's weights, in hex.
     pub(crate) llm_sha256: &'a str,
@@ -91,9 +93,9 @@ impl HiddenStates {
         mut report: impl FnMut(EncodeProgress) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         fs::create_dir_all(job.directory).map_err(TrainError::io("create", job.directory))?;
-        claim_directory(job)?;
-
-        let lens: Vec<usize> = job.prompts.iter().map(|p| p.len()).collect();
+        let Distinct { prompts: distinct, of_pair } = Distinct::of(&job.prompts);
+        claim_directory(job, &distinct)?;
+        let lens: Vec<usize> = distinct.iter().map(|p| p.len()).collect();
         let mut order: Vec<usize> = (0..lens.len()).collect();
         order.sort_by_key(|&prompt| lens[prompt]);
         let chunk_prompts = cut_batches(&order, &lens, CHUNK_NUM_TOKENS);
@@ -122,7 +124,7 @@ impl HiddenStates {
                 let llm = llm.as_ref().expect("the LLM is loaded before the first missing chunk");
                 let mut bytes = Vec::with_capacity(num_tokens * job.width() * BYTES_PER_VALUE);
                 for batch in cut_batches(prompts, &lens, ENCODE_BATCH_NUM_TOKENS) {
-                    let prompts: Vec<&[u32]> = batch.iter().map(|&p| job.prompts[p]).collect();
+                    let prompts: Vec<&[u32]> = batch.iter().map(|&p| distinct[p]).collect();
                     append_bf16(&mut bytes, &encode(llm, job.mixed_layers, &prompts));
                     let encoded: usize = prompts.iter().map(|p| p.len()).sum();
                     progress.tokens_done += encoded;
@@ -137,6 +139,7 @@ impl HiddenStates {
             }
             chunks.push(File::open(&path).map_err(TrainError::io("read", &path))?);
         }
+        let places = of_pair.into_iter().map(|prompt| places[prompt]).collect();
         Ok(Self { width: job.width(), chunks, places })
     }
 
@@ -177,10 +180,33 @@ fn append_bf16(bytes: &mut Vec<u8>, states: &Tensor) {
         .copy_data_u8(&mut bytes[start..], num_values * BYTES_PER_VALUE);
 }
 
+/// The prompts that differ, in order of first appearance.
+struct Distinct<'a> {
+    prompts: Vec<&'a [u32]>,
+    of_pair: Vec<usize>,
+}
+
+impl<'a> Distinct<'a> {
+    fn of(all: &[&'a [u32]]) -> Self {
+        let mut numbers = HashMap::new();
+        let mut prompts = Vec::new();
+        let of_pair = all
+            .iter()
+            .map(|&prompt| {
+                *numbers.entry(prompt).or_insert_with(|| {
+                    prompts.push(prompt);
+                    prompts.len() - 1
+                })
+            })
+            .collect();
+        Self { prompts, of_pair }
+    }
+}
+
 /// Makes the directory this job's, or finds that it is.
-fn claim_directory(job: &EncodeJob<'_>) -> Result<(), TrainError> {
+fn claim_directory(job: &EncodeJob<'_>, prompts: &[&[u32]]) -> Result<(), TrainError> {
     let mut hash = Sha256::new();
-    for prompt in &job.prompts {
+    for prompt in prompts {
         hash.update((prompt.len() as u64).to_le_bytes());
         for token in *prompt {
             hash.update(token.to_le_bytes());
@@ -191,7 +217,7 @@ fn claim_directory(job: &EncodeJob<'_>) -> Result<(), TrainError> {
         llm_layer: job.llm_layer,
         mixed_layers: job.mixed_layers.to_vec(),
         d_llm: job.d_llm,
-        num_prompts: job.prompts.len(),
+        num_prompts: prompts.len(),
         prompts_sha256: hex(&hash.finalize()),
     };
     let path = job.directory.join("states.json");

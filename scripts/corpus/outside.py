@@ -1,0 +1,96 @@
+"""Test sets of other text than package descriptions: the messages of programs, and their manual pages.
+
+Owns what counts as a row there. The texts lie in Debian packages: message catalogs in the format of GNU gettext, and manual pages,
+which `mandoc` renders. Nothing here is ever trained on.
+"""
+
+from __future__ import annotations
+
+import gettext
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from corpus.builders import MAX_BODY_WORDS, MIN_BODY_WORDS, is_translation, text_id
+from corpus.errors import CorpusError
+
+# Programs of many kinds whose messages have been translated for decades, and packages of manual pages with prose in them.
+MESSAGE_PACKAGES = (
+    "apt aptitude-common bash binutils bison coreutils diffutils dpkg findutils gawk gettext gnupg-l10n grep libc-l10n make"
+    " man-db nano passwd sed tar util-linux-locales wget"
+).split()
+MANUAL_PACKAGES = (
+    "bash coreutils curl diffutils dpkg findutils gawk git-man gzip iproute2 man-db manpages manpages-dev nano openssh-client"
+    " procps psmisc rsync sed tar util-linux wget xz-utils"
+).split()
+RENDERER_PACKAGE = "mandoc"
+
+MIN_MESSAGE_WORDS, MAX_MESSAGE_WORDS = 4, 60
+# What only a program reads: directives of printf and of shells, escapes, several lines, columns.
+FORMATTED = re.compile(r"%|\\|\n|\t|  |\$[\w{]|\{\d*\}")
+OVERSTRUCK = re.compile(r".\x08")
+ONE_LINE_NAME = re.compile(r"^\S[^\n]*? (?:-|‐|–|—) +(\S.*)$", re.DOTALL)
+
+
+def message_rows(root: Path, language: str) -> list[dict]:
+    """Messages of the programs under `root` -> their translations: `id`, `source`, `target`, `package` (the catalog)."""
+    rows: dict[str, dict] = {}
+    for catalog in sorted(root.glob(f"**/locale/{language}/LC_MESSAGES/*.mo")):
+        with catalog.open("rb") as file:
+            messages = gettext.GNUTranslations(file)._catalog  # noqa: SLF001 (there is no public way to list them)
+        for source, target in messages.items():
+            if isinstance(source, str) and is_message(source) and not FORMATTED.search(target):
+                source, target = source.strip(), target.strip()
+                if is_translation(source, target):
+                    row = {"id": text_id(source), "source": source, "target": target, "package": catalog.stem}
+                    rows.setdefault(source, row)
+    return list(rows.values())
+
+
+def is_message(text: str) -> bool:
+    """Whether it is a text of some words that could stand anywhere."""
+    words = len(text.split())
+    return MIN_MESSAGE_WORDS <= words <= MAX_MESSAGE_WORDS and not FORMATTED.search(text.strip())
+
+
+def manual_rows(root: Path) -> list[dict]:
+    """Descriptions in the manual pages under `root` -> their one-line names: `id`, `source`, `target`, `package` (the page)."""
+    renderer = root / "usr/bin/mandoc"
+    rows: dict[str, dict] = {}
+    for page in sorted(root.glob("usr/share/man/man[1-8]/*")):
+        sections = dict(manual_sections(rendered(renderer, page)))
+        named = ONE_LINE_NAME.match(" ".join(sections.get("NAME", [""])))
+        body = opening(sections.get("DESCRIPTION", []))
+        if named and MIN_BODY_WORDS <= len(body.split()) and named[1].strip():
+            row = {"id": text_id(body), "source": body, "target": named[1].strip(), "package": page.name.split(".")[0]}
+            rows.setdefault(body, row)
+    return list(rows.values())
+
+
+def rendered(renderer: Path, page: Path) -> str:
+    """The page as plain text, without hyphenation; empty if it only names another page."""
+    command = [renderer, "-T", "utf8", "-O", "width=990", page]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if ended.returncode > 4:
+        raise CorpusError(f"mandoc cannot render {page}: {ended.stderr.decode(errors='replace').strip()}")
+    return OVERSTRUCK.sub("", ended.stdout.decode("utf-8"))
+
+
+def manual_sections(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each section's title and its paragraphs, those that are indented like its first; lists and examples are left out."""
+    for section in re.split(r"\n(?=\S)", text):
+        title, _, body = section.partition("\n")
+        lines = [line for line in body.split("\n") if line.strip()]
+        indents = [len(line) - len(line.lstrip()) for line in lines]
+        yield title.strip(), [line.strip() for line, indent in zip(lines, indents) if indent == indents[0]]
+
+
+def opening(paragraphs: Iterable[str]) -> str:
+    """The paragraphs before the first option, one a line, as many as fit into a text of the training corpus's length."""
+    taken: list[str] = []
+    for paragraph in paragraphs:
+        if paragraph.startswith("-") or sum(len(text.split()) for text in (*taken, paragraph)) > MAX_BODY_WORDS:
+            break
+        taken.append(paragraph)
+    return "\n".join(taken)
