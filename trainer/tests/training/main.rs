@@ -5,6 +5,7 @@
 mod distillation;
 mod llm;
 mod starts;
+mod states;
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +23,8 @@ use baton_decoding::{SlotId, StepRow};
 use baton_job::Mode;
 use baton_model::{CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder, SlmDecoder};
 use baton_trainer::{
-    BundleIdentity, Hyperparameters, Initialization, PairFiles, Reads, RunDirectories, SlmShape,
-    SlmTokenizer, TrainConfig, TrainError, TrainEvent, Trains, train,
+    BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError,
+    TrainEvent, Trains, train,
 };
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -367,51 +368,6 @@ fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
             "{file}"
         );
     }
-}
-
-/// Hidden states are the costly part; what the small model is made of has no part in them.
-#[test]
-fn runs_of_different_small_models_share_hidden_states() {
-    let workspace = workspace();
-    let states = workspace.path().join("states");
-    let echoes = workspace.path().join("echoes.jsonl");
-    let pairs = fs::read_to_string(workspace.path().join("train.jsonl")).unwrap();
-    let echoed: Vec<String> = pairs
-        .lines()
-        .map(|line| {
-            let pair: serde_json::Value = serde_json::from_str(line).unwrap();
-            serde_json::json!({ "source": pair["source"], "target": pair["source"] }).to_string()
-        })
-        .collect();
-    fs::write(&echoes, echoed.join("\n")).unwrap();
-    let train_with = |vocab_size: usize, max_response_tokens: usize, name: &str| {
-        let mut config = config(workspace.path(), 2);
-        shape(&mut config).vocab_size = vocab_size;
-        config.max_response_tokens = max_response_tokens;
-        if name == "both" {
-            let places = [&workspace.path().join("train.jsonl"), &echoes];
-            config.train = PairFiles::Many(places.map(|path| path.display().to_string()).into());
-        }
-        let directories = RunDirectories { states: states.clone(), ..(&workspace.path().join(name)).into() };
-        let (mut tokens_encoded, mut too_long) = (0, 0);
-        let _ = train(&config, directories, |event| {
-            match event {
-                TrainEvent::Encoding { tokens_done, .. } => tokens_encoded += tokens_done,
-                TrainEvent::Prepared { train_pairs_left_out, .. } => too_long = *train_pairs_left_out,
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        (tokens_encoded, too_long)
-    };
-    let (encoded_first, _) = train_with(330, 32, "first");
-    let (encoded_second, too_long) = train_with(320, 2, "second");
-    assert!(encoded_first > 0);
-    assert!(too_long > 0, "the second run leaves out pairs that the first has");
-    assert_eq!(encoded_second, 0, "it reads the states that the first has left");
-    let (encoded_third, _) = train_with(330, 32, "both");
-    assert_eq!(encoded_third, 0, "two responses to a prompt need its states once");
 }
 
 #[test]
