@@ -87,14 +87,15 @@ def make_summarization(arguments: argparse.Namespace) -> None:
 def make_messages(arguments: argparse.Namespace) -> None:
     corpus = arguments.corpus or Path(f"data/en-{arguments.language}")
     description_lists(None, arguments.cache, arguments.refresh)
-    root = unpacked_packages(MESSAGE_PACKAGES, arguments.cache)
-    write_outside(corpus / "messages.jsonl", message_rows(root, arguments.language), corpus, arguments.count)
+    roots = unpacked_packages(MESSAGE_PACKAGES, arguments.cache).values()
+    write_outside(corpus / "messages.jsonl", message_rows(roots, arguments.language), corpus, arguments.count)
 
 
 def make_manuals(arguments: argparse.Namespace) -> None:
     description_lists(None, arguments.cache, arguments.refresh)
-    root = unpacked_packages((*MANUAL_PACKAGES, RENDERER_PACKAGE), arguments.cache)
-    write_outside(arguments.corpus / "manuals.jsonl", manual_rows(root), arguments.corpus, arguments.count)
+    roots = unpacked_packages((*MANUAL_PACKAGES, RENDERER_PACKAGE), arguments.cache)
+    rows = manual_rows(roots.values(), roots[RENDERER_PACKAGE] / "usr/bin/mandoc")
+    write_outside(arguments.corpus / "manuals.jsonl", rows, arguments.corpus, arguments.count)
 
 
 def write_outside(path: Path, rows: list[dict], corpus: Path, count: int) -> None:

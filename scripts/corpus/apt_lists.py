@@ -77,28 +77,28 @@ def description_lists(language: str | None, cache: Path, refresh: bool = False) 
     return found
 
 
-def unpacked_packages(names: Iterable[str], cache: Path) -> Path:
-    """The directory that the named packages' files were unpacked into; fetched if they are not there. Needs the lists.
+def unpacked_packages(names: Iterable[str], cache: Path) -> dict[str, Path]:
+    """The directory that each named package was unpacked into; fetched if it is not there. Needs the lists.
 
     Raises `CorpusError` if one cannot be fetched or unpacked.
     """
     cache = cache.resolve()
-    root = cache / "unpacked"
-    for name in names:
-        done = root / f".{name}"
-        if done.exists():
+    roots = {name: cache / "unpacked" / name for name in names}
+    for name, root in roots.items():
+        if root.exists():
             continue
         with tempfile.TemporaryDirectory(dir=cache) as directory:
             fetched = apt_get(cache / "apt.conf", "-q", "download", name, directory=Path(directory))
             packages = list(Path(directory).glob("*.deb"))
             if fetched.returncode != 0 or len(packages) != 1:
                 raise CorpusError(f"apt-get could not fetch the package {name}: {fetched.stdout.strip()}")
-            root.mkdir(exist_ok=True)
-            unpacked = subprocess.run(["dpkg-deb", "-x", packages[0], root], capture_output=True, text=True, check=False)
+            files = Path(directory) / "files"
+            unpacked = subprocess.run(["dpkg-deb", "-x", packages[0], files], capture_output=True, text=True, check=False)
             if unpacked.returncode != 0:
                 raise CorpusError(f"dpkg-deb could not unpack {packages[0].name}: {unpacked.stderr.strip()}")
-        done.touch()
-    return root
+            root.parent.mkdir(exist_ok=True)
+            files.rename(root)
+    return roots
 
 
 def read_marker(marker: Path) -> dict:

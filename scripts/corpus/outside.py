@@ -1,7 +1,7 @@
 """Test sets of other text than package descriptions: the messages of programs, and their manual pages.
 
 Owns what counts as a row there. The texts lie in Debian packages: message catalogs in the format of GNU gettext, and manual pages,
-which `mandoc` renders. Nothing here is ever trained on.
+which `mandoc` renders. Which packages were unpacked before makes no difference. Nothing here is ever trained on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from corpus.builders import MAX_BODY_WORDS, MIN_BODY_WORDS, is_translation, text_id
 from corpus.errors import CorpusError
 
-# Programs of many kinds whose messages have been translated for decades, and packages of manual pages with prose in them.
+# Programs of many kinds whose messages have been translated for decades; and their manual pages, and others with prose in them.
 MESSAGE_PACKAGES = (
     "apt aptitude-common bash binutils bison coreutils diffutils dpkg findutils gawk gettext gnupg-l10n grep libc-l10n make"
     " man-db nano passwd sed tar util-linux-locales wget"
 ).split()
 MANUAL_PACKAGES = (
-    "bash coreutils curl diffutils dpkg findutils gawk git-man gzip iproute2 man-db manpages manpages-dev nano openssh-client"
-    " procps psmisc rsync sed tar util-linux wget xz-utils"
-).split()
+    *MESSAGE_PACKAGES,
+    *"curl git-man gzip iproute2 manpages manpages-dev openssh-client procps psmisc rsync util-linux xz-utils".split(),
+)
 RENDERER_PACKAGE = "mandoc"
 
 MIN_MESSAGE_WORDS, MAX_MESSAGE_WORDS = 4, 60
@@ -33,10 +33,11 @@ OVERSTRUCK = re.compile(r".\x08")
 ONE_LINE_NAME = re.compile(r"^\S[^\n]*? (?:-|‐|–|—) +(\S.*)$", re.DOTALL)
 
 
-def message_rows(root: Path, language: str) -> list[dict]:
-    """Messages of the programs under `root` -> their translations: `id`, `source`, `target`, `package` (the catalog)."""
+def message_rows(roots: Iterable[Path], language: str) -> list[dict]:
+    """Messages of the programs in unpacked packages -> their translations: `id`, `source`, `target`, `package` (the catalog)."""
     rows: dict[str, dict] = {}
-    for catalog in sorted(root.glob(f"**/locale/{language}/LC_MESSAGES/*.mo")):
+    catalogs = [path for root in roots for path in root.glob(f"usr/share/locale/{language}/LC_MESSAGES/*.mo")]
+    for catalog in sorted(catalogs, key=lambda path: path.name):
         with catalog.open("rb") as file:
             messages = gettext.GNUTranslations(file)._catalog  # noqa: SLF001 (there is no public way to list them)
         for source, target in messages.items():
@@ -54,11 +55,11 @@ def is_message(text: str) -> bool:
     return MIN_MESSAGE_WORDS <= words <= MAX_MESSAGE_WORDS and not FORMATTED.search(text.strip())
 
 
-def manual_rows(root: Path) -> list[dict]:
-    """Descriptions in the manual pages under `root` -> their one-line names: `id`, `source`, `target`, `package` (the page)."""
-    renderer = root / "usr/bin/mandoc"
+def manual_rows(roots: Iterable[Path], renderer: Path) -> list[dict]:
+    """Descriptions in manual pages of unpacked packages -> their one-line names: `id`, `source`, `target`, `package` (the page)."""
     rows: dict[str, dict] = {}
-    for page in sorted(root.glob("usr/share/man/man[1-8]/*")):
+    pages = [path for root in roots for path in root.glob("usr/share/man/man[1-8]/*")]
+    for page in sorted(pages, key=lambda path: (path.parent.name, path.name)):
         sections = dict(manual_sections(rendered(renderer, page)))
         named = ONE_LINE_NAME.match(" ".join(sections.get("NAME", [""])))
         body = opening(sections.get("DESCRIPTION", []))

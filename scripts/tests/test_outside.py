@@ -54,7 +54,7 @@ class Messages(unittest.TestCase):
                 path.parent.mkdir(parents=True)
                 messages = {"": "Content-Type: text/plain; charset=UTF-8\n", "cannot open the file": text, "-- -- -- --": ""}
                 path.write_bytes(catalog(messages))
-            rows = message_rows(Path(directory), "it")
+            rows = message_rows([Path(directory)], "it")
         expected = {"source": "cannot open the file", "target": "impossibile aprire il file", "package": "tool"}
         self.assertEqual([{key: row[key] for key in expected} for row in rows], [expected])
 
