@@ -2,7 +2,7 @@
 """Makes Baton's corpora from the package descriptions of Debian or Ubuntu, and test sets of other text. See docs/corpora.md.
 
 scripts/corpus.py translation --language it     data/en-it/{train,dev,test}.jsonl
-scripts/corpus.py summarization                 data/description-synopsis/{train,dev,test}.jsonl
+scripts/corpus.py summarization                 data/description-synopsis/{train,siblings,dev,test}.jsonl
 scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
 scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
 scripts/corpus.py demo                          data/demo.jsonl and data/demo.reference.jsonl
@@ -21,7 +21,7 @@ from corpus.builders import summarization_rows, translation_rows
 from corpus.errors import CorpusError
 from corpus.jsonl import read_rows, split_statistics, write_rows, write_text
 from corpus.outside import MANUAL_PACKAGES, MESSAGE_PACKAGES, RENDERER_PACKAGE, manual_rows, message_rows
-from corpus.splits import drop_leaks, split_rows
+from corpus.splits import drop_leaks, more_for_train, split_rows
 
 
 def main() -> int:
@@ -76,12 +76,15 @@ def parse_arguments() -> argparse.Namespace:
 def make_translation(arguments: argparse.Namespace) -> None:
     lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
     out = arguments.out or Path(f"data/en-{arguments.language}")
-    write_corpus(out, translation_rows(lists, arguments.language), lists)
+    write_corpus(out, *split_rows(translation_rows(lists, arguments.language)), lists)
 
 
 def make_summarization(arguments: argparse.Namespace) -> None:
     lists = description_lists(None, arguments.cache, arguments.refresh)
-    write_corpus(arguments.out, summarization_rows(lists), lists)
+    rows, siblings = summarization_rows(lists)
+    splits, dropped = split_rows(rows)
+    splits["siblings"] = more_for_train(siblings, splits)
+    write_corpus(arguments.out, splits, dropped, lists)
 
 
 def make_messages(arguments: argparse.Namespace) -> None:
@@ -123,9 +126,8 @@ def make_demo(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {len(chosen)} lines; references in {reference}")
 
 
-def write_corpus(out: Path, rows: list[dict], lists: DescriptionLists) -> None:
-    """Splits, filters and writes the rows, with `stats.json` beside them, and prints the counts."""
-    splits, dropped = split_rows(rows)
+def write_corpus(out: Path, splits: dict[str, list[dict]], dropped: dict[str, int], lists: DescriptionLists) -> None:
+    """Writes each split, with `stats.json` beside them, and prints the counts."""
     statistics = {
         "release": {
             "origin": lists.origin,
@@ -133,7 +135,7 @@ def write_corpus(out: Path, rows: list[dict], lists: DescriptionLists) -> None:
             "version": lists.version,
             "date": lists.release_date,
         },
-        "splits": {split: split_statistics(split_rows) for split, split_rows in splits.items()},
+        "splits": {split: split_statistics(rows) for split, rows in splits.items()},
         "dropped_as_leaks": dropped,
         "sha256": {},
     }
@@ -144,7 +146,7 @@ def write_corpus(out: Path, rows: list[dict], lists: DescriptionLists) -> None:
     text = json.dumps(statistics, indent=2) + "\n"
     write_text(out / "stats.json", text)
     print(text, end="")
-    print(f"wrote {out}/{{train,dev,test}}.jsonl and stats.json", file=sys.stderr)
+    print(f"wrote {out}/{{{','.join(splits)}}}.jsonl and stats.json", file=sys.stderr)
 
 
 if __name__ == "__main__":

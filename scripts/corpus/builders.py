@@ -75,11 +75,11 @@ def pair_rows(packages: dict[str, dict[str, str]], english: dict[str, str], tran
     return rows
 
 
-def summarization_rows(lists: DescriptionLists) -> list[dict]:
-    """One row for each source package: its description's body -> its synopsis."""
+def summarization_rows(lists: DescriptionLists) -> tuple[list[dict], list[dict]]:
+    """Description bodies -> synopses: one row for each source package, and rows of their other binary packages."""
     packages = sources_by_md5(stanzas(lists.packages))
     english = descriptions_by_md5(stanzas(lists.english), "en")
-    return synopsis_rows(packages, english)
+    return synopsis_rows(packages, english), sibling_rows(packages, english)
 
 
 def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
@@ -90,12 +90,24 @@ def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) 
             rank = (binary != source, len(binary), binary, md5)
             if source not in candidates or rank < candidates[source][0]:
                 candidates[source] = (rank, md5)
+    return body_rows([(md5, {package}) for package, (_, md5) in sorted(candidates.items())], english)
+
+
+def sibling_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
+    """One row for each distinct body of any binary package that `synopsis_rows` has not."""
+    spoken_for = {row["id"] for row in synopsis_rows(packages, english)}
+    shared = sorted((md5, set(packages[md5].values())) for md5 in english.keys() & packages.keys())
+    return [row for row in body_rows(shared, english) if row["id"] not in spoken_for]
+
+
+def body_rows(descriptions: list[tuple[str, set[str]]], english: dict[str, str]) -> list[dict]:
+    """Rows of descriptions, by md5 and source packages; of equal bodies, the first one's synopsis stands."""
     rows: dict[str, dict] = {}
     homes: dict[str, set[str]] = {}
-    for package, (_, md5) in sorted(candidates.items()):
+    for md5, sources in descriptions:
         body = body_text(english[md5])
         if MIN_BODY_WORDS <= len(body.split()) <= MAX_BODY_WORDS and synopsis(english[md5]):
-            homes.setdefault(body, set()).add(package)
+            homes.setdefault(body, set()).update(sources)
             rows.setdefault(body, {"id": text_id(body), "source": body, "target": synopsis(english[md5])})
     return [{**row, "package": home_package(homes[body])} for body, row in rows.items()]
 

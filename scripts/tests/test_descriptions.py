@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corpus.builders import is_translation, pair_rows, synopsis_rows
+from corpus.builders import is_translation, pair_rows, sibling_rows, synopsis_rows
 from corpus.descriptions import aligned_paragraphs, body_text, descriptions_by_md5, read_stanzas, sources_by_md5
 
 ENGLISH = """card game
@@ -117,6 +117,13 @@ class Pairs(unittest.TestCase):
 
     def test_a_body_of_too_few_words_is_not_summarized(self):
         self.assertEqual(synopsis_rows({"m": {"x": "x"}}, {"m": "program\n too short"}), [])
+
+    def test_siblings_are_the_bodies_that_speak_for_no_source_package_each_once(self):
+        bodies = {"m1": "program\n main" + "\n word" * 30, "m2": "library\n shared" + "\n word" * 30}
+        packages = {"m1": {"x": "x"}, "m2": {"libx1": "x", "libx2": "x"}, "m3": {"libx-dev": "x"}}
+        english = {**bodies, "m3": bodies["m1"].replace("program", "development files")}
+        (row,) = sibling_rows(packages, english)
+        self.assertEqual((row["target"], row["package"]), ("library", "x"))
 
 
 if __name__ == "__main__":

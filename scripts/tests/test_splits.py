@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corpus.splits import drop_leaks, home_package, ngrams, split_of_package, split_rows
+from corpus.splits import drop_leaks, home_package, more_for_train, ngrams, split_of_package, split_rows
 
 
 def row(id, source, target="testo", package="p"):
@@ -55,6 +55,13 @@ class Splits(unittest.TestCase):
         splits, dropped = split_rows(rows)
         self.assertEqual([row["id"] for row in splits["train"]], ["a", "b"])
         self.assertEqual((splits["test"], dropped), ([], {"dev": 0, "test": 1}))
+
+    def test_more_for_train_leaves_what_is_held_out_as_it_is(self):
+        train, test = package_in("train"), package_in("test")
+        splits = {"dev": [], "test": [row("t", "a text of six words held out", "prova", test)]}
+        unseen = row("b", "another text", "altro", train)
+        leaking = row("a", "once more a text of six words held out", "ancora", train)
+        self.assertEqual(more_for_train([unseen, leaking, row("c", "of test", "di prova", test)], splits), [unseen])
 
 
 if __name__ == "__main__":
