@@ -2,6 +2,8 @@
 
 use tch::{Cuda, Device, Kind};
 
+use crate::kernels::Instructions;
+
 /// Why a model cannot compute where it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnavailableDevice {
@@ -48,31 +50,33 @@ impl Compute {
     /// f32 on the CPU: the reference arithmetic, used by parity tests.
     pub const CPU_F32: Compute =
         Compute { device: Device::Cpu, kind: Kind::Float, weights: WeightType::Float, fused: true };
-    /// bf16 on the CPU: more than twice as fast as f32 where the CPU has bf16 dot products.
+    /// bf16 on the CPU: more than twice as fast as f32 where the CPU has bf16 dot products, and hopelessly slow where not.
     pub const CPU_BF16: Compute = Compute { kind: Kind::BFloat16, ..Self::CPU_F32 };
-    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has int8 dot products.
+    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has dot products of bytes, and as f32 where it
+    /// has AVX2.
     pub const CPU_INT8: Compute = Compute { weights: WeightType::Int8, ..Self::CPU_BF16 };
 
-    /// What is fastest on this machine's CPU: int8 where it has dot products of bytes, else bf16 where it has those, else f32.
+    /// What is fastest on this machine's CPU: int8 where there is a product for it, else what [`fastest_float_cpu`](Self::fastest_float_cpu)
+    /// is.
     #[must_use]
     pub fn fastest_cpu() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        let (int8, bf16) = (
-            is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni"),
-            is_x86_feature_detected!("avx512bf16"),
-        );
         #[cfg(target_arch = "aarch64")]
-        let (int8, bf16) = (
-            std::arch::is_aarch64_feature_detected!("dotprod"),
-            std::arch::is_aarch64_feature_detected!("bf16"),
-        );
+        let int8 = std::arch::is_aarch64_feature_detected!("dotprod");
+        #[cfg(not(target_arch = "aarch64"))]
+        let int8 = Instructions::best().is_some();
+        if int8 { Self::CPU_INT8 } else { Self::fastest_float_cpu() }
+    }
+
+    /// The faster of bf16 and f32 on this machine's CPU: bf16 where it has dot products of it.
+    #[must_use]
+    pub fn fastest_float_cpu() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let bf16 = is_x86_feature_detected!("avx512bf16");
+        #[cfg(target_arch = "aarch64")]
+        let bf16 = std::arch::is_aarch64_feature_detected!("bf16");
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let (int8, bf16) = (false, false);
-        match (int8, bf16) {
-            (true, _) => Self::CPU_INT8,
-            (false, true) => Self::CPU_BF16,
-            (false, false) => Self::CPU_F32,
-        }
+        let bf16 = false;
+        if bf16 { Self::CPU_BF16 } else { Self::CPU_F32 }
     }
 
     /// bf16 on a GPU, by libtorch's own operations.
@@ -125,9 +129,13 @@ impl Compute {
         Self { fused: false, weights: WeightType::Float, ..self }
     }
 
-    /// The same with float weights: for layers where int8 would cost more than it saves.
+    /// Where the weights are int8, the same in f32: for layers where int8 would cost more than it saves. Not in bf16, since CPUs with products
+    /// of int8 may have none of bf16.
     #[must_use]
     pub const fn with_float_weights(self) -> Self {
-        Self { weights: WeightType::Float, ..self }
+        match self.weights {
+            WeightType::Int8 => self.in_f32(),
+            WeightType::Float => self,
+        }
     }
 }

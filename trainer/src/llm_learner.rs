@@ -2,7 +2,7 @@
 //!
 //! A sequence is what the decoder feeds in mode `llm`: the prompt in its template, the prompt's end, the response. The loss is that of the
 //! response and its end token. A whole LLM is built anew at every step from its f32 master weights, as small models are. A frozen one is built
-//! once, in bf16, around the adapter's matrices, which the optimizer changes in place.
+//! once, around the adapter's matrices, which the optimizer changes in place.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     TrainConfig, TrainError, TrainEvent,
     learner::{Finished, Learner},
     llm_export,
-    objective::{COMPUTE, PackedTokens, PairSet, Regularization},
+    objective::{PackedTokens, PairSet, Regularization, compute},
     pairs::{TextPair, TextPairs, TokenPair, tokenize_pairs, usable_pairs},
     run::Run,
     weights::Weights,
@@ -96,7 +96,7 @@ impl Learner for LlmLearner<'_> {
             Some(adapted) => &adapted.model,
             None => {
                 built_anew =
-                    LanguageModel::load(&self.llm_config, weights, whole(&self.llm_config), COMPUTE)?;
+                    LanguageModel::load(&self.llm_config, weights, whole(&self.llm_config), compute())?;
                 &built_anew
             }
         };
@@ -146,7 +146,7 @@ fn load_frozen(
     checkpoint: &Checkpoint,
     (weights, layers, shape): (&Weights, &[LinearLayer], LoraShape),
 ) -> Result<LanguageModel, ModelError> {
-    LanguageModel::load(config, &Adapted { checkpoint, weights, layers, shape }, whole(config), COMPUTE)
+    LanguageModel::load(config, &Adapted { checkpoint, weights, layers, shape }, whole(config), compute())
 }
 
 /// A checkpoint with an adapter that learns.

@@ -1,6 +1,6 @@
 //! The training objective: from some pairs to the mean loss of their response tokens.
 //!
-//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16, so that gradients flow
+//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 where the CPU multiplies that faster, so that gradients flow
 //! through the very code that inference runs.
 
 use baton_bundle::{ModelConfig, PromptAttention};
@@ -18,7 +18,10 @@ use crate::{
     weights::Weights,
 };
 
-pub(crate) const COMPUTE: Compute = Compute::CPU_BF16.differentiable();
+/// The arithmetic of a step.
+pub(crate) fn compute() -> Compute {
+    Compute::fastest_float_cpu().differentiable()
+}
 
 /// Tokenized pairs with the hidden states of their prompts.
 pub(crate) struct PairSet {
@@ -74,7 +77,7 @@ impl Learner for Objective<'_> {
             &self.slm_config,
             weights,
             ModelParts { blocks: self.slm_config.num_hidden_layers, lm_head: true },
-            COMPUTE,
+            compute(),
         )?;
         let bos =
             i64::from(self.slm_config.bos_token_id.expect("the small model's config names a BOS token"));
@@ -103,7 +106,7 @@ impl Objective<'_> {
         let prompt_embeddings = || -> Result<Tensor, TrainError> {
             let table =
                 self.llm_embeddings.as_ref().expect("loaded whenever the prompt embedding takes part");
-            let embedding = PromptEmbedding::load(weights, self.d_llm, d_slm, COMPUTE)?;
+            let embedding = PromptEmbedding::load(weights, self.d_llm, d_slm, compute())?;
             Ok(embedding.forward(&table.index_select(0, &Tensor::from_slice(&packed.prompt_tokens))))
         };
         match (self.config.reads, &set.states) {
@@ -112,7 +115,7 @@ impl Objective<'_> {
                     weights,
                     (self.d_llm, self.config.mixed_layers.len() + 1),
                     d_slm,
-                    COMPUTE,
+                    compute(),
                 )?;
                 let projected = projector.forward(&states.packed(batch));
                 let embedded = self.llm_embeddings.as_ref().map(|_| prompt_embeddings()).transpose()?;

@@ -51,6 +51,11 @@ impl ComputeArgs {
     pub fn compute(&self) -> Result<Compute, UnavailableDevice> {
         let compute = choose(self.weights, self.device)?;
         tracing::info!(device = ?compute.device, weights = compute.weights_name(), "chose what to compute on");
+        if compute == Compute::CPU_BF16 && Compute::fastest_float_cpu() != compute {
+            tracing::warn!(
+                "this CPU has no products of bf16, which makes it far slower than any other format; prefer --weights auto"
+            );
+        }
         Ok(compute)
     }
 

@@ -3,8 +3,8 @@
 //! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`), compiled once per
 //! instruction set and chosen at run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits
 //! depend neither on the other rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and
-//! `slices.rs` and `int8_product.rs` the only unsafe code of the workspace.
-// Slices of tensor memory (`slices.rs`), vector instructions (`int8_product.rs`), and the calls that `multiversion` generates after it has asked the CPU what it has.
+//! `slices.rs` and `int8_product/` the only unsafe code of the workspace.
+// Slices of tensor memory (`slices.rs`), vector instructions (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has.
 #![allow(unsafe_code)]
 
 mod activation;
@@ -33,7 +33,7 @@ pub(crate) use self::{
     activation::Activation,
     attention::{BLOCK_TOKENS, CachedRow, HeadShape, Scratch, TokenPlace},
     bias::BiasTable,
-    int8_product::Int8Weight,
+    int8_product::{Instructions, Int8Weight},
     packed::PackedSequence,
     row_operations::{
         activate, activate_sums, add, add_scaled_sums, append_scaled_sums, gate, gate_sums, layer_norm,
