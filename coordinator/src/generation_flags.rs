@@ -51,6 +51,14 @@ pub(crate) struct GenerationArgs {
     /// No sequence of so many tokens is written twice. Default: 0, allowed. Example: --no-repeat-ngram 3
     #[arg(long, value_name = "TOKENS", env = "BATON_NO_REPEAT_NGRAM")]
     no_repeat_ngram: Option<u32>,
+    /// Once an output has begun a word of the source, such as a name, X is added to the logits of what goes on with it. Default: 0, nothing.
+    /// Example: --copy-bias 6
+    #[arg(long, value_name = "X", env = "BATON_COPY_BIAS")]
+    copy_bias: Option<f32>,
+    /// X is added to the logits of what begins a name of the source, a word with a capital, a digit or a sign inside, until the output has
+    /// it. For translation. Default: 0, nothing. Example: --name-bias 1
+    #[arg(long, value_name = "X", env = "BATON_NAME_BIAS")]
+    name_bias: Option<f32>,
     /// Outputs per record: of a beam search up to as many as beams, or samples. The best is the row's `output`, the others are its
     /// `alternatives`. Default: 1.
     #[arg(long, value_name = "OUTPUTS", env = "BATON_N_BEST")]
@@ -95,6 +103,8 @@ impl GenerationArgs {
         set_optional(&mut options.seed, &self.seed);
         set(&mut options.repetition_penalty, &self.repetition_penalty);
         set(&mut options.no_repeat_ngram, &self.no_repeat_ngram);
+        set(&mut options.copy_bias, &self.copy_bias);
+        set(&mut options.name_bias, &self.name_bias);
         set(&mut options.n_best, &self.n_best);
         set_list(&mut options.stop_tokens, &self.stop_tokens);
         set_list(&mut options.stop_strings, &self.stop_strings);
@@ -132,7 +142,7 @@ mod tests {
         let flags = "--max-new-tokens 9 --max-new-tokens-per-prompt-token 2.5 --min-new-tokens 2 \
                      --min-new-tokens-per-prompt-token 0.5 --beams 4 --length-penalty -0.6 --early-stopping at_once \
                      --temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --seed 11 --repetition-penalty 1.2 \
-                     --no-repeat-ngram 3 --n-best 2 --stop-token </s> --stop-token . --stop-string ###";
+                     --no-repeat-ngram 3 --copy-bias 2.5 --name-bias 0.5 --n-best 2 --stop-token </s> --stop-token . --stop-string ###";
         let expected = GenerationOptions {
             max_new_tokens: Some(9),
             max_new_tokens_per_prompt_token: Some(2.5),
@@ -148,6 +158,8 @@ mod tests {
             seed: Some(11),
             repetition_penalty: 1.2,
             no_repeat_ngram: 3,
+            copy_bias: 2.5,
+            name_bias: 0.5,
             n_best: 2,
             stop_tokens: vec!["</s>".into(), ".".into()],
             stop_strings: vec!["###".into()],

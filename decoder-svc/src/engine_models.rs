@@ -62,7 +62,7 @@ impl EngineModels {
     ) -> Vec<FinishedRow> {
         self.writer.rewind(&plan.rewind);
         self.writer.begin_step(plan, |row| {
-            let RowPrompt { states, tokens } = prompt_of(row);
+            let RowPrompt { states, tokens, .. } = prompt_of(row);
             let tokens = tokens.as_ref().map(|tokens| Prompt::Tokens(tokens));
             tokens.or(states.as_ref().map(Prompt::States)).expect("a prompt is never nothing")
         });

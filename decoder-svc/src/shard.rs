@@ -22,7 +22,7 @@ use crate::DecoderError;
 use crate::collector::{Generated, Outcome, ShardCollector};
 use crate::commit::{Commit, commit};
 use crate::engine::{RowResults, RowSubmitter};
-use crate::generation::cut_at_stop_string;
+use crate::generation::{copying, cut_at_stop_string};
 use crate::prompt_assembler::PromptAssembler;
 use crate::service::Shared;
 use crate::writer::RowPrompt;
@@ -116,7 +116,8 @@ impl ShardWork {
 
     /// What a prompt's record takes of the memory budget until the shard is committed: what it came with, and what may be written.
     fn record_num_bytes(&self, prompt: &Prompt) -> usize {
-        let received = prompt.id.len() + prompt.extra_fields_json.len();
+        let words: usize = prompt.words.iter().map(|word| word.text.len()).sum();
+        let received = prompt.id.len() + prompt.extra_fields_json.len() + words;
         let num_written = self.generation.limits.max_new_tokens * self.generation.num_sequences();
         received + size_of::<PromptHead>() + num_written * NUM_BYTES_PER_OUTPUT_TOKEN
     }
@@ -167,12 +168,23 @@ impl ShardWork {
                 }
                 lock().begin(head)?;
                 let random_stream = self.attempt.first_entry + u64::from(index);
-                rows.submit(index, prompt, &self.generation, random_stream).await?;
+                let generation = self.generation_of(&prompt);
+                rows.submit(index, prompt, &generation, random_stream).await?;
             }
         }
         assembler.check_complete()?;
         lock().check_all_received()?;
         Ok(())
+    }
+
+    /// How a row is generated: as all of the job, but for the words that it may copy.
+    fn generation_of(&self, prompt: &RowPrompt) -> Arc<Generation> {
+        let options = &self.attempt.generation;
+        if prompt.words.is_empty() || !options.copies_words() {
+            return Arc::clone(&self.generation);
+        }
+        let copying = Some(copying(options, &prompt.words, &self.shared.writer));
+        Arc::new(Generation { copying, ..Generation::clone(&self.generation) })
     }
 
     /// Takes in finished rows until none is left. Reports now and then, and also while this shard's rows wait for others', as long as

@@ -1,9 +1,12 @@
 //! What the bundle says about the models of a decoder: what they are fed of a prompt, which of them writes, and how its tokens become
 //! text.
 
+use std::sync::Arc;
+
 use baton_bundle::{Bundle, BundleError, TextTokenizer};
 use baton_job::Mode;
 use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
+use baton_proto::TextWord;
 
 use crate::DecoderError;
 
@@ -14,6 +17,8 @@ pub(crate) struct Writer {
     /// Longest output, tokens.
     pub(crate) max_new_tokens: usize,
     pub(crate) reads: Reads,
+    /// Of each output token, whether it ends with a sign.
+    pub(crate) ends_with_sign: Arc<[bool]>,
 }
 
 /// What the models read of a prompt.
@@ -32,6 +37,8 @@ pub(crate) struct RowPrompt {
     pub(crate) states: Option<PromptStates>,
     /// For the LLM.
     pub(crate) tokens: Option<Vec<u32>>,
+    /// What outputs may copy.
+    pub(crate) words: Vec<TextWord>,
 }
 
 impl Writer {
@@ -54,7 +61,11 @@ impl Writer {
             reads.prompt_end = Some(prompt_end);
         }
         let max_new_tokens = bundle.manifest().max_new_tokens(mode);
-        Ok(Self { tokenizer: bundle.text_tokenizer(mode)?, max_new_tokens, reads })
+        let tokenizer = bundle.text_tokenizer(mode)?;
+        let ends_with_sign =
+            |id| tokenizer.token(id).is_some_and(|token| token.ends_with(|c: char| c.is_ascii_punctuation()));
+        let ends_with_sign = (0..tokenizer.num_ids() as u32).map(ends_with_sign).collect();
+        Ok(Self { tokenizer, max_new_tokens, reads, ends_with_sign })
     }
 
     /// Tokens of cache that the longest prompt and output take, whole blocks.

@@ -13,8 +13,15 @@ pub(crate) struct Constraints<'a> {
     pub(crate) min_new_tokens: usize,
 }
 
+/// Memory for a changed row, used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct ConstraintScratch {
+    values: Vec<f32>,
+    biases: Vec<(u32, f32)>,
+}
+
 impl Constraints<'_> {
-    /// The shifted row under the constraints: `logits` itself and `shift`, if nothing is changed; otherwise a changed copy in `copy`.
+    /// The shifted row under the constraints: `logits` itself and `shift`, if nothing is changed; otherwise a changed copy in `scratch`.
     ///
     /// The repetition penalty acts on shifted values, as in transformers: on logits where a token is chosen or drawn, on
     /// log-probabilities in a beam search.
@@ -22,14 +29,21 @@ impl Constraints<'_> {
         self,
         logits: &'r [f32],
         shift: Shift,
-        copy: &'r mut Vec<f32>,
+        scratch: &'r mut ConstraintScratch,
     ) -> (&'r [f32], Shift) {
         let Constraints { generation, tokens, .. } = self;
         let may_stop = tokens.len() >= self.min_new_tokens;
         let is_penalized = generation.repetition_penalty != 1.0 && !tokens.is_empty();
         let ngram = generation.no_repeat_ngram;
         let has_ngrams = ngram > 0 && tokens.len() >= ngram;
-        if may_stop && !is_penalized && !has_ngrams {
+        let ConstraintScratch { values: copy, biases } = scratch;
+        biases.clear();
+        if let Some(copying) = &generation.copying {
+            biases.extend(copying.biases(tokens));
+            biases.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+            biases.dedup_by_key(|&mut (token, _)| token); // the largest of a token stays
+        }
+        if may_stop && !is_penalized && !has_ngrams && biases.is_empty() {
             return (logits, shift);
         }
         copy.clear();
@@ -42,6 +56,17 @@ impl Constraints<'_> {
             for &token in tokens {
                 let value = shift.apply(logits[token as usize]); // the unchanged one: a token may stand here twice
                 copy[token as usize] = if value < 0.0 { value * penalty } else { value / penalty };
+            }
+        }
+        if !biases.is_empty() {
+            let mut log_sum = 0.0; // of the probabilities afterwards, where these are log-probabilities
+            for &(token, bias) in &*biases {
+                let value = &mut copy[token as usize];
+                log_sum = log_add_exp(log_sum, *value + bias + (-(-bias).exp()).ln_1p());
+                *value += bias;
+            }
+            if shift != Shift::NONE {
+                copy.iter_mut().for_each(|value| *value -= log_sum);
             }
         }
         if has_ngrams {
@@ -60,18 +85,24 @@ impl Constraints<'_> {
     }
 }
 
+/// `ln(exp(a) + exp(b))`, of which `a` is finite.
+fn log_add_exp(a: f32, b: f32) -> f32 {
+    let largest = a.max(b);
+    largest + ((a - largest).exp() + (b - largest).exp()).ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GenerationLimits;
+    use crate::{CopiedWord, Copying, GenerationLimits};
 
     const LOGITS: [f32; 6] = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5];
     const OFF: f32 = f32::NEG_INFINITY;
 
     fn constrained(generation: &Generation, tokens: &[u32], min_new_tokens: usize) -> Vec<f32> {
         let constraints = Constraints { generation, end_of_sequence: 0, tokens, min_new_tokens };
-        let mut copy = Vec::new();
-        let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut copy);
+        let mut scratch = ConstraintScratch::default();
+        let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut scratch);
         assert_eq!(shift, Shift::NONE);
         logits.to_vec()
     }
@@ -110,9 +141,67 @@ mod tests {
         let generation = Generation { repetition_penalty: 2.0, ..generation() };
         let constraints =
             Constraints { generation: &generation, end_of_sequence: 0, tokens: &[4], min_new_tokens: 0 };
-        let mut copy = Vec::new();
+        let mut scratch = ConstraintScratch::default();
         let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
-        let (values, shift) = constraints.apply(&LOGITS, shift, &mut copy);
+        let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
         assert_eq!((values[4], values[5], shift), (-0.5, -4.75, Shift::NONE));
+    }
+
+    /// Token 5 is a sign; the words are 2 3 4, 2 0 and the name 1 4, which is 4 1 without a space.
+    fn copying() -> Generation {
+        let word = |spaced: &[u32], bare: &[u32], is_name| CopiedWord {
+            spaced: spaced.to_vec(),
+            bare: bare.to_vec(),
+            is_name,
+        };
+        let words =
+            vec![word(&[2, 3, 4], &[3, 4], false), word(&[2, 0], &[0], false), word(&[1, 4], &[4, 1], true)];
+        let ends_with_sign = vec![false, false, false, false, false, true].into();
+        let copying = Copying { copy_bias: 6.0, name_bias: 1.0, words, ends_with_sign };
+        Generation { copying: Some(copying), ..generation() }
+    }
+
+    #[test]
+    fn what_goes_on_with_a_word_that_was_begun_is_favoured() {
+        // 3 and 0 go on with 2; 1 begins the name
+        assert_eq!(constrained(&copying(), &[0, 2], 0), [7.0, -1.0, 3.0, 2.0, 5.0, 0.5]);
+        assert_eq!(constrained(&copying(), &[0, 2, 3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
+    }
+
+    #[test]
+    fn a_word_without_a_space_goes_on_at_the_beginning_and_after_a_sign_alone() {
+        assert_eq!(constrained(&copying(), &[3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
+        assert_eq!(constrained(&copying(), &[2, 5, 3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
+        assert_eq!(constrained(&copying(), &[0, 3], 0), [1.0, -1.0, 3.0, -4.0, 5.0, 0.5]);
+    }
+
+    #[test]
+    fn a_name_is_begun_more_readily_until_it_is_there() {
+        assert_eq!(
+            constrained(&copying(), &[], 0),
+            [1.0, -2.0, 3.0, -4.0, 6.0, 0.5],
+            "as it is without a space"
+        );
+        assert_eq!(constrained(&copying(), &[0], 0), [1.0, -1.0, 3.0, -4.0, 5.0, 0.5]);
+        assert_eq!(constrained(&copying(), &[1, 4, 0], 0), LOGITS);
+        assert_eq!(constrained(&copying(), &[4, 1, 0], 0), LOGITS);
+    }
+
+    #[test]
+    fn in_a_beam_probabilities_sum_to_one_with_words_favoured_however_much() {
+        let log_sum = LOGITS.iter().map(|logit| (logit - 5.0).exp()).sum::<f32>().ln();
+        let shift = Shift { max: 5.0, log_sum, score: 0.0 };
+        for copy_bias in [0.0, 6.0, 2000.0] {
+            let mut generation = copying();
+            generation.copying.as_mut().unwrap().copy_bias = copy_bias;
+            let generation = &generation;
+            let constraints =
+                Constraints { generation, end_of_sequence: 0, tokens: &[0, 2], min_new_tokens: 0 };
+            let mut scratch = ConstraintScratch::default();
+            let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
+            let sum: f32 = values.iter().map(|&value| shift.apply(value).exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-3, "{sum}");
+            assert!((values[0] - values[4] - (copy_bias - 4.0)).abs() < 1e-3, "logits of 1 and 5");
+        }
     }
 }

@@ -19,10 +19,75 @@ pub struct Generation {
     pub repetition_penalty: f32,
     /// No sequence of this many tokens is written twice; 0 allows all.
     pub no_repeat_ngram: usize,
+    /// What the row is encouraged to copy, if anything.
+    pub copying: Option<Copying>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,
     /// A further reason to end a sequence, asked after each token.
     pub stop_when: Option<Arc<dyn StopCondition>>,
+}
+
+/// Words that a row may write as they stand in its prompt, names above all: contextual biasing, as speech recognition has it (Zhao et al.,
+/// Interspeech 2019). What goes on with a word that a sequence has begun is favoured; and so it can be to begin a name that the sequence does
+/// not have yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copying {
+    /// Added to the logits of tokens that go on with a word, at least 0. Of beams, the probabilities are normalized again.
+    pub copy_bias: f32,
+    /// The same for tokens that begin a name. More than 1 or 2 begins names where none belong.
+    pub name_bias: f32,
+    /// The words.
+    pub words: Vec<CopiedWord>,
+    /// Of each token, whether it ends with a sign, so that a word without a space may follow. Tokens beyond its end do not.
+    pub ends_with_sign: Arc<[bool]>,
+}
+
+/// A word by its tokens, which depend on what stands before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopiedWord {
+    /// After a space; not empty.
+    pub spaced: Vec<u32>,
+    /// At the beginning of a text and after a sign; not empty.
+    pub bare: Vec<u32>,
+    /// Whether it is a name.
+    pub is_name: bool,
+}
+
+impl Copying {
+    /// What is added to the logits of tokens that may follow `tokens`. A token may be named more than once: the largest counts.
+    pub(crate) fn biases<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = (u32, f32)> + 'a {
+        let begun = self.words.iter().flat_map(move |word| {
+            let spaced = continuations(&word.spaced, tokens).map(|(_, token)| token);
+            let bare = continuations(&word.bare, tokens).filter(|(before, _)| self.may_precede_bare(before));
+            spaced.chain(bare.map(|(_, token)| token))
+        });
+        let names = self.words.iter().filter(|word| word.is_name && self.name_bias > 0.0);
+        let missing = names.filter(move |word| !word.is_in(tokens));
+        let first_token = move |word: &CopiedWord| match self.may_precede_bare(tokens) {
+            true => word.bare[0],
+            false => word.spaced[0],
+        };
+        let begun = begun.map(|token| (token, self.copy_bias));
+        begun.chain(missing.map(move |word| (first_token(word), self.name_bias)))
+    }
+
+    fn may_precede_bare(&self, before: &[u32]) -> bool {
+        let Some(&last) = before.last() else { return true };
+        self.ends_with_sign.get(last as usize).is_some_and(|&ends| ends)
+    }
+}
+
+impl CopiedWord {
+    fn is_in(&self, tokens: &[u32]) -> bool {
+        [&self.spaced, &self.bare]
+            .into_iter()
+            .any(|word| tokens.windows(word.len()).any(|window| window == word))
+    }
+}
+
+/// Where `tokens` ends with the beginning of `word`: what stands before it, and the token that goes on with it.
+fn continuations<'a>(word: &'a [u32], tokens: &'a [u32]) -> impl Iterator<Item = (&'a [u32], u32)> + 'a {
+    (1..word.len()).filter_map(move |place| Some((tokens.strip_suffix(&word[..place])?, word[place])))
 }
 
 /// Ends a sequence by what it has written, such as a word. What ends it stays in the output.
@@ -118,6 +183,7 @@ impl Generation {
             num_outputs: 1,
             repetition_penalty: 1.0,
             no_repeat_ngram: 0,
+            copying: None,
             stop_tokens: Vec::new(),
             stop_when: None,
         }
@@ -141,6 +207,14 @@ impl Generation {
         self.limits.check()?;
         check("num_outputs", self.num_outputs as f64, "at least 1", self.num_outputs > 0)?;
         check_positive("repetition_penalty", self.repetition_penalty)?;
+        if let Some(copying) = &self.copying {
+            for (name, bias) in
+                [("copying.copy_bias", copying.copy_bias), ("copying.name_bias", copying.name_bias)]
+            {
+                let is_allowed = bias.is_finite() && bias >= 0.0;
+                check(name, bias.into(), "a finite number, at least 0", is_allowed)?;
+            }
+        }
         let available = match self.method {
             Method::Greedy => 1,
             Method::Beam(options) => {

@@ -25,7 +25,8 @@ mod top_k;
 
 pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{
-    BeamOptions, EarlyStopping, Generation, GenerationError, Method, SamplingOptions, StopCondition,
+    BeamOptions, CopiedWord, Copying, EarlyStopping, Generation, GenerationError, Method, SamplingOptions,
+    StopCondition,
 };
 pub use limits::{GenerationLimits, LimitsError};
 pub use logits::LogitRows;

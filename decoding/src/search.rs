@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::beam_search::BeamSearch;
-use crate::constraints::Constraints;
+use crate::constraints::{ConstraintScratch, Constraints};
 use crate::independent_search::IndependentSearch;
 use crate::kernels::Shift;
 use crate::sampling::SamplingScratch;
@@ -22,7 +22,7 @@ pub(crate) struct SearchBounds {
 /// Memory that all rows share, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct SearchScratch {
-    pub(crate) constrained: Vec<f32>,
+    pub(crate) constrained: ConstraintScratch,
     pub(crate) top: TopK,
     pub(crate) sampling: SamplingScratch,
 }
@@ -107,7 +107,7 @@ impl SearchBounds {
         &self,
         tokens: &[u32],
         (logits, shift): (&'r [f32], Shift),
-        copy: &'r mut Vec<f32>,
+        scratch: &'r mut ConstraintScratch,
     ) -> (&'r [f32], Shift) {
         let constraints = Constraints {
             generation: &self.generation,
@@ -115,7 +115,7 @@ impl SearchBounds {
             tokens,
             min_new_tokens: self.min_new_tokens,
         };
-        constraints.apply(logits, shift, copy)
+        constraints.apply(logits, shift, scratch)
     }
 
     /// Whether `token` ends a sequence and is no part of it.

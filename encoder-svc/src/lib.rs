@@ -11,6 +11,7 @@ mod error;
 mod model_queue;
 mod service;
 mod shard;
+mod words;
 
 pub use batcher::pack_batches;
 pub use error::EncoderError;

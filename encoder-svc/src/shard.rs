@@ -20,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::service::Shared;
+use crate::words::words;
 use crate::{EncoderError, pack_batches};
 
 /// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
@@ -123,7 +124,12 @@ impl ShardWork {
         for batch in pack_batches(&prompt_lens, self.shared.max_batch_tokens) {
             let prompts: Vec<Vec<u32>> =
                 batch.iter().map(|&position| shard.prompts[position].1.clone()).collect();
-            let payloads = self.payloads(prompts).await?;
+            let mut payloads = self.payloads(prompts).await?;
+            if self.attempt.generation.copies_words() {
+                for (payload, &position) in payloads.iter_mut().zip(&batch) {
+                    payload.words = words(&shard.prompts[position].0.text);
+                }
+            }
             let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
             let num_prompts = batch.len();
             self.shared.prompt_tokens.inc_by(batch_tokens as u64);

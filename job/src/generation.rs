@@ -47,6 +47,10 @@ pub struct GenerationOptions {
     pub repetition_penalty: f32,
     /// No sequence of so many tokens is written twice. Default: 0, allowed.
     pub no_repeat_ngram: u32,
+    /// Added to the logits of what goes on with a word of the source that the output has begun. Default: 0, nothing.
+    pub copy_bias: f32,
+    /// Added to the logits of what begins a name of the source that the output does not have yet. Default: 0, nothing.
+    pub name_bias: f32,
     /// Outputs per record, best first. Default: 1.
     pub n_best: u32,
     /// Tokens of the output tokenizer, by their exact text, that end an output and are left out of it. Default: none.
@@ -97,6 +101,8 @@ impl Default for GenerationOptions {
             seed: None,
             repetition_penalty: 1.0,
             no_repeat_ngram: 0,
+            copy_bias: 0.0,
+            name_bias: 0.0,
             n_best: 1,
             stop_tokens: Vec::new(),
             stop_strings: Vec::new(),
@@ -129,6 +135,11 @@ impl GenerationOptions {
         }
     }
 
+    /// Whether the words of a record's text matter to its output.
+    pub fn copies_words(&self) -> bool {
+        self.copy_bias > 0.0 || self.name_bias > 0.0
+    }
+
     /// Checks every field, and that each is used.
     pub(crate) fn validate(&self) -> Result<(), JobError> {
         if let Some(limit) = self.max_new_tokens {
@@ -148,6 +159,13 @@ impl GenerationOptions {
         share("generation.top_p", self.top_p)?;
         share("generation.min_p", self.min_p)?;
         positive("generation.repetition_penalty", Some(self.repetition_penalty))?;
+        for (field, bias) in
+            [("generation.copy_bias", self.copy_bias), ("generation.name_bias", self.name_bias)]
+        {
+            if !(bias.is_finite() && bias >= 0.0) {
+                return Err(not_allowed(field, bias, "0 or a number above it"));
+            }
+        }
         in_range("generation.n_best", u64::from(self.n_best), 1..=MAX_SEQUENCES)?;
         for (field, texts) in
             [("generation.stop_tokens", &self.stop_tokens), ("generation.stop_strings", &self.stop_strings)]
@@ -285,6 +303,8 @@ mod tests {
             ("top_p = 1.5", "top_p"),
             ("min_p = 0.0", "min_p"),
             ("repetition_penalty = 0.0", "repetition_penalty"),
+            ("copy_bias = -1.0", "copy_bias"),
+            ("name_bias = inf", "name_bias"),
             ("n_best = 0", "n_best"),
             ("stop_tokens = ['']", "stop_tokens"),
             ("stop_strings = ['a', '']", "stop_strings"),
@@ -312,7 +332,7 @@ mod tests {
         for toml in [
             "beams = 64\nn_best = 64\nlength_penalty = -1.0\nearly_stopping = 'never'\nrepetition_penalty = 0.9",
             "temperature = 0.7\ntop_k = 50\ntop_p = 1.0\nmin_p = 0.05\nseed = 1\nn_best = 8\nstop_strings = ['\\n']",
-            "min_new_tokens = 9\nmin_new_tokens_per_prompt_token = 0.5\nno_repeat_ngram = 3\nstop_tokens = ['.']",
+            "min_new_tokens = 9\nmin_new_tokens_per_prompt_token = 0.5\nno_repeat_ngram = 3\ncopy_bias = 2.0\nname_bias = 0.5\nstop_tokens = ['.']",
         ] {
             options(toml).validate().unwrap();
         }

@@ -31,12 +31,27 @@ fn methods() -> [(&'static [&'static str], GenerationOptions); 3] {
     [
         (&[], short.clone()),
         (
-            &["--beams", "4", "--n-best", "2", "--length-penalty", "0.8", "--no-repeat-ngram", "3"],
+            &[
+                "--beams",
+                "4",
+                "--n-best",
+                "2",
+                "--length-penalty",
+                "0.8",
+                "--no-repeat-ngram",
+                "3",
+                "--copy-bias",
+                "2",
+                "--name-bias",
+                "0.5",
+            ],
             GenerationOptions {
                 beams: 4,
                 n_best: 2,
                 length_penalty: Some(0.8),
                 no_repeat_ngram: 3,
+                copy_bias: 2.0,
+                name_bias: 0.5,
                 ..short.clone()
             },
         ),
@@ -89,6 +104,22 @@ fn thousands_of_records_give_the_same_bytes_alone_in_any_batch_and_on_several_wo
         let directory = tempfile::tempdir().unwrap();
         run_on_three_workers(directory.path(), options);
         assert!(parts(&directory.path().join("out")) == expected.unwrap(), "{flags:?} on several workers");
+    }
+}
+
+#[test]
+fn a_name_of_the_text_is_written_where_the_biases_outweigh_the_model() {
+    let output = |flags: &[&str]| {
+        let job = Job::new()
+            .with_input("corpus.jsonl", "{\"id\":\"a\",\"text\":\"Reads mail of ab-9\"}\n")
+            .with_flags(flags);
+        job.run_expecting(0);
+        job.outputs()[0]["output"].as_str().unwrap().to_owned()
+    };
+    let flags = ["--copy-bias", "2000", "--name-bias", "1000"];
+    for method in [&[][..], &["--beams", "3"]] {
+        let (with, without) = (output(&[&flags[..], method].concat()), output(method));
+        assert!(with.starts_with("ab-9") && !without.contains("ab-9"), "{with:?} {without:?}");
     }
 }
 
