@@ -79,7 +79,8 @@ def summarization_rows(lists: DescriptionLists) -> tuple[list[dict], list[dict]]
     """Description bodies -> synopses: one row for each source package, and rows of their other binary packages."""
     packages = sources_by_md5(stanzas(lists.packages))
     english = descriptions_by_md5(stanzas(lists.english), "en")
-    return synopsis_rows(packages, english), sibling_rows(packages, english)
+    rows = synopsis_rows(packages, english)
+    return rows, sibling_rows(packages, english, rows)
 
 
 def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
@@ -93,9 +94,9 @@ def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) 
     return body_rows([(md5, {package}) for package, (_, md5) in sorted(candidates.items())], english)
 
 
-def sibling_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
-    """One row for each distinct body of any binary package that `synopsis_rows` has not."""
-    spoken_for = {row["id"] for row in synopsis_rows(packages, english)}
+def sibling_rows(packages: dict[str, dict[str, str]], english: dict[str, str], rows: list[dict]) -> list[dict]:
+    """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, have not."""
+    spoken_for = {row["id"] for row in rows}
     shared = sorted((md5, set(packages[md5].values())) for md5 in english.keys() & packages.keys())
     return [row for row in body_rows(shared, english) if row["id"] not in spoken_for]
 

@@ -122,7 +122,7 @@ class Pairs(unittest.TestCase):
         bodies = {"m1": "program\n main" + "\n word" * 30, "m2": "library\n shared" + "\n word" * 30}
         packages = {"m1": {"x": "x"}, "m2": {"libx1": "x", "libx2": "x"}, "m3": {"libx-dev": "x"}}
         english = {**bodies, "m3": bodies["m1"].replace("program", "development files")}
-        (row,) = sibling_rows(packages, english)
+        (row,) = sibling_rows(packages, english, synopsis_rows(packages, english))
         self.assertEqual((row["target"], row["package"]), ("library", "x"))
 
 
