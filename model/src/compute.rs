@@ -1,8 +1,10 @@
 //! Where and in which number formats a model computes.
 
+use std::{sync::OnceLock, time::Duration};
+
 use tch::{Cuda, Device, Kind};
 
-use crate::kernels::Instructions;
+use crate::{kernels::Instructions, matmul_operations_per_second};
 
 /// Why a model cannot compute where it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +52,7 @@ impl Compute {
     /// f32 on the CPU: the reference arithmetic, used by parity tests.
     pub const CPU_F32: Compute =
         Compute { device: Device::Cpu, kind: Kind::Float, weights: WeightType::Float, fused: true };
-    /// bf16 on the CPU: more than twice as fast as f32 where the CPU has bf16 dot products, and hopelessly slow where not.
+    /// bf16 on the CPU: between half and twice as fast as f32 where the CPU has bf16 dot products, and hopelessly slow where not.
     pub const CPU_BF16: Compute = Compute { kind: Kind::BFloat16, ..Self::CPU_F32 };
     /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has dot products of bytes, and as f32 where it
     /// has AVX2.
@@ -67,16 +69,21 @@ impl Compute {
         if int8 { Self::CPU_INT8 } else { Self::fastest_float_cpu() }
     }
 
-    /// The faster of bf16 and f32 on this machine's CPU: bf16 where it has dot products of it.
+    /// The faster of bf16 and f32 on this machine's CPU, for products of libtorch: measured once, a fifth of a second, where the CPU has bf16 dot products
+    /// at all. Some multiply bf16 twice as fast as f32, others half as fast.
     #[must_use]
     pub fn fastest_float_cpu() -> Self {
+        static FASTEST: OnceLock<Compute> = OnceLock::new();
         #[cfg(target_arch = "x86_64")]
         let bf16 = is_x86_feature_detected!("avx512bf16");
         #[cfg(target_arch = "aarch64")]
         let bf16 = std::arch::is_aarch64_feature_detected!("bf16");
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let bf16 = false;
-        if bf16 { Self::CPU_BF16 } else { Self::CPU_F32 }
+        let rate = |compute| matmul_operations_per_second(compute, Duration::from_millis(100));
+        *FASTEST.get_or_init(|| {
+            if bf16 && rate(Self::CPU_BF16) > rate(Self::CPU_F32) { Self::CPU_BF16 } else { Self::CPU_F32 }
+        })
     }
 
     /// bf16 on a GPU, by libtorch's own operations.

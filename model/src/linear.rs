@@ -243,14 +243,14 @@ fn min_outputs(kind: Kind) -> i64 {
     }
 }
 
-/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by experiment with libtorch
-/// 2.13: f32 changes below 4 rows; bf16 with one row and more than 1024 columns; and bf16 products of at most 16^3 multiplications
-/// bypass the bf16 kernels.
+/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by experiment with libtorch 2.13: f32
+/// changes below 4 rows on AMD's CPUs and below 16 on Intel's; bf16 with one row and more than 1024 columns; and bf16 products of at most
+/// 16^3 multiplications bypass the bf16 kernels.
 fn min_rows(weight: &Tensor) -> i64 {
     const SMALL_PRODUCT: i64 = 16 * 16 * 16;
     let (out, input) = weight.size2().expect("a weight is [out, in]");
     match weight.kind() {
-        Kind::Float => 4,
+        Kind::Float => 16,
         _ => (SMALL_PRODUCT / (out * input).max(1) + 1).max(2),
     }
 }
@@ -267,7 +267,8 @@ mod tests {
             (Tensor::arange(numel, (Kind::Double, tch::Device::Cpu)) * step).sin().view(size)
         };
         for compute in [Compute::CPU_F32, Compute::CPU_BF16, Compute::CPU_INT8] {
-            for (input, outputs) in [(5, 4), (9, 8), (40, 11), (33, 12), (80, 200)] {
+            for (input, outputs) in [(5, 4), (9, 8), (40, 11), (33, 12), (80, 200), (384, 1024), (1536, 576)]
+            {
                 let weight = pattern(&[outputs, input], 0.7);
                 let bias = pattern(&[outputs], 0.3);
                 let row = pattern(&[1, input], 0.9).to_kind(Kind::Float);
@@ -275,7 +276,7 @@ mod tests {
                     let layer = Linear::new(&weight, bias, compute);
                     let alone = layer.forward(&row);
                     assert_eq!(alone.size(), [1, outputs]);
-                    for rows in [2, 3, 4, 7, 19, 64, 114] {
+                    for rows in [2, 3, 4, 7, 15, 19, 64, 114] {
                         let found = layer.forward(&row.repeat([rows, 1]));
                         assert!(
                             found.equal(&alone.repeat([rows, 1])),

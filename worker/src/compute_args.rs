@@ -53,7 +53,7 @@ impl ComputeArgs {
         tracing::info!(device = ?compute.device, weights = compute.weights_name(), "chose what to compute on");
         if compute == Compute::CPU_BF16 && Compute::fastest_float_cpu() != compute {
             tracing::warn!(
-                "this CPU has no products of bf16, which makes it far slower than any other format; prefer --weights auto"
+                "this CPU multiplies f32 faster than bf16, or has no products of bf16, which makes it far slower; prefer --weights auto"
             );
         }
         Ok(compute)

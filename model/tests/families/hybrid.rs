@@ -91,6 +91,7 @@ fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
         fusion: Some(fusion),
         modes: vec![Mode::Hybrid],
         templates: BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), "summarize: {text}".to_owned())]),
+        generation: BTreeMap::new(),
         limits: Limits { max_prompt_tokens: 32, max_new_tokens: NUM_WRITTEN },
         parts: Vec::new(),
         training: serde_json::Map::new(),
