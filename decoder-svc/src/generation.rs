@@ -42,7 +42,7 @@ pub(crate) fn generation(
         copying: None, // each row has its own words
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,
         stop_when: StopStrings::new(&options.stop_strings, tokenizer)
-            .map(|strings| std::sync::Arc::new(strings) as std::sync::Arc<dyn StopCondition>),
+            .map(|strings| Arc::new(strings) as Arc<dyn StopCondition>),
     };
     generation.check().map_err(|source| DecoderError::Generation { source })?;
     Ok(generation)

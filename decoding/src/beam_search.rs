@@ -124,14 +124,14 @@ impl BeamSearch {
 
     /// Notes a finished sequence, if it is one of the best.
     fn finish(&mut self, candidate: &Candidate, is_stop_token: bool, finish_reason: FinishReason) {
-        let score = candidate.value / self.length_norm(self.num_tokens);
-        let place = self.finished.partition_point(|finished| finished.score >= score);
-        if place == self.options.num_beams {
-            return;
-        }
         let mut tokens = self.running[candidate.row as usize].tokens.clone();
         if !is_stop_token {
             tokens.push(candidate.token);
+        }
+        let score = self.score((candidate.value, &tokens), self.num_tokens);
+        let place = self.finished.partition_point(|finished| finished.score >= score);
+        if place == self.options.num_beams {
+            return;
         }
         self.finished.truncate(self.options.num_beams - 1);
         let sequence = FinishedSequence { tokens, num_tokens: self.num_tokens, score, finish_reason };
@@ -145,8 +145,11 @@ impl BeamSearch {
         self.finished.push(FinishedSequence { tokens, num_tokens, score: f32::NAN, finish_reason });
     }
 
-    fn length_norm(&self, num_tokens: usize) -> f32 {
-        (num_tokens as f64).powf(self.options.length_penalty) as f32
+    /// What a sequence scores at a length.
+    fn score(&self, (log_probability_sum, tokens): (f32, &[u32]), num_tokens: usize) -> f32 {
+        let copying = self.bounds.generation.copying.as_ref();
+        let reward = copying.map_or(0.0, |copying| copying.reward(tokens));
+        (log_probability_sum + reward) / (num_tokens as f64).powf(self.options.length_penalty) as f32
     }
 
     /// Whether no running sequence is left, or none is expected to do better than those that are finished.
@@ -163,7 +166,8 @@ impl BeamSearch {
             EarlyStopping::Never if self.options.length_penalty > 0.0 => self.bounds.max_new_tokens,
             _ => self.num_tokens,
         };
-        let best_possible = self.next[0].log_probability_sum / self.length_norm(best_length);
+        let Running { tokens, log_probability_sum } = &self.next[0];
+        let best_possible = self.score((*log_probability_sum, tokens), best_length);
         best_possible <= worst.score
     }
 

@@ -34,7 +34,8 @@ pub struct Generation {
 pub struct Copying {
     /// Added to the logits of tokens that go on with a word, at least 0. Of beams, the probabilities are normalized again.
     pub copy_bias: f32,
-    /// The same for tokens that begin a name. More than 1 or 2 begins names where none belong.
+    /// The same for tokens that begin a name. More than 1 or 2 begins names where none belong. In a beam search it is also added to the
+    /// log-probability of a finished sequence for each name that it has.
     pub name_bias: f32,
     /// The words.
     pub words: Vec<CopiedWord>,
@@ -69,6 +70,12 @@ impl Copying {
         };
         let begun = begun.map(|token| (token, self.copy_bias));
         begun.chain(missing.map(move |word| (first_token(word), self.name_bias)))
+    }
+
+    /// What a finished sequence of a beam gains by the names that it has.
+    pub(crate) fn reward(&self, tokens: &[u32]) -> f32 {
+        let names = self.words.iter().filter(|word| word.is_name && word.is_in(tokens));
+        self.name_bias * names.count() as f32
     }
 
     fn may_precede_bare(&self, before: &[u32]) -> bool {

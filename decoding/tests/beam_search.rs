@@ -4,7 +4,10 @@
 
 mod support;
 
-use baton_decoding::{BeamOptions, EarlyStopping, FinishReason, FinishedSequence, Generation, Method, RowId};
+use baton_decoding::{
+    BeamOptions, CopiedWord, Copying, EarlyStopping, FinishReason, FinishedSequence, Generation, Method,
+    RowId,
+};
 use support::{EOS, FakeModel, alone, beam, greedy, log_softmax, request, row};
 
 const ALL_EARLY_STOPPING: [EarlyStopping; 3] =
@@ -25,30 +28,41 @@ fn one_beam_is_greedy() {
 #[test]
 fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
     const MAX_NEW_TOKENS: usize = 4;
+    const NAME: [u32; 2] = [2, 3];
+    let has_name = |tokens: &[u32]| tokens.windows(2).any(|window| window == NAME);
     let model = FakeModel { vocab_size: 5, spread: 2.0, end_bonus: 0.5 };
-    for length_penalty in [0.5, 1.0, 2.0] {
+    for (length_penalty, name_bias) in [(0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (1.0, 2.0)] {
         let options = BeamOptions { num_beams: 400, length_penalty, early_stopping: EarlyStopping::Never };
         for index in 0..30 {
             let mut best: Option<(Vec<u32>, f64)> = None;
             let mut open = vec![(Vec::new(), 0.0)];
             while let Some((tokens, sum)) = open.pop() {
-                for (token, log_probability) in
-                    log_softmax(&model.logits(row(0, index), &tokens)).into_iter().enumerate()
-                {
+                let mut log_probabilities = log_softmax(&model.logits(row(0, index), &tokens));
+                if !has_name(&tokens) {
+                    log_probabilities[NAME[0] as usize] += f64::from(name_bias);
+                    let sum: f64 = log_probabilities.iter().map(|value| value.exp()).sum();
+                    log_probabilities.iter_mut().for_each(|value| *value -= sum.ln());
+                }
+                for (token, log_probability) in log_probabilities.into_iter().enumerate() {
                     let (mut tokens, sum) = (tokens.clone(), sum + log_probability);
                     tokens.push(token as u32);
                     if token as u32 != EOS && tokens.len() < MAX_NEW_TOKENS {
                         open.push((tokens, sum));
                         continue;
                     }
-                    let score = sum / (tokens.len() as f64).powf(length_penalty);
+                    let reward = if has_name(&tokens) { f64::from(name_bias) } else { 0.0 };
+                    let score = (sum + reward) / (tokens.len() as f64).powf(length_penalty);
                     if best.as_ref().is_none_or(|(_, best)| score > *best) {
                         best = Some((tokens, score));
                     }
                 }
             }
             let (mut tokens, score) = best.unwrap();
-            let generation = Generation { method: Method::Beam(options), ..greedy(0, MAX_NEW_TOKENS) };
+            let name = CopiedWord { spaced: NAME.to_vec(), bare: NAME.to_vec(), is_name: true };
+            let words = vec![name];
+            let copying = Some(Copying { copy_bias: 0.0, name_bias, words, ends_with_sign: [].into() });
+            let generation =
+                Generation { method: Method::Beam(options), copying, ..greedy(0, MAX_NEW_TOKENS) };
             let mut caller = support::Caller::new(
                 model,
                 baton_decoding::SchedulerLimits { max_slots: 400, ..support::ROOMY },
