@@ -14,8 +14,7 @@ output=out/demo
 # The demo shows a whole job; without this, the second one would find its work done.
 rm -rf "$output"
 echo "Translating $corpus, descriptions of Debian packages that the bundle models/en-it has never seen:"
-"$baton" run --bundle models/en-it --input "$corpus" --output "$output" --records-per-shard 64 \
-    --beams 4 --copy-bias 6 --name-bias 1
+"$baton" run --bundle models/en-it --input "$corpus" --output "$output" --records-per-shard 64
 
 echo
 echo "A few of them:"

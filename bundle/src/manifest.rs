@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use baton_job::Mode;
+use baton_job::{GenerationLayer, GenerationOptions, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -58,6 +58,9 @@ pub struct BundleManifest {
     /// Prompt templates by name; [`DEFAULT_TEMPLATE`] is always there. `{text}` stands for the record's text,
     /// once in each.
     pub templates: BTreeMap<String, String>,
+    /// How each mode's outputs are generated best: what a job does not say itself. Fields of [`GenerationOptions`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generation: BTreeMap<Mode, GenerationLayer>,
     /// What the bundle was trained for at most.
     pub limits: Limits,
     /// Licence and origin of each part.
@@ -343,11 +346,24 @@ impl BundleManifest {
                 "a number in `limits` is 0".to_owned(),
             ),
         ];
-        first_broken(rules).or_else(|| self.problem_of_small_model()).or_else(|| {
-            self.templates.iter().find_map(|(name, template)| {
-                let problem = split_template(template).err()?;
-                Some(format!("`templates.{name}` {problem}"))
+        first_broken(rules)
+            .or_else(|| self.problem_of_small_model())
+            .or_else(|| self.problem_of_generation())
+            .or_else(|| {
+                self.templates.iter().find_map(|(name, template)| {
+                    let problem = split_template(template).err()?;
+                    Some(format!("`templates.{name}` {problem}"))
+                })
             })
+    }
+
+    fn problem_of_generation(&self) -> Option<String> {
+        self.generation.iter().find_map(|(mode, layer)| {
+            if !self.modes.contains(mode) {
+                return Some(format!("`generation` has mode `{mode}`, but `modes` has not"));
+            }
+            let checked = GenerationOptions::from_layers([layer]).and_then(|options| options.validate());
+            checked.err().map(|error| format!("`generation.{mode}` cannot be: {error}"))
         })
     }
 

@@ -196,6 +196,9 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
         "limits     {} prompt tokens, {} new tokens",
         manifest.limits.max_prompt_tokens, manifest.limits.max_new_tokens
     )?;
+    for (mode, options) in &manifest.generation {
+        writeln!(out, "generation {mode}: {options}")?;
+    }
     for (name, template) in &manifest.templates {
         writeln!(out, "template   {name}: {template:?}")?;
     }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use baton_bundle::Bundle;
-use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs, check_bundle};
+use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use baton_coordinator::process::{EXIT_CODES, exit_code};
 use baton_coordinator::status_page::{JobTitle, pages};
 use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown};
@@ -84,12 +84,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
-    let spec = args.job.to_spec()?;
+    let (spec, digest) = args.job.to_spec()?;
     let cluster = args.cluster.encoders.clone().zip(args.cluster.decoders.clone());
     if cluster.is_none() {
         Bundle::open(Path::new(&spec.bundle))?; // its files are there
     }
-    let digest = check_bundle(&spec)?;
     // Encoder and decoder run side by side. More threads in one product would also split its sums otherwise, and with them the bytes.
     baton_model::set_num_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -101,6 +100,10 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
         let job = PreparedJob::open(spec.clone(), &digest, args.dispatch.partition).await?;
         if let Some(report) = job.finished_report().await? {
             return Ok(report);
+        }
+        let generation = spec.generation.said();
+        if !generation.is_empty() {
+            tell!("generation: {generation}");
         }
         let on_drain = || tell!("finishing the shards in flight; interrupt again to stop at once");
         let shutdown = baton_coordinator::signals::watch_signals(on_drain).context("cannot catch signals")?;

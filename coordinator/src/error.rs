@@ -40,6 +40,16 @@ pub enum CoordinatorError {
         /// What it does not offer, and what it does.
         problem: String,
     },
+    /// The job's generation options do not go with those that the bundle proposes.
+    #[error(
+        "{problem}; the bundle proposes {proposed}, which flags overrule: --beams 1, for one, decodes greedily"
+    )]
+    ProposedGeneration {
+        /// The bundle's options.
+        proposed: String,
+        /// What is wrong.
+        problem: JobError,
+    },
     /// An input or the output cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,6 +143,7 @@ impl CoordinatorError {
             Self::JobFile { .. }
             | Self::MissingFlags { .. }
             | Self::BundleMisfit { .. }
+            | Self::ProposedGeneration { .. }
             | Self::OutputAmongInputs { .. }
             | Self::Endpoint(_) => true,
             Self::Job(error) => matches!(

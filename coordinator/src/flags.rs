@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton_bundle::{BundleManifest, TextTokenizer, output_tokenizer};
-use baton_job::{InputFormat, JobSpec, Mode, Partition, SchedulePolicy};
+use baton_job::{GenerationLayer, GenerationOptions, InputFormat, JobSpec, Mode, Partition, SchedulePolicy};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
@@ -124,17 +124,35 @@ impl DispatchArgs {
 }
 
 impl JobArgs {
-    /// The job that file and flags describe, validated.
+    /// The job that file and flags describe, what they leave open of its generation as the bundle proposes, and the bundle's digest. Of the bundle
+    /// the manifest is read, and no other file; what its models would refuse shard by shard is refused here, before any work.
     ///
     /// # Errors
-    /// The file cannot be read or is no job file, something is missing, or a value is not allowed.
-    pub fn to_spec(&self) -> Result<JobSpec, CoordinatorError> {
-        let mut spec = match &self.job_file {
-            None => JobSpec::default(),
+    /// The file cannot be read or is no job file, something is missing, a value is not allowed, the manifest cannot be read, or the bundle does
+    /// not offer what the job asks for.
+    pub fn to_spec(&self) -> Result<(JobSpec, String), CoordinatorError> {
+        let (mut spec, [in_file, in_flags]) = self.described()?;
+        let (manifest, digest) = baton_bundle::read_manifest(Path::new(&spec.bundle))?;
+        let proposed = manifest.generation.get(&spec.mode).cloned().unwrap_or_default();
+        spec.generation = generation(&[proposed, in_file, in_flags])?;
+        match misfit(&manifest, &spec).or_else(|| unknown_stop_token(&spec)) {
+            Some(problem) => Err(CoordinatorError::BundleMisfit { bundle: spec.bundle, problem }),
+            None => Ok((spec, digest)),
+        }
+    }
+
+    /// The job, validated but for its generation, and what file and flags say of that.
+    fn described(&self) -> Result<(JobSpec, [GenerationLayer; 2]), CoordinatorError> {
+        let (mut spec, in_file) = match &self.job_file {
+            None => (JobSpec::default(), GenerationLayer::default()),
             Some(path) => {
                 let failed = |source| CoordinatorError::JobFile { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(failed)?;
-                JobSpec::from_toml(&text, &path.display().to_string())?
+                let spec = JobSpec::from_toml(&text, &path.display().to_string())?;
+                (
+                    JobSpec { generation: GenerationOptions::default(), ..spec },
+                    GenerationLayer::of_job_file(&text),
+                )
             }
         };
         self.overrule(&mut spec);
@@ -151,7 +169,7 @@ impl JobArgs {
             }
         }
         spec.validate()?;
-        Ok(spec)
+        Ok((spec, [in_file, self.generation.layer()]))
     }
 
     fn overrule(&self, spec: &mut JobSpec) {
@@ -174,21 +192,17 @@ impl JobArgs {
         set(&mut spec.task, &self.task.clone().map(Some));
         set(&mut spec.id_field, &self.id_field.clone().map(Some));
         set(&mut spec.format, &self.format.map(Some));
-        self.generation.overrule(&mut spec.generation);
     }
 }
 
-/// Reads the manifest of the job's bundle, and no other file of it, and refuses, before any work, a job that the bundle's models would
-/// refuse shard by shard. Gives the bundle's digest.
-///
-/// # Errors
-/// The manifest cannot be read, or the bundle does not offer what the job asks for.
-pub fn check_bundle(spec: &JobSpec) -> Result<String, CoordinatorError> {
-    let (manifest, digest) = baton_bundle::read_manifest(Path::new(&spec.bundle))?;
-    match misfit(&manifest, spec).or_else(|| unknown_stop_token(spec)) {
-        Some(problem) => Err(CoordinatorError::BundleMisfit { bundle: spec.bundle.clone(), problem }),
-        None => Ok(digest),
-    }
+/// What bundle, job file and flags say of a job's generation, in this order.
+fn generation(layers: &[GenerationLayer; 3]) -> Result<GenerationOptions, CoordinatorError> {
+    let options = GenerationOptions::from_layers(layers)?;
+    options.validate().map_err(|problem| match &layers[0] {
+        proposed if proposed.is_empty() => problem.into(),
+        proposed => CoordinatorError::ProposedGeneration { proposed: proposed.to_string(), problem },
+    })?;
+    Ok(options)
 }
 
 fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
@@ -249,8 +263,14 @@ mod tests {
         Command::try_parse_from(["run"].iter().chain(args))
     }
 
+    /// The job of these flags with a bundle that proposes nothing.
     fn spec(args: &[&str]) -> Result<JobSpec, CoordinatorError> {
-        parse(args).unwrap().job.to_spec()
+        let (spec, [in_file, in_flags]) = parse(args).unwrap().job.described()?;
+        Ok(JobSpec { generation: generation(&[GenerationLayer::default(), in_file, in_flags])?, ..spec })
+    }
+
+    fn layer(toml: &str) -> GenerationLayer {
+        GenerationLayer::of_job_file(&format!("[generation]\n{toml}"))
     }
 
     #[test]
@@ -274,6 +294,29 @@ mod tests {
         assert_eq!((spec.bundle.as_str(), spec.output.as_str()), ("b", "p"));
         assert_eq!((spec.keep_fields, spec.mode, spec.format), (false, Mode::Slm, Some(InputFormat::Tsv)));
         assert_eq!(spec.generation.max_new_tokens, Some(9));
+    }
+
+    #[test]
+    fn what_a_bundle_proposes_holds_where_the_job_does_not_say() {
+        let proposed = layer("beams = 4\ncopy_bias = 6.0");
+        let merged =
+            |file: &str, flags: &str| generation(&[proposed.clone(), layer(file), layer(flags)]).unwrap();
+        assert_eq!((merged("", "").beams, merged("", "").copy_bias), (4, 6.0));
+        assert_eq!(merged("length_penalty = 0.5", "beams = 8").length_penalty, Some(0.5));
+        assert_eq!((merged("copy_bias = 0.0", "").beams, merged("copy_bias = 0.0", "").copy_bias), (4, 0.0));
+        assert_eq!(merged("", "beams = 1\ncopy_bias = 0.0"), GenerationOptions::default());
+    }
+
+    #[test]
+    fn an_option_that_does_not_go_with_what_the_bundle_proposes_is_refused_with_the_way_out() {
+        let layers = [layer("beams = 4"), layer(""), layer("seed = 7")];
+        let error = generation(&layers).unwrap_err();
+        assert!(error.is_usage_error());
+        let message = error.to_string();
+        assert!(
+            message.contains("`generation.seed` is 7") && message.contains("proposes beams = 4"),
+            "{message}"
+        );
     }
 
     #[test]

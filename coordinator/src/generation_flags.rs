@@ -1,10 +1,13 @@
-//! The flags that say how outputs are generated. Each overrules one field of the job file's `[generation]`.
+//! The flags that say how outputs are generated. Each overrules one field of the job file's `[generation]`, and that one field of what the bundle
+//! proposes.
 
-use baton_job::{EarlyStopping, GenerationOptions};
+use baton_job::{EarlyStopping, GenerationLayer};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
 
-/// How outputs are generated: greedily, unless flags of beam search or sampling are given.
-#[derive(Debug, Clone, clap::Args)]
+/// How outputs are generated: as the bundle proposes, or greedily where it does not, unless flags say otherwise. The fields are those of
+/// `baton_job::GenerationOptions`.
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(next_help_heading = "Generation")]
 pub(crate) struct GenerationArgs {
     /// Longest output, tokens. Default and upper bound: the bundle's limit. Example: 64
@@ -72,42 +75,9 @@ pub(crate) struct GenerationArgs {
 }
 
 impl GenerationArgs {
-    /// Writes the flags that were given over `options`.
-    pub(crate) fn overrule(&self, options: &mut GenerationOptions) {
-        fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
-            if let Some(value) = flag {
-                field.clone_from(value);
-            }
-        }
-        fn set_optional<T: Clone>(field: &mut Option<T>, flag: &Option<T>) {
-            if flag.is_some() {
-                field.clone_from(flag);
-            }
-        }
-        fn set_list(field: &mut Vec<String>, flags: &[String]) {
-            if !flags.is_empty() {
-                *field = flags.to_vec();
-            }
-        }
-        set_optional(&mut options.max_new_tokens, &self.max_new_tokens);
-        set_optional(&mut options.max_new_tokens_per_prompt_token, &self.max_new_tokens_per_prompt_token);
-        set(&mut options.min_new_tokens, &self.min_new_tokens);
-        set_optional(&mut options.min_new_tokens_per_prompt_token, &self.min_new_tokens_per_prompt_token);
-        set(&mut options.beams, &self.beams);
-        set_optional(&mut options.length_penalty, &self.length_penalty);
-        set_optional(&mut options.early_stopping, &self.early_stopping);
-        set_optional(&mut options.temperature, &self.temperature);
-        set_optional(&mut options.top_k, &self.top_k);
-        set_optional(&mut options.top_p, &self.top_p);
-        set_optional(&mut options.min_p, &self.min_p);
-        set_optional(&mut options.seed, &self.seed);
-        set(&mut options.repetition_penalty, &self.repetition_penalty);
-        set(&mut options.no_repeat_ngram, &self.no_repeat_ngram);
-        set(&mut options.copy_bias, &self.copy_bias);
-        set(&mut options.name_bias, &self.name_bias);
-        set(&mut options.n_best, &self.n_best);
-        set_list(&mut options.stop_tokens, &self.stop_tokens);
-        set_list(&mut options.stop_strings, &self.stop_strings);
+    /// The options that flags set.
+    pub(crate) fn layer(&self) -> GenerationLayer {
+        GenerationLayer::of(self)
     }
 }
 
@@ -120,6 +90,7 @@ fn early_stopping_parser() -> impl TypedValueParser<Value = EarlyStopping> {
 
 #[cfg(test)]
 mod tests {
+    use baton_job::GenerationOptions;
     use clap::Parser;
 
     use super::*;
@@ -130,11 +101,9 @@ mod tests {
         generation: GenerationArgs,
     }
 
-    fn overruled(options: &GenerationOptions, flags: &str) -> GenerationOptions {
+    fn layer(flags: &str) -> GenerationLayer {
         let command = Command::try_parse_from(["run"].into_iter().chain(flags.split_whitespace())).unwrap();
-        let mut options = options.clone();
-        command.generation.overrule(&mut options);
-        options
+        command.generation.layer()
     }
 
     #[test]
@@ -164,13 +133,12 @@ mod tests {
             stop_tokens: vec!["</s>".into(), ".".into()],
             stop_strings: vec!["###".into()],
         };
-        assert_eq!(overruled(&GenerationOptions::default(), flags), expected);
+        assert_eq!(GenerationOptions::from_layers([&layer(flags)]).unwrap(), expected);
     }
 
     #[test]
-    fn what_no_flag_names_stays() {
-        let options = GenerationOptions { beams: 4, stop_strings: vec!["x".into()], ..Default::default() };
-        assert_eq!(overruled(&options, ""), options);
-        assert_eq!(overruled(&options, "--stop-string y").stop_strings, ["y"]);
+    fn what_no_flag_names_is_not_set() {
+        assert!(layer("").is_empty());
+        assert_eq!(layer("--beams 1").to_string(), "beams = 1");
     }
 }

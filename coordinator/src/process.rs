@@ -10,7 +10,7 @@ use clap::Parser;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::flags::{ClusterArgs, DispatchArgs, JobArgs, check_bundle};
+use crate::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use crate::signals::watch_signals;
 use crate::status_page::{JobTitle, pages};
 use crate::{Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob};
@@ -93,7 +93,7 @@ pub fn exit_code(report: &JobReport, accepts_failed_records: bool) -> ExitCode {
 
 async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
     let shutdown = watch_signals(|| tracing::info!("finishing the shards in flight"))?;
-    let spec = args.job.to_spec()?;
+    let (spec, digest) = args.job.to_spec()?;
     let missing = || CoordinatorError::MissingFlags { flags: "--encoders LIST, --decoders LIST".to_owned() };
     let (encoders, decoders) =
         args.cluster.encoders.clone().zip(args.cluster.decoders.clone()).ok_or_else(missing)?;
@@ -109,13 +109,12 @@ async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
         tracing::info!(address = %server.local_address(), "serving the status page");
         tokio::spawn(server.with_pages(pages(title.subscribe(), job_watch.status.subscribe())).serve());
     }
-    let digest = check_bundle(&spec)?;
     let partition = args.dispatch.partition;
-    let output = spec.output.clone();
+    let (output, generation) = (spec.output.clone(), spec.generation.said());
     let job = PreparedJob::open(spec, &digest, partition).await?;
     title.send_replace(Some(JobTitle::of(&job)));
     readiness.send_replace(Readiness::Ready);
-    tracing::info!(output, %partition, "the job begins");
+    tracing::info!(output, %partition, %generation, "the job begins");
 
     let log = tokio::spawn(log_progress(job_watch.status.subscribe()));
     let cluster = Cluster::discover(connections, encoders, decoders);

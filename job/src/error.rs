@@ -6,6 +6,12 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
+    /// Options that a bundle proposes are none.
+    #[error("generation options: {message}")]
+    GenerationLayer {
+        /// Which one, and what would be allowed.
+        message: String,
+    },
     /// The job file is not TOML, or has an unknown field, or a field of a wrong type.
     #[error("{origin}, line {line}: {message}")]
     SpecSyntax {

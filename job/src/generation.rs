@@ -141,7 +141,10 @@ impl GenerationOptions {
     }
 
     /// Checks every field, and that each is used.
-    pub(crate) fn validate(&self) -> Result<(), JobError> {
+    ///
+    /// # Errors
+    /// [`JobError::SpecValue`] for the first that is not allowed.
+    pub fn validate(&self) -> Result<(), JobError> {
         if let Some(limit) = self.max_new_tokens {
             in_range("generation.max_new_tokens", u64::from(limit), 1..=u64::from(u32::MAX))?;
             in_range("generation.min_new_tokens", u64::from(self.min_new_tokens), 0..=u64::from(limit))?;

@@ -11,6 +11,7 @@
 mod error;
 mod format;
 mod generation;
+mod generation_layer;
 pub mod layout;
 mod manifest;
 mod output;
@@ -27,6 +28,7 @@ mod verdict;
 pub use error::JobError;
 pub use format::{Compression, InputFormat};
 pub use generation::{EarlyStopping, GenerationMethod, GenerationOptions};
+pub use generation_layer::GenerationLayer;
 pub use manifest::{
     FORMAT_VERSION, InputObject, JobRecord, ManifestBuilder, ManifestPieces, ManifestSummary, PartEntry,
     Timings,

@@ -153,6 +153,7 @@ fn manifest() -> BundleManifest {
         fusion: Some(Fusion::Add),
         modes: vec![Mode::Hybrid, Mode::Llm, Mode::Verified],
         templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
+        generation: BTreeMap::new(),
         limits: Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: MAX_NEW_TOKENS },
         parts: ["llm", "projector", "slm"].map(part).to_vec(),
         training: serde_json::Map::new(),

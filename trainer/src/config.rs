@@ -1,8 +1,9 @@
 //! The settings of a training run, their defaults and their checks.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use baton_bundle::{Family, Fusion, PromptAttention};
+use baton_job::{GenerationLayer, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::{LlmTraining, PairFiles, TrainError, slm_family};
@@ -101,6 +102,9 @@ pub struct BundleIdentity {
     pub name: String,
     /// Its task.
     pub task: baton_bundle::Task,
+    /// How outputs are generated best, by mode. Default: greedily.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generation: BTreeMap<Mode, GenerationLayer>,
     /// Licence of the trained parts.
     pub licence: String,
     /// Where the training data comes from.

@@ -162,6 +162,7 @@ pub(crate) fn manifest(
         fusion: None,
         modes: vec![mode],
         templates: BTreeMap::from([(baton_bundle::DEFAULT_TEMPLATE.to_owned(), config.template.clone())]),
+        generation: identity.generation.clone().into_iter().filter(|(of, _)| *of == mode).collect(),
         limits: Limits {
             max_prompt_tokens: config.max_prompt_tokens,
             max_new_tokens: config.max_response_tokens,

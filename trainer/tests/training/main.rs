@@ -195,6 +195,7 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
         },
         llm_training: None,
         bundle: BundleIdentity {
+            generation: BTreeMap::new(),
             name: "colours".into(),
             task: Task::Translation { source: "en".into(), target: "it".into() },
             licence: "CC0-1.0".into(),
