@@ -172,8 +172,10 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, Bun
     }
     let mut prompt = Vec::new();
     if reads_llm {
-        between += (d_llm + d_slm) * d_slm;
-        num_layers += 2;
+        for (_, fan_in) in projector.linear_layers() {
+            between += fan_in as u64 * d_slm;
+            num_layers += 1;
+        }
         parameters += blocks(llm, manifest.llm.layers) + around_blocks(llm);
         prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), llm.prompt_attention()));
     }

@@ -176,6 +176,37 @@ pub struct ProjectorPart {
     /// Layers below the LLM's last, counted from 1 and rising, whose states are mixed with those of the last. None is usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed_layers: Vec<usize>,
+    /// Linear layers, with ReLU between them; at least 1.
+    #[serde(default = "usual_depth", skip_serializing_if = "is_usual_depth")]
+    pub depth: usize,
+}
+
+impl ProjectorPart {
+    /// The usual [`depth`](Self::depth), that of the method's paper (arXiv 2402.16844, section 3).
+    pub const USUAL_DEPTH: usize = 2;
+
+    /// Its linear layers from first to last: their names in the checkpoint, and the widths that they read. All give `d_slm`.
+    #[must_use]
+    pub fn linear_layers(&self) -> Vec<(String, usize)> {
+        let last = self.depth.saturating_sub(1);
+        let layer = |place: usize| {
+            let name = match place {
+                _ if place == last => "projector.output".to_owned(),
+                0 => "projector.input".to_owned(),
+                _ => format!("projector.hidden.{place}"),
+            };
+            (name, if place == 0 { self.d_llm } else { self.d_slm })
+        };
+        (0..=last).map(layer).collect()
+    }
+}
+
+fn usual_depth() -> usize {
+    ProjectorPart::USUAL_DEPTH
+}
+
+fn is_usual_depth(depth: &usize) -> bool {
+    *depth == ProjectorPart::USUAL_DEPTH
 }
 
 /// Scaling of hidden states before the projector.
@@ -397,6 +428,7 @@ impl BundleManifest {
                 projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
                 "`projector.mixed_layers` must be empty: of an encoder the last states are read".to_owned(),
             ),
+            (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
             (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
             (
                 !hybrid || fusion == Fusion::Replace || has_prompt_embedding,

@@ -51,7 +51,10 @@ pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
     }
     if let Ok((SmallModel { projector, .. }, slm)) = bundle.small_model() {
         descriptions.extend([
-            ("projector", format!("d {} to d {}", projector.d_llm, projector.d_slm)),
+            (
+                "projector",
+                format!("d {} to d {}, {} layers", projector.d_llm, projector.d_slm, projector.depth),
+            ),
             (
                 "slm",
                 format!(

@@ -84,13 +84,13 @@ pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Re
 /// Name and shape of the tensors in `projector/model.safetensors`.
 fn projector_shapes(small_model: SmallModel<'_>, reads_llm: bool) -> Vec<(String, Vec<usize>)> {
     let projector = small_model.projector;
-    let (d_llm, d_slm) = (projector.d_llm, projector.d_slm);
+    let d_slm = projector.d_slm;
     let mut layers = Vec::new();
     if reads_llm {
-        layers.extend([("projector.input", d_llm), ("projector.output", d_slm)]);
+        layers.extend(projector.linear_layers());
     }
     if projector.prompt_embedding == PromptEmbeddingSource::Llm {
-        layers.push(("prompt_embedding.map", d_llm));
+        layers.push(("prompt_embedding.map".to_owned(), projector.d_llm));
     }
     let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
         [(format!("{layer}.weight"), vec![d_slm, d_in]), (format!("{layer}.bias"), vec![d_slm])]

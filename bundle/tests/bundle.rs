@@ -82,14 +82,19 @@ fn writer(manifest: &mut BundleManifest) -> &mut LlmWriter {
     manifest.llm.writer.as_mut().unwrap()
 }
 
+fn propose(manifest: &mut BundleManifest, mode: Mode, options: &str) {
+    manifest.generation.insert(mode, serde_json::from_str(options).unwrap());
+}
+
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
     type Spoil = fn(&mut BundleManifest);
-    let cases: [(Spoil, &str); 17] = [
+    let cases: [(Spoil, &str); 20] = [
         (|m| m.format = 2, "`format` is 2, not 1"),
         (|m| m.modes.clear(), "`modes` is empty"),
         (|m| projector(m).d_llm = 9, "`projector.d_llm` is 9, but `llm.d_model` is 8"),
         (|m| projector(m).d_slm = 9, "`projector.d_slm` is 9, but `slm.d_model` is 8"),
+        (|m| projector(m).depth = 0, "`projector.depth` is 0"),
         (|m| m.llm.layers = 0, "`llm.layers` is 0"),
         (|m| m.llm.layers = 3, "`llm.layers` is 3, but llm/config.json has only 2 layers"),
         (|m| m.llm.vocab_size = 7, "`llm.vocab_size` is 7, but llm/config.json has `vocab_size` 261"),
@@ -115,6 +120,8 @@ fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
         (|m| m.llm.writer = None, "`modes` has `llm` or `verified`, but there is no `llm.writer`"),
         (|m| writer(m).prompt_end.clear(), "`llm.writer.prompt_end` is empty"),
         (|m| writer(m).max_new_tokens = 0, "`llm.writer.max_new_tokens` is 0"),
+        (|m| propose(m, Mode::Slm, "{}"), "`generation` has mode `slm`, but `modes` has not"),
+        (|m| propose(m, Mode::Hybrid, r#"{"beams": 4, "top_k": 5}"#), "`generation.hybrid` cannot be: "),
     ];
     for (spoil, problem) in cases {
         let tiny = TinyBundle::unsealed();

@@ -45,6 +45,10 @@ pub(crate) struct TrainArgs {
     /// serves mode llm; `baton bundle add-llm` gives an adapter to the bundle of a small model.
     #[arg(long, conflicts_with_all = ["slm", "states"])]
     llm: bool,
+    /// A setting, instead of the config's, with points for sections; may be given several times. Examples: `llm_layer=8`; `slm.blocks=6`;
+    /// `train=data/small.jsonl`.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
     /// Optimizer steps, instead of the config's.
     #[arg(long)]
     steps: Option<usize>,
@@ -58,10 +62,7 @@ pub(crate) struct TrainArgs {
 
 /// Runs `baton train`.
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.config)
-        .with_context(|| format!("cannot read {}", args.config.display()))?;
-    let mut config: TrainConfig =
-        toml::from_str(&text).map_err(|error| config_error(&args.config, &text, &error))?;
+    let mut config = read_config(&args.config, &args.set)?;
     if args.slm {
         config.reads = Reads::Slm;
         config.bundle.name.push_str("-slm");
@@ -105,6 +106,40 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         report.bundle.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Settings of a file, with those of `--set` over them.
+fn read_config(path: &Path, settings: &[String]) -> anyhow::Result<TrainConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config: TrainConfig = toml::from_str(&text).map_err(|error| config_error(path, &text, &error))?;
+    if settings.is_empty() {
+        return Ok(config);
+    }
+    let mut table: toml::Table = toml::from_str(&text).expect("it was just read");
+    for setting in settings {
+        set(&mut table, setting).with_context(|| format!("--set {setting}"))?;
+    }
+    let refused = |error: toml::de::Error| {
+        anyhow::anyhow!("{} with --set {}: {}", path.display(), settings.join(" --set "), error.message())
+    };
+    table.try_into().map_err(refused)
+}
+
+/// Puts `FIELD=VALUE` into a table. What is no TOML value is a string.
+fn set(table: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
+    let (field, value) = setting.split_once('=').context("a setting is FIELD=VALUE, such as llm_layer=8")?;
+    let as_toml = toml::from_str(&format!("value = {value}")).ok();
+    let value = as_toml.and_then(|mut parsed: toml::Table| parsed.remove("value"));
+    let value = value.unwrap_or_else(|| setting[field.len() + 1..].into());
+    let mut names: Vec<&str> = field.trim().split('.').collect();
+    let last = names.pop().expect("split gives at least one");
+    let mut section = table;
+    for name in names {
+        let inner = section.entry(name).or_insert_with(|| toml::Table::new().into());
+        section = inner.as_table_mut().with_context(|| format!("`{name}` is no section of the config"))?;
+    }
+    section.insert(last.to_owned(), value);
+    Ok(())
 }
 
 /// toml's own message is a snippet of several lines; an error is one line.
@@ -202,6 +237,68 @@ impl Display {
         } else if done == total || self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
             tell!("{what} {done}/{total}: {details}");
             self.last_line = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_file() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = include_str!("../../models/en-it/train.toml");
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn read(settings: &[&str]) -> anyhow::Result<TrainConfig> {
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        read_config(config_file().path(), &settings)
+    }
+
+    #[test]
+    fn a_setting_of_the_command_line_takes_the_place_of_the_files() {
+        let config = read(&[
+            "llm_layer=8",
+            "mixed_layers=[2, 5]",
+            "fusion=replace",
+            "slm.blocks = 3",
+            "slm.initialization=random",
+            "train=data/small.jsonl",
+            "hyperparameters.learning_rate=1e-3",
+        ])
+        .unwrap();
+        let expected = TrainConfig {
+            llm_layer: 8,
+            mixed_layers: vec![2, 5],
+            fusion: baton_bundle::Fusion::Replace,
+            train: PathBuf::from("data/small.jsonl").into(),
+            ..read(&[]).unwrap()
+        };
+        let (slm, rate) = (config.slm.clone().unwrap(), config.hyperparameters.learning_rate);
+        assert_eq!((slm.blocks, slm.initialization), (3, baton_trainer::Initialization::Random));
+        assert!((rate - 1e-3).abs() < 1e-12);
+        assert_eq!(
+            TrainConfig {
+                slm: expected.slm.clone(),
+                hyperparameters: expected.hyperparameters.clone(),
+                ..config
+            },
+            expected
+        );
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_is_refused_with_its_name() {
+        for (setting, problem) in [
+            ("llm_layer", "a setting is FIELD=VALUE"),
+            ("lmm_layer=8", "unknown field `lmm_layer`"),
+            ("slm.blocks=many", "invalid type: string \"many\""),
+            ("fusion.kind=add", "`fusion` is no section"),
+        ] {
+            let error = format!("{:#}", read(&[setting]).unwrap_err());
+            assert!(error.contains(setting) && error.contains(problem), "{error}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! From the LLM's world into the SLM's: the projector, the prompt embedding, and their fusion.
 //!
-//! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position. Hidden states are
+//! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position, or fewer or more such layers. Hidden states are
 //! first scaled to unit RMS per position, because intermediate LLM states have a few positions hundreds of times larger than the rest.
 
-use baton_bundle::Fusion;
+use baton_bundle::{Fusion, ProjectorPart};
 use tch::{Kind, Tensor};
 
 use crate::{Compute, Linear, ModelError, TensorSource, rms_scale};
@@ -15,38 +15,46 @@ const MIX_NAME: &str = "projector.mix";
 #[derive(Debug)]
 pub struct Projector {
     mix: Option<Tensor>, // [layers] f32, shares of the layers that are read
-    input: Linear,       // d_llm -> d_slm
-    output: Linear,      // d_slm -> d_slm
+    layers: Vec<Linear>, // d_llm -> d_slm, then d_slm -> d_slm
 }
 
 impl Projector {
-    /// Builds from tensors named `projector.{input,output}.{weight,bias}`, and `projector.mix`, `[layers]`, where the states of more than one of
-    /// the LLM's layers are read: their shares are its softmax (Peters et al., arXiv 1802.05365).
+    /// Builds from tensors named as [`ProjectorPart::linear_layers`], `.weight` and `.bias`, and `projector.mix`, `[layers]`, where the states of
+    /// more than one of the LLM's layers are read: their shares are its softmax (Peters et al., arXiv 1802.05365).
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape.
     pub fn load(
         source: &dyn TensorSource,
-        (d_llm, num_layers): (usize, usize),
-        d_slm: usize,
+        part: &ProjectorPart,
         compute: Compute,
     ) -> Result<Self, ModelError> {
-        let (d_llm, d_slm) = (d_llm as i64, d_slm as i64);
-        let mix = match num_layers {
-            1 => None,
-            _ => Some(source.tensor(MIX_NAME, &[num_layers as i64])?),
+        let mix = match part.mixed_layers.len() {
+            0 => None,
+            others => Some(source.tensor(MIX_NAME, &[others as i64 + 1])?),
         };
+        let layers = part.linear_layers().into_iter().map(|(name, fan_in)| {
+            linear_with_bias(source, &name, (fan_in as i64, part.d_slm as i64), compute)
+        });
         Ok(Self {
             mix: mix.map(|mix| mix.to_device(compute.device).softmax(0, Kind::Float)),
-            input: linear_with_bias(source, "projector.input", d_llm, d_slm, compute)?,
-            output: linear_with_bias(source, "projector.output", d_slm, d_slm, compute)?,
+            layers: layers.collect::<Result<_, _>>()?,
         })
     }
 
     /// `hidden_states`: `[rows, layers * d_llm]` of any float type; result: projected states `[rows, d_slm]` f32.
     pub fn forward(&self, hidden_states: &Tensor) -> Tensor {
+        let [first, others @ ..] = &self.layers[..] else {
+            unreachable!("a manifest has at least one layer")
+        };
+        let first = first.forward(&self.scaled(hidden_states));
+        others.iter().fold(first, |states, layer| layer.forward(&states.relu())).to_kind(Kind::Float)
+    }
+
+    /// What the first linear layer reads: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for [`forward`](Self::forward).
+    pub fn scaled(&self, hidden_states: &Tensor) -> Tensor {
         let hidden_states = hidden_states.to_kind(Kind::Float);
-        let scaled = match &self.mix {
+        match &self.mix {
             None => rms_scale(&hidden_states, RMS_EPS),
             Some(mix) => {
                 let (rows, num_layers) = (hidden_states.size()[0], mix.size()[0]);
@@ -56,8 +64,7 @@ impl Projector {
                 let mixed = layers.sum_dim_intlist(1, false, Kind::Float);
                 rms_scale(&mixed, RMS_EPS)
             }
-        };
-        self.output.forward(&self.input.forward(&scaled).relu()).to_kind(Kind::Float)
+        }
     }
 }
 
@@ -79,7 +86,7 @@ impl PromptEmbedding {
         d_slm: usize,
         compute: Compute,
     ) -> Result<Self, ModelError> {
-        let map = linear_with_bias(source, "prompt_embedding.map", d_llm as i64, d_slm as i64, compute)?;
+        let map = linear_with_bias(source, "prompt_embedding.map", (d_llm as i64, d_slm as i64), compute)?;
         Ok(Self { map })
     }
 
@@ -101,8 +108,7 @@ pub fn fuse(fusion: Fusion, projected: Tensor, prompt_embeddings: impl FnOnce() 
 fn linear_with_bias(
     source: &dyn TensorSource,
     name: &str,
-    width_in: i64,
-    width_out: i64,
+    (width_in, width_out): (i64, i64),
     compute: Compute,
 ) -> Result<Linear, ModelError> {
     let load = |suffix: &str, shape: &[i64]| source.tensor(&format!("{name}.{suffix}"), shape);
@@ -115,16 +121,53 @@ fn linear_with_bias(
 mod tests {
     use std::collections::BTreeMap;
 
+    use baton_bundle::{InputNorm, PromptEmbeddingSource};
     use tch::Device;
 
     use super::*;
 
+    fn pattern(shape: &[i64], step: f64) -> Tensor {
+        let numel: i64 = shape.iter().product();
+        (Tensor::arange(numel, (Kind::Float, Device::Cpu)) * step).sin().view(shape)
+    }
+
+    fn part((d_llm, d_slm): (i64, i64), depth: usize) -> ProjectorPart {
+        ProjectorPart {
+            d_llm: d_llm as usize,
+            d_slm: d_slm as usize,
+            input_norm: InputNorm::Rms,
+            prompt_embedding: PromptEmbeddingSource::None,
+            mixed_layers: Vec::new(),
+            depth,
+        }
+    }
+
+    #[test]
+    fn a_projector_of_one_layer_is_linear_and_deeper_ones_have_a_relu_between_layers() {
+        let (d_llm, d_slm) = (5, 3);
+        let states = pattern(&[4, d_llm], 1.1);
+        for depth in 1..=4 {
+            let part = part((d_llm, d_slm), depth);
+            let mut weights = BTreeMap::new();
+            let mut expected = rms_scale(&states, RMS_EPS);
+            for (place, (name, fan_in)) in part.linear_layers().into_iter().enumerate() {
+                let weight = pattern(&[d_slm, fan_in as i64], 0.7 + place as f64);
+                let bias = pattern(&[d_slm], 0.3 + place as f64);
+                if place > 0 {
+                    expected = expected.clamp_min(0.0);
+                }
+                expected = expected.matmul(&weight.transpose(0, 1)) + &bias;
+                weights.insert(format!("{name}.weight"), weight);
+                weights.insert(format!("{name}.bias"), bias);
+            }
+            let projector = Projector::load(&weights, &part, Compute::CPU_F32).unwrap();
+            let difference = projector.forward(&states) - expected;
+            assert!(difference.abs().max().double_value(&[]) < 1e-5, "depth {depth}");
+        }
+    }
+
     #[test]
     fn states_of_several_layers_are_summed_by_their_shares_before_they_are_projected() {
-        let pattern = |shape: &[i64], step: f64| {
-            let numel: i64 = shape.iter().product();
-            (Tensor::arange(numel, (Kind::Float, Device::Cpu)) * step).sin().view(shape)
-        };
         let (d_llm, d_slm) = (5, 3);
         let mut weights = BTreeMap::from([
             ("projector.input.weight".to_owned(), pattern(&[d_slm, d_llm], 0.7)),
@@ -132,10 +175,11 @@ mod tests {
             ("projector.output.weight".to_owned(), pattern(&[d_slm, d_slm], 0.9)),
             ("projector.output.bias".to_owned(), pattern(&[d_slm], 0.2)),
         ]);
-        let widths = (d_llm as usize, d_slm as usize);
-        let one = Projector::load(&weights, (widths.0, 1), widths.1, Compute::CPU_F32).unwrap();
+        let one = part((d_llm, d_slm), ProjectorPart::USUAL_DEPTH);
+        let two = ProjectorPart { mixed_layers: vec![1], ..one.clone() };
+        let one = Projector::load(&weights, &one, Compute::CPU_F32).unwrap();
         weights.insert("projector.mix".to_owned(), Tensor::from_slice(&[3f32.ln(), 0.0])); // shares 3/4 and 1/4
-        let two = Projector::load(&weights, (widths.0, 2), widths.1, Compute::CPU_F32).unwrap();
+        let two = Projector::load(&weights, &two, Compute::CPU_F32).unwrap();
 
         let (first, last) = (pattern(&[4, d_llm], 1.1) * 100.0, pattern(&[4, d_llm], 0.4));
         let mixed = rms_scale(&first, RMS_EPS) * 0.75 + rms_scale(&last, RMS_EPS) * 0.25;

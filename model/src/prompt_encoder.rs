@@ -72,11 +72,7 @@ impl PromptEncoder {
 
         let trained = Checkpoint::open(&bundle.path("projector/model.safetensors"))?;
         let (d_llm, d_slm) = (shape.d_llm, shape.d_slm);
-        let projector = if hybrid {
-            Some(Projector::load(&trained, (d_llm, shape.mixed_layers.len() + 1), d_slm, compute)?)
-        } else {
-            None
-        };
+        let projector = if hybrid { Some(Projector::load(&trained, shape, compute)?) } else { None };
         let prompt_embedding = match (shape.prompt_embedding, fusion) {
             (PromptEmbeddingSource::None, _) => None,
             (PromptEmbeddingSource::Llm, Fusion::Replace) if hybrid => None,

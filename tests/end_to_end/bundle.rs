@@ -141,6 +141,7 @@ fn manifest() -> BundleManifest {
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
             mixed_layers: Vec::new(),
+            depth: ProjectorPart::USUAL_DEPTH,
         }),
         slm: Some(SlmPart {
             family: Family::Llama,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use baton_bundle::{Family, Fusion, PromptAttention};
+use baton_bundle::{Family, Fusion, InputNorm, ProjectorPart, PromptAttention, PromptEmbeddingSource};
 use baton_job::{GenerationLayer, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,9 @@ pub struct TrainConfig {
     /// Earlier blocks, rising, whose states are mixed with those, by shares that are trained. None is usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed_layers: Vec<usize>,
+    /// Linear layers of the projector, with ReLU between them.
+    #[serde(default = "defaults::projector_depth", skip_serializing_if = "defaults::is_projector_depth")]
+    pub projector_depth: usize,
     /// What the small model reads.
     #[serde(default = "defaults::reads")]
     pub reads: Reads,
@@ -219,10 +222,16 @@ fn is_llama(family: &Family) -> bool {
 }
 
 mod defaults {
-    use super::{Family, Fusion, PromptAttention, Reads};
+    use super::{Family, Fusion, ProjectorPart, PromptAttention, Reads};
 
     pub(super) fn family() -> Family {
         Family::Llama
+    }
+    pub(super) fn projector_depth() -> usize {
+        ProjectorPart::USUAL_DEPTH
+    }
+    pub(super) fn is_projector_depth(depth: &usize) -> bool {
+        *depth == projector_depth()
     }
     pub(super) fn reads() -> Reads {
         Reads::Hybrid
@@ -255,6 +264,12 @@ impl TrainConfig {
             Trains::Slm => self.validate_start()?,
             Trains::Llm => self.validate_llm_training()?,
         }
+        check(
+            self.projector_depth > 0,
+            "projector_depth",
+            self.projector_depth.to_string(),
+            "must be at least 1; 2 is usual",
+        )?;
         check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
         check(
             h.projector_steps < h.steps,
@@ -327,6 +342,21 @@ impl TrainConfig {
             "must be below slm.vocab_size",
         )?;
         Ok(())
+    }
+
+    /// The projector that is trained between models of these widths.
+    pub(crate) fn projector(&self, d_llm: usize, d_slm: usize) -> ProjectorPart {
+        ProjectorPart {
+            d_llm,
+            d_slm,
+            input_norm: InputNorm::Rms,
+            prompt_embedding: match (self.reads, self.fusion) {
+                (Reads::Hybrid, Fusion::Replace) => PromptEmbeddingSource::None,
+                (Reads::Slm, _) | (Reads::Hybrid, Fusion::Add) => PromptEmbeddingSource::Llm,
+            },
+            mixed_layers: self.mixed_layers.clone(),
+            depth: self.projector_depth,
+        }
     }
 
     /// The learning rate of a step, counted from 0: linear warm-up, then cosine down to a twentieth of the peak.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
-    BundleManifest, InputNorm, Limits, LlmAdapter, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin,
-    ProjectorPart, PromptEmbeddingSource, SlmPart, TextTokenizer, adapter_files, write_manifest,
+    BundleManifest, Limits, LlmAdapter, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin, SlmPart,
+    TextTokenizer, adapter_files, write_manifest,
 };
 use baton_job::Mode;
 use baton_model::write_safetensors;
@@ -15,7 +15,7 @@ use crate::{
     Reads, TrainConfig, TrainError,
     learner::Finished,
     states::write_atomically,
-    weights::{Weights, belongs_to_projector, reads_prompt_embedding},
+    weights::{Weights, belongs_to_projector},
 };
 
 /// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from, and the adapter that it was read with.
@@ -92,8 +92,6 @@ fn slm_manifest(
         Reads::Hybrid => Mode::Hybrid,
         Reads::Slm => Mode::Slm,
     };
-    let prompt_embedding =
-        if reads_prompt_embedding(config) { PromptEmbeddingSource::Llm } else { PromptEmbeddingSource::None };
     let tokenizer_path = finished.run.join("tokenizer.json");
     let tokenizer = TextTokenizer::open(&tokenizer_path)?;
     let token = |id: Option<u32>| {
@@ -114,13 +112,7 @@ fn slm_manifest(
         None => &["projector", "slm"],
     };
     Ok(BundleManifest {
-        projector: Some(ProjectorPart {
-            d_llm: llm_config.hidden_size,
-            d_slm: slm_config.hidden_size,
-            input_norm: InputNorm::Rms,
-            prompt_embedding,
-            mixed_layers: config.mixed_layers.clone(),
-        }),
+        projector: Some(config.projector(llm_config.hidden_size, slm_config.hidden_size)),
         slm: Some(SlmPart {
             family: slm_config.family(),
             d_model: slm_config.hidden_size,

@@ -23,6 +23,7 @@ mod optimizer;
 mod pair_files;
 mod pairs;
 mod prepare;
+mod projector_start;
 mod run;
 mod slm_family;
 mod slm_start;

@@ -3,7 +3,7 @@
 //! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 where the CPU multiplies that faster, so that gradients flow
 //! through the very code that inference runs.
 
-use baton_bundle::{ModelConfig, PromptAttention};
+use baton_bundle::{ModelConfig, ProjectorPart, PromptAttention};
 use baton_model::{
     Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass, fuse,
     response_cross_entropy,
@@ -60,7 +60,7 @@ impl Regularization {
 pub(crate) struct Objective<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) slm_config: ModelConfig,
-    pub(crate) d_llm: usize,
+    pub(crate) projector: ProjectorPart,
     /// `[llm vocab, d_llm]` bf16, where the prompt's own embedding takes part.
     pub(crate) llm_embeddings: Option<Tensor>,
 }
@@ -102,21 +102,16 @@ impl Objective<'_> {
         batch: &[usize],
         packed: &PackedTokens,
     ) -> Result<Tensor, TrainError> {
-        let d_slm = self.slm_config.hidden_size;
+        let (d_llm, d_slm) = (self.projector.d_llm, self.projector.d_slm);
         let prompt_embeddings = || -> Result<Tensor, TrainError> {
             let table =
                 self.llm_embeddings.as_ref().expect("loaded whenever the prompt embedding takes part");
-            let embedding = PromptEmbedding::load(weights, self.d_llm, d_slm, compute())?;
+            let embedding = PromptEmbedding::load(weights, d_llm, d_slm, compute())?;
             Ok(embedding.forward(&table.index_select(0, &Tensor::from_slice(&packed.prompt_tokens))))
         };
         match (self.config.reads, &set.states) {
             (Reads::Hybrid, Some(states)) => {
-                let projector = Projector::load(
-                    weights,
-                    (self.d_llm, self.config.mixed_layers.len() + 1),
-                    d_slm,
-                    compute(),
-                )?;
+                let projector = Projector::load(weights, &self.projector, compute())?;
                 let projected = projector.forward(&states.packed(batch));
                 let embedded = self.llm_embeddings.as_ref().map(|_| prompt_embeddings()).transpose()?;
                 Ok(fuse(self.config.fusion, projected, || {

@@ -2,7 +2,9 @@
 
 use std::{fs, ops::ControlFlow, path::Path, time::Instant};
 
-use baton_bundle::{LoraAdapter, ModelConfig, PromptTokenizer, adapter_files, are_layers_below};
+use baton_bundle::{
+    LoraAdapter, ModelConfig, PromptEmbeddingSource, PromptTokenizer, adapter_files, are_layers_below,
+};
 use baton_model::{Checkpoint, Compute, LanguageModel, LlmWeights, ModelParts, TensorSource};
 use tch::{Kind, Tensor};
 
@@ -14,11 +16,15 @@ use crate::{
     objective::{Objective, PairSet},
     optimizer::AdamW,
     pairs::{TextPairs, TokenPair, tokenize_pairs, usable_pairs},
+    projector_start::settle,
     run::{Run, RunDirectories},
     slm_start::SlmStart,
     states::{EncodeJob, HiddenStates, write_atomically},
-    weights::{Weights, reads_prompt_embedding},
+    weights::Weights,
 };
+
+/// States that a random projector is settled on, in tokens: many times the width of an LLM.
+const SETTLING_NUM_TOKENS: usize = 20_000;
 
 impl<'a> Run<'a> {
     /// Reads everything a run needs; goes on from its last checkpoint if there is one.
@@ -47,7 +53,7 @@ impl<'a> Run<'a> {
         let llm_weights_path = config.llm.join("model.safetensors");
         let llm_embeddings = Checkpoint::open(&llm_weights_path)?
             .tensor(&llm_config.embedding_name(), &[llm_config.vocab_size as i64, d_llm as i64])?;
-        let weights = slm.weights(config, &llm_embeddings)?;
+        let (mut weights, projector_is_random) = slm.weights(config, &llm_embeddings)?;
         let _ = report(TrainEvent::Prepared {
             train_pairs: train_usable.len(),
             train_pairs_left_out: train_texts.len() - train_usable.len() + train_left_out,
@@ -88,11 +94,16 @@ impl<'a> Run<'a> {
                 (Some(states("dev", &validation_pairs)?), Some(states("train", &train_pairs)?))
             }
         };
+        let projector = config.projector(d_llm, slm.config.hidden_size);
+        if let Some(states) = train_states.as_ref().filter(|_| projector_is_random) {
+            settle(&mut weights, &projector, config.fusion, &states.sample(SETTLING_NUM_TOKENS))?;
+        }
+        let embeds_prompt = projector.prompt_embedding == PromptEmbeddingSource::Llm;
         let objective = Objective {
             config,
             slm_config: slm.config,
-            d_llm,
-            llm_embeddings: reads_prompt_embedding(config).then(|| llm_embeddings.to_kind(Kind::BFloat16)),
+            projector,
+            llm_embeddings: embeds_prompt.then(|| llm_embeddings.to_kind(Kind::BFloat16)),
         };
         let train = PairSet { pairs: train_pairs, usable: train_usable, states: train_states };
         let validation =

@@ -66,13 +66,14 @@ impl SlmStart {
         Ok(Self { config, tokenizer, tokenizer_path })
     }
 
-    /// The weights before the first step. `llm_embeddings`: `[llm vocab, d_llm]`.
+    /// The weights before the first step, and whether those of the projector are random. `llm_embeddings`: `[llm vocab, d_llm]`.
     pub(crate) fn weights(
         &self,
         config: &TrainConfig,
         llm_embeddings: &Tensor,
-    ) -> Result<Weights, TrainError> {
+    ) -> Result<(Weights, bool), TrainError> {
         let d_llm = llm_embeddings.size()[1] as usize;
+        let mut projector_is_random = true;
         let mut weights = initial_weights(config, &self.config, d_llm);
         if let Some(start) = &config.start_from {
             let slm = Checkpoint::open(&slm_directory(start).join("model.safetensors"))?;
@@ -85,6 +86,7 @@ impl SlmStart {
                 for (name, weight) in weights.iter_mut().filter(|(name, _)| belongs_to_projector(name)) {
                     if let Ok(trained) = projector.tensor(name, &weight.size()) {
                         *weight = trained.to_kind(Kind::Float);
+                        projector_is_random &= !name.starts_with("projector.");
                     }
                 }
             }
@@ -93,7 +95,7 @@ impl SlmStart {
             let llm_tokenizer = config.llm.join("tokenizer.json");
             align((&mut weights, &embedding), llm_embeddings, &llm_tokenizer, &self.tokenizer_path)?;
         }
-        Ok(weights)
+        Ok((weights, projector_is_random))
     }
 }
 

@@ -143,6 +143,17 @@ impl HiddenStates {
         Ok(Self { width: job.width(), chunks, places })
     }
 
+    /// States of the first prompts, of so many tokens at most, but of one prompt at least.
+    pub(crate) fn sample(&self, max_tokens: usize) -> Tensor {
+        let mut num_tokens = 0;
+        let fits = |place: &&Place| {
+            num_tokens += place.num_tokens;
+            num_tokens <= max_tokens
+        };
+        let prompts: Vec<usize> = (0..self.places.iter().take_while(fits).count().max(1)).collect();
+        self.packed(&prompts)
+    }
+
     /// States of the named prompts one after the other, `[total_tokens, layers * d_llm]` bf16.
     pub(crate) fn packed(&self, prompts: &[usize]) -> Tensor {
         let total_tokens: usize = prompts.iter().map(|&p| self.places[p].num_tokens).sum();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_bundle::ModelConfig;
+use baton_bundle::{ModelConfig, PromptEmbeddingSource};
 use tch::{Device, Kind, Tensor};
 
 use crate::{TrainConfig, config::Reads, slm_family::first_deviation};
@@ -29,30 +29,24 @@ pub(crate) fn initial_weights(config: &TrainConfig, slm: &ModelConfig, d_llm: us
         weights.insert(name, weight);
     }
     let d = slm.hidden_size;
-    let linears: &[(&str, usize)] = match config.reads {
-        Reads::Hybrid => {
-            &[("projector.input", d_llm), ("projector.output", d), ("prompt_embedding.map", d_llm)]
-        }
-        Reads::Slm => &[("prompt_embedding.map", d_llm)],
+    let projector = config.projector(d_llm, d);
+    let mut linears = match config.reads {
+        Reads::Hybrid => projector.linear_layers(),
+        Reads::Slm => Vec::new(),
     };
+    if projector.prompt_embedding == PromptEmbeddingSource::Llm {
+        linears.push(("prompt_embedding.map".to_owned(), d_llm));
+    }
     if config.reads == Reads::Hybrid && !config.mixed_layers.is_empty() {
         let num_layers = config.mixed_layers.len() as i64 + 1;
         weights.insert("projector.mix".to_owned(), Tensor::zeros([num_layers], options)); // equal shares
     }
-    for &(name, fan_in) in linears {
-        if name.starts_with("prompt_embedding") && !reads_prompt_embedding(config) {
-            continue;
-        }
+    for (name, fan_in) in linears {
         let weight = normal(&[d as i64, fan_in as i64], (fan_in as f64).powf(-0.5));
         weights.insert(format!("{name}.weight"), weight);
         weights.insert(format!("{name}.bias"), Tensor::zeros([d as i64], options));
     }
     weights
-}
-
-/// Whether the prompt's own token embeddings take part.
-pub(crate) fn reads_prompt_embedding(config: &TrainConfig) -> bool {
-    config.reads == Reads::Slm || config.fusion == baton_bundle::Fusion::Add
 }
 
 /// Whether a tensor belongs in `projector/` rather than in `slm/`.

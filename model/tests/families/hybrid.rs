@@ -79,6 +79,7 @@ fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
             input_norm: InputNorm::Rms,
             prompt_embedding: PromptEmbeddingSource::Llm,
             mixed_layers: Vec::new(),
+            depth: ProjectorPart::USUAL_DEPTH,
         }),
         slm: Some(SlmPart {
             family: slm.family(),
@@ -115,7 +116,8 @@ fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) ->
     let embeddings = model.embed(&ids(prompt));
     let embedded = PromptEmbedding::load(&weights, d_llm, d_slm, compute).unwrap().forward(&embeddings);
     let states = model.read(embeddings, &PackedLayout::prompts([prompt.len()]));
-    let projected = Projector::load(&weights, (d_llm, 1), d_slm, compute).unwrap().forward(&states);
+    let projected =
+        Projector::load(&weights, manifest.projector.as_ref().unwrap(), compute).unwrap().forward(&states);
     fuse(fusion, projected, || embedded)
 }
 

