@@ -232,11 +232,11 @@ fn the_validation_loss_falls_on_a_task_that_can_be_learned_in_every_pairing() {
         (Reads::Hybrid, Fusion::Replace, PromptAttention::Causal),
         (Reads::Slm, Fusion::Add, PromptAttention::Bidirectional),
     ] {
-        let config = TrainConfig { reads, fusion, prompt_attention, ..config(workspace.path(), 120) };
+        let config = TrainConfig { reads, fusion, prompt_attention, ..config(workspace.path(), 200) };
         let run = workspace.path().join(format!("run-{reads:?}-{fusion:?}"));
         let report = train(&config, &run, quietly).unwrap();
         let losses = validation_losses(&run);
-        assert!(report.best_loss < 0.6 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
+        assert!(report.best_loss < 0.5 * losses[0], "{reads:?} {fusion:?}: {losses:?}");
         baton_bundle::verify(&report.bundle).unwrap();
     }
 }
