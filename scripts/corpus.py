@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes Baton's corpora from the package descriptions of Debian or Ubuntu, and test sets of other text. See docs/corpora.md.
 
-scripts/corpus.py translation --language it     data/en-it/{train,dev,test}.jsonl
+scripts/corpus.py translation --language it     data/en-it/{train,renamed,dev,test}.jsonl
 scripts/corpus.py summarization                 data/description-synopsis/{train,siblings,dev,test}.jsonl
 scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
 scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
@@ -21,6 +21,7 @@ from corpus.builders import summarization_rows, translation_rows
 from corpus.errors import CorpusError
 from corpus.jsonl import read_rows, split_statistics, write_rows, write_text
 from corpus.outside import MANUAL_PACKAGES, MESSAGE_PACKAGES, RENDERER_PACKAGE, manual_rows, message_rows
+from corpus.renaming import renamed_rows
 from corpus.splits import drop_leaks, more_for_train, split_rows
 
 
@@ -76,7 +77,9 @@ def parse_arguments() -> argparse.Namespace:
 def make_translation(arguments: argparse.Namespace) -> None:
     lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
     out = arguments.out or Path(f"data/en-{arguments.language}")
-    write_corpus(out, *split_rows(translation_rows(lists, arguments.language)), lists)
+    splits, dropped = split_rows(translation_rows(lists, arguments.language))
+    splits["renamed"] = more_for_train(renamed_rows(splits["train"]), splits)
+    write_corpus(out, splits, dropped, lists)
 
 
 def make_summarization(arguments: argparse.Namespace) -> None:

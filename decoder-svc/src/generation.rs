@@ -57,7 +57,7 @@ pub(crate) fn copying(options: &GenerationOptions, words: &[TextWord], writer: &
     };
     let words = words.iter().filter_map(copied).collect();
     let GenerationOptions { copy_bias, name_bias, .. } = *options;
-    Copying { copy_bias, name_bias, words, ends_with_sign: Arc::clone(&writer.ends_with_sign) }
+    Copying { copy_bias, name_bias, words, edges: Arc::clone(&writer.edges) }
 }
 
 fn method(method: GenerationMethod) -> Method {

@@ -1,7 +1,7 @@
 //! What a sequence may not choose next, and what it is discouraged from: the changes made to a row of logits before a choice.
 
 use crate::Generation;
-use crate::kernels::Shift;
+use crate::kernels::{Shift, log_softmax};
 
 /// What the constraints depend on beside the logits.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +39,7 @@ impl Constraints<'_> {
         let ConstraintScratch { values: copy, biases } = scratch;
         biases.clear();
         if let Some(copying) = &generation.copying {
-            biases.extend(copying.biases(tokens));
-            biases.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-            biases.dedup_by_key(|&mut (token, _)| token); // the largest of a token stays
+            copying.collect_biases(tokens, biases);
         }
         if may_stop && !is_penalized && !has_ngrams && biases.is_empty() {
             return (logits, shift);
@@ -59,14 +57,12 @@ impl Constraints<'_> {
             }
         }
         if !biases.is_empty() {
-            let mut log_sum = 0.0; // of the probabilities afterwards, where these are log-probabilities
             for &(token, bias) in &*biases {
-                let value = &mut copy[token as usize];
-                log_sum = log_add_exp(log_sum, *value + bias + (-(-bias).exp()).ln_1p());
-                *value += bias;
+                copy[token as usize] += bias;
             }
             if shift != Shift::NONE {
-                copy.iter_mut().for_each(|value| *value -= log_sum);
+                let normalized = log_softmax(copy);
+                copy.iter_mut().for_each(|value| *value = normalized.apply(*value));
             }
         }
         if has_ngrams {
@@ -85,16 +81,10 @@ impl Constraints<'_> {
     }
 }
 
-/// `ln(exp(a) + exp(b))`, of which `a` is finite.
-fn log_add_exp(a: f32, b: f32) -> f32 {
-    let largest = a.max(b);
-    largest + ((a - largest).exp() + (b - largest).exp()).ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CopiedWord, Copying, GenerationLimits};
+    use crate::{CopiedWord, Copying, GenerationLimits, TokenEdges};
 
     const LOGITS: [f32; 6] = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5];
     const OFF: f32 = f32::NEG_INFINITY;
@@ -147,7 +137,7 @@ mod tests {
         assert_eq!((values[4], values[5], shift), (-0.5, -4.75, Shift::NONE));
     }
 
-    /// Token 5 is a sign; the words are 2 3 4, 2 0 and the name 1 4, which is 4 1 without a space.
+    /// Token 5 is a sign, 2 and 4 begin with a letter; the words are 2 3 4, 2 0 and the name 1 4, which is 4 1 without a space.
     fn copying() -> Generation {
         let word = |spaced: &[u32], bare: &[u32], is_name| CopiedWord {
             spaced: spaced.to_vec(),
@@ -156,8 +146,10 @@ mod tests {
         };
         let words =
             vec![word(&[2, 3, 4], &[3, 4], false), word(&[2, 0], &[0], false), word(&[1, 4], &[4, 1], true)];
-        let ends_with_sign = vec![false, false, false, false, false, true].into();
-        let copying = Copying { copy_bias: 6.0, name_bias: 1.0, words, ends_with_sign };
+        let edges = [0, 1, 2, 3, 4, 5]
+            .map(|token| TokenEdges { runs_on: [2, 4].contains(&token), ends_with_sign: token == 5 })
+            .into();
+        let copying = Copying { copy_bias: 6.0, name_bias: 1.0, words, edges };
         Generation { copying: Some(copying), ..generation() }
     }
 
@@ -185,6 +177,17 @@ mod tests {
         assert_eq!(constrained(&copying(), &[0], 0), [1.0, -1.0, 3.0, -4.0, 5.0, 0.5]);
         assert_eq!(constrained(&copying(), &[1, 4, 0], 0), LOGITS);
         assert_eq!(constrained(&copying(), &[4, 1, 0], 0), LOGITS);
+    }
+
+    #[test]
+    fn a_whole_name_is_not_run_on_with_but_by_a_longer_word() {
+        assert_eq!(constrained(&copying(), &[1, 4], 0), [1.0, -2.0, -3.0, -4.0, -1.0, 0.5]);
+        assert_eq!(constrained(&copying(), &[4, 1], 0)[2], -3.0, "without a space");
+        assert_eq!(constrained(&copying(), &[0, 4, 1], 0)[2], 3.0, "not the name: no sign precedes it");
+        assert_eq!(constrained(&copying(), &[2, 3, 4], 0)[2], 3.0, "a word, but no name");
+        let mut generation = copying();
+        generation.copying.as_mut().unwrap().words[0].spaced = vec![1, 4, 2];
+        assert_eq!(constrained(&generation, &[1, 4], 0), [1.0, -2.0, 9.0, -4.0, -1.0, 0.5]);
     }
 
     #[test]

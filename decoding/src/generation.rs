@@ -28,19 +28,29 @@ pub struct Generation {
 }
 
 /// Words that a row may write as they stand in its prompt, names above all: contextual biasing, as speech recognition has it (Zhao et al.,
-/// Interspeech 2019). What goes on with a word that a sequence has begun is favoured; and so it can be to begin a name that the sequence does
-/// not have yet.
+/// Interspeech 2019). What goes on with a word that a sequence has begun is favoured, and what would run on where a name is whole is disfavoured;
+/// and it can be favoured to begin a name that the sequence does not have yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Copying {
-    /// Added to the logits of tokens that go on with a word, at least 0. Of beams, the probabilities are normalized again.
+    /// Added to the logits of tokens that go on with a word, and taken from those that run on with a whole name, at least 0. Of beams, the
+    /// probabilities are normalized again.
     pub copy_bias: f32,
     /// The same for tokens that begin a name. More than 1 or 2 begins names where none belong. In a beam search it is also added to the
     /// log-probability of a finished sequence for each name that it has.
     pub name_bias: f32,
     /// The words.
     pub words: Vec<CopiedWord>,
-    /// Of each token, whether it ends with a sign, so that a word without a space may follow. Tokens beyond its end do not.
-    pub ends_with_sign: Arc<[bool]>,
+    /// The edges of each token of the vocabulary. Tokens beyond its end have none that matter.
+    pub edges: Arc<[TokenEdges]>,
+}
+
+/// How a token joins what stands before and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenEdges {
+    /// It begins with a letter or a digit, so it runs on with the word before it.
+    pub runs_on: bool,
+    /// It ends with a sign, so that a word without a space may follow.
+    pub ends_with_sign: bool,
 }
 
 /// A word by its tokens, which depend on what stands before it.
@@ -55,8 +65,19 @@ pub struct CopiedWord {
 }
 
 impl Copying {
-    /// What is added to the logits of tokens that may follow `tokens`. A token may be named more than once: the largest counts.
-    pub(crate) fn biases<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = (u32, f32)> + 'a {
+    /// Puts into `biases` what is added to the logits of tokens that may follow `tokens`, each token once, in order.
+    pub(crate) fn collect_biases(&self, tokens: &[u32], biases: &mut Vec<(u32, f32)>) {
+        biases.extend(self.favoured(tokens));
+        if self.copy_bias > 0.0 && self.ends_name(tokens) {
+            let edges = (0..).zip(self.edges.iter());
+            biases
+                .extend(edges.filter(|(_, edges)| edges.runs_on).map(|(token, _)| (token, -self.copy_bias)));
+        }
+        biases.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+        biases.dedup_by_key(|&mut (token, _)| token); // the largest of a token stays
+    }
+
+    fn favoured<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = (u32, f32)> + 'a {
         let begun = self.words.iter().flat_map(move |word| {
             let spaced = continuations(&word.spaced, tokens).map(|(_, token)| token);
             let bare = continuations(&word.bare, tokens).filter(|(before, _)| self.may_precede_bare(before));
@@ -78,9 +99,18 @@ impl Copying {
         self.name_bias * names.count() as f32
     }
 
+    /// Whether `tokens` ends with a whole name.
+    fn ends_name(&self, tokens: &[u32]) -> bool {
+        let mut names = self.words.iter().filter(|word| word.is_name);
+        names.any(|word| {
+            tokens.ends_with(&word.spaced)
+                || tokens.strip_suffix(&word.bare[..]).is_some_and(|before| self.may_precede_bare(before))
+        })
+    }
+
     fn may_precede_bare(&self, before: &[u32]) -> bool {
         let Some(&last) = before.last() else { return true };
-        self.ends_with_sign.get(last as usize).is_some_and(|&ends| ends)
+        self.edges.get(last as usize).is_some_and(|edges| edges.ends_with_sign)
     }
 }
 

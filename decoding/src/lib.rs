@@ -26,7 +26,7 @@ mod top_k;
 pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{
     BeamOptions, CopiedWord, Copying, EarlyStopping, Generation, GenerationError, Method, SamplingOptions,
-    StopCondition,
+    StopCondition, TokenEdges,
 };
 pub use limits::{GenerationLimits, LimitsError};
 pub use logits::LogitRows;

@@ -60,7 +60,7 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
             let (mut tokens, score) = best.unwrap();
             let name = CopiedWord { spaced: NAME.to_vec(), bare: NAME.to_vec(), is_name: true };
             let words = vec![name];
-            let copying = Some(Copying { copy_bias: 0.0, name_bias, words, ends_with_sign: [].into() });
+            let copying = Some(Copying { copy_bias: 0.0, name_bias, words, edges: [].into() });
             let generation =
                 Generation { method: Method::Beam(options), copying, ..greedy(0, MAX_NEW_TOKENS) };
             let mut caller = support::Caller::new(
