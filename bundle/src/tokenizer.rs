@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
+use tokenizers::decoders::DecoderWrapper;
 
 use crate::BundleError;
 use crate::file::read_bytes;
@@ -149,6 +150,20 @@ impl TextTokenizer {
         self.tokenizer.id_to_token(id)
     }
 
+    /// The bytes of UTF-8 that each token spells, by id: of a byte-level vocabulary, one with byte fallback or one that marks spaces with "▁".
+    /// A token can be a part of a character. Special tokens and ids without a token spell nothing.
+    pub fn spellings(&self) -> Vec<Vec<u8>> {
+        let is_byte_level = self.tokenizer.get_decoder().is_some_and(is_byte_level);
+        let spelling = |id| {
+            let token = self.token(id)?;
+            if self.tokenizer.get_added_vocabulary().is_special_token(&token) {
+                return None;
+            }
+            Some(if is_byte_level { byte_level_spelling(&token) } else { plain_spelling(&token) })
+        };
+        (0..self.num_ids() as u32).map(|id| spelling(id).unwrap_or_default()).collect()
+    }
+
     /// Whether both have the same tokens under the same ids.
     pub fn has_same_ids_as(&self, other: &TextTokenizer) -> bool {
         self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
@@ -158,6 +173,40 @@ impl TextTokenizer {
     pub fn num_ids(&self) -> usize {
         let vocabulary = self.tokenizer.get_vocab(true);
         vocabulary.into_values().max().map_or(0, |largest| largest as usize + 1)
+    }
+}
+
+fn is_byte_level(decoder: &DecoderWrapper) -> bool {
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => true,
+        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(is_byte_level),
+        _ => false,
+    }
+}
+
+/// A byte-level token has a character for each byte: the byte's own in Latin-1 if that is visible, otherwise one from U+0100 on, in the order of
+/// the bytes that are left (GPT-2's `bytes_to_unicode`). Added tokens can have others, which stand for themselves.
+fn byte_level_spelling(token: &str) -> Vec<u8> {
+    let is_visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut spelling = Vec::with_capacity(token.len());
+    for char in token.chars() {
+        let byte = match u32::from(char) {
+            code @ ..0x100 => u8::try_from(code).ok().filter(is_visible),
+            code => (0..=0xFF).filter(|byte| !is_visible(byte)).nth(code as usize - 0x100),
+        };
+        match byte {
+            Some(byte) => spelling.push(byte),
+            None => spelling.extend(char.to_string().bytes()),
+        }
+    }
+    spelling
+}
+
+fn plain_spelling(token: &str) -> Vec<u8> {
+    let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        Some(byte) => vec![byte],
+        None => token.replace('▁', " ").into_bytes(),
     }
 }
 

@@ -53,6 +53,27 @@ fn plain_words_of_the_template_and_the_text_are_encoded_as_one_string() {
 }
 
 #[test]
+fn what_tokens_spell_is_the_text_byte_for_byte() {
+    let file = saved(&tokenizer());
+    let tokenizer = TextTokenizer::open(&file.path).unwrap();
+    let spellings = tokenizer.spellings();
+    let text = "1 b\tc\n\u{0} \u{ad}\u{e9}\u{20ac}\u{1f600}";
+    let spelled: Vec<u8> =
+        tokenizer.encode(text).unwrap().into_iter().flat_map(|id| spellings[id as usize].clone()).collect();
+    assert_eq!(String::from_utf8(spelled).unwrap(), text);
+    assert!(spellings[tokenizer.token_id("<|im_start|>").unwrap() as usize].is_empty(), "special");
+}
+
+#[test]
+fn tokens_that_mark_spaces_or_name_a_byte_spell_those() {
+    let vocabulary = [("▁foo", 0), ("<0xC3>", 1), ("<b>", 2)].map(|(token, id)| (token.to_owned(), id));
+    let model = tokenizers::models::wordlevel::WordLevel::builder().vocab(vocabulary.into()).build().unwrap();
+    let file = saved(&tokenizers::Tokenizer::new(model));
+    let spellings = TextTokenizer::open(&file.path).unwrap().spellings();
+    assert_eq!(spellings, [b" foo".to_vec(), vec![0xC3], b"<b>".to_vec()]);
+}
+
+#[test]
 fn a_placeholder_in_the_text_is_text() {
     let file = saved(&tokenizer());
     let prompt = PromptTokenizer::open(&file.path, TEMPLATE).unwrap();

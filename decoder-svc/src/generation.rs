@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use baton_bundle::TextTokenizer;
-use baton_decoding::{
-    BeamOptions, CopiedWord, Copying, Generation, GenerationLimits, Method, SamplingOptions, StopCondition,
-};
+use baton_decoding::{BeamOptions, Generation, GenerationLimits, Method, SamplingOptions, StopCondition};
 use baton_job::{EarlyStopping, GenerationMethod, GenerationOptions};
-use baton_proto::TextWord;
 
 use crate::DecoderError;
-use crate::writer::Writer;
 
 /// Tokens looked at beyond the bytes of a stop string: special tokens have no text.
 const WINDOW_MARGIN_TOKENS: usize = 8;
@@ -39,25 +35,13 @@ pub(crate) fn generation(
         num_outputs: options.n_best as usize,
         repetition_penalty: options.repetition_penalty,
         no_repeat_ngram: options.no_repeat_ngram as usize,
-        copying: None, // each row has its own words
+        copying: None, // each row has a text of its own
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,
         stop_when: StopStrings::new(&options.stop_strings, tokenizer)
             .map(|strings| Arc::new(strings) as Arc<dyn StopCondition>),
     };
     generation.check().map_err(|source| DecoderError::Generation { source })?;
     Ok(generation)
-}
-
-/// What a row may copy of its text's words.
-pub(crate) fn copying(options: &GenerationOptions, words: &[TextWord], writer: &Writer) -> Copying {
-    let tokens = |text: &str| writer.tokenizer.encode(text).ok().filter(|tokens| !tokens.is_empty());
-    let copied = |TextWord { text, is_name }: &TextWord| {
-        let (spaced, bare) = (tokens(&format!(" {text}"))?, tokens(text)?);
-        Some(CopiedWord { spaced, bare, is_name: *is_name })
-    };
-    let words = words.iter().filter_map(copied).collect();
-    let GenerationOptions { copy_bias, name_bias, .. } = *options;
-    Copying { copy_bias, name_bias, words, edges: Arc::clone(&writer.edges) }
 }
 
 fn method(method: GenerationMethod) -> Method {

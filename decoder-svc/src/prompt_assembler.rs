@@ -1,7 +1,7 @@
 //! Puts a prompt together from the messages it was cut into, and checks that it is what its head announced.
 
 use baton_model::PromptStates;
-use baton_proto::{PromptHead, PromptPayload, TextWord, WireError};
+use baton_proto::{PromptHead, PromptPayload, WireError};
 use bytes::{Bytes, BytesMut};
 
 use crate::writer::{Reads, RowPrompt};
@@ -20,7 +20,7 @@ pub(crate) struct PromptAssembler<'a> {
 struct Incomplete {
     head: PromptHead,
     tokens: Option<Vec<u32>>,
-    words: Vec<TextWord>,
+    text: String,
     states: BytesMut,
 }
 
@@ -41,7 +41,7 @@ impl<'a> PromptAssembler<'a> {
             let detail = format!("{prompt_len} tokens; the bundle reads 1 to {}", self.max_prompt_tokens);
             return Err(WireError::InvalidField { field: "Prompt.prompt_len", detail });
         }
-        let PromptPayload { states, mut tokens, words } = payload;
+        let PromptPayload { states, mut tokens, text } = payload;
         let expected_tokens = if self.reads.prompt_end.is_some() { prompt_len } else { 0 };
         if tokens.len() != expected_tokens {
             let detail =
@@ -52,7 +52,7 @@ impl<'a> PromptAssembler<'a> {
             tokens.extend(prompt_end);
             tokens
         });
-        let mut incomplete = Incomplete { head, tokens, words, states: BytesMut::new() };
+        let mut incomplete = Incomplete { head, tokens, text, states: BytesMut::new() };
         let expected = self.num_bytes(&incomplete.head);
         if states.len() == expected {
             return self.complete(incomplete, states).map(Some); // the common case: not copied
@@ -105,13 +105,13 @@ impl<'a> PromptAssembler<'a> {
     }
 
     fn complete(&self, incomplete: Incomplete, states: Bytes) -> Result<(PromptHead, RowPrompt), WireError> {
-        let Incomplete { head, tokens, words, .. } = incomplete;
+        let Incomplete { head, tokens, text, .. } = incomplete;
         let states = self.reads.d_slm.map(|d_slm| {
             PromptStates::new(head.prompt_len as usize, d_slm, states).map_err(|error| {
                 WireError::InvalidField { field: "Prompt.states", detail: error.to_string() }
             })
         });
-        Ok((head, RowPrompt { states: states.transpose()?, tokens, words }))
+        Ok((head, RowPrompt { states: states.transpose()?, tokens, text }))
     }
 }
 
@@ -173,10 +173,10 @@ mod tests {
     fn a_model_that_reads_tokens_is_given_the_prompt_and_its_end() {
         let reads = Reads { prompt_end: Some(vec![8, 9]), d_slm: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
-        let words = vec![TextWord { text: "libc6".to_owned(), is_name: true }];
-        let payload = PromptPayload { words: words.clone(), ..tokens(&[5, 6]) };
+        let text = "for libc6".to_owned();
+        let payload = PromptPayload { text: text.clone(), ..tokens(&[5, 6]) };
         let (_, prompt) = assembler.begin(head(0, 2), payload).unwrap().unwrap();
-        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]), words });
+        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]), text });
         assert!(assembler.begin(head(1, 3), tokens(&[5, 6])).is_err(), "too few");
         assert!(assembler.begin(head(1, 1), states(&[0; 8])).is_err(), "states");
         let both = Reads { d_slm: Some(D_SLM), ..reads };

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_decoding::{DraftCounts, FinishedRow, FinishedSequence, Generation, Method};
+use baton_decoding::{Copying, DraftCounts, FinishedRow, FinishedSequence, Generation, Method};
 use baton_job::{Alternative, FinishReason, Mode};
 use baton_proto::wire::{
     DecodeShardRequest, Drafts, Prompt, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request,
@@ -22,7 +22,7 @@ use crate::DecoderError;
 use crate::collector::{Generated, Outcome, ShardCollector};
 use crate::commit::{Commit, commit};
 use crate::engine::{RowResults, RowSubmitter};
-use crate::generation::{copying, cut_at_stop_string};
+use crate::generation::cut_at_stop_string;
 use crate::prompt_assembler::PromptAssembler;
 use crate::service::Shared;
 use crate::writer::RowPrompt;
@@ -116,8 +116,7 @@ impl ShardWork {
 
     /// What a prompt's record takes of the memory budget until the shard is committed: what it came with, and what may be written.
     fn record_num_bytes(&self, prompt: &Prompt) -> usize {
-        let words: usize = prompt.words.iter().map(|word| word.text.len()).sum();
-        let received = prompt.id.len() + prompt.extra_fields_json.len() + words;
+        let received = prompt.id.len() + prompt.extra_fields_json.len() + prompt.text.len();
         let num_written = self.generation.limits.max_new_tokens * self.generation.num_sequences();
         received + size_of::<PromptHead>() + num_written * NUM_BYTES_PER_OUTPUT_TOKEN
     }
@@ -180,11 +179,12 @@ impl ShardWork {
     /// How a row is generated: as all of the job, but for the words that it may copy.
     fn generation_of(&self, prompt: &RowPrompt) -> Arc<Generation> {
         let options = &self.attempt.generation;
-        if prompt.words.is_empty() || !options.copies_words() {
+        if prompt.text.is_empty() || !options.copies_words() {
             return Arc::clone(&self.generation);
         }
-        let copying = Some(copying(options, &prompt.words, &self.shared.writer));
-        Arc::new(Generation { copying, ..Generation::clone(&self.generation) })
+        let vocabulary = Arc::clone(&self.shared.writer.vocabulary);
+        let copying = Copying::of_text(&prompt.text, options.copy_bias, options.name_bias, vocabulary);
+        Arc::new(Generation { copying: Some(copying), ..Generation::clone(&self.generation) })
     }
 
     /// Takes in finished rows until none is left. Reports now and then, and also while this shard's rows wait for others', as long as

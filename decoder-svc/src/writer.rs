@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use baton_bundle::{Bundle, BundleError, TextTokenizer};
-use baton_decoding::TokenEdges;
+use baton_decoding::Vocabulary;
 use baton_job::Mode;
 use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
-use baton_proto::TextWord;
 
 use crate::DecoderError;
 
@@ -18,8 +17,8 @@ pub(crate) struct Writer {
     /// Longest output, tokens.
     pub(crate) max_new_tokens: usize,
     pub(crate) reads: Reads,
-    /// The edges of each output token.
-    pub(crate) edges: Arc<[TokenEdges]>,
+    /// What its tokens spell.
+    pub(crate) vocabulary: Arc<Vocabulary>,
 }
 
 /// What the models read of a prompt.
@@ -38,8 +37,8 @@ pub(crate) struct RowPrompt {
     pub(crate) states: Option<PromptStates>,
     /// For the LLM.
     pub(crate) tokens: Option<Vec<u32>>,
-    /// What outputs may copy.
-    pub(crate) words: Vec<TextWord>,
+    /// What outputs may copy words of.
+    pub(crate) text: String,
 }
 
 impl Writer {
@@ -63,9 +62,8 @@ impl Writer {
         }
         let max_new_tokens = bundle.manifest().max_new_tokens(mode);
         let tokenizer = bundle.text_tokenizer(mode)?;
-        let edges_of = |id| tokenizer.token(id).map(|token| edges(&token)).unwrap_or_default();
-        let edges = (0..tokenizer.num_ids() as u32).map(edges_of).collect();
-        Ok(Self { tokenizer, max_new_tokens, reads, edges })
+        let vocabulary = Arc::new(Vocabulary::new(tokenizer.spellings()));
+        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary })
     }
 
     /// Tokens of cache that the longest prompt and output take, whole blocks.
@@ -76,40 +74,11 @@ impl Writer {
     }
 }
 
-/// The edges of a token, by its name in the vocabulary. Of letters, those of ASCII tell: in byte-level vocabularies the others stand for bytes,
-/// a space among them.
-fn edges(token: &str) -> TokenEdges {
-    TokenEdges {
-        runs_on: token.starts_with(|c: char| c.is_ascii_alphanumeric()),
-        ends_with_sign: token.ends_with(|c: char| c.is_ascii_punctuation()),
-    }
-}
-
 impl RowPrompt {
     /// Tokens that it takes of a model's cache at most.
     pub(crate) fn len(&self) -> usize {
         let of_states = self.states.as_ref().map_or(0, |states| states.prompt_len);
         let of_tokens = self.tokens.as_ref().map_or(0, Vec::len);
         of_states.max(of_tokens)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_runs_on_if_a_letter_begins_it_and_a_sign_ends_one_after_which_a_word_may_follow() {
-        let cases = [
-            ("panel", true, false),
-            ("\u{120}panel", false, false), // after a space, in byte-level vocabularies
-            ("▁panel", false, false),
-            ("-", false, true),
-            ("\u{120}(", false, true),
-            ("4-", true, true),
-        ];
-        for (token, runs_on, ends_with_sign) in cases {
-            assert_eq!(edges(token), TokenEdges { runs_on, ends_with_sign }, "{token}");
-        }
     }
 }

@@ -83,8 +83,10 @@ impl Constraints<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{CopiedWord, Copying, GenerationLimits, TokenEdges};
+    use crate::{Copying, GenerationLimits, Vocabulary};
 
     const LOGITS: [f32; 6] = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5];
     const OFF: f32 = f32::NEG_INFINITY;
@@ -137,57 +139,17 @@ mod tests {
         assert_eq!((values[4], values[5], shift), (-0.5, -4.75, Shift::NONE));
     }
 
-    /// Token 5 is a sign, 2 and 4 begin with a letter; the words are 2 3 4, 2 0 and the name 1 4, which is 4 1 without a space.
-    fn copying() -> Generation {
-        let word = |spaced: &[u32], bare: &[u32], is_name| CopiedWord {
-            spaced: spaced.to_vec(),
-            bare: bare.to_vec(),
-            is_name,
-        };
-        let words =
-            vec![word(&[2, 3, 4], &[3, 4], false), word(&[2, 0], &[0], false), word(&[1, 4], &[4, 1], true)];
-        let edges = [0, 1, 2, 3, 4, 5]
-            .map(|token| TokenEdges { runs_on: [2, 4].contains(&token), ends_with_sign: token == 5 })
-            .into();
-        let copying = Copying { copy_bias: 6.0, name_bias: 1.0, words, edges };
-        Generation { copying: Some(copying), ..generation() }
+    /// The word to copy is "ab", of the tokens 2 and 3.
+    fn copying(copy_bias: f32) -> Generation {
+        let spellings = ["", ";", "a", "b", " c", "."].map(|spelling| spelling.as_bytes().to_vec());
+        let vocabulary = Arc::new(Vocabulary::new(spellings.into()));
+        Generation { copying: Some(Copying::of_text("ab", copy_bias, 0.0, vocabulary)), ..generation() }
     }
 
     #[test]
-    fn what_goes_on_with_a_word_that_was_begun_is_favoured() {
-        // 3 and 0 go on with 2; 1 begins the name
-        assert_eq!(constrained(&copying(), &[0, 2], 0), [7.0, -1.0, 3.0, 2.0, 5.0, 0.5]);
-        assert_eq!(constrained(&copying(), &[0, 2, 3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
-    }
-
-    #[test]
-    fn a_word_without_a_space_goes_on_at_the_beginning_and_after_a_sign_alone() {
-        assert_eq!(constrained(&copying(), &[3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
-        assert_eq!(constrained(&copying(), &[2, 5, 3], 0), [1.0, -1.0, 3.0, -4.0, 11.0, 0.5]);
-        assert_eq!(constrained(&copying(), &[0, 3], 0), [1.0, -1.0, 3.0, -4.0, 5.0, 0.5]);
-    }
-
-    #[test]
-    fn a_name_is_begun_more_readily_until_it_is_there() {
-        assert_eq!(
-            constrained(&copying(), &[], 0),
-            [1.0, -2.0, 3.0, -4.0, 6.0, 0.5],
-            "as it is without a space"
-        );
-        assert_eq!(constrained(&copying(), &[0], 0), [1.0, -1.0, 3.0, -4.0, 5.0, 0.5]);
-        assert_eq!(constrained(&copying(), &[1, 4, 0], 0), LOGITS);
-        assert_eq!(constrained(&copying(), &[4, 1, 0], 0), LOGITS);
-    }
-
-    #[test]
-    fn a_whole_name_is_not_run_on_with_but_by_a_longer_word() {
-        assert_eq!(constrained(&copying(), &[1, 4], 0), [1.0, -2.0, -3.0, -4.0, -1.0, 0.5]);
-        assert_eq!(constrained(&copying(), &[4, 1], 0)[2], -3.0, "without a space");
-        assert_eq!(constrained(&copying(), &[0, 4, 1], 0)[2], 3.0, "not the name: no sign precedes it");
-        assert_eq!(constrained(&copying(), &[2, 3, 4], 0)[2], 3.0, "a word, but no name");
-        let mut generation = copying();
-        generation.copying.as_mut().unwrap().words[0].spaced = vec![1, 4, 2];
-        assert_eq!(constrained(&generation, &[1, 4], 0), [1.0, -2.0, 9.0, -4.0, -1.0, 0.5]);
+    fn what_copying_favours_is_added_to_its_logits() {
+        assert_eq!(constrained(&copying(6.0), &[2], 0), [1.0, -2.0, 3.0, 2.0, 5.0, 0.5]);
+        assert_eq!(constrained(&copying(6.0), &[4], 0), LOGITS);
     }
 
     #[test]
@@ -195,16 +157,13 @@ mod tests {
         let log_sum = LOGITS.iter().map(|logit| (logit - 5.0).exp()).sum::<f32>().ln();
         let shift = Shift { max: 5.0, log_sum, score: 0.0 };
         for copy_bias in [0.0, 6.0, 2000.0] {
-            let mut generation = copying();
-            generation.copying.as_mut().unwrap().copy_bias = copy_bias;
-            let generation = &generation;
-            let constraints =
-                Constraints { generation, end_of_sequence: 0, tokens: &[0, 2], min_new_tokens: 0 };
+            let generation = &copying(copy_bias);
+            let constraints = Constraints { generation, end_of_sequence: 0, tokens: &[2], min_new_tokens: 0 };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
             let sum: f32 = values.iter().map(|&value| shift.apply(value).exp()).sum();
             assert!((sum - 1.0).abs() < 1e-3, "{sum}");
-            assert!((values[0] - values[4] - (copy_bias - 4.0)).abs() < 1e-3, "logits of 1 and 5");
+            assert!((values[3] - values[4] - (copy_bias - 9.0)).abs() < 1e-3, "logits of -4 and 5");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{GenerationLimits, LimitsError};
+use crate::{Copying, GenerationLimits, LimitsError};
 
 /// How one row is generated. Usually shared by all rows of a job.
 #[derive(Debug, Clone)]
@@ -25,106 +25,6 @@ pub struct Generation {
     pub stop_tokens: Vec<u32>,
     /// A further reason to end a sequence, asked after each token.
     pub stop_when: Option<Arc<dyn StopCondition>>,
-}
-
-/// Words that a row may write as they stand in its prompt, names above all: contextual biasing, as speech recognition has it (Zhao et al.,
-/// Interspeech 2019). What goes on with a word that a sequence has begun is favoured, and what would run on where a name is whole is disfavoured;
-/// and it can be favoured to begin a name that the sequence does not have yet.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Copying {
-    /// Added to the logits of tokens that go on with a word, and taken from those that run on with a whole name, at least 0. Of beams, the
-    /// probabilities are normalized again.
-    pub copy_bias: f32,
-    /// The same for tokens that begin a name. More than 1 or 2 begins names where none belong. In a beam search it is also added to the
-    /// log-probability of a finished sequence for each name that it has.
-    pub name_bias: f32,
-    /// The words.
-    pub words: Vec<CopiedWord>,
-    /// The edges of each token of the vocabulary. Tokens beyond its end have none that matter.
-    pub edges: Arc<[TokenEdges]>,
-}
-
-/// How a token joins what stands before and after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenEdges {
-    /// It begins with a letter or a digit, so it runs on with the word before it.
-    pub runs_on: bool,
-    /// It ends with a sign, so that a word without a space may follow.
-    pub ends_with_sign: bool,
-}
-
-/// A word by its tokens, which depend on what stands before it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopiedWord {
-    /// After a space; not empty.
-    pub spaced: Vec<u32>,
-    /// At the beginning of a text and after a sign; not empty.
-    pub bare: Vec<u32>,
-    /// Whether it is a name.
-    pub is_name: bool,
-}
-
-impl Copying {
-    /// Puts into `biases` what is added to the logits of tokens that may follow `tokens`, each token once, in order.
-    pub(crate) fn collect_biases(&self, tokens: &[u32], biases: &mut Vec<(u32, f32)>) {
-        biases.extend(self.favoured(tokens));
-        if self.copy_bias > 0.0 && self.ends_name(tokens) {
-            let edges = (0..).zip(self.edges.iter());
-            biases
-                .extend(edges.filter(|(_, edges)| edges.runs_on).map(|(token, _)| (token, -self.copy_bias)));
-        }
-        biases.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-        biases.dedup_by_key(|&mut (token, _)| token); // the largest of a token stays
-    }
-
-    fn favoured<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = (u32, f32)> + 'a {
-        let begun = self.words.iter().flat_map(move |word| {
-            let spaced = continuations(&word.spaced, tokens).map(|(_, token)| token);
-            let bare = continuations(&word.bare, tokens).filter(|(before, _)| self.may_precede_bare(before));
-            spaced.chain(bare.map(|(_, token)| token))
-        });
-        let names = self.words.iter().filter(|word| word.is_name && self.name_bias > 0.0);
-        let missing = names.filter(move |word| !word.is_in(tokens));
-        let first_token = move |word: &CopiedWord| match self.may_precede_bare(tokens) {
-            true => word.bare[0],
-            false => word.spaced[0],
-        };
-        let begun = begun.map(|token| (token, self.copy_bias));
-        begun.chain(missing.map(move |word| (first_token(word), self.name_bias)))
-    }
-
-    /// What a finished sequence of a beam gains by the names that it has.
-    pub(crate) fn reward(&self, tokens: &[u32]) -> f32 {
-        let names = self.words.iter().filter(|word| word.is_name && word.is_in(tokens));
-        self.name_bias * names.count() as f32
-    }
-
-    /// Whether `tokens` ends with a whole name.
-    fn ends_name(&self, tokens: &[u32]) -> bool {
-        let mut names = self.words.iter().filter(|word| word.is_name);
-        names.any(|word| {
-            tokens.ends_with(&word.spaced)
-                || tokens.strip_suffix(&word.bare[..]).is_some_and(|before| self.may_precede_bare(before))
-        })
-    }
-
-    fn may_precede_bare(&self, before: &[u32]) -> bool {
-        let Some(&last) = before.last() else { return true };
-        self.edges.get(last as usize).is_some_and(|edges| edges.ends_with_sign)
-    }
-}
-
-impl CopiedWord {
-    fn is_in(&self, tokens: &[u32]) -> bool {
-        [&self.spaced, &self.bare]
-            .into_iter()
-            .any(|word| tokens.windows(word.len()).any(|window| window == word))
-    }
-}
-
-/// Where `tokens` ends with the beginning of `word`: what stands before it, and the token that goes on with it.
-fn continuations<'a>(word: &'a [u32], tokens: &'a [u32]) -> impl Iterator<Item = (&'a [u32], u32)> + 'a {
-    (1..word.len()).filter_map(move |place| Some((tokens.strip_suffix(&word[..place])?, word[place])))
 }
 
 /// Ends a sequence by what it has written, such as a word. What ends it stays in the output.

@@ -11,6 +11,7 @@
 
 mod beam_search;
 mod constraints;
+mod copying;
 mod drafting;
 mod generation;
 mod independent_search;
@@ -23,10 +24,10 @@ mod scheduler;
 mod search;
 mod top_k;
 
+pub use copying::{Copying, Vocabulary};
 pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{
-    BeamOptions, CopiedWord, Copying, EarlyStopping, Generation, GenerationError, Method, SamplingOptions,
-    StopCondition, TokenEdges,
+    BeamOptions, EarlyStopping, Generation, GenerationError, Method, SamplingOptions, StopCondition,
 };
 pub use limits::{GenerationLimits, LimitsError};
 pub use logits::LogitRows;

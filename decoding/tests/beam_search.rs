@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use baton_decoding::{
-    BeamOptions, CopiedWord, Copying, EarlyStopping, FinishReason, FinishedSequence, Generation, Method,
-    RowId,
+    BeamOptions, Copying, EarlyStopping, FinishReason, FinishedSequence, Generation, Method, RowId,
+    Vocabulary,
 };
 use support::{EOS, FakeModel, alone, beam, greedy, log_softmax, request, row};
 
@@ -29,7 +31,9 @@ fn one_beam_is_greedy() {
 fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
     const MAX_NEW_TOKENS: usize = 4;
     const NAME: [u32; 2] = [2, 3];
-    let has_name = |tokens: &[u32]| tokens.windows(2).any(|window| window == NAME);
+    let num_names = |tokens: &[u32]| tokens.windows(2).filter(|window| *window == NAME).count() as f64;
+    let spellings = [";", "", " x", "-9", "."].map(|spelling| spelling.as_bytes().to_vec());
+    let vocabulary = Arc::new(Vocabulary::new(spellings.into()));
     let model = FakeModel { vocab_size: 5, spread: 2.0, end_bonus: 0.5 };
     for (length_penalty, name_bias) in [(0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (1.0, 2.0)] {
         let options = BeamOptions { num_beams: 400, length_penalty, early_stopping: EarlyStopping::Never };
@@ -38,7 +42,7 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
             let mut open = vec![(Vec::new(), 0.0)];
             while let Some((tokens, sum)) = open.pop() {
                 let mut log_probabilities = log_softmax(&model.logits(row(0, index), &tokens));
-                if !has_name(&tokens) {
+                if num_names(&tokens) == 0.0 {
                     log_probabilities[NAME[0] as usize] += f64::from(name_bias);
                     let sum: f64 = log_probabilities.iter().map(|value| value.exp()).sum();
                     log_probabilities.iter_mut().for_each(|value| *value -= sum.ln());
@@ -50,7 +54,8 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
                         open.push((tokens, sum));
                         continue;
                     }
-                    let reward = if has_name(&tokens) { f64::from(name_bias) } else { 0.0 };
+                    let wanted = num_names(&tokens).min(1.0);
+                    let reward = f64::from(name_bias) * (wanted - (num_names(&tokens) - wanted));
                     let score = (sum + reward) / (tokens.len() as f64).powf(length_penalty);
                     if best.as_ref().is_none_or(|(_, best)| score > *best) {
                         best = Some((tokens, score));
@@ -58,9 +63,7 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
                 }
             }
             let (mut tokens, score) = best.unwrap();
-            let name = CopiedWord { spaced: NAME.to_vec(), bare: NAME.to_vec(), is_name: true };
-            let words = vec![name];
-            let copying = Some(Copying { copy_bias: 0.0, name_bias, words, edges: [].into() });
+            let copying = Some(Copying::of_text("x-9", 0.0, name_bias, Arc::clone(&vocabulary)));
             let generation =
                 Generation { method: Method::Beam(options), copying, ..greedy(0, MAX_NEW_TOKENS) };
             let mut caller = support::Caller::new(

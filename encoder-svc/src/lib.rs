@@ -11,7 +11,6 @@ mod error;
 mod model_queue;
 mod service;
 mod shard;
-mod words;
 
 pub use batcher::pack_batches;
 pub use error::EncoderError;

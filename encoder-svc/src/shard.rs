@@ -20,7 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::service::Shared;
-use crate::words::words;
 use crate::{EncoderError, pack_batches};
 
 /// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
@@ -127,7 +126,7 @@ impl ShardWork {
             let mut payloads = self.payloads(prompts).await?;
             if self.attempt.generation.copies_words() {
                 for (payload, &position) in payloads.iter_mut().zip(&batch) {
-                    payload.words = words(&shard.prompts[position].0.text);
+                    payload.text.clone_from(&shard.prompts[position].0.text);
                 }
             }
             let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();

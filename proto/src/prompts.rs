@@ -39,17 +39,8 @@ pub struct PromptPayload {
     pub states: Bytes,
     /// For the LLM, its tokens.
     pub tokens: Vec<u32>,
-    /// The text's words, where outputs may copy them.
-    pub words: Vec<TextWord>,
-}
-
-/// A word of a record's text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextWord {
-    /// The word, without the signs around it.
+    /// The record's text, where outputs may copy its words.
     pub text: String,
-    /// Whether it is a name.
-    pub is_name: bool,
 }
 
 /// One prompt as messages under the size limit: its head with the tokens or the first states, then the other states. States are shared,
@@ -59,11 +50,10 @@ pub fn prompt_messages(
     payload: PromptPayload,
 ) -> impl Iterator<Item = wire::DecodeShardRequest> {
     use wire::decode_shard_request::Message;
-    let PromptPayload { mut states, tokens, words } = payload;
+    let PromptPayload { mut states, tokens, text } = payload;
     let index = head.index;
     let extra_fields_json = encode_fields(&head.fields);
-    let words_num_bytes: usize = words.iter().map(|word| word.text.len()).sum();
-    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(extra_fields_json.len() + words_num_bytes);
+    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(extra_fields_json.len() + text.len());
     let first = Message::Prompt(wire::Prompt {
         index,
         source: Some(head.source.into()),
@@ -72,7 +62,7 @@ pub fn prompt_messages(
         prompt_len: head.prompt_len,
         states: split_at_most(&mut states, room),
         tokens,
-        words: words.into_iter().map(|TextWord { text, is_name }| wire::TextWord { text, is_name }).collect(),
+        text,
     });
     let rest = std::iter::from_fn(move || {
         let chunk = split_at_most(&mut states, TARGET_MESSAGE_NUM_BYTES);
@@ -97,9 +87,8 @@ impl TryFrom<wire::Prompt> for (PromptHead, PromptPayload) {
             fields: decode_fields(&prompt.extra_fields_json, "Prompt.extra_fields_json")?,
             prompt_len: prompt.prompt_len,
         };
-        let word = |wire::TextWord { text, is_name }| TextWord { text, is_name };
-        let words = prompt.words.into_iter().map(word).collect();
-        Ok((head, PromptPayload { states: prompt.states, tokens: prompt.tokens, words }))
+        let wire::Prompt { states, tokens, text, .. } = prompt;
+        Ok((head, PromptPayload { states, tokens, text }))
     }
 }
 
@@ -151,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn tokens_travel_with_the_head() {
-        let words = vec![TextWord { text: "xfce4-panel".to_owned(), is_name: true }];
+    fn tokens_and_text_travel_with_the_head() {
+        let text = "for xfce4-panel".to_owned();
         let payload =
-            PromptPayload { tokens: vec![3, 70_000, 1], words, ..payload(Bytes::from_static(b"1234")) };
+            PromptPayload { tokens: vec![3, 70_000, 1], text, ..payload(Bytes::from_static(b"1234")) };
         let messages: Vec<_> = prompt_messages(head(), payload.clone()).collect();
         let [wire::DecodeShardRequest { message: Some(Message::Prompt(prompt)) }] = &messages[..] else {
             panic!("not one prompt: {messages:?}")

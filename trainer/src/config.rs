@@ -63,8 +63,8 @@ pub struct TrainConfig {
     /// Earlier blocks, rising, whose states are mixed with those, by shares that are trained. None is usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed_layers: Vec<usize>,
-    /// Linear layers of the projector, with ReLU between them.
-    #[serde(default = "defaults::projector_depth", skip_serializing_if = "defaults::is_projector_depth")]
+    /// Linear layers of the projector, with ReLU between them. One, a linear map, learns best (docs/quality.md, "Ablations").
+    #[serde(default = "defaults::projector_depth")]
     pub projector_depth: usize,
     /// What the small model reads.
     #[serde(default = "defaults::reads")]
@@ -222,16 +222,13 @@ fn is_llama(family: &Family) -> bool {
 }
 
 mod defaults {
-    use super::{Family, Fusion, ProjectorPart, PromptAttention, Reads};
+    use super::{Family, Fusion, PromptAttention, Reads};
 
     pub(super) fn family() -> Family {
         Family::Llama
     }
     pub(super) fn projector_depth() -> usize {
-        ProjectorPart::USUAL_DEPTH
-    }
-    pub(super) fn is_projector_depth(depth: &usize) -> bool {
-        *depth == projector_depth()
+        1
     }
     pub(super) fn reads() -> Reads {
         Reads::Hybrid
