@@ -2,21 +2,28 @@
 //! its letters say, however an output cuts it into tokens.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::Arc;
 
 /// Signs after which a word is capitalized because a sentence begins.
 const SENTENCE_ENDS: [char; 4] = ['.', '!', '?', ':'];
+/// Letters of the shortest word that may be a name only because it is capitalized where a sentence begins, and a whole word of which the
+/// target language will hardly have the beginning.
+const MIN_CAPITALIZED_CHARS: usize = 4;
+/// How many times the name bias it is worth to begin the name that stands in the text after the word written last.
+const NEXT_NAME_FACTOR: f32 = 3.0;
+/// How many times the name bias it is worth, above the copy bias, to go on with what may be a name.
+const GOING_ON_FACTOR: f32 = 1.5;
 
 /// What a row may copy: contextual biasing, as speech recognition has it (Zhao et al., Interspeech 2019). What goes on with a word that a
 /// sequence has begun is favoured, and what would run on where a name is whole is disfavoured; and it can be favoured to begin a name that the
-/// sequence does not have yet. A name counts as often as the text has it.
+/// sequence does not have yet, above all the one that comes next in the text. A name counts as often as the text has it.
 #[derive(Debug, Clone)]
 pub struct Copying {
-    /// Added to the logits of tokens that go on with a word, and taken from those that run on with a whole name, at least 0. Of beams, the
-    /// probabilities are normalized again.
+    /// Added to the logits of tokens that go on with a word, and taken from those that run on with a whole one that may be a name, at least 0.
+    /// Of beams, the probabilities are normalized again.
     pub copy_bias: f32,
-    /// The same for tokens that begin a name. More than 2 begins names where none belong. In a beam search it is also added to the
+    /// The same for tokens that begin a name: thrice that for the name after the word written last, and one and a half times that is added to
+    /// the copy bias where the word may be a name. More than 2 begins names where none belong. In a beam search it is also added to the
     /// log-probability of a finished sequence for each name that it has, and taken for each that it has too often.
     pub name_bias: f32,
     words: Vec<CopiedWord>,
@@ -39,6 +46,10 @@ struct Word {
     /// Without the signs around it.
     text: String,
     is_name: bool,
+    /// Whether it is a name, or may be one, as it is capitalized and long enough.
+    may_be_name: bool,
+    /// Places among the text's words of those that come next, without the end of a sentence between.
+    next_words: Vec<usize>,
     /// How often it is in the text, as [`occurrences`] counts, at least 1.
     num_occurrences: usize,
 }
@@ -99,24 +110,30 @@ impl Copying {
     /// Puts into `biases` what is added to the logits of tokens that may follow `tokens`, each token once, in order.
     pub(crate) fn collect_biases(&self, tokens: &[u32], biases: &mut Vec<(u32, f32)>) {
         let written = Written::new(self.vocabulary.spell(tokens));
-        for copied in &self.words {
+        let next_words = self.next_words(&written);
+        for (place, copied) in self.words.iter().enumerate() {
             let word = &copied.word;
             if word.is_name {
                 if occurrences(&written.text, &word.text) >= word.num_occurrences {
                     continue;
                 }
                 if self.name_bias > 0.0 {
+                    let factor = if next_words.contains(&place) { NEXT_NAME_FACTOR } else { 1.0 };
+                    biases.extend(copied.spaced.map(|token| (token, factor * self.name_bias)));
                     let bare = copied.bare.filter(|_| written.may_begin_word());
-                    let beginning = [copied.spaced, bare].into_iter().flatten();
-                    biases.extend(beginning.map(|token| (token, self.name_bias)));
+                    biases.extend(bare.map(|token| (token, self.name_bias)));
                 }
             }
+            let factor = if word.may_be_name { GOING_ON_FACTOR } else { 0.0 };
+            let bias = self.copy_bias + factor * self.name_bias;
             for remainder in written.remainders(&word.text) {
                 let going_on = self.vocabulary.beginnings(remainder, 1);
-                biases.extend(going_on.map(|token| (token, self.copy_bias)));
+                biases.extend(going_on.map(|token| (token, bias)));
             }
         }
-        if self.copy_bias > 0.0 && self.names().any(|name| written.ends_with_word(&name.text)) {
+        let ends_with =
+            |copied: &CopiedWord| copied.word.may_be_name && written.ends_with_word(&copied.word.text);
+        if self.copy_bias > 0.0 && self.words.iter().any(ends_with) {
             biases.extend(self.vocabulary.running_on.iter().map(|&token| (token, -self.copy_bias)));
         }
         biases.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
@@ -135,6 +152,14 @@ impl Copying {
             num_wanted as f32 - (num_written - num_wanted) as f32
         };
         self.name_bias * self.names().map(gain).sum::<f32>()
+    }
+
+    /// Places of the words that come, in the text, after the word that was written last.
+    fn next_words(&self, written: &Written) -> &[usize] {
+        let last_unit = written.text.split_whitespace().next_back().unwrap_or_default();
+        let last_word = without_signs_around(last_unit);
+        let copied = self.words.iter().find(|copied| copied.word.text == last_word);
+        copied.map_or(&[], |copied| &copied.word.next_words)
     }
 
     fn names(&self) -> impl Iterator<Item = &Word> {
@@ -185,23 +210,39 @@ fn words(text: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut begins_sentence = true;
+    let mut previous = None;
     for unit in text.split_whitespace() {
-        let word = unit.trim_matches(|c: char| !c.is_alphanumeric());
+        let word = without_signs_around(unit);
         if !word.is_empty() {
             let is_name =
                 is_written_as_name(word) || !begins_sentence && word.starts_with(char::is_uppercase);
-            match places.entry(word) {
-                Occupied(place) => words[*place.get()].is_name |= is_name,
-                Vacant(place) => {
-                    place.insert(words.len());
-                    let num_occurrences = occurrences(text, word);
-                    words.push(Word { text: word.to_owned(), is_name, num_occurrences });
-                }
+            let place = *places.entry(word).or_insert_with(|| {
+                let may_be_name =
+                    word.starts_with(char::is_uppercase) && word.chars().count() >= MIN_CAPITALIZED_CHARS;
+                words.push(Word {
+                    text: word.to_owned(),
+                    is_name: false,
+                    may_be_name,
+                    next_words: Vec::new(),
+                    num_occurrences: occurrences(text, word),
+                });
+                words.len() - 1
+            });
+            words[place].is_name |= is_name;
+            words[place].may_be_name |= is_name;
+            if let Some(previous) = previous.filter(|_| !begins_sentence) {
+                let previous: &mut Word = &mut words[previous];
+                previous.next_words.push(place);
             }
+            previous = Some(place);
         }
         begins_sentence = unit.ends_with(SENTENCE_ENDS);
     }
     words
+}
+
+fn without_signs_around(unit: &str) -> &str {
+    unit.trim_matches(|c: char| !c.is_alphanumeric())
 }
 
 fn is_written_as_name(word: &str) -> bool {
@@ -308,6 +349,30 @@ mod tests {
         let longer = running_on.map(|token| (token, if token == "11" { 6.0 } else { -6.0 }));
         assert_eq!(biases("an X or X11", 0.0, &[" X"]), longer);
         assert_eq!(biases("an xfce", 0.0, &[" x", "fce"]), [], "a word, but no name");
+    }
+
+    #[test]
+    fn the_name_that_comes_next_in_the_text_is_begun_more_readily_than_others() {
+        let bias_of_x =
+            |text, tokens: &[&str]| biases(text, 2.0, tokens).into_iter().find(|&(token, _)| token == " X");
+        assert_eq!(bias_of_x("on KDE X11", &[]), Some((" X", 2.0)));
+        assert_eq!(bias_of_x("on KDE X11", &[" K", "DE"]), Some((" X", 6.0)));
+        assert_eq!(bias_of_x("on KDE, X11", &[" K", "DE", "-"]), Some((" X", 6.0)), "signs aside");
+        assert_eq!(bias_of_x("on KDE. X11", &[" K", "DE"]), Some((" X", 2.0)), "of another sentence");
+    }
+
+    #[test]
+    fn a_name_that_was_begun_is_gone_on_with_more_readily_than_other_words() {
+        assert_eq!(biases("an xfce4", 2.0, &[" x"]), [(" x", 2.0), ("fce", 9.0), ("fc", 9.0)]);
+        assert_eq!(biases("an xfce", 2.0, &[" x"]), [("fce", 6.0), ("fc", 6.0)]);
+    }
+
+    #[test]
+    fn a_longer_capitalized_word_at_the_beginning_of_a_sentence_may_be_a_name() {
+        assert_eq!(biases("Xpanel", 2.0, &[" X"]), [("panel", 9.0)]);
+        assert_eq!(biases("Xpanel", 2.0, &[" X", "panel"])[0], ("x", -6.0), "it is not run on with");
+        assert_eq!(biases("Xe", 2.0, &[" X"]), [("e", 6.0)]);
+        assert_eq!(biases("Xe", 2.0, &[" X", "e"]), []);
     }
 
     #[test]

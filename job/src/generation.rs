@@ -49,7 +49,8 @@ pub struct GenerationOptions {
     pub no_repeat_ngram: u32,
     /// Added to the logits of what goes on with a word of the source that the output has begun. Default: 0, nothing.
     pub copy_bias: f32,
-    /// Added to the logits of what begins a name of the source that the output does not have yet. Default: 0, nothing.
+    /// Added to the logits of what begins a name of the source that the output does not have yet, and more to those of the name that comes
+    /// next and of what goes on with one. Default: 0, nothing.
     pub name_bias: f32,
     /// Outputs per record, best first. Default: 1.
     pub n_best: u32,
