@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 /// Signs after which a word is capitalized because a sentence begins.
 const SENTENCE_ENDS: [char; 4] = ['.', '!', '?', ':'];
-/// Letters of the shortest word that may be a name only because it is capitalized where a sentence begins, and a whole word of which the
-/// target language will hardly have the beginning.
+/// Characters of the shortest word that may be a name for its capital alone: shorter ones begin too many words of the output's language.
 const MIN_CAPITALIZED_CHARS: usize = 4;
 /// How many times the name bias it is worth to begin the name that stands in the text after the word written last.
 const NEXT_NAME_FACTOR: f32 = 3.0;
@@ -46,12 +45,18 @@ struct Word {
     /// Without the signs around it.
     text: String,
     is_name: bool,
-    /// Whether it is a name, or may be one, as it is capitalized and long enough.
-    may_be_name: bool,
     /// Places among the text's words of those that come next, without the end of a sentence between.
     next_words: Vec<usize>,
     /// How often it is in the text, as [`occurrences`] counts, at least 1.
     num_occurrences: usize,
+}
+
+impl Word {
+    /// Whether it is a name, or begins a sentence as one may that is long enough.
+    fn may_be_name(&self) -> bool {
+        let is_long = || self.text.chars().nth(MIN_CAPITALIZED_CHARS - 1).is_some();
+        self.is_name || self.text.starts_with(char::is_uppercase) && is_long()
+    }
 }
 
 /// What the tokens of a model's outputs spell.
@@ -124,7 +129,7 @@ impl Copying {
                     biases.extend(bare.map(|token| (token, self.name_bias)));
                 }
             }
-            let factor = if word.may_be_name { GOING_ON_FACTOR } else { 0.0 };
+            let factor = if word.may_be_name() { GOING_ON_FACTOR } else { 0.0 };
             let bias = self.copy_bias + factor * self.name_bias;
             for remainder in written.remainders(&word.text) {
                 let going_on = self.vocabulary.beginnings(remainder, 1);
@@ -132,7 +137,7 @@ impl Copying {
             }
         }
         let ends_with =
-            |copied: &CopiedWord| copied.word.may_be_name && written.ends_with_word(&copied.word.text);
+            |copied: &CopiedWord| written.ends_with_word(&copied.word.text) && copied.word.may_be_name();
         if self.copy_bias > 0.0 && self.words.iter().any(ends_with) {
             biases.extend(self.vocabulary.running_on.iter().map(|&token| (token, -self.copy_bias)));
         }
@@ -210,29 +215,24 @@ fn words(text: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut begins_sentence = true;
-    let mut previous = None;
+    let mut previous: Option<usize> = None;
     for unit in text.split_whitespace() {
         let word = without_signs_around(unit);
         if !word.is_empty() {
             let is_name =
                 is_written_as_name(word) || !begins_sentence && word.starts_with(char::is_uppercase);
             let place = *places.entry(word).or_insert_with(|| {
-                let may_be_name =
-                    word.starts_with(char::is_uppercase) && word.chars().count() >= MIN_CAPITALIZED_CHARS;
                 words.push(Word {
                     text: word.to_owned(),
                     is_name: false,
-                    may_be_name,
                     next_words: Vec::new(),
                     num_occurrences: occurrences(text, word),
                 });
                 words.len() - 1
             });
             words[place].is_name |= is_name;
-            words[place].may_be_name |= is_name;
             if let Some(previous) = previous.filter(|_| !begins_sentence) {
-                let previous: &mut Word = &mut words[previous];
-                previous.next_words.push(place);
+                words[previous].next_words.push(place);
             }
             previous = Some(place);
         }
