@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes Baton's corpora from the package descriptions of Debian or Ubuntu, and test sets of other text. See docs/corpora.md.
 
-scripts/corpus.py translation --language it     data/en-it/{train,renamed,dev,test}.jsonl
+scripts/corpus.py translation --language it     data/en-it/{train,renamed,renamed-rest,dev,test}.jsonl
 scripts/corpus.py summarization                 data/description-synopsis/{train,siblings,dev,test}.jsonl
 scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
 scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
@@ -78,7 +78,9 @@ def make_translation(arguments: argparse.Namespace) -> None:
     lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
     out = arguments.out or Path(f"data/en-{arguments.language}")
     splits, dropped = split_rows(translation_rows(lists, arguments.language))
-    splits["renamed"] = more_for_train(renamed_rows(splits["train"]), splits)
+    renamed, renamed_rest = renamed_rows(splits["train"])
+    splits["renamed"] = more_for_train(renamed, splits)
+    splits["renamed-rest"] = more_for_train(renamed_rest, splits)
     write_corpus(out, splits, dropped, lists)
 
 

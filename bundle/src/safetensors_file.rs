@@ -84,24 +84,42 @@ impl SafetensorsFile {
     /// # Errors
     /// The tensor is missing, is of an integer type, or cannot be read.
     pub fn read(&self, name: &str) -> Result<StoredTensor, BundleError> {
-        let problem = |problem: String| BundleError::Tensor {
-            path: self.path.clone(),
-            tensor: name.to_owned(),
-            problem,
-        };
-        let info = self.header.info(name).ok_or_else(|| problem("is missing".to_owned()))?;
-        let dtype = match info.dtype {
+        let TensorInfo { dtype, shape, data_offsets: (start, end) } = self.known(name)?;
+        let dtype = match dtype {
             Dtype::F32 => WeightDtype::F32,
             Dtype::BF16 => WeightDtype::Bf16,
             Dtype::F16 => WeightDtype::F16,
-            other => return Err(problem(format!("is {other}; only F32, BF16 and F16 are supported"))),
+            other => {
+                return Err(
+                    self.tensor_error(name, format!("is {other}; only F32, BF16 and F16 are supported"))
+                );
+            }
         };
-        let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end - start];
-        self.file
-            .read_exact_at(&mut bytes, self.data_start + start as u64)
-            .map_err(io_error("read", &self.path))?;
-        Ok(StoredTensor { dtype, shape: info.shape.clone(), bytes })
+        self.read_bytes(name, 0, &mut bytes)?;
+        Ok(StoredTensor { dtype, shape: shape.clone(), bytes })
+    }
+
+    /// Fills `bytes` with those of a tensor of any type, little-endian, from its byte `offset` on.
+    ///
+    /// # Errors
+    /// The tensor is missing, ends before, or cannot be read.
+    pub fn read_bytes(&self, name: &str, offset: usize, bytes: &mut [u8]) -> Result<(), BundleError> {
+        let (start, end) = self.known(name)?.data_offsets;
+        if end - start < offset + bytes.len() {
+            let problem = format!("has {} bytes, not {}", end - start, offset + bytes.len());
+            return Err(self.tensor_error(name, problem));
+        }
+        let place = self.data_start + (start + offset) as u64;
+        self.file.read_exact_at(bytes, place).map_err(io_error("read", &self.path))
+    }
+
+    fn known(&self, name: &str) -> Result<&TensorInfo, BundleError> {
+        self.header.info(name).ok_or_else(|| self.tensor_error(name, "is missing".to_owned()))
+    }
+
+    fn tensor_error(&self, name: &str, problem: String) -> BundleError {
+        BundleError::Tensor { path: self.path.clone(), tensor: name.to_owned(), problem }
     }
 
     /// Reads one floating-point tensor, widened to f32 without loss.

@@ -34,8 +34,8 @@ pub(crate) struct TrainArgs {
     /// interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
     #[arg(long)]
     out: PathBuf,
-    /// Directory of the LLM's hidden states, to share it between runs that read the same prompts with the same LLM. Default: in --out.
-    /// Example: `data/states/en-it-15`.
+    /// Directory of hidden states, of any LLMs, layers and prompts: a run computes those that no run before has left there. Default: in
+    /// --out. Example: `data/states`.
     #[arg(long)]
     states: Option<PathBuf>,
     /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.

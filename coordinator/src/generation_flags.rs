@@ -62,6 +62,10 @@ pub(crate) struct GenerationArgs {
     /// it. For translation. Default: 0, nothing. Example: --name-bias 1
     #[arg(long, value_name = "X", env = "BATON_NAME_BIAS")]
     name_bias: Option<f32>,
+    /// Each sentence of a record's text is a prompt of its own, and outputs are joined by what stands between the sentences. For translation: texts
+    /// may be as long as you like, and long ones come out better. Default: false. Example: --by-sentence
+    #[arg(long, value_name = "BOOL", env = "BATON_BY_SENTENCE", num_args = 0..=1, default_missing_value = "true")]
+    by_sentence: Option<bool>,
     /// Outputs per record: of a beam search up to as many as beams, or samples. The best is the row's `output`, the others are its
     /// `alternatives`. Default: 1.
     #[arg(long, value_name = "OUTPUTS", env = "BATON_N_BEST")]
@@ -111,7 +115,7 @@ mod tests {
         let flags = "--max-new-tokens 9 --max-new-tokens-per-prompt-token 2.5 --min-new-tokens 2 \
                      --min-new-tokens-per-prompt-token 0.5 --beams 4 --length-penalty -0.6 --early-stopping at_once \
                      --temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --seed 11 --repetition-penalty 1.2 \
-                     --no-repeat-ngram 3 --copy-bias 2.5 --name-bias 0.5 --n-best 2 --stop-token </s> --stop-token . --stop-string ###";
+                     --no-repeat-ngram 3 --copy-bias 2.5 --name-bias 0.5 --by-sentence --n-best 2 --stop-token </s> --stop-token . --stop-string ###";
         let expected = GenerationOptions {
             max_new_tokens: Some(9),
             max_new_tokens_per_prompt_token: Some(2.5),
@@ -129,6 +133,7 @@ mod tests {
             no_repeat_ngram: 3,
             copy_bias: 2.5,
             name_bias: 0.5,
+            by_sentence: true,
             n_best: 2,
             stop_tokens: vec!["</s>".into(), ".".into()],
             stop_strings: vec!["###".into()],

@@ -30,20 +30,24 @@ struct QueuedRow {
 
 /// Where a row's result goes. As long as it lives, the row counts as its engine's work.
 struct RowReply {
-    done: mpsc::Sender<RowResult>,
+    done: mpsc::UnboundedSender<RowResult>,
     outstanding: Arc<AtomicUsize>,
     num_tokens: usize,
 }
 
 impl RowReply {
-    fn new(done: mpsc::Sender<RowResult>, outstanding: &Arc<AtomicUsize>, num_tokens: usize) -> Self {
+    fn new(
+        done: mpsc::UnboundedSender<RowResult>,
+        outstanding: &Arc<AtomicUsize>,
+        num_tokens: usize,
+    ) -> Self {
         outstanding.fetch_add(num_tokens, Ordering::Relaxed);
         Self { done, outstanding: Arc::clone(outstanding), num_tokens }
     }
 
-    /// A full or closed channel is a shard that was cancelled.
+    /// A closed channel is a shard that was cancelled.
     fn send(self, result: RowResult) {
-        let _ = self.done.try_send(result);
+        let _ = self.done.send(result);
     }
 }
 
@@ -91,7 +95,7 @@ pub(crate) struct EngineLoad {
 pub(crate) struct RowSubmitter {
     queue: EngineQueue,
     group: GroupId,
-    done: mpsc::Sender<RowResult>,
+    done: mpsc::UnboundedSender<RowResult>,
 }
 
 /// Receives the results of a group. Dropping it cancels the rows that are not done.
@@ -99,7 +103,7 @@ pub(crate) struct RowSubmitter {
 pub(crate) struct RowResults {
     queue: EngineQueue,
     group: GroupId,
-    done: mpsc::Receiver<RowResult>,
+    done: mpsc::UnboundedReceiver<RowResult>,
 }
 
 impl EngineQueue {
@@ -143,10 +147,10 @@ impl EngineQueue {
         Ok((queue, threads))
     }
 
-    /// Opens a group of at most `max_rows` rows.
-    pub(crate) fn open_group(&self, max_rows: u32) -> (RowSubmitter, RowResults) {
-        // One place per row, so that the engine never waits for a shard.
-        let (sender, receiver) = mpsc::channel((max_rows as usize).max(1));
+    /// Opens a group of rows.
+    pub(crate) fn open_group(&self) -> (RowSubmitter, RowResults) {
+        // Never more results than rows that were submitted, and the engine never waits for a shard.
+        let (sender, receiver) = mpsc::unbounded_channel();
         let group = GroupId(self.next_group.fetch_add(1, Ordering::Relaxed));
         let submitter = RowSubmitter { queue: self.clone(), group, done: sender };
         (submitter, RowResults { queue: self.clone(), group, done: receiver })

@@ -118,6 +118,7 @@ impl<'a> PromptAssembler<'a> {
 #[cfg(test)]
 mod tests {
     use baton_job::RecordSource;
+    use baton_proto::SentencePlace;
 
     use super::*;
 
@@ -125,7 +126,8 @@ mod tests {
 
     fn head(index: u32, prompt_len: u32) -> PromptHead {
         let source = RecordSource { uri: "a.txt".into(), line: 1 };
-        PromptHead { index, id: "a".into(), source, fields: serde_json::Map::new(), prompt_len }
+        let (id, fields, sentence) = ("a".into(), serde_json::Map::new(), SentencePlace::default());
+        PromptHead { index, id, source, fields, prompt_len, sentence }
     }
 
     fn states(bytes: &[u8]) -> PromptPayload {

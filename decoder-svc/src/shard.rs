@@ -62,7 +62,7 @@ impl ShardWork {
     ) -> Result<(), DecoderError> {
         let events = &events;
         let store = self.open_output().await?;
-        let (rows, results) = self.shared.engine.open_group(self.attempt.num_entries);
+        let (rows, results) = self.shared.engine.open_group();
         let collector = Mutex::new(ShardCollector::new(self.attempt.num_entries));
         let mut memory = self.shared.records.share(); // held until the shard is committed
         let receive = self.receive(requests, rows, &collector, &mut memory);
@@ -160,20 +160,26 @@ impl ShardWork {
                 }
             };
             if let Some((head, prompt)) = complete {
-                let index = head.index;
-                if let Some(twin) = seen.find_or_note(&prompt, index) {
+                let next_row = lock().next_row();
+                if let Some(twin) = seen.find_or_note(&prompt, next_row) {
                     lock().join(head, twin)?;
                     continue;
                 }
-                lock().begin(head)?;
-                let random_stream = self.attempt.first_entry + u64::from(index);
+                let random_stream = self.random_stream(&head);
+                let row = lock().begin(head)?;
                 let generation = self.generation_of(&prompt);
-                rows.submit(index, prompt, &generation, random_stream).await?;
+                rows.submit(row, prompt, &generation, random_stream).await?;
             }
         }
         assembler.check_complete()?;
         lock().check_all_received()?;
         Ok(())
+    }
+
+    /// What is drawn for a prompt depends on its place in the job alone. Entries number the lower bits, sentences the upper ones.
+    fn random_stream(&self, head: &PromptHead) -> u64 {
+        let entry = self.attempt.first_entry + u64::from(head.index);
+        entry ^ (u64::from(head.sentence.number) << u32::BITS)
     }
 
     /// How a row is generated: as all of the job, but for the words that it may copy.
@@ -212,7 +218,10 @@ impl ShardWork {
                         progress.decoded_records += num_entries;
                         progress.decoded_output_tokens += num_tokens as u64;
                     }
-                    Some(Err((index, source))) => return Err(DecoderError::Refused { index, source }),
+                    Some(Err((row, source))) => {
+                        let index = collector.lock().expect(NO_PANIC).entry_of(row);
+                        return Err(DecoderError::Refused { index, source });
+                    }
                     None => break,
                 },
                 _ = reports.tick() => {
@@ -265,26 +274,26 @@ impl ShardWork {
 
 /// The prompts of a shard by the digest of what is read of them, so that each is decoded once. Samples of equal prompts differ.
 struct SeenPrompts {
-    index_by_digest: Option<HashMap<[u8; 32], u32>>,
+    row_by_digest: Option<HashMap<[u8; 32], u32>>,
 }
 
 impl SeenPrompts {
     fn new(generation: &Generation) -> Self {
         let decodes_alike = !matches!(generation.method, Method::Sample(_));
-        Self { index_by_digest: decodes_alike.then(HashMap::new) }
+        Self { row_by_digest: decodes_alike.then(HashMap::new) }
     }
 
-    /// The entry that had this prompt before; otherwise notes that this one has.
-    fn find_or_note(&mut self, prompt: &RowPrompt, index: u32) -> Option<u32> {
+    /// The row that this prompt has had before; otherwise notes that it has `row`.
+    fn find_or_note(&mut self, prompt: &RowPrompt, row: u32) -> Option<u32> {
         let mut digest = Sha256::new();
         digest.update(prompt.states.as_ref().map_or(&[][..], |states| &states.data));
         for token in prompt.tokens.iter().flatten() {
             digest.update(token.to_le_bytes());
         }
-        match self.index_by_digest.as_mut()?.entry(digest.finalize().into()) {
+        match self.row_by_digest.as_mut()?.entry(digest.finalize().into()) {
             Occupied(seen) => Some(*seen.get()),
             Vacant(unseen) => {
-                unseen.insert(index);
+                unseen.insert(row);
                 None
             }
         }

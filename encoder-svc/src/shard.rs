@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use baton_bundle::PromptTokenizer;
-use baton_job::{FailureCode, Record, RecordFailure, ShardEntry};
+use baton_job::{FailureCode, Record, RecordFailure, Sentence, ShardEntry, sentences};
 use baton_proto::wire::decoder_client::DecoderClient;
 use baton_proto::wire::{
     DecodeShardRequest, EncodeShardRequest, ShardEvent, ShardProgress, decode_shard_request,
     encode_shard_request, shard_event,
 };
 use baton_proto::{
-    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, Refusal, ShardAttempt,
-    WireError, prompt_messages, receive_error,
+    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, Refusal, SentencePlace,
+    ShardAttempt, WireError, prompt_messages, receive_error,
 };
 use baton_telemetry::TraceContext;
 use baton_worker::{EventSender, MemoryShare};
@@ -35,9 +35,20 @@ pub(crate) struct ShardWork {
 }
 
 /// A shard ready to be encoded.
+#[derive(Default)]
 struct TokenizedShard {
-    prompts: Vec<(Record, Vec<u32>)>,
+    records: Vec<Record>,
+    prompts: Vec<TokenizedPrompt>,
     failures: Vec<(u32, RecordFailure)>,
+}
+
+/// A record's text, or one of its sentences, ready to be encoded.
+struct TokenizedPrompt {
+    /// Its record's place in [`TokenizedShard::records`].
+    record: usize,
+    sentence: SentencePlace,
+    text: String,
+    tokens: Vec<u32>,
 }
 
 /// Reads the first message of a stream.
@@ -85,15 +96,23 @@ impl ShardWork {
     async fn tokenize(&self, entries: Vec<ShardEntry>) -> TokenizedShard {
         let tokenizer = Arc::clone(&self.tokenizer);
         let max_prompt_tokens = self.shared.max_prompt_tokens;
+        let by_sentence = self.attempt.generation.by_sentence;
         tokio::task::spawn_blocking(move || {
-            let mut shard = TokenizedShard { prompts: Vec::new(), failures: Vec::new() };
+            let mut shard = TokenizedShard::default();
             for (index, entry) in (0..).zip(entries) {
                 let tokenized = match entry {
-                    ShardEntry::Prompt(record) => tokenize_record(&tokenizer, record, max_prompt_tokens),
+                    ShardEntry::Prompt(record) => {
+                        let place = shard.records.len();
+                        tokenize_record(&tokenizer, &record, place, by_sentence, max_prompt_tokens)
+                            .map(|prompts| (record, prompts))
+                    }
                     ShardEntry::Failed(failure) => Err(failure),
                 };
                 match tokenized {
-                    Ok(prompt) => shard.prompts.push(prompt),
+                    Ok((record, prompts)) => {
+                        shard.records.push(record);
+                        shard.prompts.extend(prompts);
+                    }
                     Err(failure) => shard.failures.push((index, failure)),
                 }
             }
@@ -119,21 +138,29 @@ impl ShardWork {
                 return Ok(()); // the decoder ended the stream; `relay` learns why
             }
         }
-        let prompt_lens: Vec<usize> = shard.prompts.iter().map(|(_, tokens)| tokens.len()).collect();
+        let TokenizedShard { records, prompts, .. } = shard;
+        let mut num_unread = vec![0_u32; records.len()]; // sentences
+        for prompt in &prompts {
+            num_unread[prompt.record] += 1;
+        }
+        let prompt_lens: Vec<usize> = prompts.iter().map(|prompt| prompt.tokens.len()).collect();
         for batch in pack_batches(&prompt_lens, self.shared.max_batch_tokens) {
-            let prompts: Vec<Vec<u32>> =
-                batch.iter().map(|&position| shard.prompts[position].1.clone()).collect();
-            let mut payloads = self.payloads(prompts).await?;
+            let tokens: Vec<Vec<u32>> =
+                batch.iter().map(|&position| prompts[position].tokens.clone()).collect();
+            let mut payloads = self.payloads(tokens).await?;
             if self.attempt.generation.copies_words() {
                 for (payload, &position) in payloads.iter_mut().zip(&batch) {
-                    payload.text.clone_from(&shard.prompts[position].0.text);
+                    payload.text.clone_from(&prompts[position].text);
                 }
             }
             let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
-            let num_prompts = batch.len();
+            let mut num_records_read = 0;
             self.shared.prompt_tokens.inc_by(batch_tokens as u64);
             for (position, payload) in batch.into_iter().zip(payloads) {
-                let head = PromptHead::of(&shard.prompts[position].0, prompt_lens[position] as u32);
+                let TokenizedPrompt { record, sentence, .. } = &prompts[position];
+                num_unread[*record] -= 1;
+                num_records_read += u32::from(num_unread[*record] == 0);
+                let head = PromptHead::of(&records[*record], sentence.clone(), prompt_lens[position] as u32);
                 for message in prompt_messages(head, payload) {
                     if to_decoder.send(message).await.is_err() {
                         return Ok(());
@@ -141,7 +168,7 @@ impl ShardWork {
                 }
             }
             report(events, progress, |progress| {
-                progress.encoded_records += num_prompts as u32;
+                progress.encoded_records += num_records_read;
                 progress.encoded_prompt_tokens += batch_tokens as u64;
             })
             .await;
@@ -252,22 +279,33 @@ fn entry_num_bytes(entry: &ShardEntry) -> usize {
     payload_num_bytes + size_of::<ShardEntry>()
 }
 
-/// A record's prompt, never cut.
+/// The prompts of a record that has `place` among the shard's: its text, or each of its sentences, never cut.
 fn tokenize_record(
     tokenizer: &PromptTokenizer,
-    record: Record,
+    record: &Record,
+    place: usize,
+    by_sentence: bool,
     max_prompt_tokens: usize,
-) -> Result<(Record, Vec<u32>), RecordFailure> {
-    match tokenizer.encode(&record.text) {
-        Ok(tokens) if tokens.len() <= max_prompt_tokens => Ok((record, tokens)),
-        Ok(tokens) => {
-            let prompt_len = tokens.len();
+) -> Result<Vec<TokenizedPrompt>, RecordFailure> {
+    let whole = || vec![Sentence { before: "", text: &record.text, after: "" }];
+    let sentences = if by_sentence { sentences(&record.text) } else { whole() };
+    let count = sentences.len() as u32; // of a text of at most some hundred megabytes
+    let tokenize = |(number, sentence): (u32, Sentence<'_>)| {
+        let Ok(tokens) = tokenizer.encode(sentence.text) else {
+            let message = "the LLM's tokenizer refuses the text";
+            return Err(record.failure(FailureCode::ProcessingFailed, message));
+        };
+        if tokens.len() > max_prompt_tokens {
+            let what = if by_sentence { format!("sentence {}", number + 1) } else { "the prompt".to_owned() };
             let message =
-                format!("the prompt has {prompt_len} tokens; the bundle reads at most {max_prompt_tokens}");
-            Err(record.failure(FailureCode::PromptTooLong, message))
+                format!("{what} has {} tokens; the bundle reads at most {max_prompt_tokens}", tokens.len());
+            return Err(record.failure(FailureCode::PromptTooLong, message));
         }
-        Err(_) => Err(record.failure(FailureCode::ProcessingFailed, "the LLM's tokenizer refuses the text")),
-    }
+        let Sentence { before, text, after } = sentence;
+        let sentence = SentencePlace { number, count, before: before.to_owned(), after: after.to_owned() };
+        Ok(TokenizedPrompt { record: place, sentence, text: text.to_owned(), tokens })
+    };
+    (0..).zip(sentences).map(tokenize).collect()
 }
 
 /// Updates the attempt's totals and sends them.

@@ -52,6 +52,9 @@ pub struct GenerationOptions {
     /// Added to the logits of what begins a name of the source that the output does not have yet, and more to those of the name that comes
     /// next and of what goes on with one. Default: 0, nothing.
     pub name_bias: f32,
+    /// Each sentence of a record's text is a prompt of its own, for as many tokens as a text of one sentence has; their outputs are joined by
+    /// what stands between the sentences. Default: false.
+    pub by_sentence: bool,
     /// Outputs per record, best first. Default: 1.
     pub n_best: u32,
     /// Tokens of the output tokenizer, by their exact text, that end an output and are left out of it. Default: none.
@@ -104,6 +107,7 @@ impl Default for GenerationOptions {
             no_repeat_ngram: 0,
             copy_bias: 0.0,
             name_bias: 0.0,
+            by_sentence: false,
             n_best: 1,
             stop_tokens: Vec::new(),
             stop_strings: Vec::new(),

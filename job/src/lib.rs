@@ -19,6 +19,7 @@ mod partition;
 mod reader;
 mod record;
 mod schedule;
+mod sentences;
 mod shard;
 mod shard_set;
 mod spec;
@@ -41,6 +42,7 @@ pub use schedule::{
     AfterFailure, Assignment, Backoff, Expired, Failure, Lease, Pair, Role, SchedulePolicy, Settled,
     ShardCounts, ShardScheduler, Work, WorkerId, WorkerState, WorkerView,
 };
+pub use sentences::{Sentence, sentences};
 pub use shard::{Shard, ShardCutter, ShardEntry, ShardIndex};
 pub use shard_set::ShardSet;
 pub use spec::{JobSpec, MAX_TEXT_NUM_BYTES, Mode, OutputDefinition, ShardLimits};

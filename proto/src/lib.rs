@@ -20,7 +20,7 @@ pub use connections::{Connection, Connections, InvalidEndpoint};
 pub use entries::{IndexedEntry, entry_batches};
 pub use error::{WireError, error_chain, receive_error};
 pub use failure_origin::FailureOrigin;
-pub use prompts::{PromptHead, PromptPayload, prompt_messages};
+pub use prompts::{PromptHead, PromptPayload, SentencePlace, prompt_messages};
 pub use refusal::Refusal;
 pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, ServerSecurity};
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};

@@ -20,15 +20,38 @@ pub struct PromptHead {
     pub fields: Map<String, Value>,
     /// Length of the prompt, LLM tokens.
     pub prompt_len: u32,
+    /// Which of the record's sentences it is.
+    pub sentence: SentencePlace,
+}
+
+/// A sentence's place among those of its record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentencePlace {
+    /// Its number, from 0.
+    pub number: u32,
+    /// Sentences of the record, at least one.
+    pub count: u32,
+    /// What the record's output has before this sentence's.
+    pub before: String,
+    /// What it has behind it.
+    pub after: String,
+}
+
+/// A text that is not cut.
+impl Default for SentencePlace {
+    fn default() -> Self {
+        SentencePlace { number: 0, count: 1, before: String::new(), after: String::new() }
+    }
 }
 
 impl PromptHead {
-    /// The head of `record`'s prompt.
+    /// The head of one of the prompts of `record`, whose other fields go with the first.
     #[must_use]
-    pub fn of(record: &Record, prompt_len: u32) -> Self {
-        let Record { index_in_shard, id, source, fields, .. } = record;
-        let (id, source, fields) = (id.clone(), source.clone(), fields.clone());
-        PromptHead { index: *index_in_shard, id, source, fields, prompt_len }
+    pub fn of(record: &Record, sentence: SentencePlace, prompt_len: u32) -> Self {
+        let Record { index_in_shard, id, source, .. } = record;
+        let fields = if sentence.number == 0 { record.fields.clone() } else { Map::new() };
+        let (id, source) = (id.clone(), source.clone());
+        PromptHead { index: *index_in_shard, id, source, fields, prompt_len, sentence }
     }
 }
 
@@ -39,7 +62,7 @@ pub struct PromptPayload {
     pub states: Bytes,
     /// For the LLM, its tokens.
     pub tokens: Vec<u32>,
-    /// The record's text, where outputs may copy its words.
+    /// The text that was read, where outputs may copy its words.
     pub text: String,
 }
 
@@ -53,7 +76,9 @@ pub fn prompt_messages(
     let PromptPayload { mut states, tokens, text } = payload;
     let index = head.index;
     let extra_fields_json = encode_fields(&head.fields);
-    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(extra_fields_json.len() + text.len());
+    let SentencePlace { number, count, before, after } = head.sentence;
+    let taken = extra_fields_json.len() + text.len() + before.len() + after.len();
+    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(taken);
     let first = Message::Prompt(wire::Prompt {
         index,
         source: Some(head.source.into()),
@@ -63,6 +88,10 @@ pub fn prompt_messages(
         states: split_at_most(&mut states, room),
         tokens,
         text,
+        sentence: number,
+        num_sentences: count,
+        before,
+        after,
     });
     let rest = std::iter::from_fn(move || {
         let chunk = split_at_most(&mut states, TARGET_MESSAGE_NUM_BYTES);
@@ -80,12 +109,18 @@ impl TryFrom<wire::Prompt> for (PromptHead, PromptPayload) {
 
     /// The head, and the states or tokens that came with it.
     fn try_from(prompt: wire::Prompt) -> Result<Self, WireError> {
+        let wire::Prompt { sentence: number, num_sentences: count, before, after, .. } = prompt;
+        if number >= count {
+            let detail = format!("{number}, of {count}");
+            return Err(WireError::InvalidField { field: "Prompt.sentence", detail });
+        }
         let head = PromptHead {
             index: prompt.index,
             id: prompt.id,
             source: decode_source(prompt.source, "Prompt.source")?,
             fields: decode_fields(&prompt.extra_fields_json, "Prompt.extra_fields_json")?,
             prompt_len: prompt.prompt_len,
+            sentence: SentencePlace { number, count, before, after },
         };
         let wire::Prompt { states, tokens, text, .. } = prompt;
         Ok((head, PromptPayload { states, tokens, text }))
@@ -107,6 +142,7 @@ mod tests {
             source: RecordSource { uri: "corpus.csv".into(), line: 9 },
             fields: Map::from_iter([("lang".to_owned(), Value::from("en"))]),
             prompt_len: 12,
+            sentence: SentencePlace { number: 1, count: 3, before: "\n".into(), after: "".into() },
         }
     }
 
@@ -149,6 +185,15 @@ mod tests {
             panic!("not one prompt: {messages:?}")
         };
         assert_eq!(<(PromptHead, PromptPayload)>::try_from(prompt.clone()).unwrap(), (head(), payload));
+    }
+
+    #[test]
+    fn a_sentence_beyond_the_last_is_refused() {
+        let sentence = SentencePlace { number: 3, ..head().sentence };
+        let mut messages = prompt_messages(PromptHead { sentence, ..head() }, payload(Bytes::new()));
+        let Some(Message::Prompt(prompt)) = messages.next().unwrap().message else { panic!("no prompt") };
+        let error = <(PromptHead, PromptPayload)>::try_from(prompt).unwrap_err().to_string();
+        assert!(error.contains("`Prompt.sentence` is not valid: 3, of 3"), "{error}");
     }
 
     #[test]

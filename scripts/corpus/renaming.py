@@ -16,19 +16,22 @@ WORD = re.compile(r"\w(?:[\w\-./+:@#]*\w)?(?:\+\+|#)?")
 # Small letters alone are a name's where no more sources of the corpus than this have the word.
 RARE = 3
 MIN_LETTERS_OF_RARE = 4
-# Of so many pairs, one is renamed: enough to learn from, and frequent names stay frequent.
+# Of so many pairs, one is renamed at first: frequent names stay frequent.
 ONE_IN = 3
 
 
-def renamed_rows(rows: list[dict]) -> list[dict]:
-    """For every third row, if it has names, one with others, in order; its `id` is the row's with `-renamed` behind it."""
+def renamed_rows(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+    """For every third row, and for all others, if it has names, one with others, in order; its `id` is the row's with `-renamed` behind it."""
     num_sources = Counter(word for row in rows for word in set(WORD.findall(row["source"])))
     names = [names_of(row, num_sources) for row in rows]
     alike: dict[str, list[str]] = defaultdict(list)
     for name in sorted({name for of_row in names for name in of_row}):
         alike[shape_of(name)].append(name)
-    chosen = list(zip(rows, names, strict=True))[::ONE_IN]
-    return [renamed(row, of_row, alike) for row, of_row in chosen if of_row]
+    thirds: tuple[list[dict], list[dict]] = ([], [])
+    for place, (row, of_row) in enumerate(zip(rows, names, strict=True)):
+        if of_row:
+            thirds[place % ONE_IN > 0].append(renamed(row, of_row, alike))
+    return thirds
 
 
 def names_of(row: dict, num_sources: Counter[str]) -> list[str]:

@@ -50,16 +50,17 @@ class RenamedRows(unittest.TestCase):
     ] + [row(f"about Name{chr(97 + n)} and ABC{chr(65 + n)}", f"su Name{chr(97 + n)} e ABC{chr(65 + n)}", id=f"{n:04x}") for n in range(20)]
 
     def test_both_sides_get_the_same_other_names_of_the_same_shape(self):
-        first = renamed_rows(self.ROWS)[0]
+        first = renamed_rows(self.ROWS)[0][0]
         self.assertEqual((first["id"], first["package"]), ("0000-renamed", "p"))
         a, _, b, know, c = first["source"].split()
         self.assertEqual(first["target"].split(), [a, "ed", b, "conoscono", c])
         self.assertEqual([know, shape_of(a), shape_of(b), shape_of(c)], ["know", "capitalized", "capitalized", "capitals"])
         self.assertNotEqual((a, b, c), ("Pidgin", "Empathy", "XMPP"))
 
-    def test_every_third_row_is_renamed_and_those_without_names_are_left_out(self):
-        nameless = [row("a plain text", "un testo semplice", id="9")]
-        self.assertEqual([r["id"] for r in renamed_rows(nameless * ONE_IN + self.ROWS[:1])], ["0000-renamed"])
+    def test_every_third_row_stands_apart_and_those_without_names_are_left_out(self):
+        nameless = row("a plain text", "un testo semplice", id="9")
+        ids = [[row["id"] for row in rows] for rows in renamed_rows([nameless] * ONE_IN + self.ROWS[:ONE_IN])]
+        self.assertEqual(ids, [["0000-renamed"], ["0001-renamed", "0002-renamed"]])
 
     def test_the_same_pairs_give_the_same_ones(self):
         self.assertEqual(renamed_rows(self.ROWS), renamed_rows(self.ROWS))

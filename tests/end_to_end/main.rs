@@ -17,4 +17,5 @@ mod llm_mode;
 mod refusals;
 mod restart;
 mod s3;
+mod sentences;
 mod services;

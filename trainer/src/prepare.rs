@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
                 let llm_sha256 = reader_sha256(config)?;
                 let mut states = |set: &'static str, pairs: &[TokenPair]| {
                     let job = EncodeJob {
-                        directory: &directories.states.join(set),
+                        states: &directories.states,
                         prompts: pairs.iter().map(|p| p.prompt.as_slice()).collect(),
                         llm_sha256: &llm_sha256,
                         llm_layer: config.llm_layer,

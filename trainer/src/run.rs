@@ -32,8 +32,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 pub struct RunDirectories {
     /// Tokenizer, checkpoints, log, and the bundle when it is done.
     pub run: PathBuf,
-    /// The LLM's hidden states. Runs that give the same prompts to the same LLM can share them, one after the other or at once,
-    /// once they are complete.
+    /// Hidden states, of any LLMs, layers and prompts. Runs that share it share the states of the prompts that they share.
     pub states: PathBuf,
 }
 

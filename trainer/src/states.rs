@@ -1,20 +1,20 @@
-//! The LLM's hidden states of all prompts, computed once and kept on disk: pairs with equal prompts share them.
+//! The LLM's hidden states of prompts, computed once and kept on disk, where every run finds those that it needs.
 //!
-//! Prompts are encoded in order of length, many tokens at a time, and written as chunk files of raw bf16, `[tokens, layers * d_llm]` each.
-//! A chunk appears by rename when it is complete, so an interrupted computation goes on with the next chunk. `states.json` names
-//! what was encoded by what; a directory that holds other states is refused. The arithmetic is what an encoder service chooses on this
-//! machine, so the small model learns from the states that it will be sent.
+//! Under a directory of states, each LLM has one directory for every choice of layers, and in it chunk files (safetensors): prompts, as
+//! `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and their `states` bf16 `[num_tokens, layers * d_llm]`. A chunk is named by
+//! its prompts and appears by rename when it is complete. So a run computes what no run before has computed, and an interrupted computation
+//! goes on with the next chunk. The arithmetic is what an encoder service chooses on this machine, so the small model learns from the states
+//! that it will be sent.
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs,
     ops::ControlFlow,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
+use baton_bundle::SafetensorsFile;
 use baton_model::{LanguageModel, PackedLayout};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor, no_grad};
 
@@ -24,19 +24,11 @@ use crate::{TrainError, batches::cut_batches};
 const CHUNK_NUM_TOKENS: usize = 64 * 1024;
 /// Tokens of one pass of the LLM.
 const ENCODE_BATCH_NUM_TOKENS: usize = 2048;
-const BYTES_PER_VALUE: usize = 2;
-
-/// What a directory of states holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StatesManifest {
-    llm_sha256: String,
-    llm_layer: usize,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    mixed_layers: Vec<usize>,
-    d_llm: usize,
-    num_prompts: usize,
-    prompts_sha256: String,
-}
+const CHUNK_EXTENSION: &str = "safetensors";
+/// Of a bf16.
+const VALUE_NUM_BYTES: usize = 2;
+/// Hexadecimal digits of a hash in the name of a file or directory.
+const NAME_LEN: usize = 16;
 
 /// How far the computation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +43,11 @@ pub(crate) struct EncodeProgress {
 #[derive(Debug)]
 pub(crate) struct HiddenStates {
     width: usize,
-    chunks: Vec<File>,
+    chunks: Vec<SafetensorsFile>,
     places: Vec<Place>, // by pair
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Place {
     chunk: usize,
     first_token: usize,
@@ -64,8 +56,8 @@ struct Place {
 
 /// What to encode, and by what.
 pub(crate) struct EncodeJob<'a> {
-    /// Where the chunks are kept.
-    pub(crate) directory: &'a Path,
+    /// Directory of all states.
+    pub(crate) states: &'a Path,
     /// Token ids of each pair's prompt. Equal prompts are encoded once.
     pub(crate) prompts: Vec<&'a [u32]>,
     /// sha256 of the LLM's weights, in hex.
@@ -79,6 +71,14 @@ pub(crate) struct EncodeJob<'a> {
 }
 
 impl EncodeJob<'_> {
+    /// Where the states of this LLM's layers are kept.
+    fn directory(&self) -> PathBuf {
+        let layers = self.mixed_layers.iter().chain([&self.llm_layer]);
+        let layers: Vec<String> = layers.map(usize::to_string).collect();
+        let llm = &hex(&Sha256::digest(self.llm_sha256))[..NAME_LEN];
+        self.states.join(format!("{llm}-layers-{}", layers.join("-")))
+    }
+
     /// Numbers of one token.
     fn width(&self) -> usize {
         (self.mixed_layers.len() + 1) * self.d_llm
@@ -92,54 +92,39 @@ impl HiddenStates {
         load_llm: impl FnOnce() -> Result<LanguageModel, TrainError>,
         mut report: impl FnMut(EncodeProgress) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
-        fs::create_dir_all(job.directory).map_err(TrainError::io("create", job.directory))?;
-        let Distinct { prompts: distinct, of_pair } = Distinct::of(&job.prompts);
-        claim_directory(job, &distinct)?;
-        let lens: Vec<usize> = distinct.iter().map(|p| p.len()).collect();
-        let mut order: Vec<usize> = (0..lens.len()).collect();
-        order.sort_by_key(|&prompt| lens[prompt]);
-        let chunk_prompts = cut_batches(&order, &lens, CHUNK_NUM_TOKENS);
-
-        let mut places = vec![Place::default(); lens.len()];
-        for (chunk, prompts) in chunk_prompts.iter().enumerate() {
-            let mut first_token = 0;
-            for &prompt in prompts {
-                places[prompt] = Place { chunk, first_token, num_tokens: lens[prompt] };
-                first_token += lens[prompt];
-            }
+        let directory = job.directory();
+        fs::create_dir_all(&directory).map_err(TrainError::io("create", &directory))?;
+        let mut wanted =
+            Wanted { places: job.prompts.iter().map(|&prompt| (prompt, None)).collect(), chunks: Vec::new() };
+        for path in chunks_in(&directory)? {
+            wanted.look_into(&path)?;
         }
-
-        let tokens_total = lens.iter().sum();
-        let mut progress = EncodeProgress { tokens_done: 0, tokens_total, tokens_encoded: 0 };
-        let mut load_llm = Some(load_llm);
-        let mut llm = None;
-        let mut chunks = Vec::with_capacity(chunk_prompts.len());
-        for (chunk, prompts) in chunk_prompts.iter().enumerate() {
-            let path = chunk_path(job.directory, chunk);
-            let num_tokens: usize = prompts.iter().map(|&p| lens[p]).sum();
-            if !path.exists() {
-                if let Some(load) = load_llm.take() {
-                    llm = Some(load()?);
-                }
-                let llm = llm.as_ref().expect("the LLM is loaded before the first missing chunk");
-                let mut bytes = Vec::with_capacity(num_tokens * job.width() * BYTES_PER_VALUE);
-                for batch in cut_batches(prompts, &lens, ENCODE_BATCH_NUM_TOKENS) {
-                    let prompts: Vec<&[u32]> = batch.iter().map(|&p| distinct[p]).collect();
-                    append_bf16(&mut bytes, &encode(llm, job.mixed_layers, &prompts));
-                    let encoded: usize = prompts.iter().map(|p| p.len()).sum();
-                    progress.tokens_done += encoded;
-                    progress.tokens_encoded += encoded;
-                    if report(progress).is_break() {
-                        return Err(TrainError::Stopped { path: job.directory.to_owned(), step: 0 });
+        let missing = wanted.missing();
+        if !missing.is_empty() {
+            let llm = load_llm()?;
+            let lens: Vec<usize> = missing.iter().map(|prompt| prompt.len()).collect();
+            let tokens_total = wanted.places.keys().map(|prompt| prompt.len()).sum();
+            let tokens_found = tokens_total - lens.iter().sum::<usize>();
+            let mut tokens_encoded = 0;
+            let order: Vec<usize> = (0..missing.len()).collect();
+            for chunk in cut_batches(&order, &lens, CHUNK_NUM_TOKENS) {
+                let mut states = Vec::new();
+                for batch in cut_batches(&chunk, &lens, ENCODE_BATCH_NUM_TOKENS) {
+                    let prompts: Vec<&[u32]> = batch.iter().map(|&prompt| missing[prompt]).collect();
+                    states.push(encode(&llm, job.mixed_layers, &prompts).to_kind(Kind::BFloat16));
+                    tokens_encoded += prompts.iter().map(|prompt| prompt.len()).sum::<usize>();
+                    let tokens_done = tokens_found + tokens_encoded;
+                    if report(EncodeProgress { tokens_done, tokens_total, tokens_encoded }).is_break() {
+                        return Err(TrainError::Stopped { path: directory, step: 0 });
                     }
                 }
-                write_atomically(&path, &bytes)?;
-            } else {
-                progress.tokens_done += num_tokens;
+                let prompts: Vec<&[u32]> = chunk.iter().map(|&prompt| missing[prompt]).collect();
+                wanted.look_into(&write_chunk(&directory, &prompts, &Tensor::cat(&states, 0))?)?;
             }
-            chunks.push(File::open(&path).map_err(TrainError::io("read", &path))?);
         }
-        let places = of_pair.into_iter().map(|prompt| places[prompt]).collect();
+        let Wanted { places, chunks } = wanted;
+        let place = |prompt| places[prompt].expect("what was missing has been encoded");
+        let places = job.prompts.iter().map(place).collect();
         Ok(Self { width: job.width(), chunks, places })
     }
 
@@ -157,18 +142,56 @@ impl HiddenStates {
     /// States of the named prompts one after the other, `[total_tokens, layers * d_llm]` bf16.
     pub(crate) fn packed(&self, prompts: &[usize]) -> Tensor {
         let total_tokens: usize = prompts.iter().map(|&p| self.places[p].num_tokens).sum();
-        let token_num_bytes = self.width * BYTES_PER_VALUE;
+        let token_num_bytes = self.width * VALUE_NUM_BYTES;
         let mut bytes = vec![0; total_tokens * token_num_bytes];
         let mut rest = bytes.as_mut_slice();
         for &prompt in prompts {
             let place = self.places[prompt];
             let (mine, others) = rest.split_at_mut(place.num_tokens * token_num_bytes);
             self.chunks[place.chunk]
-                .read_exact_at(mine, (place.first_token * token_num_bytes) as u64)
-                .expect("a chunk file was complete when it was opened");
+                .read_bytes("states", place.first_token * token_num_bytes, mine)
+                .expect("a chunk was complete when it was opened");
             rest = others;
         }
         Tensor::from_data_size(&bytes, &[total_tokens as i64, self.width as i64], Kind::BFloat16)
+    }
+}
+
+/// Prompts whose states are sought, and the chunks that have been found to have some.
+struct Wanted<'a> {
+    places: HashMap<&'a [u32], Option<Place>>,
+    chunks: Vec<SafetensorsFile>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Notes where the wanted prompts of a chunk are.
+    fn look_into(&mut self, chunk: &Path) -> Result<(), TrainError> {
+        let file = SafetensorsFile::open(chunk)?;
+        let tokens = read_integers(&file, "tokens")?;
+        let mut rest = tokens.as_slice();
+        let mut has_some = false;
+        for len in read_integers(&file, "lens")? {
+            let num_tokens = (len as usize).min(rest.len());
+            let first_token = tokens.len() - rest.len();
+            let (prompt, others) = rest.split_at(num_tokens);
+            if let Some(place) = self.places.get_mut(prompt) {
+                *place = Some(Place { chunk: self.chunks.len(), first_token, num_tokens });
+                has_some = true;
+            }
+            rest = others;
+        }
+        if has_some {
+            self.chunks.push(file);
+        }
+        Ok(())
+    }
+
+    /// What has not been found, the shortest first, so that prompts of a length are encoded together.
+    fn missing(&self) -> Vec<&'a [u32]> {
+        let missing = self.places.iter().filter(|(_, place)| place.is_none());
+        let mut missing: Vec<&[u32]> = missing.map(|(&prompt, _)| prompt).collect();
+        missing.sort_unstable_by_key(|&prompt| (prompt.len(), prompt));
+        missing
     }
 }
 
@@ -180,82 +203,41 @@ fn encode(llm: &LanguageModel, mixed_layers: &[usize], prompts: &[&[u32]]) -> Te
     })
 }
 
-fn append_bf16(bytes: &mut Vec<u8>, states: &Tensor) {
-    let states = states.to_kind(Kind::BFloat16).contiguous();
-    let start = bytes.len();
-    let num_values = states.numel();
-    bytes.resize(start + num_values * BYTES_PER_VALUE, 0);
-    states
-        .view_dtype(Kind::Uint8)
-        .contiguous()
-        .copy_data_u8(&mut bytes[start..], num_values * BYTES_PER_VALUE);
+/// Chunk files of a directory, in order of their names.
+fn chunks_in(directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let paths = entries.map_err(TrainError::io("read", directory))?.into_iter().map(|entry| entry.path());
+    let mut chunks: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == CHUNK_EXTENSION)).collect();
+    chunks.sort_unstable();
+    Ok(chunks)
 }
 
-/// The prompts that differ, in order of first appearance.
-struct Distinct<'a> {
-    prompts: Vec<&'a [u32]>,
-    of_pair: Vec<usize>,
-}
-
-impl<'a> Distinct<'a> {
-    fn of(all: &[&'a [u32]]) -> Self {
-        let mut numbers = HashMap::new();
-        let mut prompts = Vec::new();
-        let of_pair = all
-            .iter()
-            .map(|&prompt| {
-                *numbers.entry(prompt).or_insert_with(|| {
-                    prompts.push(prompt);
-                    prompts.len() - 1
-                })
-            })
-            .collect();
-        Self { prompts, of_pair }
-    }
-}
-
-/// Makes the directory this job's, or finds that it is.
-fn claim_directory(job: &EncodeJob<'_>, prompts: &[&[u32]]) -> Result<(), TrainError> {
+/// Writes a chunk's file, which is either absent or whole.
+fn write_chunk(directory: &Path, prompts: &[&[u32]], states: &Tensor) -> Result<PathBuf, TrainError> {
+    let lens: Vec<i32> = prompts.iter().map(|prompt| prompt.len() as i32).collect();
+    let tokens: Vec<i32> =
+        prompts.iter().flat_map(|prompt| prompt.iter().map(|&token| token as i32)).collect();
     let mut hash = Sha256::new();
-    for prompt in prompts {
-        hash.update((prompt.len() as u64).to_le_bytes());
-        for token in *prompt {
-            hash.update(token.to_le_bytes());
-        }
+    for value in lens.iter().chain(&tokens) {
+        hash.update(value.to_le_bytes());
     }
-    let manifest = StatesManifest {
-        llm_sha256: job.llm_sha256.to_owned(),
-        llm_layer: job.llm_layer,
-        mixed_layers: job.mixed_layers.to_vec(),
-        d_llm: job.d_llm,
-        num_prompts: prompts.len(),
-        prompts_sha256: hex(&hash.finalize()),
-    };
-    let path = job.directory.join("states.json");
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let found: StatesManifest = serde_json::from_slice(&bytes).map_err(|e| TrainError::OtherRun {
-                path: job.directory.to_owned(),
-                difference: format!("states.json is unreadable: {e}"),
-            })?;
-            if found != manifest {
-                return Err(TrainError::OtherRun {
-                    path: job.directory.to_owned(),
-                    difference: format!("hidden states of {found:?}, needed {manifest:?}"),
-                });
-            }
-            Ok(())
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-            write_atomically(&path, &bytes)
-        }
-        Err(e) => Err(TrainError::io("read", &path)(e)),
-    }
+    let path = directory.join(&hex(&hash.finalize())[..NAME_LEN]).with_extension(CHUNK_EXTENSION);
+    let temporary = path.with_extension(format!("{}.partial", std::process::id()));
+    let tensors =
+        [("lens", &Tensor::from_slice(&lens)), ("tokens", &Tensor::from_slice(&tokens)), ("states", states)];
+    Tensor::write_safetensors(&tensors, &temporary)
+        .map_err(std::io::Error::other)
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(TrainError::io("write", &path))?;
+    Ok(path)
 }
 
-fn chunk_path(directory: &Path, chunk: usize) -> PathBuf {
-    directory.join(format!("states-{chunk:05}.bf16"))
+fn read_integers(chunk: &SafetensorsFile, name: &str) -> Result<Vec<u32>, TrainError> {
+    let num_values: usize = chunk.info(name).map_or(0, |info| info.shape.iter().product());
+    let mut bytes = vec![0; num_values * size_of::<u32>()];
+    chunk.read_bytes(name, 0, &mut bytes)?;
+    Ok(bytes.as_chunks().0.iter().map(|&value| u32::from_le_bytes(value)).collect())
 }
 
 /// Writes a file that is either absent or whole.

@@ -1,0 +1,110 @@
+//! Jobs that generate sentence by sentence.
+
+use serde_json::{Value, json};
+
+use crate::command::Job;
+
+/// Texts with the sentences that they have, and what stands around these.
+const TEXTS: [(&str, &[[&str; 2]]); 5] = [
+    ("Reads mail.", &[["", "Reads mail."]]),
+    ("Reads mail. Writes logs quickly.", &[["", "Reads mail."], [" ", "Writes logs quickly."]]),
+    (
+        "Small tools:\n1. Reads mail.\n\n2. Writes ab-9",
+        &[["", "Small tools:"], ["\n1. ", "Reads mail."], ["\n\n2. ", "Writes ab-9"]],
+    ),
+    (
+        "Reads mail. Reads mail. Reads mail.",
+        &[["", "Reads mail."], [" ", "Reads mail."], [" ", "Reads mail."]],
+    ),
+    ("An archive of small tools, e.g. of logs", &[["", "An archive of small tools, e.g. of logs"]]),
+];
+
+fn lines(texts: impl IntoIterator<Item = String>) -> String {
+    let line = |(number, text): (usize, String)| {
+        format!("{}\n", json!({ "id": number.to_string(), "text": text, "lang": "en" }))
+    };
+    texts.into_iter().enumerate().map(line).collect()
+}
+
+#[test]
+fn an_output_joins_what_its_sentences_alone_would_be_in_any_batch() {
+    let flags =
+        ["--beams", "3", "--n-best", "2", "--copy-bias", "4", "--name-bias", "2", "--max-new-tokens", "6"];
+    let sentences =
+        TEXTS.iter().flat_map(|(_, sentences)| sentences.iter().map(|[_, text]| (*text).to_owned()));
+    let alone = Job::new().with_input("a.jsonl", lines(sentences)).with_flags(&flags);
+    alone.run_expecting(0);
+    let alone = alone.outputs();
+
+    let texts = lines(TEXTS.iter().map(|(text, _)| (*text).to_owned()));
+    let mut bytes = None;
+    for slots in ["3", "64"] {
+        let job = Job::new().with_input("a.jsonl", &texts).with_flags(&flags);
+        let job = job.with_flags(&["--by-sentence", "--keep-fields", "--decode-slots", slots]);
+        job.run_expecting(0);
+        let mut of_sentences = alone.iter();
+        for (row, (text, sentences)) in job.outputs().iter().zip(TEXTS) {
+            let written: Vec<&Value> = of_sentences.by_ref().take(sentences.len()).collect();
+            let join = |output: &dyn Fn(&Value) -> String| -> String {
+                sentences
+                    .iter()
+                    .zip(&written)
+                    .map(|([before, _], row)| before.to_string() + &output(row))
+                    .collect()
+            };
+            let of = |value: &Value| value["output"].as_str().unwrap().to_owned();
+            assert_eq!(of(row), join(&of), "{text}");
+            assert_eq!(of(&row["alternatives"][0]), join(&|row| of(&row["alternatives"][0])), "{text}");
+            for count in ["prompt_tokens", "output_tokens"] {
+                let sum: u64 = written.iter().map(|row| row[count].as_u64().unwrap()).sum();
+                assert_eq!(row[count], sum, "{count} of {text}");
+            }
+            assert_eq!(row["fields"], json!({ "text": text, "lang": "en" }));
+        }
+        assert!(of_sentences.next().is_none());
+        let contents = job.contents()["part-000000.jsonl"].clone();
+        assert!(*bytes.get_or_insert_with(|| contents.clone()) == contents, "with {slots} slots");
+    }
+}
+
+#[test]
+fn a_text_may_be_longer_than_a_prompt_but_a_sentence_may_not() {
+    let sentence = "An archive of small tools reads mail quickly.";
+    let long_text = [sentence; 40].join(" ");
+    let long_sentence = format!("Reads mail. Writes {}", "archives of tools ".repeat(100));
+    let job = || Job::new().with_input("a.jsonl", lines([long_text.clone(), long_sentence.clone()]));
+
+    let whole = job();
+    whole.run_expecting(3);
+    assert_eq!(whole.errors().len(), 2, "{:?}", whole.errors());
+
+    let job = job().with_flags(&["--by-sentence"]);
+    job.run_expecting(3);
+    let [row] = &job.outputs()[..] else { panic!("one output expected") };
+    assert_eq!(row["id"], "0");
+    let [error] = &job.errors()[..] else { panic!("one error expected") };
+    assert_eq!((&error["id"], &error["code"]), (&json!("1"), &json!("prompt_too_long")));
+    assert!(error["message"].as_str().unwrap().starts_with("sentence 2 has "), "{error}");
+}
+
+#[test]
+fn each_sentence_of_a_text_is_sampled_for_itself_and_the_same_again() {
+    let texts = lines([["Reads mail quickly."; 6].join(" ")]);
+    let output = || {
+        let flags = ["--by-sentence", "--temperature", "3", "--seed", "5", "--max-new-tokens", "6"];
+        let job = Job::new().with_input("a.jsonl", &texts).with_flags(&flags);
+        job.run_expecting(0);
+        job.outputs()[0]["output"].clone()
+    };
+    let first = output();
+    assert_eq!(first, output());
+    let alone = Job::new().with_input("a.jsonl", lines(["Reads mail quickly.".to_owned()]));
+    let alone = alone.with_flags(&["--temperature", "3", "--seed", "5", "--max-new-tokens", "6"]);
+    alone.run_expecting(0);
+    let sentence = alone.outputs()[0]["output"].as_str().unwrap().to_owned();
+    assert!(
+        first.as_str().unwrap().starts_with(&sentence),
+        "the first sentence is drawn as the text alone is"
+    );
+    assert_ne!(first.as_str().unwrap(), [sentence.as_str(); 6].join(" "));
+}
