@@ -34,9 +34,17 @@ pub(crate) struct ShardCollector {
 
 #[derive(Debug, Clone)]
 enum Entry {
-    /// Its sentences that were received, by number; all of them have to be.
-    Open(BTreeMap<u32, Sentence>),
+    Open(Received),
     Done(Outcome),
+}
+
+/// What has been received of an entry: in the end all of its sentences.
+#[derive(Debug, Clone, Default)]
+struct Received {
+    /// By number.
+    sentences: BTreeMap<u32, Sentence>,
+    /// How many of them are written, so that none of thousands has to ask all others.
+    num_written: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +65,7 @@ impl ShardCollector {
     pub(crate) fn new(num_entries: u32) -> Self {
         let num_entries = num_entries as usize;
         Self {
-            entries: vec![Entry::Open(BTreeMap::new()); num_entries],
+            entries: vec![Entry::Open(Received::default()); num_entries],
             rows: Vec::new(),
             num_open: num_entries,
         }
@@ -124,7 +132,7 @@ impl ShardCollector {
     /// Whether every entry was received whole: at the end of a stream.
     pub(crate) fn check_all_received(&self) -> Result<(), WireError> {
         let lacks_some = |entry: &Entry| match entry {
-            Entry::Open(sentences) => sentences
+            Entry::Open(Received { sentences, .. }) => sentences
                 .values()
                 .next()
                 .is_none_or(|first| first.head.sentence.count as usize != sentences.len()),
@@ -153,7 +161,8 @@ impl ShardCollector {
         let place = (head.index, head.sentence.number);
         let count = head.sentence.count;
         let sentences = self.open(head.index)?;
-        let is_of_another_count = sentences.values().any(|other| other.head.sentence.count != count);
+        let first = sentences.values().next(); // the others have been compared with it
+        let is_of_another_count = first.is_some_and(|first| first.head.sentence.count != count);
         if is_of_another_count || sentences.contains_key(&place.1) {
             return Err(sent_twice());
         }
@@ -163,13 +172,13 @@ impl ShardCollector {
 
     /// Notes what was written for a sentence. Returns 1 if that was the last of its entry.
     fn fill(&mut self, (index, number): (u32, u32), written: &Arc<Generated>) -> u32 {
-        let Entry::Open(sentences) = &mut self.entries[index as usize] else {
+        let Entry::Open(Received { sentences, num_written }) = &mut self.entries[index as usize] else {
             unreachable!("an entry is open until all its sentences are written");
         };
         let sentence = sentences.get_mut(&number).expect("it was received");
         sentence.written = Some(Arc::clone(written));
-        let count = sentence.head.sentence.count as usize;
-        if sentences.len() < count || sentences.values().any(|sentence| sentence.written.is_none()) {
+        *num_written += 1; // once each: a row is finished once, and a sentence has one row
+        if *num_written < sentence.head.sentence.count as usize {
             return 0;
         }
         let outcome = Outcome::of(std::mem::take(sentences).into_values());
@@ -184,7 +193,7 @@ impl ShardCollector {
 
     fn open(&mut self, index: u32) -> Result<&mut BTreeMap<u32, Sentence>, WireError> {
         match self.entries.get_mut(index as usize) {
-            Some(Entry::Open(sentences)) => Ok(sentences),
+            Some(Entry::Open(received)) => Ok(&mut received.sentences),
             _ => Err(sent_twice()),
         }
     }
