@@ -9,17 +9,21 @@ SHELL := /bin/sh
 LLM := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/smollm2-135m-instruct/llm
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE_BATON := $(TARGET)/release/baton
+QUICK_BATON := $(TARGET)/quick/baton
 DEV_BATON := $(TARGET)/debug/baton
 
 # Where tests find the large model. Plain `cargo test` needs it set to the same path.
 export BATON_LLM_DIR := $(LLM)
+# Where tests find small models that translate.
+export BATON_STUDENTS_DIR := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/firefox-students-0.2.0
 # The S3 server that tests start.
 export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/weed
 # The proxy through which the fault suite disturbs connections.
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that must build on a machine without libtorch.
-TORCHLESS := baton-job baton-lanes baton-decoding baton-store baton-bundle baton-proto baton-telemetry baton-coordinator
+TORCHLESS := baton-text baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding baton-store \
+	baton-bundle baton-import baton-proto baton-telemetry baton-coordinator
 
 # $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
 define never
@@ -27,7 +31,8 @@ define never
 	tree=$$(cargo tree --locked -e normal --prefix none -f '{p}' -p $$crate) || exit 1; \
 	for banned in $(2); do \
 		if printf '%s\n' "$$tree" | grep -q "^$$banned "; then \
-			echo "error: $$crate reaches $$banned, which ARCHITECTURE.md rules out; see: cargo tree -p $$crate -i $$banned" >&2; \
+			echo "error: $$crate reaches $$banned, which ARCHITECTURE.md rules out;" \
+				"see: cargo tree -p $$crate -i $$banned" >&2; \
 			exit 1; \
 		fi; \
 	done; \
@@ -39,16 +44,35 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: llm ## Translate a real corpus with the committed bundle
-	@scripts/demo.sh
+demo: setup ## Translate a real corpus with the committed bundle
+	cargo build --locked --profile quick -p baton-cli
+	@python3 scripts/setup.py import-llm $(QUICK_BATON)
+	@scripts/demo.sh $(QUICK_BATON)
 
 .PHONY: test
-test: setup tools layering lint-if-installed ## Run everything that must hold before a change lands: lints, layering, all tests
-	cargo build --locked --workspace --bins --tests
+test: setup tools layering format-if-installed ## Run everything that must hold: lints, layering, all tests
+	$(LINTED) cargo build --locked --workspace --all-targets
 	@python3 scripts/setup.py import-llm $(DEV_BATON)
 	python3 -m unittest discover -s scripts/tests
 	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
-	cargo test --locked --workspace
+	$(LINTED) cargo test --locked --workspace
+
+# Libtorch's products round otherwise on other CPUs. Of instructions that this CPU has not, the test takes the
+# next best; /proc/cpuinfo says which there are.
+ISAS := AVX2 AVX512_CORE_VNNI DEFAULT
+ISA_TESTS := --lib --test families --test packing --test parity --test beam_parity --test slm_decoder \
+	--test training --test end_to_end
+
+.PHONY: test-isa
+test-isa: setup tools ## Run the tests that compute as on CPUs with AVX2 alone, with VNNI, and as on this one
+	cargo build --locked --workspace --bins
+	@python3 scripts/setup.py import-llm $(DEV_BATON)
+	@for isa in $(ISAS); do \
+		case $$isa in AVX2) aten=avx2 ;; *) aten= ;; esac; \
+		echo "test-isa: $$isa"; \
+		DNNL_MAX_CPU_ISA=$$isa $${aten:+env ATEN_CPU_CAPABILITY=$$aten} \
+			cargo test --locked --workspace $(ISA_TESTS) || exit 1; \
+	done
 
 .PHONY: k8s
 k8s: libtorch tools ## Render the Kubernetes manifests and check them, their flags against the binaries
@@ -60,7 +84,7 @@ SEEDS := 20
 FIRST_SEED := 1
 
 .PHONY: chaos
-chaos: libtorch tools ## Run the fault suite: real processes, seeded faults, equal bytes (make chaos SEEDS=100)
+chaos: libtorch tools ## Run the fault suite: real processes, seeded faults (make chaos SEEDS=100)
 	cargo build --locked --workspace --bins
 	BATON_CHAOS_SEEDS=$(SEEDS) BATON_CHAOS_FIRST_SEED=$(FIRST_SEED) cargo test --locked --workspace --test chaos
 
@@ -82,7 +106,7 @@ bench-peers: llm ## Measure Baton beside CTranslate2 and transformers (make benc
 	$(PEERS)/bin/python scripts/bench_peers.py --baton $(RELEASE_BATON) --llm $(LLM) $(ARGS)
 
 .PHONY: plots
-plots: build ## Measure decode loop and jobs, and draw docs/plots (make plots ARGS="--input corpus.jsonl")
+plots: build ## Measure decode loop and jobs, and draw docs/experiments/plots (make plots ARGS="--input corpus.jsonl")
 	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement scripts/requirements-plots.txt
 	$(PEERS)/bin/python scripts/plot_performance.py --baton $(RELEASE_BATON) $(ARGS)
@@ -92,8 +116,9 @@ corpus: prerequisites ## Fetch the training corpora into data/ (make corpus ARGS
 	python3 scripts/corpus.py $(or $(ARGS),translation)
 
 .PHONY: setup
-setup: libtorch ## Download libtorch and the large model into the user's cache directory
+setup: libtorch ## Download libtorch and the published models into the user's cache directory
 	@python3 scripts/setup.py llm
+	@python3 scripts/setup.py students
 
 .PHONY: tools
 tools: prerequisites ## Download the servers that tests start into the user's cache directory
@@ -110,19 +135,24 @@ prerequisites:
 	@python3 scripts/setup.py check
 
 .PHONY: lint
-lint: libtorch lint-steps ## Check formatting, clippy and rustdoc; warnings are errors
-
-.PHONY: lint-steps
-lint-steps:
+lint: libtorch ## Check formatting, widths, clippy and rustdoc; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --lib --bins --examples
 
-# Lints need two rustup components that a bare Rust lacks; tests do not.
-.PHONY: lint-if-installed
-lint-if-installed: libtorch
-	@if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then \
-		$(MAKE) --no-print-directory lint-steps; \
+.PHONY: width
+width: prerequisites
+	python3 scripts/line_width.py
+
+# Lints need two rustup components that a bare Rust lacks; tests do not. With them, tests compile through
+# scripts/lint_rustc.py, which finds what `make lint` finds without compiling every dependency once more.
+HAS_LINTS := $(shell cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && echo yes)
+LINTED := $(if $(HAS_LINTS),RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/lint_rustc.py)
+
+.PHONY: format-if-installed
+format-if-installed: libtorch
+	@if [ -n "$(HAS_LINTS)" ]; then \
+		cargo fmt --all --check; \
 	else \
 		echo "lint: SKIPPED, clippy or rustfmt is missing; get both with: rustup component add clippy rustfmt"; \
 	fi
@@ -130,13 +160,14 @@ lint-if-installed: libtorch
 .PHONY: layering
 layering: prerequisites ## Check that crates depend only on what ARCHITECTURE.md lets them
 	$(call never,$(TORCHLESS),tch torch-sys)
-	$(call never,baton-job baton-lanes baton-decoding,tokio tonic)
+	$(call never,baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding,tokio tonic)
 	$(call never,baton-trainer,tonic)
-	$(call never,baton-coordinator,baton-worker baton-encoder-svc baton-decoder-svc)
+	$(call never,baton-coordinator,baton-worker baton-encoder-svc baton-decoder-svc baton-import)
+	$(call never,baton-coordinator,candle-core gemm)
 	$(call never,baton-worker,baton-store baton-encoder-svc baton-decoder-svc)
+	$(call never,baton-bundle baton-encoder-svc baton-decoder-svc,baton-import candle-core)
 	$(call never,baton-encoder-svc,baton-coordinator baton-decoder-svc baton-store)
 	$(call never,baton-decoder-svc,baton-coordinator baton-encoder-svc)
-	LIBTORCH=/nonexistent cargo check --locked $(addprefix -p ,$(TORCHLESS))
 
 # Advisories need a database from the network: make deny CHECKS=all
 CHECKS := bans licenses sources

@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out_dir).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let descriptors = compiler.file_descriptor_set();
-    // Prompt states are the bulk of the traffic: `Bytes` shares the received buffer where `Vec<u8>` would copy it.
+    // Prompt states are the bulk of the traffic: `Bytes` shares the received buffer where `Vec<u8>` would
+    // copy it.
     tonic_prost_build::configure().bytes(".baton.v1").compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/adapters/: LoRA adapters as PEFT writes them, for checkpoints of tests/fixtures/families/, and what PEFT computes with them.
+"""Makes tests/fixtures/adapters/: LoRA adapters as PEFT writes them, for checkpoints of
+tests/fixtures/families/, and what PEFT computes with them.
 
 Needs torch, transformers and peft (the versions used are written into each file):
 
     python3 scripts/adapter_fixtures.py
 
-A fixture is a directory: `adapter_config.json` and `adapter_model.safetensors` as `save_pretrained` writes them, and `expected.json` with a prompt and
-the logits behind its last token, with the adapter and without, in f32.
+A fixture is a directory: `adapter_config.json` and `adapter_model.safetensors` as `save_pretrained` writes
+them, and `expected.json` with a prompt and the logits behind its last token, with the adapter and without, in
+f32.
 """
 
 import argparse
@@ -26,10 +28,26 @@ FORCED = [0, 9, 17, 33, 4]  # what a decoder behind an encoder is fed, its start
 
 # name: (checkpoint, settings, seed)
 CASES = {
-    "llama": ("llama-untied", {"r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "v_proj", "down_proj", "lm_head"]}, 1),
-    "qwen2-rslora": ("qwen2-tied", {"r": 4, "lora_alpha": 2, "use_rslora": True, "target_modules": "all-linear"}, 2),
-    "qwen3": ("qwen3-tied", {"r": 2, "lora_alpha": 4, "target_modules": ["k_proj", "o_proj", "gate_proj"]}, 3),
-    "gemma3": ("gemma3-tied", {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1, 3]}, 4),
+    "llama": (
+        "llama-untied",
+        {"r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "v_proj", "down_proj", "lm_head"]},
+        1,
+    ),
+    "qwen2-rslora": (
+        "qwen2-tied",
+        {"r": 4, "lora_alpha": 2, "use_rslora": True, "target_modules": "all-linear"},
+        2,
+    ),
+    "qwen3": (
+        "qwen3-tied",
+        {"r": 2, "lora_alpha": 4, "target_modules": ["k_proj", "o_proj", "gate_proj"]},
+        3,
+    ),
+    "gemma3": (
+        "gemma3-tied",
+        {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1, 3]},
+        4,
+    ),
     "gpt2": ("gpt2-tied", {"r": 2, "lora_alpha": 3, "target_modules": ["c_attn", "c_fc", "c_proj"]}, 5),
     "t5": ("t5-tied", {"r": 2, "lora_alpha": 4, "target_modules": ["q", "k", "wi", "wo"]}, 6),
 }
@@ -50,7 +68,9 @@ def make(name, directory):
     checkpoint, settings, seed = CASES[name]
     is_encoder_decoder = checkpoint.startswith("t5")
     family = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
-    model = family.from_pretrained(FAMILIES / checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
+    model = family.from_pretrained(
+        FAMILIES / checkpoint, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(3, 61, [NUM_TOKENS], generator=generator).tolist()
     without = logits(model, tokens)
@@ -61,9 +81,16 @@ def make(name, directory):
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.5 / weight.shape[-1] ** 0.5))
     expected = {
         "made_by": "scripts/adapter_fixtures.py",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
-        "checkpoint": checkpoint, "tokens": tokens, "forced": FORCED if is_encoder_decoder else [],
-        "logits": logits(model, tokens), "logits_without": without,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+        "checkpoint": checkpoint,
+        "tokens": tokens,
+        "forced": FORCED if is_encoder_decoder else [],
+        "logits": logits(model, tokens),
+        "logits_without": without,
     }
     model.save_pretrained(directory, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)

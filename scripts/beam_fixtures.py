@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/parity/beam.json: what Hugging Face transformers' beam search writes with a tiny random Llama.
+"""Makes tests/fixtures/parity/beam.json: what Hugging Face transformers' beam search writes with a tiny
+random Llama.
 
 Needs torch and transformers (the versions used are written into the file):
 
     python3 scripts/beam_fixtures.py
 
-Neither weights nor prompts are stored: model/tests/beam_parity.rs draws the same numbers from the same generator. A prompt is a few
-random embeddings, followed by the embedding of the begin token, as the SLM reads projected states. Each case is run in f32 and f64;
-a case whose tokens differ between the two is no reference and ends the script: choose another seed then.
+Neither weights nor prompts are stored: model/tests/beam_parity.rs draws the same numbers from the same
+generator. A prompt is a few random embeddings, followed by the embedding of the begin token, as the SLM reads
+projected states. Each case is run in f32 and f64; a case whose tokens differ between the two is no reference
+and ends the script: choose another seed then.
 """
 
 import argparse
@@ -56,7 +58,13 @@ SETTINGS = [
     {"num_beams": 4, "no_repeat_ngram": 2},
     {"num_beams": 4, "no_repeat_ngram": 1, "stop_tokens": [7]},
     {"num_beams": 4, "repetition_penalty": 1.3},
-    {"num_beams": 3, "repetition_penalty": 0.8, "no_repeat_ngram": 3, "min_new_tokens": 4, "stop_tokens": [20]},
+    {
+        "num_beams": 3,
+        "repetition_penalty": 0.8,
+        "no_repeat_ngram": 3,
+        "min_new_tokens": 4,
+        "stop_tokens": [20],
+    },
 ]
 DEFAULTS = {
     "max_new_tokens": 20,
@@ -109,7 +117,9 @@ def generate(model, prompt, settings):
         return_dict_in_generate=True,
     )
     if settings["num_beams"] == 1:
-        scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True).mean(dim=1)
+        scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True).mean(
+            dim=1
+        )
     else:
         scores = output.sequences_scores
     sequences = []
@@ -153,7 +163,10 @@ def main():
     lines = ",\n".join(json.dumps(case) for case in cases)
     arguments.out.write_text(f"{json.dumps(header)[:-1]}, \"cases\": [\n{lines}\n]}}\n", encoding="utf-8")
     lengths = [len(sequence["tokens"]) for case in cases for sequence in case["sequences"]]
-    print(f"wrote {arguments.out}: {len(cases)} cases, {len(lengths)} sequences of {min(lengths)} to {max(lengths)} tokens")
+    print(
+        f"wrote {arguments.out}: {len(cases)} cases, {len(lengths)} sequences of {min(lengths)} to "
+        f"{max(lengths)} tokens"
+    )
 
 
 if __name__ == "__main__":

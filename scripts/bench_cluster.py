@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Measures a Baton cluster of separate processes on this machine: what it adds to the models' own time, and how fast it recovers.
+"""Measures a Baton cluster of separate processes on this machine: what it adds to the models' own time, and
+how fast it recovers.
 
     python3 scripts/bench_cluster.py --bundle models/en-it --input data/en-it/test.jsonl --text-field source
 
 Starts one encoder and two decoders on loopback from --binaries and then
-1. runs `baton bench job` against them, with one decoder, beside the bare loop of the same models in one process;
-2. runs jobs with two decoders, kills or stops one of them in the middle, and tells from the coordinator's log when each of its shards was
+1. runs `baton bench job` against them, with one decoder, beside the bare loop of the same models in one
+process; 2. runs jobs with two decoders, kills or stops one of them in the middle, and tells from the
+coordinator's log when each of its shards was
    leased elsewhere, and how many leases were used in all.
 """
 
@@ -34,7 +36,13 @@ class Service:
     def __init__(self, args, role, engines):
         self.port, self.http = free_port(), free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        command = [args.binaries / f"baton-{role}", "--bundle", args.bundle, "--listen", f"127.0.0.1:{self.port}"]
+        command = [
+            args.binaries / f"baton-{role}",
+            "--bundle",
+            args.bundle,
+            "--listen",
+            f"127.0.0.1:{self.port}",
+        ]
         command += ["--http-listen", f"127.0.0.1:{self.http}", "--engines", str(engines), "--log", "warn"]
         self.process = subprocess.Popen([str(part) for part in command])
 
@@ -81,7 +89,9 @@ def seconds(entry):
 
 def recovery(args, fault, lease_ttl_s):
     """Disturbs one of two decoders in the middle of a job."""
-    services = [Service(args, "encoder", args.engines)] + [Service(args, "decoder", args.engines) for _ in range(2)]
+    services = [Service(args, "encoder", args.engines)] + [
+        Service(args, "decoder", args.engines) for _ in range(2)
+    ]
     try:
         for service in services:
             service.wait_until_ready()
@@ -91,7 +101,16 @@ def recovery(args, fault, lease_ttl_s):
             command = [args.binaries / "baton-coordinator", "--bundle", args.bundle, "--input", args.input]
             command += ["--text-field", args.text_field, "--output", output, "--encoders", encoder.endpoint]
             command += ["--decoders", f"{healthy.endpoint},{victim.endpoint}", "--lease-ttl-s", lease_ttl_s]
-            command += ["--records-per-shard", 64, "--http-listen", "none", "--log", "debug", "--log-format", "json"]
+            command += [
+                "--records-per-shard",
+                64,
+                "--http-listen",
+                "none",
+                "--log",
+                "debug",
+                "--log-format",
+                "json",
+            ]
             with log.open("w") as sink:
                 job = subprocess.Popen([str(part) for part in command], stdout=sink, stderr=sink)
                 while not output.exists() or len(list(output.glob("part-*"))) < args.parts_before:
@@ -125,7 +144,8 @@ def recovery(args, fault, lease_ttl_s):
         print(
             f"{name} of a decoder with {len(lost)} shards, lease {lease_ttl_s} s: "
             f"{len(delays)} leased elsewhere after {delays[0]:.3f} to {delays[-1]:.3f} s; "
-            f"{len(leases)} leases for {len(set(leases))} shards, so {len(leases) - len(set(leases))} were wasted"
+            f"{len(leases)} leases for {len(set(leases))} shards, so {len(leases) - len(set(leases))} were "
+            "wasted"
             if delays
             else f"{name} of a decoder: it held no shard"
         )
@@ -135,7 +155,9 @@ def recovery(args, fault, lease_ttl_s):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--text-field", default="text")
@@ -143,7 +165,9 @@ def main():
     parser.add_argument("--engines", type=int, default=os.cpu_count())
     parser.add_argument("--records", type=int, help="only the first so many, of the pipeline's measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parts-before", type=int, default=10, help="parts that are committed before the fault")
+    parser.add_argument(
+        "--parts-before", type=int, default=10, help="parts that are committed before the fault"
+    )
     parser.add_argument("--lease-ttl-s", type=int, default=10)
     args = parser.parse_args()
     pipeline(args)

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Runs Baton beside CTranslate2 and Hugging Face transformers: the same weights, the same prompts, in turn, and prints ratios.
+"""Runs Baton beside CTranslate2 and Hugging Face transformers: the same weights, the same prompts, in turn,
+and prints ratios.
 
     make bench-peers
-    scripts/bench_peers.py --baton target/release/baton --llm ~/.cache/baton/smollm2-135m-instruct/llm --json peers.json
+    scripts/bench_peers.py --baton target/release/baton
+        --llm ~/.cache/baton/smollm2-135m-instruct/llm --json peers.json
 
-Models: `small` is Llama-shaped with random weights (6 layers, d 384, vocabulary 8192); `llm` is SmolLM2-135M. Every system greedily
-writes exactly the tokens asked for. Systems take turns (A B C, A B C, ...), so that a busy moment of the machine hits all; the median
-over rounds is shown. CTranslate2 runs in each way it can split the threads, and its best one counts.
+Models: `small` is Llama-shaped with random weights (6 layers, d 384, vocabulary 8192); `llm` is SmolLM2-135M.
+Every system greedily writes exactly the tokens asked for. Systems take turns (A B C, A B C, ...), so that a
+busy moment of the machine hits all; the median over rounds is shown. CTranslate2 runs in each way it can
+split the threads, and its best one counts.
 """
 
 from __future__ import annotations
@@ -47,16 +50,26 @@ def main() -> int:
             show(rows[-1])
     if arguments.json:
         report = {
-            "cpu": cpu_name(), "threads": arguments.threads, "commit": commit(), "platform": platform.platform(),
-            "versions": {"ctranslate2": ctranslate2.__version__, "transformers": transformers.__version__,
-                         "torch": torch.__version__}, "unix_time": int(time.time()), "rows": rows,
+            "cpu": cpu_name(),
+            "threads": arguments.threads,
+            "commit": commit(),
+            "platform": platform.platform(),
+            "versions": {
+                "ctranslate2": ctranslate2.__version__,
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+            },
+            "unix_time": int(time.time()),
+            "rows": rows,
         }
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     case = lambda text: tuple(int(part) for part in text.split("x"))  # noqa: E731
     parser.add_argument("--baton", type=Path, default=Path("target/release/baton"), help="[%(default)s]")
     parser.add_argument("--llm", type=Path, required=True, help="Hugging Face directory of the large model")
@@ -67,20 +80,32 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="[%(default)s]")
     parser.add_argument("--weights", nargs="+", default=["int8", "bf16"], help="of Baton [%(default)s]")
     parser.add_argument("--skip-transformers", action="store_true", help="it is slow at large batches")
-    parser.add_argument("--work", type=Path, default=Path("data/bench"), help="for converted models [%(default)s]")
+    parser.add_argument(
+        "--work", type=Path, default=Path("data/bench"), help="for converted models [%(default)s]"
+    )
     parser.add_argument("--json", type=Path, help="writes all numbers")
     return parser.parse_args()
 
 
 def small_model(directory: Path) -> Path:
-    """A Llama with random weights in the Hugging Face layout, with a tokenizer that only CTranslate2's converter looks at."""
+    """A Llama with random weights in the Hugging Face layout, with a tokenizer that only CTranslate2's
+    converter looks at."""
     if (directory / "model.safetensors").exists():
         return directory
     torch.manual_seed(1)
     config = transformers.LlamaConfig(
-        vocab_size=8192, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
-        rms_norm_eps=1e-5, initializer_range=0.05,
+        vocab_size=8192,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        rms_norm_eps=1e-5,
+        initializer_range=0.05,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(directory)
     vocabulary = {token: index for index, token in enumerate(["<unk>", "<s>", "</s>"])}
@@ -104,10 +129,14 @@ def load_systems(name: str, directory: Path, arguments: argparse.Namespace) -> d
                 if not (source / file).exists():
                     (source / file).symlink_to((directory / file).resolve())
             transformers.PreTrainedTokenizerFast(
-                tokenizer_file=str(directory / "tokenizer.json"), bos_token="<|im_start|>", eos_token="<|im_end|>",
+                tokenizer_file=str(directory / "tokenizer.json"),
+                bos_token="<|im_start|>",
+                eos_token="<|im_end|>",
                 unk_token="<|endoftext|>",
             ).save_pretrained(source)
-        ctranslate2.converters.TransformersConverter(str(source)).convert(str(converted), quantization="int8", force=True)
+        ctranslate2.converters.TransformersConverter(str(source)).convert(
+            str(converted), quantization="int8", force=True
+        )
     for inter in {1, arguments.threads}:
         intra = arguments.threads // inter
         generator = ctranslate2.Generator(
@@ -148,9 +177,15 @@ def measure(name: str, directory: Path, systems: dict, case: tuple[int, int, int
         _, exact = run_baton("baton f32", directory, prompts_file, new_tokens, arguments)
         equal["baton f32 and transformers f32"] = share_of_equal_rows(exact, tokens["transformers f32"])
     return {
-        "model": name, "batch": batch, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens,
-        "tokens_per_second": medians, "all_rounds": rates,
-        "ratio_to_ctranslate2_int8": {s: medians[s] / best_ctranslate2 for s in medians if s.startswith("baton")},
+        "model": name,
+        "batch": batch,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+        "tokens_per_second": medians,
+        "all_rounds": rates,
+        "ratio_to_ctranslate2_int8": {
+            s: medians[s] / best_ctranslate2 for s in medians if s.startswith("baton")
+        },
         "rows_with_equal_tokens": equal,
     }
 
@@ -158,9 +193,25 @@ def measure(name: str, directory: Path, systems: dict, case: tuple[int, int, int
 def run_baton(system: str, directory: Path, prompts: Path, new_tokens: int, arguments) -> tuple[float, list]:
     report, tokens = arguments.work / "baton.json", arguments.work / "tokens.json"
     command = [
-        arguments.baton, "bench", "decode", "--model", directory, "--prompts", prompts, "--new-tokens", str(new_tokens),
-        "--weights", system.split()[1], "--engines", str(arguments.threads), "--rounds", "1", "--json", report,
-        "--write-tokens", tokens,
+        arguments.baton,
+        "bench",
+        "decode",
+        "--model",
+        directory,
+        "--prompts",
+        prompts,
+        "--new-tokens",
+        str(new_tokens),
+        "--weights",
+        system.split()[1],
+        "--engines",
+        str(arguments.threads),
+        "--rounds",
+        "1",
+        "--json",
+        report,
+        "--write-tokens",
+        tokens,
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(report.read_text())["results"][0]["tokens_per_second"], json.loads(tokens.read_text())
@@ -169,8 +220,12 @@ def run_baton(system: str, directory: Path, prompts: Path, new_tokens: int, argu
 def run_ctranslate2(peer, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
     generator, words, workers = peer
     results = generator.generate_batch(
-        [[words[token] for token in prompt] for prompt in prompts], max_length=new_tokens, min_length=new_tokens,
-        sampling_topk=1, include_prompt_in_result=False, max_batch_size=-(-len(prompts) // workers),
+        [[words[token] for token in prompt] for prompt in prompts],
+        max_length=new_tokens,
+        min_length=new_tokens,
+        sampling_topk=1,
+        include_prompt_in_result=False,
+        max_batch_size=-(-len(prompts) // workers),
     )
     return [result.sequences_ids[0] for result in results]
 
@@ -189,7 +244,10 @@ def share_of_equal_rows(a: list, b: list) -> float:
 
 
 def show(row: dict) -> None:
-    print(f"\n{row['model']}, batch {row['batch']}, {row['prompt_tokens']} prompt and {row['new_tokens']} new tokens")
+    print(
+        f"\n{row['model']}, batch {row['batch']}, {row['prompt_tokens']} prompt and {row['new_tokens']} new "
+        "tokens"
+    )
     for system, rate in row["tokens_per_second"].items():
         ratio = row["ratio_to_ctranslate2_int8"].get(system)
         print(f"  {system:24} {rate:8.0f} tokens/s" + (f"   {ratio:.2f}x CTranslate2 int8" if ratio else ""))

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Makes Baton's corpora from the package descriptions of Debian or Ubuntu, and test sets of other text. See docs/corpora.md.
+"""Makes Baton's corpora from the package descriptions and the translated files of Debian or Ubuntu, and test
+sets of other text. See docs/reference/corpora.md.
 
 scripts/corpus.py translation --language it     data/en-it/{train,renamed,renamed-rest,dev,test}.jsonl
 scripts/corpus.py summarization                 data/description-synopsis/{train,siblings,dev,test}.jsonl
 scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
 scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
+scripts/corpus.py catalogues --language pt      data/en-pt/catalogues/{pt,pt_BR}/{train,dev,test,...}.jsonl
 scripts/corpus.py demo                          data/demo.jsonl and data/demo.reference.jsonl
 """
 
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from corpus.apt_lists import DescriptionLists, default_cache_directory, description_lists, unpacked_packages
 from corpus.builders import summarization_rows, translation_rows
+from corpus.catalogues.command import add_command as add_catalogues_command
 from corpus.errors import CorpusError
 from corpus.jsonl import read_rows, split_statistics, write_rows, write_text
 from corpus.outside import MANUAL_PACKAGES, MESSAGE_PACKAGES, RENDERER_PACKAGE, manual_rows, message_rows
@@ -65,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     manuals.add_argument("--corpus", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
     manuals.set_defaults(command=make_manuals)
 
+    add_catalogues_command(commands, language)
     demo = commands.add_parser("demo", parents=[shared, language], help="held-out English lines to translate")
     demo.add_argument("--out", type=Path, default=Path("data/demo.jsonl"), help="[%(default)s]")
     demo.add_argument("--count", type=int, default=240, help="lines [%(default)s]")

@@ -1,11 +1,11 @@
 #!/bin/sh
 # The demo: translates held-out English lines to Italian with the committed bundle and shows what came out.
 #
-# Called by `make demo`, which has built the binary and imported the large model.
+# Called by `make demo`, which has built the binary, given as argument, and imported the large model.
 set -eu
 cd "$(dirname "$0")/.."
 
-baton=${CARGO_TARGET_DIR:-target}/release/baton
+baton=$1
 corpus=data/demo.jsonl
 output=out/demo
 

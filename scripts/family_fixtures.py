@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/families/: tiny random checkpoints of every family, and what Hugging Face transformers computes with them.
+"""Makes tests/fixtures/families/: tiny random checkpoints of every family, and what Hugging Face transformers
+computes with them.
 
 Needs torch, transformers and safetensors (the versions used are written into each file):
 
     python3 scripts/family_fixtures.py
 
-A fixture is a directory: `config.json` and `model.safetensors` as `save_pretrained` writes them, and `expected.json` with hidden states
-behind some block or an encoder, logits, and what greedy and beam search write. Weights are bf16 numbers, so that files are small; all is computed
-from them in f32, on one thread. What is generated is generated in f64, too: a case whose tokens differ between the two is no reference
-and ends the script; choose another seed then.
+A fixture is a directory: `config.json` and `model.safetensors` as `save_pretrained` writes them, and
+`expected.json` with hidden states behind some block or an encoder, logits, and what greedy and beam search
+write. Weights are bf16 numbers, so that files are small; all is computed from them in f32, on one thread.
+What is generated is generated in f64, too: a case whose tokens differ between the two is no reference and
+ends the script; choose another seed then.
 """
 
 import argparse
@@ -56,114 +58,204 @@ CASES = {
     "llama-untied": (
         LlamaForCausalLM,
         LlamaConfig(
-            hidden_size=36, intermediate_size=52, num_hidden_layers=3, num_attention_heads=3, num_key_value_heads=1,
-            rope_theta=5000.0, tie_word_embeddings=False, rms_norm_eps=1e-5, **COMMON,
+            hidden_size=36,
+            intermediate_size=52,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            rope_theta=5000.0,
+            tie_word_embeddings=False,
+            rms_norm_eps=1e-5,
+            **COMMON,
         ),
-        2, 1,
+        2,
+        1,
     ),
     "qwen2-tied": (
         Qwen2ForCausalLM,
         Qwen2Config(
-            hidden_size=40, intermediate_size=56, num_hidden_layers=3, num_attention_heads=5, num_key_value_heads=1,
-            rope_theta=1e6, tie_word_embeddings=True, **COMMON,
+            hidden_size=40,
+            intermediate_size=56,
+            num_hidden_layers=3,
+            num_attention_heads=5,
+            num_key_value_heads=1,
+            rope_theta=1e6,
+            tie_word_embeddings=True,
+            **COMMON,
         ),
-        2, 2,
+        2,
+        2,
     ),
     "qwen2-sliding": (
         Qwen2ForCausalLM,
         Qwen2Config(
-            hidden_size=36, intermediate_size=44, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
-            use_sliding_window=True, sliding_window=6, max_window_layers=1, tie_word_embeddings=False, **COMMON,
+            hidden_size=36,
+            intermediate_size=44,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            use_sliding_window=True,
+            sliding_window=6,
+            max_window_layers=1,
+            tie_word_embeddings=False,
+            **COMMON,
         ),
-        3, 3,
+        3,
+        3,
     ),
     "qwen3-tied": (
         Qwen3ForCausalLM,
         Qwen3Config(
-            hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=3, num_key_value_heads=1,
-            head_dim=14, rope_theta=1e6, tie_word_embeddings=True, **COMMON,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            head_dim=14,
+            rope_theta=1e6,
+            tie_word_embeddings=True,
+            **COMMON,
         ),
-        1, 4,
+        1,
+        4,
     ),
     "qwen3-untied": (
         Qwen3ForCausalLM,
         Qwen3Config(
-            hidden_size=40, intermediate_size=36, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-            head_dim=20, tie_word_embeddings=False, **COMMON,
+            hidden_size=40,
+            intermediate_size=36,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            head_dim=20,
+            tie_word_embeddings=False,
+            **COMMON,
         ),
-        2, 5,
+        2,
+        5,
     ),
     "gemma3-tied": (
         Gemma3ForCausalLM,
         Gemma3TextConfig(
-            hidden_size=33, intermediate_size=50, num_hidden_layers=4, num_attention_heads=3, num_key_value_heads=1,
-            head_dim=18, query_pre_attn_scalar=29, sliding_window=9, layer_types=[*SLIDING, "full_attention"], **COMMON,
+            hidden_size=33,
+            intermediate_size=50,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            head_dim=18,
+            query_pre_attn_scalar=29,
+            sliding_window=9,
+            layer_types=[*SLIDING, "full_attention"],
+            **COMMON,
         ),
-        3, 6,
+        3,
+        6,
     ),
     "gemma3-untied": (
         Gemma3ForCausalLM,
         Gemma3TextConfig(
-            hidden_size=36, intermediate_size=40, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
-            head_dim=8, query_pre_attn_scalar=8, sliding_window=17, layer_types=SLIDING, tie_word_embeddings=False,
+            hidden_size=36,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=17,
+            layer_types=SLIDING,
+            tie_word_embeddings=False,
             rope_parameters={
                 "full_attention": {"rope_type": "default", "rope_theta": 50000.0},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
             },
             **COMMON,
         ),
-        2, 7,
+        2,
+        7,
     ),
     "gpt2-tied": (
         GPT2LMHeadModel,
         GPT2Config(n_embd=36, n_layer=3, n_head=3, n_positions=72, **COMMON),
-        2, 8,
+        2,
+        8,
     ),
     "gpt2-untied": (
         GPT2LMHeadModel,
         GPT2Config(
-            n_embd=40, n_inner=56, n_layer=2, n_head=5, n_positions=80, tie_word_embeddings=False, layer_norm_epsilon=1e-6,
+            n_embd=40,
+            n_inner=56,
+            n_layer=2,
+            n_head=5,
+            n_positions=80,
+            tie_word_embeddings=False,
+            layer_norm_epsilon=1e-6,
             **COMMON,
         ),
-        1, 9,
+        1,
+        9,
     ),
     # T5 1.0
     "t5-tied": (
         T5ForConditionalGeneration,
         T5Config(
-            d_model=36, d_kv=10, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=3, feed_forward_proj="relu", **T5_COMMON,
+            d_model=36,
+            d_kv=10,
+            d_ff=48,
+            num_layers=3,
+            num_decoder_layers=2,
+            num_heads=3,
+            feed_forward_proj="relu",
+            **T5_COMMON,
         ),
-        3, 10,
+        3,
+        10,
     ),
     # T5 1.1 and Flan-T5, as published
     "t5-untied": (
         T5ForConditionalGeneration,
         T5Config(
-            d_model=32, d_kv=8, d_ff=40, num_layers=2, num_heads=5, feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False, **T5_COMMON,
+            d_model=32,
+            d_kv=8,
+            d_ff=40,
+            num_layers=2,
+            num_heads=5,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            **T5_COMMON,
         ),
-        2, 11,
+        2,
+        11,
     ),
     # T5 1.1 as releases of transformers from 5 on make it anew
     "t5-tied-unscaled": (
         T5ForConditionalGeneration,
         T5Config(
-            d_model=28, d_kv=12, d_ff=36, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
-            layer_norm_epsilon=1e-5, **T5_COMMON,
+            d_model=28,
+            d_kv=12,
+            d_ff=36,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            layer_norm_epsilon=1e-5,
+            **T5_COMMON,
         ),
-        2, 12,
+        2,
+        12,
     ),
     # mT5, saved again by a release from 5 on
     "mt5-untied": (
         MT5ForConditionalGeneration,
         MT5Config(d_model=32, d_kv=6, d_ff=44, num_layers=2, num_heads=4, **T5_COMMON),
-        2, 13,
+        2,
+        13,
     ),
 }
 
 
 def draw_weights(model, seed):
-    """Weights large enough for attention to be far from uniform, and norms and biases far from one and zero."""
+    """Weights large enough for attention to be far from uniform, and norms and biases far from one and
+    zero."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
         drawn = torch.randn(weight.shape, generator=generator)
@@ -187,8 +279,13 @@ def generate(model, tokens, num_beams):
     """What beam search writes, best first, without the end token; greedy search with one beam."""
     ids = torch.tensor([tokens])
     output = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=num_beams, num_return_sequences=num_beams,
-        max_new_tokens=MAX_NEW_TOKENS, pad_token_id=0,
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        max_new_tokens=MAX_NEW_TOKENS,
+        pad_token_id=0,
     )
     num_given = 1 if model.config.is_encoder_decoder else ids.shape[1]
     sequences = []
@@ -201,7 +298,9 @@ def generate(model, tokens, num_beams):
 def generate_surely(model, exact_model, tokens, num_beams, name):
     sequences = generate(model, tokens, num_beams)
     if sequences != generate(exact_model, tokens, num_beams):
-        raise SystemExit(f"a near tie: f32 and f64 differ for {name}, a prompt of {len(tokens)} tokens, {num_beams} beams")
+        raise SystemExit(
+            f"a near tie: f32 and f64 differ for {name}, a prompt of {len(tokens)} tokens, {num_beams} beams"
+        )
     return sequences
 
 
@@ -255,14 +354,17 @@ def make(name, directory):
         "num_beams": NUM_BEAMS,
     }
     lines = ",\n".join(json.dumps(prompt, separators=(",", ":")) for prompt in prompts)
-    (directory / "expected.json").write_text(f"{json.dumps(expected)[:-1]}, \"prompts\": [\n{lines}\n]}}\n", encoding="utf-8")
+    (directory / "expected.json").write_text(
+        f'{json.dumps(expected)[:-1]}, "prompts": [\n{lines}\n]}}\n', encoding="utf-8"
+    )
     lengths = [len(prompt["greedy"]) for prompt in prompts]
     num_bytes = sum(file.stat().st_size for file in directory.iterdir())
     print(f"{name}: {num_bytes} bytes, greedy sequences of {min(lengths)} to {max(lengths)} tokens")
 
 
 def untie(directory, published):
-    """Gives a T5 a head of its own, which transformers from 5 on does not do; `published`: says so in the config, as hubs do."""
+    """Gives a T5 a head of its own, which transformers from 5 on does not do; `published`: says so in the
+    config, as hubs do."""
     weights = load_file(directory / "model.safetensors")
     generator = torch.Generator().manual_seed(99)
     shape = weights["shared.weight"].shape
@@ -276,13 +378,16 @@ def untie(directory, published):
 
 
 def encoder_decoder_prompt(model, exact_model, tokens, name):
-    """Both stacks on a batch padded to a longer neighbour, as a mask hides it; logits behind some forced tokens."""
+    """Both stacks on a batch padded to a longer neighbour, as a mask hides it; logits behind some forced
+    tokens."""
     neighbour = torch.full([len(tokens) + 11], 5)
     ids = torch.zeros([2, len(neighbour)], dtype=torch.long)
     ids[0, : len(tokens)], ids[1] = torch.tensor(tokens), neighbour
     mask = torch.ones_like(ids)
     mask[0, len(tokens):] = 0
-    forced = torch.randint(3, VOCAB_SIZE, [NUM_FORCED_TOKENS], generator=torch.Generator().manual_seed(len(tokens)))
+    forced = torch.randint(
+        3, VOCAB_SIZE, [NUM_FORCED_TOKENS], generator=torch.Generator().manual_seed(len(tokens))
+    )
     decoder_ids = torch.cat([torch.zeros(1, dtype=torch.long), forced])
     output = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids.repeat(2, 1))
     return {

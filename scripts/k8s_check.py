@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Renders every kustomization below k8s/ and checks what comes out, without a cluster.
 
-First against the published schemas of two Kubernetes versions, strictly; then for what schemas cannot see (scripts/k8s/checks/):
-selectors that match nothing, ports nobody listens on, limits below requests, policies that shut out what must get through, and
-so on; last against the binaries themselves, whose --help has the flags that manifests may set, and which must take their values.
+First against the published schemas of two Kubernetes versions, strictly; then for what schemas cannot see
+(scripts/k8s/checks/): selectors that match nothing, ports nobody listens on, limits below requests, policies
+that shut out what must get through, and so on; last against the binaries themselves, whose --help has the
+flags that manifests may set, and which must take their values.
 
-    k8s_check.py [--binaries DIR]       DIR has baton-coordinator, baton-encoder and baton-decoder, such as target/debug
+    k8s_check.py [--binaries DIR]       DIR has baton-coordinator, baton-encoder and baton-decoder
 
 Prints one line for each error and exits with 1 if there is one. Needs `make tools`.
 """
@@ -31,7 +32,9 @@ def errors_of(manifests, binary_paths, known_metrics):
         for error in schema_errors(item):
             yield f"{title(item)}: {error}"
     yield from semantic_errors(manifests)
-    yield from binaries.flag_errors(manifests, {name: binaries.read(path) for name, path in binary_paths.items()})
+    yield from binaries.flag_errors(
+        manifests, {name: binaries.read(path) for name, path in binary_paths.items()}
+    )
     yield from binaries.start_errors(manifests, binary_paths)
     yield from binaries.metric_errors(manifests, known_metrics)
 
@@ -50,12 +53,21 @@ def renderings():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binaries", type=Path, metavar="DIR", help="where Baton's binaries are; without it no flag is checked")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--binaries",
+        type=Path,
+        metavar="DIR",
+        help="where Baton's binaries are; without it no flag is checked",
+    )
     arguments = parser.parse_args()
     binary_paths = {}
     if arguments.binaries:
-        binary_paths = {name: arguments.binaries.absolute() / file for name, file in binaries.BINARIES.items()}
+        binary_paths = {
+            name: arguments.binaries.absolute() / file for name, file in binaries.BINARIES.items()
+        }
     known_metrics = binaries.metrics_in(REPOSITORY.glob("*/src/**/*.rs"))
     outside = render.outside(ROOT)
     failed = False
@@ -63,12 +75,16 @@ def main():
         for name, items in renderings():
             errors = list(errors_of(Manifests(items, outside), binary_paths, known_metrics))
             failed = failed or bool(errors)
-            print(f"{name}: {len(items)} objects, {len(errors) or 'no'} error{'' if len(errors) == 1 else 's'}")
+            print(
+                f"{name}: {len(items)} objects, {len(errors) or 'no'} error{'' if len(errors) == 1 else 's'}"
+            )
             for error in errors:
                 print(f"  {error}")
     except render.RenderError as error:
         sys.exit(f"error: {error}")
-    against = f"Kubernetes {' and '.join(VERSIONS)}" + ("" if binary_paths else "; flags NOT CHECKED, no --binaries given")
+    against = f"Kubernetes {' and '.join(VERSIONS)}" + (
+        "" if binary_paths else "; flags NOT CHECKED, no --binaries given"
+    )
     print(f"checked against {against}")
     sys.exit(1 if failed else 0)
 

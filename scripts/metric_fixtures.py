@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes tests/fixtures/metrics/scores.json: scores of small corpora, by the packages that baton-metrics has to agree with.
+"""Writes tests/fixtures/metrics/scores.json: scores of small corpora, by the packages that baton-metrics has
+to agree with.
 
     python3 -m venv .venv && .venv/bin/pip install sacrebleu==2.6.0 rouge-score==0.1.2 nltk==3.10.4
     .venv/bin/python scripts/metric_fixtures.py
 
-The corpora are written for this purpose, and outputs are made from references by seeded edits, so that all orders of n-grams match
-now and then. The file has
-  corpora   name, outputs, references, and scores from 0 to 100: bleu, chrf, rouge by kind without and with stemming
+The corpora are written for this purpose, and outputs are made from references by seeded edits, so that all
+orders of n-grams match now and then. The file has
+  corpora   name, outputs, references, and scores from 0 to 100: bleu, chrf, rouge by kind without and
+            with stemming
   stems     words and their stems
 """
 
@@ -25,9 +27,10 @@ ROUGE_KINDS = ["rouge1", "rouge2", "rougeL"]
 
 SENTENCES = [
     "Il faro stava all'estremità di una stretta lingua di terra, a tre miglia dal villaggio più vicino.",
-    "Questo pacchetto contiene i file di sviluppo (intestazioni e libreria statica) per la versione 2.4.1-rc3.",
+    "Questo pacchetto contiene i file di sviluppo (intestazioni e libreria statica) per la versione "
+    "2.4.1-rc3.",
     "The keeper read the logbooks: 1,204 pages in all, from 1888-1902; nobody had asked why.",
-    "Supporta IPv4/IPv6, TLS 1.3 e l'autenticazione \"SASL\" (vedere sasl2-bin).",
+    'Supporta IPv4/IPv6, TLS 1.3 e l\'autenticazione "SASL" (vedere sasl2-bin).',
     "Programs are linked against libfoo.so.6, not libfoo.so.5 -- rebuild them.",
     "Un programma per convertire immagini tra PNG, JPEG e WebP: veloce, semplice, libero!",
     "perché no? Costa €3,50 (circa $4.00) & dura 10-12 ore",
@@ -46,10 +49,19 @@ CASES = {
     "empty reference": (["a b c d e", "x"], ["", "x"]),
     "shorter than four words": (["one", "one two", "one two three"], ["one", "one three", "one two four"]),
     "unigrams alone match": (["d c b a e"], ["a b c d e"]),
-    "much shorter than the reference": (["the cat"], ["the cat sat on the mat and looked at the bird for hours"]),
-    "longer than the reference": (["the cat sat on the mat on the mat on the mat"], ["the cat sat on the mat"]),
+    "much shorter than the reference": (
+        ["the cat"],
+        ["the cat sat on the mat and looked at the bird for hours"],
+    ),
+    "longer than the reference": (
+        ["the cat sat on the mat on the mat on the mat"],
+        ["the cat sat on the mat"],
+    ),
     "entities and marks": (
-        ["&quot;a&quot; &amp;lt; b &lt;c&gt; <skipped>x end-\nword two\nlines 3.", "x86-64, v1.2,3.4 .5 6. 7-8 a.b,c"],
+        [
+            "&quot;a&quot; &amp;lt; b &lt;c&gt; <skipped>x end-\nword two\nlines 3.",
+            "x86-64, v1.2,3.4 .5 6. 7-8 a.b,c",
+        ],
         ['"a" &lt; b <c> x endword two lines 3 .', "x86 - 64, v 1.2,3.4 . 5 6. 7 - 8 a.b , c"],
     ),
     "odd white space": (
@@ -96,13 +108,20 @@ def scores(outputs, references):
 
 def words_to_stem():
     """Real words, and invented ones that meet every rule with every length of stem."""
-    stems = "a y b cat hop sky try fly tax row toy fail size adopt relat trouble consign electr condit archaeo geo ox 3d x86"
-    suffixes = (
-        "s es ies ss sses ed eed ied ing y ying ly e ee ational tional enci anci izer bli abli alli entli eli ousli ization "
-        "ation ator alism iveness fulness ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al "
-        "ance ence er ic able ible ant ement ment ent ion sion tion ou ism ate iti ous ive ize ll ally bbed lled zzing"
+    stems = (
+        "a y b cat hop sky try fly tax row toy fail size adopt relat trouble consign electr condit archaeo "
+        "geo ox 3d x86"
     )
-    irregular = "sky skies dying lying tying news inning innings outing outings canning cannings howe proceed exceed succeed"
+    suffixes = (
+        "s es ies ss sses ed eed ied ing y ying ly e ee ational tional enci anci izer bli abli alli entli "
+        "eli ousli ization ation ator alism iveness fulness ousness aliti iviti biliti fulli logi icate "
+        "ative alize iciti ical ful ness al ance ence er ic able ible ant ement ment ent ion sion tion ou "
+        "ism ate iti ous ive ize ll ally bbed lled zzing"
+    )
+    irregular = (
+        "sky skies dying lying tying news inning innings outing outings canning cannings howe proceed "
+        "exceed succeed"
+    )
     words = {word.lower() for text in SENTENCES for word in text.split() if word.isascii() and word.isalnum()}
     words |= {stem + suffix for stem in stems.split() for suffix in [""] + suffixes.split()}
     return sorted(words | set(irregular.split()))
@@ -115,7 +134,12 @@ def main():
         "made_by": "scripts/metric_fixtures.py",
         "versions": {"sacrebleu": sacrebleu.__version__, "rouge-score": "0.1.2", "nltk": nltk.__version__},
         "corpora": [
-            {"name": name, "outputs": outputs, "references": references, "scores": scores(outputs, references)}
+            {
+                "name": name,
+                "outputs": outputs,
+                "references": references,
+                "scores": scores(outputs, references),
+            }
             for name, (outputs, references) in cases.items()
         ],
         "stems": {word: stemmer.stem(word) for word in words_to_stem()},

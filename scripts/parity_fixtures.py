@@ -7,17 +7,19 @@ thread, with the versions that the file itself records, by
     baton bundle import-llm --from SmolLM2-135M-Instruct.Q4_1.gguf --out LLM
     python3 scripts/parity_fixtures.py --llm LLM --gguf SmolLM2-135M-Instruct.Q4_1.gguf
 
-(packages torch, transformers, accelerate, gguf). With --gguf the script first proves the import itself: transformers' own
-reader of that GGUF file must give bit-identical weights and logits.
+(packages torch, transformers, accelerate, gguf). With --gguf the script first proves the import itself:
+transformers' own reader of that GGUF file must give bit-identical weights and logits.
 
 For each prompt the file has
-  template, text       the prompt is the template with {text} replaced; the template's special tokens are special
+  template, text       the prompt is the template with {text} replaced; the template's special tokens are
+                       special
   prompt_ids           token ids of the whole
   greedy_ids           64 new tokens, argmax each, going on past the end-of-text token
-  smallest_margin      over those 64 steps, the least gap between the two largest logits: with a smaller numeric
-                       error than this, an implementation must produce the same tokens
+  smallest_margin      over those 64 steps, the least gap between the two largest logits: with a smaller
+                       numeric error than this, an implementation must produce the same tokens
   top_logits           the 8 largest logits [id, value] that follow the prompt
-  hidden_states        after block 20, before any final norm, at some positions: the first 8 values, the L2 norm
+  hidden_states        after block 20, before any final norm, at some positions: the first 8 values, the
+                       L2 norm
 """
 
 import argparse
@@ -43,25 +45,27 @@ TURN = "<|im_start|>{text}<|im_end|>"
 TRANSLATE = "<|im_start|>user\nTranslate to Italian: {text}<|im_end|>\n<|im_start|>assistant\n"
 
 LONG = (
-    "The lighthouse stood at the end of a narrow spit of land, three miles from the nearest village. Its keeper, "
-    "a retired teacher of mathematics, climbed the two hundred and twelve steps each evening to trim the lamp, and "
-    "each morning to put it out. In between he read. He read the novels that summer visitors had left behind, the "
-    "almanacs that the harbour office sent him every January, and, when the nights were very long, the logbooks of "
-    "the keepers before him. From these he learned that in the winter of 1888 the sea had frozen as far as the outer "
-    "buoy; that a keeper called Aldous Finch had kept bees in the lamp room; and that nobody, in a hundred and forty "
-    "years, had ever written down why the lighthouse had been built where no ship had reason to pass. He began to "
-    "suspect that the answer was in the walls."
+    "The lighthouse stood at the end of a narrow spit of land, three miles from the nearest village. Its "
+    "keeper, a retired teacher of mathematics, climbed the two hundred and twelve steps each evening to "
+    "trim the lamp, and each morning to put it out. In between he read. He read the novels that summer "
+    "visitors had left behind, the almanacs that the harbour office sent him every January, and, when the "
+    "nights were very long, the logbooks of the keepers before him. From these he learned that in the "
+    "winter of 1888 the sea had frozen as far as the outer buoy; that a keeper called Aldous Finch had kept "
+    "bees in the lamp room; and that nobody, in a hundred and forty years, had ever written down why the "
+    "lighthouse had been built where no ship had reason to pass. He began to suspect that the answer was in "
+    "the walls."
 )
 MANUAL = (
-    "SYNOPSIS\n    archive [-v] [-c LEVEL] SOURCE... TARGET\n\nDESCRIPTION\n    Packs every SOURCE into TARGET. "
-    "Directories are walked in byte order of their names, so that two archives of equal trees are equal byte for "
-    "byte. Symbolic links are stored, not followed. Sockets and devices are skipped with a warning.\n\nOPTIONS\n"
-    "    -v          print each name as it is packed\n    -c LEVEL    compression level from 0 (none) to 19 "
-    "(slow), default 3\n\nEXIT STATUS\n    0   all sources packed\n    1   some sources skipped\n    2   nothing "
-    "written\n\nEXAMPLES\n    archive -c 9 photos/ photos.arc\n    archive -v /etc /var/spool/cron backup.arc\n\n"
-    "FILES\n    ~/.archiverc    defaults, one option a line; options on the command line win\n\nBUGS\n    "
-    "Sparse files are packed whole. Extended attributes are not kept. A TARGET inside a SOURCE is packed "
-    "into itself until the disk is full.\n\nSEE ALSO\n    tar(1), cpio(1), zstd(1)\n"
+    "SYNOPSIS\n    archive [-v] [-c LEVEL] SOURCE... TARGET\n\nDESCRIPTION\n    Packs every SOURCE into "
+    "TARGET. Directories are walked in byte order of their names, so that two archives of equal trees are "
+    "equal byte for byte. Symbolic links are stored, not followed. Sockets and devices are skipped with a "
+    "warning.\n\nOPTIONS\n    -v          print each name as it is packed\n    -c LEVEL    compression "
+    "level from 0 (none) to 19 (slow), default 3\n\nEXIT STATUS\n    0   all sources packed\n    1   some "
+    "sources skipped\n    2   nothing written\n\nEXAMPLES\n    archive -c 9 photos/ photos.arc\n    archive "
+    "-v /etc /var/spool/cron backup.arc\n\nFILES\n    ~/.archiverc    defaults, one option a line; options "
+    "on the command line win\n\nBUGS\n    Sparse files are packed whole. Extended attributes are not kept. "
+    "A TARGET inside a SOURCE is packed into itself until the disk is full.\n\nSEE ALSO\n    tar(1), "
+    "cpio(1), zstd(1)\n"
 )
 
 PROMPTS = [
@@ -85,7 +89,11 @@ PROMPTS = [
     (CHAT, "Write a haiku about the sea."),
     (CHAT, "Explain in two sentences what a compiler does."),
     (CHAT, "List five fruits that are red."),
-    (CHAT, "Summarize: The cat sat on the mat. The dog barked at the cat. The cat ran up a tree and stayed there."),
+    (
+        CHAT,
+        "Summarize: The cat sat on the mat. The dog barked at the cat. The cat ran up a tree and stayed "
+        "there.",
+    ),
     (CHAT, "Is 91 a prime number? Answer yes or no, then explain."),
     (CHAT, "Correct the grammar: she don't has no time for to go."),
     (CHAT, "Give me a recipe for tomato soup."),
@@ -131,7 +139,8 @@ def load(directory, **options):
 
 
 def check_import(model, tokenizer, gguf):
-    """Exits with a message unless transformers reads the same weights and logits from the GGUF file itself."""
+    """Exits with a message unless transformers reads the same weights and logits from the GGUF file
+    itself."""
     reference = load(gguf.parent, gguf_file=gguf.name)
     ours, theirs = model.state_dict(), reference.state_dict()
     if ours.keys() != theirs.keys():
@@ -143,7 +152,9 @@ def check_import(model, tokenizer, gguf):
         ids = torch.tensor([tokenizer.encode(template.replace("{text}", text), add_special_tokens=False)])
         if not torch.equal(model(ids).logits, reference(ids).logits):
             sys.exit(f"logits differ for {text[:40]!r}")
-    print(f"import checked: {len(ours)} tensors and the logits of {len(PROMPTS[::7])} prompts are bit-identical")
+    print(
+        f"import checked: {len(ours)} tensors and the logits of {len(PROMPTS[::7])} prompts are bit-identical"
+    )
 
 
 def rounded(values):
@@ -188,7 +199,9 @@ def fixture(model, tokenizer, template, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--llm", type=Path, required=True, help="directory that `baton bundle import-llm` wrote")
+    parser.add_argument(
+        "--llm", type=Path, required=True, help="directory that `baton bundle import-llm` wrote"
+    )
     parser.add_argument("--gguf", type=Path, help="the GGUF file it was imported from, to check the import")
     parser.add_argument("--out", type=Path, default=Path("tests/fixtures/parity/smollm2.json"))
     arguments = parser.parse_args()
@@ -205,8 +218,8 @@ def main():
         prompts.append(fixture(model, tokenizer, template, text))
         made = prompts[-1]
         print(
-            f"{number}/{len(PROMPTS)}: {len(made['prompt_ids'])} tokens, smallest margin {made['smallest_margin']}: "
-            f"{tokenizer.decode(made['greedy_ids'])[:60]!r}",
+            f"{number}/{len(PROMPTS)}: {len(made['prompt_ids'])} tokens, smallest margin "
+            f"{made['smallest_margin']}: {tokenizer.decode(made['greedy_ids'])[:60]!r}",
             flush=True,
         )
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Measures Baton with `baton bench` and draws docs/plots/*.svg, with the numbers beside them in docs/plots/performance.json.
+"""Measures Baton with `baton bench` and draws docs/experiments/plots/*.svg, with the numbers beside them in
+docs/experiments/plots/performance.json.
 
     make plots ARGS="--bundle models/en-it --input data/en-it/test.jsonl --text-field source"
 
-Throughput against batch and against output length, a step's time by part, and whole jobs against the number of engines a role. Every
-point is a median of rounds in one run on one machine; the machine and the commit stand in the file with the numbers. Needs matplotlib.
+Throughput against batch and against output length, a step's time by part, and whole jobs against the number
+of engines a role. Every point is a median of rounds in one run on one machine; the machine and the commit
+stand in the file with the numbers. Needs matplotlib.
 """
 
 import argparse
@@ -33,12 +35,25 @@ def bench(args, *flags):
 
 
 def decode(args, batch, new_tokens, weights):
-    flags = ["--config", args.config, "--batch", ",".join(map(str, batch)), "--new-tokens", new_tokens, "--weights", weights]
+    flags = [
+        "--config",
+        args.config,
+        "--batch",
+        ",".join(map(str, batch)),
+        "--new-tokens",
+        new_tokens,
+        "--weights",
+        weights,
+    ]
     return bench(args, "decode", *flags)
 
 
 def measure(args):
-    numbers = {"commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()}
+    numbers = {
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip()
+    }
     by_batch = {weights: decode(args, BATCHES, 64, weights) for weights in ("int8", "bf16")}
     numbers["machine"] = by_batch["int8"]["machine"]
     numbers["by_batch"] = {
@@ -55,11 +70,23 @@ def measure(args):
         for weights, report in by_batch.items()
     }
     numbers["by_new_tokens"] = [
-        {"new_tokens": count, "tokens_per_second": decode(args, [32], count, "int8")["results"][0]["tokens_per_second"]}
+        {
+            "new_tokens": count,
+            "tokens_per_second": decode(args, [32], count, "int8")["results"][0]["tokens_per_second"],
+        }
         for count in NEW_TOKENS
     ]
     if args.input:
-        job = ["job", "--bundle", args.bundle, "--input", args.input, "--text-field", args.text_field, "--no-bare-loop"]
+        job = [
+            "job",
+            "--bundle",
+            args.bundle,
+            "--input",
+            args.input,
+            "--text-field",
+            args.text_field,
+            "--no-bare-loop",
+        ]
         job += ["--records", args.records]
         numbers["jobs_by_engines"] = [
             {"engines": engines, **bench(args, *job, "--engines", engines)["results"][0]}
@@ -84,14 +111,18 @@ def save(figure, directory, name):
 def draw(numbers, directory):
     figure, plot = axes("Decoding, 64 prompt and 64 new tokens", "rows at once", "output tokens/s")
     for weights, points in numbers["by_batch"].items():
-        plot.plot([p["batch"] for p in points], [p["tokens_per_second"] for p in points], marker="o", label=weights)
+        plot.plot(
+            [p["batch"] for p in points], [p["tokens_per_second"] for p in points], marker="o", label=weights
+        )
     plot.set_xscale("log", base=2)
     plot.set_xticks(BATCHES, BATCHES)
     plot.set_ylim(bottom=0)
     plot.legend()
     save(figure, directory, "throughput-by-batch")
 
-    figure, plot = axes("Decoding, 32 rows, 64 prompt tokens, int8", "new tokens a row", "output tokens/s, prefill included")
+    figure, plot = axes(
+        "Decoding, 32 rows, 64 prompt tokens, int8", "new tokens a row", "output tokens/s, prefill included"
+    )
     points = numbers["by_new_tokens"]
     plot.plot([p["new_tokens"] for p in points], [p["tokens_per_second"] for p in points], marker="o")
     plot.set_xscale("log", base=2)
@@ -104,7 +135,9 @@ def draw(numbers, directory):
     bottom = [0.0] * len(points)
     names = [part for part in PARTS + ["selection"] if any(p["step_milliseconds"].get(part) for p in points)]
     for part in names:
-        shares = [p["step_milliseconds"].get(part, 0.0) / sum(p["step_milliseconds"].values()) for p in points]
+        shares = [
+            p["step_milliseconds"].get(part, 0.0) / sum(p["step_milliseconds"].values()) for p in points
+        ]
         plot.bar([str(p["batch"]) for p in points], shares, bottom=bottom, label=part)
         bottom = [a + b for a, b in zip(bottom, shares)]
     plot.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
@@ -112,20 +145,29 @@ def draw(numbers, directory):
 
     if jobs := numbers.get("jobs_by_engines"):
         figure, plot = axes("Whole jobs", "engines of encoder and of decoder", "records/s")
-        plot.bar([str(job["engines"]) for job in jobs], [job["records_per_second"] for job in jobs], width=0.5)
+        plot.bar(
+            [str(job["engines"]) for job in jobs], [job["records_per_second"] for job in jobs], width=0.5
+        )
         save(figure, directory, "job-by-engines")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--baton", type=Path, default=Path("target/release/baton"))
-    parser.add_argument("--config", type=Path, default=Path("models/en-it/slm/config.json"), help="shape of the model that decodes")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("models/en-it/slm/config.json"),
+        help="shape of the model that decodes",
+    )
     parser.add_argument("--bundle", type=Path, default=Path("models/en-it"))
     parser.add_argument("--input", type=Path, help="corpus of the jobs; none: no jobs")
     parser.add_argument("--text-field", default="text")
     parser.add_argument("--records", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", type=Path, default=Path("docs/plots"))
+    parser.add_argument("--directory", type=Path, default=Path("docs/experiments/plots"))
     parser.add_argument("--only-draw", action="store_true", help="draw the numbers that are there")
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)

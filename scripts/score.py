@@ -47,14 +47,22 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outputs", type=Path, required=True, help="job directory with part-*.jsonl, or one file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--outputs", type=Path, required=True, help="job directory with part-*.jsonl, or one file"
+    )
     parser.add_argument("--references", type=Path, required=True, help="JSONL file")
     parser.add_argument("--id-field", default="id", help="joins outputs and references [%(default)s]")
     parser.add_argument("--output-field", default="output", help="[%(default)s]")
     parser.add_argument("--reference-field", default="target", help="[%(default)s]")
-    parser.add_argument("--source-field", help="source text in the reference file; counts untranslated outputs")
-    parser.add_argument("--baseline", choices=("source", "lead"), help="also score the source, or its first sentence")
+    parser.add_argument(
+        "--source-field", help="source text in the reference file; counts untranslated outputs"
+    )
+    parser.add_argument(
+        "--baseline", choices=("source", "lead"), help="also score the source, or its first sentence"
+    )
     parser.add_argument("--rouge", action="store_true", help="ROUGE-1, -2 and -L too, for summarization")
     parser.add_argument("--skip-missing", action="store_true", help="leave out references without an output")
     parser.add_argument("--samples", type=int, default=0, help="print this many random pairs [%(default)s]")
@@ -67,7 +75,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def report(arguments: argparse.Namespace) -> None:
     outputs = read_fields(output_files(arguments.outputs), arguments.id_field, [arguments.output_field])
-    reference_fields = [arguments.reference_field] + ([arguments.source_field] if arguments.source_field else [])
+    reference_fields = [arguments.reference_field] + (
+        [arguments.source_field] if arguments.source_field else []
+    )
     references = read_fields([arguments.references], arguments.id_field, reference_fields)
     missing = references.keys() - outputs.keys()
     scored = [
@@ -76,7 +86,9 @@ def report(arguments: argparse.Namespace) -> None:
         if not (arguments.skip_missing and id in missing)
     ]
     if len(missing) == len(references):
-        raise ScoreError(f"{arguments.outputs} and {arguments.references} share no {arguments.id_field}: same corpus?")
+        raise ScoreError(
+            f"{arguments.outputs} and {arguments.references} share no {arguments.id_field}: same corpus?"
+        )
 
     treated = "left out" if arguments.skip_missing else "scored as empty"
     print(f"references    {len(references)}")
@@ -109,7 +121,8 @@ def output_files(outputs: Path) -> list[Path]:
 
 
 def read_fields(paths: list[Path], id_field: str, fields: list[str]) -> dict[str, list[str]]:
-    """Rows of JSONL files by id, each as the texts of `fields`; a broken row is an error that names its line."""
+    """Rows of JSONL files by id, each as the texts of `fields`; a broken row is an error that names its
+    line."""
     rows: dict[str, list[str]] = {}
     for path in paths:
         with path.open(encoding="utf-8") as lines:

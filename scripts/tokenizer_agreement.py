@@ -2,10 +2,12 @@
 """How alike two tokenizers cut the words that a target copies from its source.
 
     python3 -m pip install tokenizers
-    scripts/tokenizer_agreement.py --llm models/en-it/llm --slm data/runs/en-it --train data/en-it/train.jsonl --dev data/en-it/dev.jsonl
+    scripts/tokenizer_agreement.py --llm models/en-it/llm --slm data/runs/en-it
+        --train data/en-it/train.jsonl --dev data/en-it/dev.jsonl
 
-Words are what the LLM's pre-tokenizer gives. A copied word is one of at least three characters, with a letter, that source and target
-of a dev pair both have. It is rare if the targets of the training pairs have it fewer than 5 times, uncommon below 50.
+Words are what the LLM's pre-tokenizer gives. A copied word is one of at least three characters, with a
+letter, that source and target of a dev pair both have. It is rare if the targets of the training pairs have
+it fewer than 5 times, uncommon below 50.
 """
 
 import argparse
@@ -20,9 +22,13 @@ WORD_START = "\u0120"  # how byte-level tokenizers write a space
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--llm", type=Path, required=True, help="directory with the LLM's tokenizer.json")
-    parser.add_argument("--slm", type=Path, required=True, help="directory with the small model's tokenizer.json")
+    parser.add_argument(
+        "--slm", type=Path, required=True, help="directory with the small model's tokenizer.json"
+    )
     parser.add_argument("--train", type=Path, required=True, help="pairs that say how frequent a word is")
     parser.add_argument("--dev", type=Path, required=True, help="pairs to look at")
     arguments = parser.parse_args()

@@ -1,7 +1,8 @@
 //! Build script shared by every crate whose binaries or tests load libtorch.
 //!
-//! Owns one decision: where a finished binary finds `libtorch_cpu.so` at run time. It writes the run path with
-//! `rustc-link-arg`, which, unlike `rustflags` in `.cargo/config.toml`, survives a `RUSTFLAGS` environment variable.
+//! Owns one decision: where a finished binary finds `libtorch_cpu.so` at run time. It writes the run path
+//! with `rustc-link-arg`, which, unlike `rustflags` in `.cargo/config.toml`, survives a `RUSTFLAGS`
+//! environment variable.
 
 #![allow(clippy::print_stdout, reason = "cargo reads a build script's standard output")]
 

@@ -1,12 +1,13 @@
-//! What a job costs with nothing around the models: its prompts, tokenized, go through the encoder and from memory through the decode
-//! loop. No gRPC, no tokenizing, no commit; the difference to a job is what those cost.
+//! What a job costs with nothing around the models: its prompts, tokenized, go through the encoder and from
+//! memory through the decode loop. No gRPC, no tokenizing, no commit; the difference to a job is what those
+//! cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use baton_bundle::Bundle;
+use baton_bundle::{Bundle, Reading};
 use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
 use baton_encoder_svc::pack_batches;
 use baton_job::Mode;
@@ -23,7 +24,8 @@ pub struct BareLoopConfig {
     pub mode: Mode,
     /// Arithmetic of the models.
     pub compute: Compute,
-    /// Engines of each model, one thread each. The encoder's work first, then the decoder's, so no more threads run at once.
+    /// Engines of each model, one thread each. The encoder's work first, then the decoder's, so no more
+    /// threads run at once.
     pub engines: usize,
     /// Tokens of one encode batch at most.
     pub max_batch_tokens: usize,
@@ -77,7 +79,7 @@ impl BareLoop {
             if mode.llm_writes() {
                 decoders.push(SlmDecoder::load_llm(bundle, compute, cache)?);
             } else {
-                encoders.push(PromptEncoder::load(bundle, compute)?);
+                encoders.push(PromptEncoder::load(bundle, &[mode], compute)?);
                 decoders.push(SlmDecoder::load(bundle, compute, cache)?);
             }
         }
@@ -90,17 +92,19 @@ impl BareLoop {
     /// A prompt does not fit into the cache.
     pub fn round(
         &mut self,
-        prompts: &[Vec<u32>],
+        prompts: &[Reading],
         generation: &Arc<Generation>,
     ) -> Result<BareRound, BenchError> {
-        let prompt_lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let prompt_lens: Vec<usize> = prompts.iter().map(Reading::num_tokens).collect();
         let batches = pack_batches(&prompt_lens, self.config.max_batch_tokens);
         let order = batches.concat();
         let started = Instant::now();
         let states = self.encode(prompts, &batches);
         let encode = started.elapsed();
         let tokens: Vec<Vec<u32>> = match states.is_empty() {
-            true => prompts.iter().map(|prompt| [prompt.as_slice(), &self.prompt_end].concat()).collect(),
+            true => {
+                prompts.iter().map(|prompt| [&prompt.llm_tokens[..], &self.prompt_end].concat()).collect()
+            }
             false => Vec::new(),
         };
         let prompt_of = |index: usize| match states.get(&index) {
@@ -130,8 +134,8 @@ impl BareLoop {
     }
 
     /// Prompt states by the prompt's index; none where the decoder reads tokens.
-    fn encode(&mut self, prompts: &[Vec<u32>], batches: &[Vec<usize>]) -> HashMap<usize, PromptStates> {
-        let next_batch = AtomicUsize::new(0);
+    fn encode(&mut self, prompts: &[Reading], batches: &[Vec<usize>]) -> HashMap<usize, PromptStates> {
+        let (next_batch, mode) = (AtomicUsize::new(0), self.config.mode);
         std::thread::scope(|scope| {
             let engines: Vec<_> = self
                 .encoders
@@ -141,9 +145,10 @@ impl BareLoop {
                     scope.spawn(move || {
                         let mut encoded = Vec::new();
                         while let Some(batch) = batches.get(next_batch.fetch_add(1, Ordering::Relaxed)) {
-                            let tokens: Vec<&[u32]> =
-                                batch.iter().map(|&index| prompts[index].as_slice()).collect();
-                            encoded.extend(batch.iter().copied().zip(encoder.encode(&tokens)));
+                            let readings: Vec<Reading> =
+                                batch.iter().map(|&index| prompts[index].clone()).collect();
+                            let states = encoder.encode(mode, &readings).into_iter().flatten();
+                            encoded.extend(batch.iter().copied().zip(states));
                         }
                         encoded
                     })

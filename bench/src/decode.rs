@@ -1,7 +1,8 @@
-//! The decode loop: scheduler, model and selection, as the decode service runs them, on rows that all begin at once.
+//! The decode loop: scheduler, model and selection, as the decode service runs them, on rows that all begin
+//! at once.
 //!
-//! Rows are split between single-threaded engines, each with its own copy of the weights. Greedy, and every row writes exactly the
-//! tokens asked for.
+//! Rows are split between single-threaded engines, each with its own copy of the weights. Greedy, and every
+//! row writes exactly the tokens asked for.
 
 use std::{
     path::PathBuf,
@@ -10,9 +11,7 @@ use std::{
 };
 
 use baton_bundle::{ModelConfig, PromptAttention, TokenFlops};
-use baton_decoding::{
-    Generation, GenerationLimits, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits,
-};
+use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
 use baton_model::{
     CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, ModelParts, Part, Prompt, RandomWeights,
     SlmDecoder, TensorSource, matmul_operations_per_second, take_part_times,
@@ -45,7 +44,8 @@ pub struct DecodeBench {
     pub compute: Compute,
     /// Engines, one thread each.
     pub engines: usize,
-    /// One per row. The last token of each is the same: it is fed in the first step, the others are prefilled.
+    /// One per row. The last token of each is the same: it is fed in the first step, the others are
+    /// prefilled.
     pub prompts: Vec<Vec<u32>>,
     /// Tokens that each row writes.
     pub new_tokens: usize,
@@ -64,7 +64,8 @@ pub struct DecodeResult {
     pub decode_tokens_per_second: f64,
     /// Seconds from the first prefill to the last token.
     pub seconds: f64,
-    /// Arithmetic of the decode steps' products as a share of the rate of plain ones in the same format and run, one thread each.
+    /// Arithmetic of the decode steps' products as a share of the rate of plain ones in the same format and
+    /// run, one thread each.
     pub share_of_matmul_rate: f64,
     /// Multiplications and additions a second of plain products on one thread.
     pub matmul_operations_per_second: f64,
@@ -197,8 +198,8 @@ impl<'a> Engine<'a> {
 
     /// Runs all rows from prompt to last token.
     fn round(&mut self) -> Round {
-        let limits = GenerationLimits::of_new_tokens(self.bench.new_tokens, self.bench.new_tokens);
-        let generation = Arc::new(Generation::greedy(limits));
+        let num_tokens = self.bench.new_tokens;
+        let generation = Arc::new(Generation::of_new_tokens(num_tokens, num_tokens));
         for &row in &self.rows {
             let request = RowRequest {
                 row: RowId { group: GroupId(0), index: row as u32 },

@@ -1,9 +1,11 @@
-//! The encoder: packed batches of prompts through the LLM up to the bundle's layer, the projector and the fusion.
+//! The encoder: packed batches of prompts through the LLM up to the bundle's layer, the projector and the
+//! fusion.
 
 use std::time::{Duration, Instant};
 
-use baton_bundle::{Bundle, TokenFlops};
+use baton_bundle::{Bundle, Reading, TokenFlops};
 use baton_encoder_svc::pack_batches;
+use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder, matmul_operations_per_second, take_part_times};
 use serde::Serialize;
 
@@ -19,7 +21,7 @@ pub struct EncodeBench {
     pub compute: Compute,
     /// Engines, one thread each; every one encodes all prompts.
     pub engines: usize,
-    /// Token ids of the prompts.
+    /// Token ids of the prompts, of the LLM.
     pub prompts: Vec<Vec<u32>>,
     /// Tokens of one packed batch at most.
     pub batch_tokens: usize,
@@ -51,17 +53,18 @@ pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, Benc
     let prompt_lens: Vec<usize> = bench.prompts.iter().map(Vec::len).collect();
     let measured: Vec<(Vec<f64>, Vec<PartTime>, f64)> = std::thread::scope(|scope| {
         let run = || {
-            let encoder = PromptEncoder::load(bundle, bench.compute)?;
+            let encoder = PromptEncoder::load(bundle, &[Mode::Hybrid], bench.compute)?;
             let before = matmul_operations_per_second(bench.compute, MATMUL_DURATION);
-            let batches: Vec<Vec<&[u32]>> = pack_batches(&prompt_lens, bench.batch_tokens)
+            let reading = |index: usize| Reading::of_llm_tokens(bench.prompts[index].clone());
+            let batches: Vec<Vec<Reading>> = pack_batches(&prompt_lens, bench.batch_tokens)
                 .into_iter()
-                .map(|batch| batch.into_iter().map(|index| bench.prompts[index].as_slice()).collect())
+                .map(|batch| batch.into_iter().map(reading).collect())
                 .collect();
             let mut seconds = Vec::new();
             for round in 0..=bench.rounds {
                 let started = Instant::now();
                 for batch in &batches {
-                    let _ = encoder.encode(batch);
+                    let _ = encoder.encode(Mode::Hybrid, batch);
                 }
                 match round {
                     0 => drop(take_part_times()),
@@ -80,8 +83,8 @@ pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, Benc
     let tokens_per_second: f64 =
         measured.iter().map(|(seconds, _, _)| tokens as f64 / median(seconds.clone())).sum();
     let matmul_rate = median(measured.iter().map(|(_, _, rate)| *rate).collect());
-    let operations_per_token =
-        TokenFlops::of_blocks(bundle.llm_config(), bundle.manifest().llm.layers).weights as f64;
+    let (llm, config) = bundle.llm()?;
+    let operations_per_token = TokenFlops::of_blocks(config, llm.layers).weights as f64;
     Ok(EncodeResult {
         tokens_per_second,
         share_of_matmul_rate: tokens_per_second * operations_per_token

@@ -1,7 +1,9 @@
-//! What the decode loop, the encoder and a job's models reach on this machine, measured through the code that the services run.
+//! What the decode loop, the encoder and a job's models reach on this machine, measured through the code that
+//! the services run.
 //!
-//! Owns the measurements and their numbers; how they are asked for and shown is the command's. Every rate comes with the rate of plain
-//! matrix products in the same run, because machines are shared and noisy: compare ratios, not absolute numbers.
+//! Owns the measurements and their numbers; how they are asked for and shown is the command's. Every rate
+//! comes with the rate of plain matrix products in the same run, because machines are shared and noisy:
+//! compare ratios, not absolute numbers.
 
 mod bare_loop;
 mod decode;

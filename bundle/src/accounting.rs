@@ -1,13 +1,18 @@
-//! What a bundle's models cost, computed from their shapes: parameters that take part, and arithmetic per token and per record.
+//! What a bundle's models cost, computed from their shapes: parameters that take part, and arithmetic per
+//! token and per record.
 //!
-//! Counted are the products of linear layers (2 FLOPs for each weight) and of attention (4 FLOPs for each query channel and position
-//! seen), as is usual; norms, activations and embedding look-ups are left out. Sequences are counted without padding. What a family's
-//! block has is read from the list of its tensors, so every family is counted by the same code.
+//! Counted are the products of linear layers (2 FLOPs for each weight) and of attention (4 FLOPs for each
+//! query channel and position seen), as is usual; norms, activations and embedding look-ups are left out.
+//! Sequences are counted without padding. What a family's block has is read from the list of its tensors, so
+//! every family is counted by the same code.
 
 use baton_job::Mode;
 use serde::Serialize;
 
-use crate::{Bundle, BundleError, Fusion, ModelConfig, NamedShape, PromptAttention, SmallModel};
+use crate::{
+    Bundle, BundleError, DecoderPast, Fusion, ModelConfig, NamedShape, ProjectorPart, PromptAttention,
+    PromptSource,
+};
 
 const FLOPS_PER_WEIGHT: u64 = 2;
 const FLOPS_PER_CHANNEL_AND_POSITION: u64 = 4;
@@ -19,6 +24,9 @@ pub struct TokenFlops {
     pub weights: u64,
     /// Attention, for each position that the token sees, in layers that see everything.
     pub per_position_seen: u64,
+    /// Attention, for each position of the prompt, of a decoder that does not attend to what is written.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub per_prompt_position: u64,
     /// Attention, for each position that the token sees, in layers with a sliding window.
     pub per_position_in_window: u64,
     /// Positions that such a layer sees at most; 0 where there is none.
@@ -34,13 +42,14 @@ impl TokenFlops {
         Self {
             weights: FLOPS_PER_WEIGHT * products(config.tensor_layout().blocks.iter().take(layers).flatten()),
             per_position_seen: (layers - windows.len()) as u64 * per_position,
+            per_prompt_position: 0,
             per_position_in_window: windows.len() as u64 * per_position,
             window: windows.first().map_or(0, |&window| window as u64), // a model has one size of window
         }
     }
 
-    /// A prompt token's way into the cache of a model that writes: of the last block only its keys and values, and of an encoder-decoder all
-    /// blocks that read, and what the decoder keeps of their states.
+    /// A prompt token's way into the cache of a model that writes: of the last block only its keys and
+    /// values, and of an encoder-decoder all blocks that read, and what the decoder keeps of their states.
     #[must_use]
     pub fn of_prefill(config: &ModelConfig) -> Self {
         let layout = config.tensor_layout();
@@ -59,18 +68,22 @@ impl TokenFlops {
         flops
     }
 
-    /// A generated token's way through a model: all blocks that write, and the head. Behind an encoder it sees the prompt in one
-    /// attention and what is written in another: as many positions as if they were one sequence.
+    /// A generated token's way through a model: all blocks that write, and the head. Behind an encoder it
+    /// sees the prompt in one attention and what is written in another: as many positions as if they were one
+    /// sequence.
     #[must_use]
     pub fn of_generating(config: &ModelConfig) -> Self {
         let mut flops = match config.encoder_decoder() {
             None => Self::of_blocks(config, config.num_hidden_layers),
-            Some(t5) => {
+            Some(shape) => {
                 let layout = config.tensor_layout();
                 let read = layout.decoder_blocks.iter().flatten().filter(|tensor| !is_read_of_prompt(tensor));
+                let attends = shape.past == DecoderPast::Attention;
+                let per_position = shape.num_decoder_layers as u64 * attention_per_position(config);
                 Self {
                     weights: FLOPS_PER_WEIGHT * products(read),
-                    per_position_seen: t5.num_decoder_layers as u64 * attention_per_position(config),
+                    per_position_seen: if attends { per_position } else { 0 },
+                    per_prompt_position: if attends { 0 } else { per_position },
                     ..Self::default()
                 }
             }
@@ -79,14 +92,23 @@ impl TokenFlops {
         flops
     }
 
-    /// FLOPs of tokens at these positions, counted from 1, each of which sees what stands up to `last_seen(position)`.
-    fn of_tokens(&self, positions: impl Iterator<Item = u64>, last_seen: impl Fn(u64) -> u64) -> u64 {
+    /// FLOPs of tokens at these positions, counted from 1, each of which sees what stands up to
+    /// `last_seen(position)`.
+    fn of_tokens(
+        &self,
+        positions: impl Iterator<Item = u64>,
+        (last_seen, prompt_tokens): (impl Fn(u64) -> u64, u64),
+    ) -> u64 {
+        let of_prompt = self.per_prompt_position * prompt_tokens;
         positions
             .map(|position| {
                 let seen = last_seen(position);
                 let last_in_window = seen.min((position + self.window).saturating_sub(1)); // windows reach both ways
                 let in_window = last_in_window.saturating_sub(position.saturating_sub(self.window));
-                self.weights + self.per_position_seen * seen + self.per_position_in_window * in_window
+                self.weights
+                    + of_prompt
+                    + self.per_position_seen * seen
+                    + self.per_position_in_window * in_window
             })
             .sum()
     }
@@ -95,7 +117,8 @@ impl TokenFlops {
 /// What generating costs, whoever reads and writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Arithmetic {
-    /// Parameters that take part: of the layers that are run, and the embedding matrix where tokens are embedded or predicted.
+    /// Parameters that take part: of the layers that are run, and the embedding matrix where tokens are
+    /// embedded or predicted.
     pub parameters: u64,
     /// What a prompt token passes, stage by stage, and which prompt tokens it sees there.
     pub prompt: Vec<(TokenFlops, PromptAttention)>,
@@ -130,71 +153,87 @@ impl Arithmetic {
             .prompt
             .iter()
             .map(|(flops, attention)| {
-                flops.of_tokens(1..=prompt_tokens, |position| match attention {
+                let last_seen = |position| match attention {
                     PromptAttention::Bidirectional => prompt_tokens,
                     PromptAttention::Causal => position,
-                })
+                };
+                flops.of_tokens(1..=prompt_tokens, (last_seen, prompt_tokens))
             })
             .sum();
         let written = prompt_tokens + 1..=prompt_tokens + generated_tokens;
         let generated = self.generated.iter();
-        read + generated.map(|flops| flops.of_tokens(written.clone(), |position| position)).sum::<u64>()
+        read + generated
+            .map(|flops| flops.of_tokens(written.clone(), (|position| position, prompt_tokens)))
+            .sum::<u64>()
     }
 }
 
-/// The arithmetic of a mode of the bundle. In mode `verified` a generated token is counted once in the SLM and once in the LLM: the least
-/// that it can cost, when every draft is right.
+/// The arithmetic of a mode of the bundle, where prompts have as many tokens of both models. In mode `verified` a generated token is counted once in the SLM
+/// and once in the LLM: the least that it can cost, when every draft is right.
 ///
 /// # Errors
 /// The small model takes part, and the bundle has none.
 pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, BundleError> {
     match mode {
-        Mode::Llm => return Ok(arithmetic_of_llm(bundle)),
+        Mode::Llm => return arithmetic_of_llm(bundle),
         Mode::Verified => {
             let mut arithmetic = arithmetic_of_mode(bundle, Mode::Hybrid)?;
-            arithmetic.add(arithmetic_of_llm(bundle));
+            arithmetic.add(arithmetic_of_llm(bundle)?);
             return Ok(arithmetic);
         }
         Mode::Hybrid | Mode::Slm => {}
     }
-    let manifest = bundle.manifest();
-    let (SmallModel { projector, slm: slm_part, fusion }, slm) = bundle.small_model()?;
-    let llm = bundle.llm_config();
-    let (d_llm, d_slm) = (projector.d_llm as u64, projector.d_slm as u64);
+    let (small_model, slm) = bundle.small_model()?;
+    let d_slm = slm.hidden_size as u64;
     let reads_llm = mode == Mode::Hybrid;
-    let embeds_prompt = !reads_llm || fusion == Fusion::Add;
+    // What is embedded by the LLM's matrix and mapped. A small model's own is among its parameters.
+    let embeds_by_llm = match small_model.prompts {
+        PromptSource::LlmTokens { fusion, .. } => !reads_llm || fusion == Fusion::Add,
+        PromptSource::OwnTokens { .. } => false,
+    };
 
-    let mut parameters = num_parameters(slm) + embedding(llm);
+    let mut parameters = num_parameters(slm);
     let (mut between, mut num_layers) = (0, 0); // weights between LLM and SLM, and layers that have them
-    if embeds_prompt {
-        between += d_llm * d_slm;
+    let mut prompt = Vec::new();
+    if embeds_by_llm || reads_llm {
+        parameters += embedding(bundle.llm()?.1);
+    }
+    if embeds_by_llm {
+        between += bundle.llm()?.1.hidden_size as u64 * d_slm;
         num_layers += 1;
     }
-    let mut prompt = Vec::new();
     if reads_llm {
-        for (_, fan_in) in projector.linear_layers() {
+        let (part, llm) = bundle.llm()?;
+        for (_, fan_in) in small_model.projector().map(ProjectorPart::linear_layers).unwrap_or_default() {
             between += fan_in as u64 * d_slm;
             num_layers += 1;
         }
-        parameters += blocks(llm, manifest.llm.layers) + around_blocks(llm);
-        prompt.push((TokenFlops::of_blocks(llm, manifest.llm.layers), llm.prompt_attention()));
+        parameters += blocks(llm, part.layers) + around_blocks(llm);
+        prompt.push((TokenFlops::of_blocks(llm, part.layers), llm.prompt_attention()));
     }
     parameters += between + num_layers * d_slm; // with biases
     let mut prefill = TokenFlops::of_prefill(slm);
     prefill.weights += FLOPS_PER_WEIGHT * between;
-    prompt.push((prefill, slm_part.prompt_attention));
+    prompt.push((prefill, small_model.slm.prompt_attention));
     Ok(Arithmetic { parameters, prompt, generated: vec![TokenFlops::of_generating(slm)] })
 }
 
 /// The arithmetic of the bundle's LLM reading and writing alone, all its layers.
-#[must_use]
-pub fn arithmetic_of_llm(bundle: &Bundle) -> Arithmetic {
-    let llm = bundle.llm_config();
-    Arithmetic {
+///
+/// # Errors
+/// The bundle has no LLM.
+pub fn arithmetic_of_llm(bundle: &Bundle) -> Result<Arithmetic, BundleError> {
+    let (_, llm) = bundle.llm()?;
+    Ok(Arithmetic {
         parameters: num_parameters(llm),
         prompt: vec![(TokenFlops::of_prefill(llm), llm.prompt_attention())],
         generated: vec![TokenFlops::of_generating(llm)],
-    }
+    })
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn embedding(config: &ModelConfig) -> u64 {
@@ -225,10 +264,16 @@ fn products<'a>(tensors: impl Iterator<Item = &'a NamedShape>) -> u64 {
         .sum()
 }
 
-/// Whether a decoder multiplies this once with each prompt token, not with each token that it writes: keys and values of
-/// cross-attention.
+/// Whether a decoder multiplies this once with each prompt token, not with each token that it writes: keys
+/// and values of cross-attention.
 fn is_read_of_prompt((name, _): &&NamedShape) -> bool {
-    ["EncDecAttention.k.weight", "EncDecAttention.v.weight"].iter().any(|suffix| name.ends_with(suffix))
+    const SUFFIXES: [&str; 4] = [
+        "EncDecAttention.k.weight",
+        "EncDecAttention.v.weight",
+        "encoder_attn.k_proj.weight",
+        "encoder_attn.v_proj.weight",
+    ];
+    SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Whether a block multiplies this with its input to get queries, keys and values.

@@ -1,8 +1,9 @@
-//! LoRA adapters (Hu et al., arXiv 2106.09685) of an LLM, in the layout of the library PEFT: `adapter_config.json` and
-//! `adapter_model.safetensors`.
+//! LoRA adapters (Hu et al., arXiv 2106.09685) of an LLM, in the layout of the library PEFT:
+//! `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! Owns the reading and the writing of the two files and the check against the LLM's shape. An adapted matrix is `W + scale * B A`; who
-//! adds it up is `baton-model`. What Baton does not implement is refused by name, so that no adapter is read in part.
+//! Owns the reading and the writing of the two files and the check against the LLM's shape. An adapted matrix
+//! is `W + scale * B A`; who adds it up is `baton-model`. What Baton does not implement is refused by name,
+//! so that no adapter is read in part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 const PREFIX: &str = "base_model.model.";
 
-/// Fields that say where an adapter comes from, how it was trained, or which modules it has, which its tensors say, too.
+/// Fields that say where an adapter comes from, how it was trained, or which modules it has, which its
+/// tensors say, too.
 const FIELDS_WITHOUT_EFFECT: [&str; 14] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -138,8 +140,8 @@ impl LoraAdapter {
     /// Opens the adapter in `directory` for a model of shape `llm`. Reads no weights.
     ///
     /// # Errors
-    /// A file is missing or broken; a setting is not implemented; a tensor belongs to no linear layer of the LLM, has another shape, or
-    /// lacks its other half.
+    /// A file is missing or broken; a setting is not implemented; a tensor belongs to no linear layer of the
+    /// LLM, has another shape, or lacks its other half.
     pub fn open(directory: &Path, llm: &ModelConfig) -> Result<Self, BundleError> {
         let shape = LoraShape::read(&directory.join(ADAPTER_CONFIG))?;
         let path = directory.join(ADAPTER_WEIGHTS);

@@ -8,7 +8,7 @@ use baton_job::Mode;
 use crate::adapter::adapter_files;
 use crate::file::{io_error, read_bytes, write_atomically};
 use crate::verify::{check_drafts, check_writer};
-use crate::{Bundle, BundleError, DEFAULT_TEMPLATE, LlmAdapter, LlmWriter, write_manifest};
+use crate::{Bundle, BundleError, DEFAULT_TEMPLATE, LlmAdapter, LlmPart, LlmWriter, write_manifest};
 
 /// How an LLM becomes a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,13 @@ pub enum AddedLlm {
     Of(PathBuf),
 }
 
-/// Adds mode `llm`, and `verified` if asked for, to the bundle in `directory`, and writes its `bundle.json` anew. An adapter is copied and
-/// leaves alone what the small model reads.
+/// Adds mode `llm`, and `verified` if asked for, to the bundle in `directory`, and writes its `bundle.json`
+/// anew. An adapter is copied and leaves alone what the small model reads.
 ///
 /// # Errors
-/// A file cannot be read or written; the writer's tokens are not the LLM's; the other bundle's LLM or template is another than this one's;
-/// or `verified` is asked for and the small model cannot draft for the LLM. The bundle is as it was then.
+/// A file cannot be read or written; the writer's tokens are not the LLM's; the other bundle's LLM or
+/// template is another than this one's; or `verified` is asked for and the small model cannot draft for the
+/// LLM. The bundle is as it was then.
 pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bundle, BundleError> {
     let bundle = Bundle::open(directory)?;
     let other = match added {
@@ -35,10 +36,12 @@ pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bun
         fits(&bundle, other)?;
     }
     let mut manifest = bundle.manifest().clone();
-    manifest.llm.writer = Some(match (added, &other) {
+    let (mut llm, _) = bundle.llm().map(|(llm, config)| (llm.clone(), config))?;
+    llm.writer = Some(match (added, &other) {
         (AddedLlm::AsItIs(writer), _) => writer.clone(),
         (AddedLlm::Of(_), other) => other.as_ref().expect("just opened").llm_writer()?.clone(),
     });
+    manifest.llm = Some(llm.clone());
     for mode in [Some(Mode::Llm), verified.then_some(Mode::Verified)].into_iter().flatten() {
         if !manifest.modes.contains(&mode) {
             manifest.modes.push(mode);
@@ -50,8 +53,8 @@ pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bun
     if manifest.modes.contains(&Mode::Verified) {
         check_drafts(&writing, &llm_tokenizer)?;
     }
-    if let Some(other) = other.filter(|other| other.manifest().llm.adapter.is_some())
-        && manifest.llm.adapter.is_none()
+    if let Some(other) = other.filter(has_adapter)
+        && llm.adapter.is_none()
     {
         let target = bundle.path("adapter");
         fs::create_dir_all(&target).map_err(io_error("create", &target))?;
@@ -59,7 +62,7 @@ pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bun
         for (from, to) in files {
             write_atomically(&to, &read_bytes(&from)?)?;
         }
-        manifest.llm.adapter = Some(LlmAdapter { hybrid_reads_it: false });
+        manifest.llm = Some(LlmPart { adapter: Some(LlmAdapter { hybrid_reads_it: false }), ..llm });
         let origin = other.manifest().origin_of("adapter").cloned();
         manifest.parts.retain(|part| part.path != "adapter");
         manifest.parts.extend(origin);
@@ -80,10 +83,10 @@ fn fits(bundle: &Bundle, other: &Bundle) -> Result<(), BundleError> {
             )));
         }
     }
-    if ours.templates[DEFAULT_TEMPLATE] != theirs.templates[DEFAULT_TEMPLATE] {
+    if ours.templates.get(DEFAULT_TEMPLATE) != theirs.templates.get(DEFAULT_TEMPLATE) {
         return Err(refused(format!(
             "{from} has another default template, {:?}, but a record is put into one template for both models; train both with the same",
-            theirs.templates[DEFAULT_TEMPLATE]
+            theirs.templates.get(DEFAULT_TEMPLATE)
         )));
     }
     let digests = |bundle: &Bundle| {
@@ -91,10 +94,14 @@ fn fits(bundle: &Bundle, other: &Bundle) -> Result<(), BundleError> {
         let adapter = files.filter(|(name, _)| name.starts_with("adapter/"));
         adapter.map(|(name, file)| (name.clone(), file.sha256.clone())).collect::<Vec<_>>()
     };
-    if ours.llm.adapter.is_some() && digests(bundle) != digests(other) {
+    if has_adapter(bundle) && digests(bundle) != digests(other) {
         return Err(refused(format!(
             "it has an adapter already, and that of {from} is another; take the bundle as it was trained"
         )));
     }
     Ok(())
+}
+
+fn has_adapter(bundle: &Bundle) -> bool {
+    bundle.llm().is_ok_and(|(llm, _)| llm.adapter.is_some())
 }

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::file::{read_bytes, sha256, sha256_of_file, write_atomically};
-use baton_job::Mode;
+use crate::file::{read_bytes, sha256_of_file, write_atomically};
+use baton_job::{Mode, sha256_hex};
 
-use crate::manifest::{DEFAULT_TEMPLATE, FileDigest, LlmWriter, MANIFEST_FILE, SmallModel};
+use crate::manifest::{
+    DEFAULT_TEMPLATE, FileDigest, LlmPart, LlmWriter, MANIFEST_FILE, PromptSource, SmallModel,
+};
 use crate::part_checks::part_problem;
-use crate::{BundleError, BundleManifest, LoraAdapter, ModelConfig, PromptTokenizer, TextTokenizer};
+use crate::{
+    BundleError, BundleManifest, LoraAdapter, ModelConfig, PromptReader, PromptTokenizer, TextTokenizer,
+};
 
 /// An open bundle: its manifest and configs are read and agree, its files are there with the right sizes.
 #[derive(Debug, Clone)]
@@ -17,12 +21,12 @@ pub struct Bundle {
     directory: PathBuf,
     manifest: BundleManifest,
     digest: String,
-    llm_config: ModelConfig,
+    llm_config: Option<ModelConfig>,
     slm_config: Option<ModelConfig>,
 }
 
 impl Bundle {
-    /// Opens the bundle in `directory`. Reads `bundle.json` and the two `config.json`, hashes nothing.
+    /// Opens the bundle in `directory`. Reads `bundle.json` and each `config.json`, hashes nothing.
     ///
     /// # Errors
     /// A file is missing or of another size than the manifest says, does not parse, or contradicts another.
@@ -49,15 +53,14 @@ impl Bundle {
             require(directory, &manifest, name)?;
         }
         let config_of = |part: &str| ModelConfig::read_checkpoint(&directory.join(part));
-        let llm_config = config_of("llm")?;
+        let llm_config = manifest.llm.as_ref().map(|_| config_of("llm")).transpose()?;
         let slm_config = manifest.slm.as_ref().map(|_| config_of("slm")).transpose()?;
-        if manifest.llm.adapter.is_some() {
-            LoraAdapter::open(&directory.join("adapter"), &llm_config)?;
-        }
-        if let Some(problem) = part_problem(&manifest, &llm_config, slm_config.as_ref()) {
+        if let Some(problem) = part_problem(&manifest, llm_config.as_ref(), slm_config.as_ref()) {
             return Err(manifest_problem(problem));
         }
-        Ok(Self { directory: directory.to_owned(), manifest, digest, llm_config, slm_config })
+        let bundle = Self { directory: directory.to_owned(), manifest, digest, llm_config, slm_config };
+        bundle.adapter()?;
+        Ok(bundle)
     }
 
     fn check_size(&self, name: &str) -> Result<(), BundleError> {
@@ -81,7 +84,10 @@ impl Bundle {
     }
 
     /// Hashes one file of the bundle and compares.
-    pub(crate) fn check_sha256(&self, name: &str) -> Result<(), BundleError> {
+    ///
+    /// # Errors
+    /// The file cannot be read, is none of the bundle's, or was changed since it was made.
+    pub fn check_sha256(&self, name: &str) -> Result<(), BundleError> {
         let expected = &self.file_digest(name)?.sha256;
         let path = self.path(name);
         let found = sha256_of_file(&path)?;
@@ -112,12 +118,19 @@ impl Bundle {
         self.directory.join(name)
     }
 
-    /// Shape of the LLM's checkpoint, of which the bundle runs [`crate::LlmPart::layers`] blocks.
-    pub fn llm_config(&self) -> &ModelConfig {
-        &self.llm_config
+    /// The LLM as the bundle uses it, and the shape of its checkpoint, of which [`LlmPart::layers`] blocks
+    /// read.
+    ///
+    /// # Errors
+    /// The bundle has none: its small model works alone.
+    pub fn llm(&self) -> Result<(&LlmPart, &ModelConfig), BundleError> {
+        self.manifest.llm.as_ref().zip(self.llm_config.as_ref()).ok_or_else(|| BundleError::Manifest {
+            path: self.path(MANIFEST_FILE),
+            problem: "there is no LLM: the bundle serves mode slm alone".to_owned(),
+        })
     }
 
-    /// The trained parts beside the LLM, and the shape of the SLM's checkpoint.
+    /// The small model with what its prompts are made of, and the shape of its checkpoint.
     ///
     /// # Errors
     /// The bundle has none: its LLM works alone.
@@ -133,7 +146,8 @@ impl Bundle {
     /// # Errors
     /// The bundle does not say: it does not serve mode `llm`.
     pub fn llm_writer(&self) -> Result<&LlmWriter, BundleError> {
-        self.manifest.llm.writer.as_ref().ok_or_else(|| BundleError::Manifest {
+        let writer = self.manifest.llm.as_ref().and_then(|llm| llm.writer.as_ref());
+        writer.ok_or_else(|| BundleError::Manifest {
             path: self.path(MANIFEST_FILE),
             problem: "there is no `llm.writer`: the bundle does not serve mode llm or verified".to_owned(),
         })
@@ -144,22 +158,55 @@ impl Bundle {
     /// # Errors
     /// It cannot be read, or does not fit the LLM.
     pub fn adapter(&self) -> Result<Option<LoraAdapter>, BundleError> {
-        let open = |_| LoraAdapter::open(&self.path("adapter"), &self.llm_config);
-        self.manifest.llm.adapter.map(open).transpose()
+        let Ok((LlmPart { adapter: Some(_), .. }, config)) = self.llm() else { return Ok(None) };
+        Ok(Some(LoraAdapter::open(&self.path("adapter"), config)?))
     }
 
-    /// The LLM's tokenizer with a template of the manifest; `None` takes the default.
+    /// The LLM's tokenizer with one of its templates; `None` takes the default.
     ///
     /// # Errors
     /// The manifest has no template of this name, or the tokenizer does not load.
     pub fn prompt_tokenizer(&self, template: Option<&str>) -> Result<PromptTokenizer, BundleError> {
-        let name = template.unwrap_or(DEFAULT_TEMPLATE);
-        let Some(template) = self.manifest.templates.get(name) else {
-            let names: Vec<&str> = self.manifest.templates.keys().map(String::as_str).collect();
+        self.tokenizer_with(&self.manifest.templates, template, "llm/tokenizer.json")
+    }
+
+    /// What makes prompts of texts in a mode; `template` as for [`prompt_tokenizer`](Self::prompt_tokenizer).
+    ///
+    /// # Errors
+    /// The manifest has no template of this name, or a tokenizer does not load.
+    pub fn prompt_reader(&self, mode: Mode, template: Option<&str>) -> Result<PromptReader, BundleError> {
+        let small_model = self.manifest.small_model().filter(|_| mode.uses_slm());
+        let reads_own = |model: SmallModel<'_>| matches!(model.prompts, PromptSource::OwnTokens { .. });
+        if !small_model.is_some_and(reads_own) {
+            return Ok(PromptReader::LlmTokens(self.prompt_tokenizer(template)?));
+        }
+        let llm = (mode != Mode::Slm).then(|| self.prompt_tokenizer(template)).transpose()?;
+        Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template)?, llm })
+    }
+
+    /// The small model's tokenizer with one of the templates of its own; `None` takes the default.
+    ///
+    /// # Errors
+    /// The manifest has no such template, or the tokenizer does not load.
+    pub fn slm_prompt_tokenizer(&self, template: Option<&str>) -> Result<PromptTokenizer, BundleError> {
+        let none = BTreeMap::new();
+        let templates = self.manifest.slm.as_ref().map_or(&none, |slm| &slm.templates);
+        self.tokenizer_with(templates, template, self.manifest.slm_tokenizer().prompt_file())
+    }
+
+    fn tokenizer_with(
+        &self,
+        templates: &BTreeMap<String, String>,
+        name: Option<&str>,
+        tokenizer: &str,
+    ) -> Result<PromptTokenizer, BundleError> {
+        let name = name.unwrap_or(DEFAULT_TEMPLATE);
+        let Some(template) = templates.get(name) else {
+            let names: Vec<&str> = templates.keys().map(String::as_str).collect();
             let problem = format!("there is no template `{name}`; there are: {}", names.join(", "));
             return Err(BundleError::Manifest { path: self.path(MANIFEST_FILE), problem });
         };
-        PromptTokenizer::open(&self.path("llm/tokenizer.json"), template)
+        PromptTokenizer::open(&self.path(tokenizer), template)
     }
 
     /// The tokenizer of whoever writes in a mode.
@@ -167,7 +214,7 @@ impl Bundle {
     /// # Errors
     /// It does not load.
     pub fn text_tokenizer(&self, mode: Mode) -> Result<TextTokenizer, BundleError> {
-        TextTokenizer::open(&self.path(output_tokenizer(mode)))
+        TextTokenizer::open(&self.path(self.manifest.output_tokenizer(mode)))
     }
 
     /// What the LLM is fed after a prompt, before it writes; never empty.
@@ -175,24 +222,20 @@ impl Bundle {
     /// # Errors
     /// The bundle does not serve mode `llm`, the tokenizer does not load, or it makes no token of the text.
     pub fn prompt_end_ids(&self) -> Result<Vec<u32>, BundleError> {
-        self.llm_writer()?.prompt_end_ids(&self.path("llm"), &self.llm_config)
+        self.llm_writer()?.prompt_end_ids(&self.path("llm"), self.llm()?.1)
     }
 }
 
-/// The file of a bundle that says what the tokens of a mode's outputs mean.
-pub fn output_tokenizer(mode: Mode) -> &'static str {
-    if mode.llm_writes() { "llm/tokenizer.json" } else { "slm/tokenizer.json" }
-}
-
-/// Reads the manifest of the bundle in `directory` and its digest, and no other file: enough for who does not load models.
+/// Reads the manifest of the bundle in `directory` and its digest, and no other file: enough for who does not
+/// load models.
 ///
 /// # Errors
 /// `bundle.json` is missing, does not parse, or contradicts itself.
 pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), BundleError> {
     let path = directory.join(MANIFEST_FILE);
     if !path.exists() {
-        let remedy =
-            "name a directory that `baton train` wrote or that has bundle.json, llm/, projector/ and slm/";
+        let remedy = "name a directory that `baton train` or `baton bundle import-slm` wrote, or one with bundle.json \
+             and what it names";
         return Err(BundleError::MissingFile { path, remedy: remedy.to_owned() });
     }
     let bytes = read_bytes(&path)?;
@@ -200,7 +243,7 @@ pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), Bundl
         serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.clone(), source })?;
     match manifest.problem() {
         Some(problem) => Err(BundleError::Manifest { path, problem }),
-        None => Ok((manifest, sha256(&bytes))),
+        None => Ok((manifest, sha256_hex(&bytes))),
     }
 }
 
@@ -222,7 +265,7 @@ pub fn write_manifest(directory: &Path, manifest: BundleManifest) -> Result<Bund
     });
     bundle.manifest.files = digests.collect::<Result<BTreeMap<_, _>, BundleError>>()?;
     let json = bundle.manifest.to_json();
-    bundle.digest = sha256(json.as_bytes());
+    bundle.digest = sha256_hex(json.as_bytes());
     write_atomically(&directory.join(MANIFEST_FILE), json.as_bytes())?;
     Ok(bundle)
 }

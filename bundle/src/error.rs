@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::UnsupportedSetting;
 
-/// Why a bundle or a checkpoint cannot be read, imported, written or trusted.
+/// Why a bundle or a checkpoint cannot be read, written or trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The operating system refused a read or a write.
@@ -46,32 +46,6 @@ pub enum BundleError {
         /// The field.
         #[source]
         reason: UnsupportedSetting,
-    },
-    /// The import source is neither a GGUF file nor a Hugging Face directory with safetensors.
-    #[error("cannot import {}: {reason}", path.display())]
-    UnsupportedSource {
-        /// What `--from` named.
-        path: PathBuf,
-        /// What is wrong with it and what to use instead.
-        reason: String,
-    },
-    /// A GGUF file does not parse.
-    #[error("{} is not a complete GGUF file; fetch it again: {problem}", path.display())]
-    Gguf {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A GGUF metadata entry is missing, of another type, or of an unsupported value.
-    #[error("{}: metadata `{key}` {problem}", path.display())]
-    GgufMetadata {
-        /// The file.
-        path: PathBuf,
-        /// The metadata key.
-        key: String,
-        /// What is wrong with its value.
-        problem: String,
     },
     /// A safetensors header is truncated or inconsistent.
     #[error("{} is not a complete safetensors file: {problem}; fetch or import it again", path.display())]

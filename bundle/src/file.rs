@@ -4,19 +4,23 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use baton_job::hex;
 use sha2::{Digest, Sha256};
 use tempfile::{Builder, TempDir};
 
 use crate::BundleError;
 
 /// Turns an `io::Error` into a [`BundleError`] that says what was being done to which path.
-pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+pub fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { action, path, source }
 }
 
 /// Reads a whole file.
-pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, BundleError> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, BundleError> {
     fs::read(path).map_err(io_error("read", path))
 }
 
@@ -36,17 +40,11 @@ pub fn sha256_of_file(path: &Path) -> Result<String, BundleError> {
     }
 }
 
-/// Lower-case hexadecimal sha256 of bytes in memory.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Replaces `path` by a file with these bytes in one step: a crash leaves the old file or the new one.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
+///
+/// # Errors
+/// The directory cannot be written to.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
     let write = || -> io::Result<()> {
         let mut builder = Builder::new();
         let mut file = public(&mut builder, 0o666).prefix(".baton-").tempfile_in(parent(path))?;
@@ -61,14 +59,17 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), BundleEr
 /// A directory that is filled beside its final place and moved there when it is complete.
 ///
 /// Dropped before [`DirectoryInProgress::finish`], it leaves nothing behind.
-pub(crate) struct DirectoryInProgress {
+pub struct DirectoryInProgress {
     temporary: TempDir,
     target: PathBuf,
 }
 
 impl DirectoryInProgress {
     /// Starts a directory that will be `target`, which must not exist or be empty.
-    pub(crate) fn create(target: &Path) -> Result<Self, BundleError> {
+    ///
+    /// # Errors
+    /// `target` has files already, or the directory above it cannot be written to.
+    pub fn create(target: &Path) -> Result<Self, BundleError> {
         let occupied = match fs::read_dir(target) {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -87,12 +88,16 @@ impl DirectoryInProgress {
     }
 
     /// Where to write the files.
-    pub(crate) fn path(&self) -> &Path {
+    #[must_use]
+    pub fn path(&self) -> &Path {
         self.temporary.path()
     }
 
     /// Moves the directory to its final place.
-    pub(crate) fn finish(self) -> Result<(), BundleError> {
+    ///
+    /// # Errors
+    /// Something else has appeared there.
+    pub fn finish(self) -> Result<(), BundleError> {
         fs::rename(self.temporary.path(), &self.target).map_err(io_error("move files to", &self.target))?;
         let _moved = self.temporary.keep();
         Ok(())

@@ -5,25 +5,31 @@
 //! llm/            config.json, model.safetensors, tokenizer.json     the frozen reader
 //! adapter/        adapter_config.json, adapter_model.safetensors     what the LLM was fine-tuned by, where it was
 //! projector/      model.safetensors                                  LLM states -> SLM embedding space
-//! slm/            config.json, model.safetensors, tokenizer.json     the trained writer
+//! slm/            config.json, model.safetensors, tokenizer.json     the trained writer (or its .spm files)
 //! ```
 //!
-//! This crate owns the manifest, its verification, the two tokenizers, the checkpoints' configs, and the
-//! import of public checkpoints. It reads tensors only to check or convert them and never runs a model, so
-//! it builds without libtorch.
+//! A bundle of an LLM alone has neither `projector/` nor `slm/`; one of a small model alone has `slm/` alone.
+//!
+//! This crate owns the manifest, its verification, the two tokenizers, and the checkpoints' configs and
+//! safetensors files. It reads tensors only to check them and never runs a model, so it builds without
+//! libtorch. Public checkpoints come in by `baton-import`.
 
 mod accounting;
 mod adapter;
 mod add_llm;
+mod alignment;
 mod bundle;
 mod config;
 mod error;
 mod file;
-mod import;
 mod llm_writer;
 mod manifest;
+mod manifest_rules;
 mod part_checks;
+mod prompt_reader;
 mod safetensors_file;
+mod sentencepiece;
+mod spm_vocabulary;
 mod summary;
 mod tokenizer;
 mod verify;
@@ -33,20 +39,23 @@ pub use adapter::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraAdapter, LoraShape, adapter_files, lora_tensor_names,
 };
 pub use add_llm::{AddedLlm, add_llm};
-pub use bundle::{Bundle, output_tokenizer, read_manifest, write_manifest};
+pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
+pub use bundle::{Bundle, read_manifest, write_manifest};
 pub use config::{
-    FamilyConfig, Gemma3Config, Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, QwenConfig,
-    SlidingLayers, T5Config, T5FeedForward, TensorLayout, UnsupportedSetting, WeightDtype,
+    BergamotActivation, BergamotConfig, DecoderPast, EncoderDecoderShape, FamilyConfig, Gemma3Config,
+    Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, QwenConfig, SlidingLayers, T5Config,
+    T5FeedForward, TensorLayout, UnsupportedSetting, WeightDtype,
 };
 pub use error::BundleError;
-pub use file::sha256_of_file;
-pub use import::{ImportOptions, ImportSummary, import_llm};
+pub use file::{DirectoryInProgress, io_error, read_bytes, sha256_of_file, write_atomically};
 pub use manifest::{
-    BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, InputNorm, Limits,
+    Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, InputNorm, Limits,
     LlmAdapter, LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart,
-    PromptAttention, PromptEmbeddingSource, SlmPart, SmallModel, Task, are_layers_below,
+    PromptAttention, PromptEmbeddingSource, PromptSource, SlmPart, SlmTokenizer, SmallModel, Task,
+    are_layers_below,
 };
-pub use safetensors_file::{SafetensorsFile, StoredTensor};
+pub use prompt_reader::PromptReader;
+pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
 pub use summary::{PartSummary, summarize};
 pub use tokenizer::{PromptTokenizer, TEXT_PLACEHOLDER, TextTokenizer};
 pub use verify::verify;

@@ -1,16 +1,15 @@
 //! `bundle.json`: what a bundle is made of and how its parts fit together.
 //!
-//! Owns the file's fields and the rules among them that need no other file. What the manifest says about the
-//! parts on disk is checked by [`crate::Bundle::open`] (dimensions, sizes) and [`crate::verify`] (everything).
+//! Owns the file's fields. The rules among them are in `manifest_rules.rs`. What the manifest says about the
+//! parts on disk is checked by [`crate::Bundle::open`] (dimensions, sizes) and [`crate::verify`]
+//! (everything).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use baton_job::{GenerationLayer, GenerationOptions, Mode};
+use baton_job::{GenerationLayer, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::tokenizer::split_template;
 
 /// Name of the manifest in a bundle's directory.
 pub const MANIFEST_FILE: &str = "bundle.json";
@@ -20,7 +19,7 @@ pub const MANIFEST_FORMAT: u32 = 1;
 pub const DEFAULT_TEMPLATE: &str = "default";
 
 /// The files of a bundle: all that Baton reads, each with its hash in the manifest.
-pub const BUNDLE_FILES: [&str; 9] = [
+pub const BUNDLE_FILES: [&str; 13] = [
     "llm/config.json",
     "llm/model.safetensors",
     "llm/tokenizer.json",
@@ -30,6 +29,10 @@ pub const BUNDLE_FILES: [&str; 9] = [
     "slm/config.json",
     "slm/model.safetensors",
     "slm/tokenizer.json",
+    "slm/vocab.spm",
+    "slm/source.spm",
+    "slm/target.spm",
+    "slm/vocab.json",
 ];
 
 /// The contents of `bundle.json`.
@@ -42,23 +45,29 @@ pub struct BundleManifest {
     pub name: String,
     /// What the bundle was trained to do.
     pub task: Task,
-    /// The frozen reader, in `llm/`.
-    pub llm: LlmPart,
-    /// The trained map between the two, in `projector/`. Absent, with the next two, where the LLM works alone.
+    /// The frozen reader, in `llm/`. Absent where the small model works alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm: Option<LlmPart>,
+    /// The trained map between the two, in `projector/`. Absent where one of them works alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projector: Option<ProjectorPart>,
     /// The trained writer, in `slm/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slm: Option<SlmPart>,
-    /// How projected states enter the SLM's prompt.
+    /// How projected states enter the SLM's prompt. Absent where the projector is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
+    /// Whose tokens the SLM's prompt is made of.
+    #[serde(default, skip_serializing_if = "Alignment::is_tokens")]
+    pub alignment: Alignment,
     /// Modes that the parts serve; the first is the default.
     pub modes: Vec<Mode>,
-    /// Prompt templates by name; [`DEFAULT_TEMPLATE`] is always there. `{text}` stands for the record's text,
-    /// once in each.
+    /// The LLM's prompt templates by name; where there is an LLM, [`DEFAULT_TEMPLATE`] is one of them.
+    /// `{text}` stands for the record's text, once in each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
-    /// How each mode's outputs are generated best: what a job does not say itself. Fields of [`GenerationOptions`].
+    /// How each mode's outputs are generated best: what a job does not say itself. Fields of
+    /// [`GenerationOptions`](baton_job::GenerationOptions).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub generation: BTreeMap<Mode, GenerationLayer>,
     /// What the bundle was trained for at most.
@@ -91,6 +100,29 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Language of the texts that are read.
+    #[must_use]
+    pub fn source_language(&self) -> &str {
+        match self {
+            Task::Translation { source, .. } => source,
+            Task::Summarization { language } => language,
+        }
+    }
+
+    /// The rules that an attempt's texts follow: a summary may leave out what a translation may not.
+    ///
+    /// # Errors
+    /// An option of the texts is none.
+    pub fn text_rules(
+        &self,
+        options: &baton_job::GenerationOptions,
+    ) -> Result<baton_text::TextRules, baton_job::OptionError> {
+        let may_leave_out = matches!(self, Task::Summarization { .. });
+        options.text_rules(Some(self.source_language()), may_leave_out)
+    }
+}
+
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,6 +150,8 @@ pub enum Family {
     T5,
     /// mT5: T5 1.1 with a large vocabulary.
     Mt5,
+    /// Firefox Translations and Bergamot students: post-norm encoder, recurrent decoder.
+    Bergamot,
 }
 
 /// The LLM as the bundle uses it.
@@ -144,7 +178,8 @@ pub struct LlmPart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmAdapter {
-    /// Whether the small model learned from the states of the adapted LLM, or from those of the LLM as published.
+    /// Whether the small model learned from the states of the adapted LLM, or from those of the LLM as
+    /// published.
     pub hybrid_reads_it: bool,
 }
 
@@ -152,8 +187,9 @@ pub struct LlmAdapter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmWriter {
-    /// What follows a prompt's last token, such as `\n<|im_start|>assistant\n`; at least one token. The output begins after it. Its last
-    /// token is the first that a decoder is fed; for T5 the whole is `</s><pad>`.
+    /// What follows a prompt's last token, such as `\n<|im_start|>assistant\n`; at least one token. The
+    /// output begins after it. Its last token is the first that a decoder is fed; for T5 the whole is
+    /// `</s><pad>`.
     pub prompt_end: String,
     /// The token that ends an output, in the LLM's tokenizer.
     pub eos_token: String,
@@ -173,7 +209,8 @@ pub struct ProjectorPart {
     pub input_norm: InputNorm,
     /// Where the SLM's embeddings of the *prompt* tokens come from.
     pub prompt_embedding: PromptEmbeddingSource,
-    /// Layers below the LLM's last, counted from 1 and rising, whose states are mixed with those of the last. None is usual.
+    /// Layers below the LLM's last, counted from 1 and rising, whose states are mixed with those of the last.
+    /// None is usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed_layers: Vec<usize>,
     /// Linear layers, with ReLU between them; at least 1.
@@ -185,7 +222,8 @@ impl ProjectorPart {
     /// The usual [`depth`](Self::depth), that of the method's paper (arXiv 2402.16844, section 3).
     pub const USUAL_DEPTH: usize = 2;
 
-    /// Its linear layers from first to last: their names in the checkpoint, and the widths that they read. All give `d_slm`.
+    /// Its linear layers from first to last: their names in the checkpoint, and the widths that they read.
+    /// All give `d_slm`.
     #[must_use]
     pub fn linear_layers(&self) -> Vec<(String, usize)> {
         let last = self.depth.saturating_sub(1);
@@ -223,6 +261,8 @@ pub enum InputNorm {
 pub enum PromptEmbeddingSource {
     /// The LLM's embedding matrix, followed by a trained linear map to `d_slm`.
     Llm,
+    /// The SLM's own embeddings of its own tokens: what [`Alignment::Characters`] adds projected states to.
+    Slm,
     /// There are none; the projected states stand alone.
     None,
 }
@@ -243,6 +283,72 @@ pub struct SlmPart {
     pub bos_token: String,
     /// The token that ends it.
     pub eos_token: String,
+    /// Its own prompt templates, where it reads tokens of its own ([`Alignment::Characters`]): by the names
+    /// of the LLM's, if there is one. `{text}` stands for the text, once in each; special tokens stand as
+    /// they are written, such as `{text}</s>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, String>,
+    /// The files that its tokens are in.
+    #[serde(default, skip_serializing_if = "SlmTokenizer::is_usual")]
+    pub tokenizer: SlmTokenizer,
+}
+
+/// The files in `slm/` that say what the SLM's tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlmTokenizer {
+    /// `tokenizer.json`, as the trainer and Hugging Face write it.
+    #[default]
+    Json,
+    /// `vocab.spm`, a SentencePiece model for prompts and outputs.
+    SentencePiece,
+    /// `source.spm` for prompts, `target.spm` for outputs, and `vocab.json` with the ids of the pieces of both.
+    SourceAndTarget,
+}
+
+impl SlmTokenizer {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// For prompts, for outputs, and what else belongs to them.
+    fn files(self) -> [&'static str; 3] {
+        match self {
+            Self::Json => ["slm/tokenizer.json"; 3],
+            Self::SentencePiece => ["slm/vocab.spm"; 3],
+            Self::SourceAndTarget => ["slm/source.spm", "slm/target.spm", "slm/vocab.json"],
+        }
+    }
+
+    /// The file that is opened for prompts of the small model's own tokens.
+    #[must_use]
+    pub fn prompt_file(self) -> &'static str {
+        self.files()[0]
+    }
+
+    /// The file that is opened for outputs.
+    #[must_use]
+    pub fn output_file(self) -> &'static str {
+        self.files()[1]
+    }
+}
+
+/// Whose tokens the SLM's prompt is made of, and so how it meets the LLM's hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Alignment {
+    /// The LLM's: a state for each token.
+    #[default]
+    Tokens,
+    /// The SLM's own: each takes the mean of the states whose characters it covers.
+    Characters,
+}
+
+impl Alignment {
+    fn is_tokens(&self) -> bool {
+        *self == Self::Tokens
+    }
 }
 
 /// Which prompt positions a prompt position attends to. The response is always causal.
@@ -278,10 +384,21 @@ impl fmt::Display for Fusion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Longest prompt, template included, in tokens of the LLM.
+    /// Longest prompt, template included, in tokens of the LLM; where there is none, of the SLM.
     pub max_prompt_tokens: usize,
+    /// Longest prompt in tokens of the SLM, where it reads tokens of its own. Default: `max_prompt_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_slm_prompt_tokens: Option<usize>,
     /// Longest output, in tokens of the SLM.
     pub max_new_tokens: usize,
+}
+
+impl Limits {
+    /// Longest prompt in tokens of a small model that reads its own.
+    #[must_use]
+    pub fn slm_prompt_tokens(&self) -> usize {
+        self.max_slm_prompt_tokens.unwrap_or(self.max_prompt_tokens)
+    }
 }
 
 /// Where a part comes from.
@@ -306,15 +423,42 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
-/// What a bundle has beside its LLM: always all of it, or nothing.
+/// A bundle's small model, and what its prompts are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct SmallModel<'a> {
-    /// The trained map between LLM and SLM.
-    pub projector: &'a ProjectorPart,
     /// The trained writer.
     pub slm: &'a SlmPart,
-    /// How projected states enter the SLM's prompt.
-    pub fusion: Fusion,
+    /// Where its prompts come from.
+    pub prompts: PromptSource<'a>,
+}
+
+/// What the prompts of a small model are made of.
+#[derive(Debug, Clone, Copy)]
+pub enum PromptSource<'a> {
+    /// The LLM's tokens.
+    LlmTokens {
+        /// The trained map between LLM and SLM.
+        projector: &'a ProjectorPart,
+        /// How projected states enter the SLM's prompt.
+        fusion: Fusion,
+    },
+    /// Its own tokens.
+    OwnTokens {
+        /// The trained map between LLM and SLM, whose results are added to the SLM's embeddings. None where
+        /// the SLM works alone.
+        projector: Option<&'a ProjectorPart>,
+    },
+}
+
+impl<'a> SmallModel<'a> {
+    /// The trained map between LLM and SLM, where there is one.
+    #[must_use]
+    pub fn projector(&self) -> Option<&'a ProjectorPart> {
+        match self.prompts {
+            PromptSource::LlmTokens { projector, .. } => Some(projector),
+            PromptSource::OwnTokens { projector } => projector,
+        }
+    }
 }
 
 impl BundleManifest {
@@ -325,120 +469,52 @@ impl BundleManifest {
         text
     }
 
-    /// The parts beside the LLM, where the bundle has them all.
+    /// The small model with what its prompts are made of, where the bundle has all of it.
     pub fn small_model(&self) -> Option<SmallModel<'_>> {
-        let (projector, slm) = self.projector.as_ref().zip(self.slm.as_ref())?;
-        Some(SmallModel { projector, slm, fusion: self.fusion? })
+        let slm = self.slm.as_ref()?;
+        let projector = self.projector.as_ref();
+        let prompts = match self.alignment {
+            Alignment::Tokens => PromptSource::LlmTokens { projector: projector?, fusion: self.fusion? },
+            Alignment::Characters => PromptSource::OwnTokens { projector },
+        };
+        Some(SmallModel { slm, prompts })
     }
 
     /// Longest output of a mode, in tokens of whoever writes.
     pub fn max_new_tokens(&self, mode: Mode) -> usize {
-        let writer = self.llm.writer.as_ref().filter(|_| mode.llm_writes());
+        let writer = self.llm.as_ref().and_then(|llm| llm.writer.as_ref()).filter(|_| mode.llm_writes());
         writer.map_or(self.limits.max_new_tokens, |writer| writer.max_new_tokens)
+    }
+
+    /// Names of the prompt templates, which are the tasks that a job can name.
+    pub fn template_names(&self) -> impl Iterator<Item = &String> {
+        let of_slm = self.slm.iter().flat_map(|slm| slm.templates.keys());
+        self.templates.keys().chain(of_slm.filter(|_| self.llm.is_none()))
+    }
+
+    /// The files that have the small model's tokens, where there is a small model.
+    pub fn slm_tokenizer(&self) -> SlmTokenizer {
+        self.slm.as_ref().map_or(SlmTokenizer::default(), |slm| slm.tokenizer)
+    }
+
+    /// The file that says what the tokens of a mode's outputs mean.
+    pub fn output_tokenizer(&self, mode: Mode) -> &'static str {
+        if mode.llm_writes() { "llm/tokenizer.json" } else { self.slm_tokenizer().output_file() }
     }
 
     /// Those of [`BUNDLE_FILES`] that the bundle has.
     pub fn file_names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let (has_small_model, has_adapter) = (self.small_model().is_some(), self.llm.adapter.is_some());
+        let has_adapter = self.llm.as_ref().is_some_and(|llm| llm.adapter.is_some());
+        let (has_llm, has_slm) = (self.llm.is_some(), self.small_model().is_some());
+        let has_projector = self.small_model().is_some_and(|small_model| small_model.projector().is_some());
+        let slm_tokenizer = self.slm_tokenizer();
         BUNDLE_FILES.into_iter().filter(move |name| match name.split('/').next() {
-            Some("llm") => true,
+            Some("llm") => has_llm,
             Some("adapter") => has_adapter,
-            _ => has_small_model,
+            Some("projector") => has_projector,
+            _ if matches!(*name, "slm/config.json" | "slm/model.safetensors") => has_slm,
+            _ => has_slm && slm_tokenizer.files().contains(name),
         })
-    }
-
-    /// The first broken rule among the manifest's own fields, `files` excepted.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let rules = [
-            (self.format == MANIFEST_FORMAT, format!("`format` is {}, not {MANIFEST_FORMAT}", self.format)),
-            (!self.modes.is_empty(), "`modes` is empty".to_owned()),
-            (
-                !self.modes.iter().any(|mode| mode.llm_writes()) || self.llm.writer.is_some(),
-                "`modes` has `llm` or `verified`, but there is no `llm.writer`".to_owned(),
-            ),
-            (
-                !self.modes.contains(&Mode::Verified) || self.modes.contains(&Mode::Hybrid),
-                "`modes` has `verified`, but not `hybrid`, which drafts for it".to_owned(),
-            ),
-            (
-                self.llm.writer.as_ref().is_none_or(|writer| writer.max_new_tokens > 0),
-                "`llm.writer.max_new_tokens` is 0".to_owned(),
-            ),
-            (
-                self.llm.writer.as_ref().is_none_or(|writer| !writer.prompt_end.is_empty()),
-                "`llm.writer.prompt_end` is empty; give it at least one token".to_owned(),
-            ),
-            (
-                self.templates.contains_key(DEFAULT_TEMPLATE),
-                format!("`templates` has no `{DEFAULT_TEMPLATE}`"),
-            ),
-            (
-                self.limits.max_prompt_tokens > 0 && self.limits.max_new_tokens > 0,
-                "a number in `limits` is 0".to_owned(),
-            ),
-        ];
-        first_broken(rules)
-            .or_else(|| self.problem_of_small_model())
-            .or_else(|| self.problem_of_generation())
-            .or_else(|| {
-                self.templates.iter().find_map(|(name, template)| {
-                    let problem = split_template(template).err()?;
-                    Some(format!("`templates.{name}` {problem}"))
-                })
-            })
-    }
-
-    fn problem_of_generation(&self) -> Option<String> {
-        self.generation.iter().find_map(|(mode, layer)| {
-            if !self.modes.contains(mode) {
-                return Some(format!("`generation` has mode `{mode}`, but `modes` has not"));
-            }
-            let checked = GenerationOptions::from_layers([layer]).and_then(|options| options.validate());
-            checked.err().map(|error| format!("`generation.{mode}` cannot be: {error}"))
-        })
-    }
-
-    fn problem_of_small_model(&self) -> Option<String> {
-        let (hybrid, slm_alone) = (self.modes.contains(&Mode::Hybrid), self.modes.contains(&Mode::Slm));
-        let Some(SmallModel { projector, slm, fusion }) = self.small_model() else {
-            let is_needed = hybrid || slm_alone;
-            let is_begun = self.projector.is_some() || self.slm.is_some() || self.fusion.is_some();
-            return (is_needed || is_begun)
-                .then(|| "a small model needs all of `projector`, `slm` and `fusion`".to_owned());
-        };
-        let llm = &self.llm;
-        let has_prompt_embedding = projector.prompt_embedding == PromptEmbeddingSource::Llm;
-        first_broken([
-            (
-                projector.d_llm == llm.d_model,
-                format!("`projector.d_llm` is {}, but `llm.d_model` is {}", projector.d_llm, llm.d_model),
-            ),
-            (
-                projector.d_slm == slm.d_model,
-                format!("`projector.d_slm` is {}, but `slm.d_model` is {}", projector.d_slm, slm.d_model),
-            ),
-            (
-                are_layers_below(&projector.mixed_layers, llm.layers),
-                format!(
-                    "`projector.mixed_layers` is {:?}: it must rise from 1, below `llm.layers`, which is {}",
-                    projector.mixed_layers, llm.layers
-                ),
-            ),
-            (
-                projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
-                "`projector.mixed_layers` must be empty: of an encoder the last states are read".to_owned(),
-            ),
-            (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
-            (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
-            (
-                !hybrid || fusion == Fusion::Replace || has_prompt_embedding,
-                "`fusion` is `add`, but `projector.prompt_embedding` is `none`".to_owned(),
-            ),
-            (
-                !slm_alone || has_prompt_embedding,
-                "`modes` has `slm`, but `projector.prompt_embedding` is `none`".to_owned(),
-            ),
-        ])
     }
 
     /// Licence and origin of a part, where the manifest says so.
@@ -451,8 +527,4 @@ impl BundleManifest {
 #[must_use]
 pub fn are_layers_below(layers: &[usize], last: usize) -> bool {
     layers.first() != Some(&0) && layers.iter().chain([&last]).is_sorted_by(|a, b| a < b)
-}
-
-fn first_broken<const N: usize>(rules: [(bool, String); N]) -> Option<String> {
-    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
 }

@@ -17,37 +17,49 @@ struct Part<'a> {
 /// The first thing in which the manifest and the models differ.
 pub(crate) fn part_problem(
     manifest: &BundleManifest,
-    llm_config: &ModelConfig,
+    llm_config: Option<&ModelConfig>,
     slm_config: Option<&ModelConfig>,
 ) -> Option<String> {
-    let (llm, limits) = (&manifest.llm, &manifest.limits);
-    let &crate::LlmPart { family, d_model, vocab_size, .. } = llm;
-    let llm_part = Part { name: "llm", family, d_model, vocab_size, config: llm_config };
+    let limits = &manifest.limits;
+    let llm_part = manifest.llm.as_ref().zip(llm_config).map(|(llm, config)| {
+        let &crate::LlmPart { family, d_model, vocab_size, .. } = llm;
+        Part { name: "llm", family, d_model, vocab_size, config }
+    });
     let slm_part = manifest.slm.as_ref().zip(slm_config).map(|(slm, config)| {
         let &crate::SlmPart { family, d_model, vocab_size, .. } = slm;
         Part { name: "slm", family, d_model, vocab_size, config }
     });
-    let mut problems = std::iter::once(&llm_part)
+    let mut problems = llm_part
+        .iter()
         .chain(&slm_part)
         .filter_map(Part::problem)
         .chain(layers_problem(manifest, llm_config))
         .chain(visibility_problem(manifest, slm_config));
     problems.next().or_else(|| {
         let with_output = |max_new_tokens| limits.max_prompt_tokens.saturating_add(max_new_tokens);
-        let writer = llm.writer.as_ref().map(|writer| with_output(writer.max_new_tokens));
-        let reads = llm_part.positions_problem("max_prompt_tokens", limits.max_prompt_tokens);
-        let writes = writer.and_then(|tokens| {
-            llm_part.positions_problem("max_prompt_tokens + llm.writer.max_new_tokens", tokens)
+        let reads = llm_part
+            .as_ref()
+            .and_then(|llm| llm.positions_problem("max_prompt_tokens", limits.max_prompt_tokens));
+        let writer = manifest.llm.as_ref().and_then(|llm| llm.writer.as_ref()).zip(llm_part.as_ref());
+        let writes = writer.and_then(|(writer, llm)| {
+            let tokens = with_output(writer.max_new_tokens);
+            llm.positions_problem("max_prompt_tokens + llm.writer.max_new_tokens", tokens)
         });
         let slm_writes = slm_part.and_then(|slm| {
-            slm.positions_problem("max_prompt_tokens + max_new_tokens", with_output(limits.max_new_tokens))
+            let limit = match limits.max_slm_prompt_tokens {
+                Some(_) => "max_slm_prompt_tokens + max_new_tokens",
+                None => "max_prompt_tokens + max_new_tokens",
+            };
+            let tokens = limits.slm_prompt_tokens().saturating_add(limits.max_new_tokens);
+            slm.positions_problem(limit, tokens)
         });
         reads.or(writes).or(slm_writes)
     })
 }
 
-fn layers_problem(manifest: &BundleManifest, llm_config: &ModelConfig) -> Option<String> {
-    let (asked, there) = (manifest.llm.layers, llm_config.num_hidden_layers);
+fn layers_problem(manifest: &BundleManifest, llm_config: Option<&ModelConfig>) -> Option<String> {
+    let (llm, llm_config) = manifest.llm.as_ref().zip(llm_config)?;
+    let (asked, there) = (llm.layers, llm_config.num_hidden_layers);
     if asked > there {
         return Some(format!("`llm.layers` is {asked}, but llm/config.json has only {there} layers"));
     }

@@ -123,7 +123,10 @@ impl SafetensorsFile {
     }
 
     /// Reads one floating-point tensor, widened to f32 without loss.
-    pub(crate) fn read_f32(&self, name: &str) -> Result<Vec<f32>, BundleError> {
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, BundleError> {
         let StoredTensor { dtype, bytes, .. } = self.read(name)?;
         Ok(match dtype {
             WeightDtype::F32 => widen(&bytes, f32::from_le_bytes),
@@ -152,12 +155,18 @@ fn widen<const WIDTH: usize>(bytes: &[u8], value: impl Fn([u8; WIDTH]) -> f32) -
 ///
 /// `values` is asked once for each tensor and gives as many numbers as its shape has. The bytes depend on
 /// nothing but the arguments.
-pub(crate) fn write_safetensors(
+///
+/// # Errors
+/// `values` fails, or the file cannot be written.
+///
+/// # Panics
+/// `values` gives another number of values than the shape has.
+pub fn write_safetensors<E: From<BundleError>>(
     path: &Path,
     shapes: &[(String, Vec<usize>)],
     dtype: WeightDtype,
-    mut values: impl FnMut(&str) -> Result<Vec<f32>, BundleError>,
-) -> Result<(), BundleError> {
+    mut values: impl FnMut(&str) -> Result<Vec<f32>, E>,
+) -> Result<(), E> {
     let mut end = 0;
     let infos = shapes.iter().map(|(name, shape)| {
         let start = end;
@@ -188,5 +197,6 @@ pub(crate) fn write_safetensors(
             written.map_err(failed())?;
         }
     }
-    writer.into_inner().map_err(|error| failed()(error.into_error()))?.sync_all().map_err(failed())
+    let file = writer.into_inner().map_err(|error| failed()(error.into_error()))?;
+    Ok(file.sync_all().map_err(failed())?)
 }

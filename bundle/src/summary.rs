@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::safetensors_file::SafetensorsFile;
-use crate::{ADAPTER_WEIGHTS, Bundle, BundleError, LoraShape, SmallModel};
+use crate::{ADAPTER_WEIGHTS, Bundle, BundleError, LoraShape, ProjectorPart};
 
 /// One part of a bundle, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,41 +31,39 @@ pub struct PartSummary {
 /// # Errors
 /// A safetensors header cannot be read.
 pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
-    let manifest = bundle.manifest();
-    let llm = bundle.llm_config();
-    let mut descriptions = vec![(
-        "llm",
-        format!(
-            "{}, {} of {} layers, d {}, vocabulary {}",
-            llm.family().model_type(),
-            manifest.llm.layers,
-            llm.num_hidden_layers,
-            llm.hidden_size,
-            llm.vocab_size
-        ),
-    )];
+    let mut descriptions = Vec::new();
+    if let Ok((part, llm)) = bundle.llm() {
+        descriptions.push((
+            "llm",
+            format!(
+                "{}, {} of {} layers, d {}, vocabulary {}",
+                llm.family().model_type(),
+                part.layers,
+                llm.num_hidden_layers,
+                llm.hidden_size,
+                llm.vocab_size
+            ),
+        ));
+    }
     if let Some(adapter) = bundle.adapter()? {
         let LoraShape { rank, alpha, .. } = adapter.shape();
         descriptions
             .push(("adapter", format!("rank {rank}, alpha {alpha}, {} layers", adapter.layers().len())));
     }
-    if let Ok((SmallModel { projector, .. }, slm)) = bundle.small_model() {
-        descriptions.extend([
-            (
-                "projector",
-                format!("d {} to d {}, {} layers", projector.d_llm, projector.d_slm, projector.depth),
+    if let Ok((small_model, slm)) = bundle.small_model() {
+        if let Some(ProjectorPart { d_llm, d_slm, depth, .. }) = small_model.projector() {
+            descriptions.push(("projector", format!("d {d_llm} to d {d_slm}, {depth} layers")));
+        }
+        descriptions.push((
+            "slm",
+            format!(
+                "{}, {} layers, d {}, vocabulary {}",
+                slm.family().model_type(),
+                slm.num_hidden_layers,
+                slm.hidden_size,
+                slm.vocab_size
             ),
-            (
-                "slm",
-                format!(
-                    "{}, {} layers, d {}, vocabulary {}",
-                    slm.family().model_type(),
-                    slm.num_hidden_layers,
-                    slm.hidden_size,
-                    slm.vocab_size
-                ),
-            ),
-        ]);
+        ));
     }
     descriptions.into_iter().map(|(path, description)| summarize_part(bundle, path, description)).collect()
 }

@@ -2,16 +2,17 @@
 //!
 //! Corpus text is not trusted. A record that contains `<|im_end|>` means those ten characters, so special
 //! tokens are recognized in templates only, and a text is encoded as plain text. The text and the plain words
-//! around it in the template are encoded as one string (`Translate: {text}` gives `Translate`, `:`, ` Hello`),
-//! which is how the model saw such prompts in its own training.
+//! around it in the template are encoded as one string (`Translate: {text}` gives `Translate`, `:`,
+//! ` Hello`), which is how the model saw such prompts in its own training.
 
 use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 
-use crate::BundleError;
 use crate::file::read_bytes;
+use crate::spm_vocabulary::SpmVocabulary;
+use crate::{BundleError, Span, SpannedTokens};
 
 /// Stands for the record's text in a template.
 pub const TEXT_PLACEHOLDER: &str = "{text}";
@@ -39,8 +40,8 @@ pub struct PromptTokenizer {
 }
 
 impl PromptTokenizer {
-    /// Loads the LLM's `tokenizer.json` and encodes the fixed parts of `template`, in which the tokenizer's
-    /// special tokens are special.
+    /// Loads a tokenizer and encodes the fixed parts of `template`, in which the tokenizer's special tokens
+    /// are special.
     ///
     /// # Errors
     /// The file cannot be read or is no tokenizer; the template does not have `{text}` exactly once, or gives
@@ -48,25 +49,24 @@ impl PromptTokenizer {
     pub fn open(path: &Path, template: &str) -> Result<Self, BundleError> {
         let refused = |problem| BundleError::Template { template: template.to_owned(), problem };
         let (before, after) = split_template(template).map_err(refused)?;
-        let tokenizer = load(path)?;
-        let is_special = |token: &String| tokenizer.get_added_vocabulary().is_special_token(token);
+        let tokenizer = TextTokenizer::open(path)?;
+        let ids = |tokens: &[FixedToken]| tokens.iter().map(|token| token.id).collect::<Vec<u32>>();
 
-        let encoding = tokenizer.encode(before, false).map_err(tokenizer_error(path))?;
-        let last_special = encoding.get_tokens().iter().rposition(is_special);
-        let num_fixed = last_special.map_or(0, |position| position + 1);
-        let words_start = last_special.map_or(0, |position| encoding.get_offsets()[position].1);
-        let (ids_before, words_before) = (encoding.get_ids()[..num_fixed].to_vec(), &before[words_start..]);
+        let tokens = tokenizer.encode_fixed(before)?;
+        let num_fixed = tokens.iter().rposition(|token| token.is_special).map_or(0, |place| place + 1);
+        let words_start = num_fixed.checked_sub(1).map_or(0, |last| tokens[last].span.end);
+        let (ids_before, words_before) = (ids(&tokens[..num_fixed]), &before[words_start..]);
 
-        let encoding = tokenizer.encode(after, false).map_err(tokenizer_error(path))?;
-        let first_special = encoding.get_tokens().iter().position(is_special);
-        let fixed_start = first_special.unwrap_or(encoding.len());
-        let words_end = first_special.map_or(after.len(), |position| encoding.get_offsets()[position].0);
-        let (ids_after, words_after) = (encoding.get_ids()[fixed_start..].to_vec(), &after[..words_end]);
+        let tokens = tokenizer.encode_fixed(after)?;
+        let first_special = tokens.iter().position(|token| token.is_special);
+        let words_end = first_special.map_or(after.len(), |first| tokens[first].span.start);
+        let ids_after = ids(&tokens[first_special.unwrap_or(tokens.len())..]);
+        let words_after = &after[..words_end];
 
         let prompt_tokenizer = Self {
             fixed_ids: (ids_before, ids_after),
             plain_words: (words_before.to_owned(), words_after.to_owned()),
-            tokenizer: TextTokenizer::new(path, tokenizer),
+            tokenizer,
         };
         if prompt_tokenizer.encode("")?.is_empty() {
             return Err(refused("gives no token beside {text}"));
@@ -83,6 +83,31 @@ impl PromptTokenizer {
         let text_ids = self.tokenizer.encode(&plain)?;
         Ok([self.fixed_ids.0.as_slice(), &text_ids, &self.fixed_ids.1].concat())
     }
+
+    /// The same tokens, with what each covers of `text`: those of the template cover nothing of it.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_with_spans(&self, text: &str) -> Result<SpannedTokens, BundleError> {
+        let (before, after) = &self.plain_words;
+        let plain = self.tokenizer.encode_with_spans(&[before, text, after].concat())?;
+        let of_text = |span: Span| {
+            let start = span.start.max(before.len()) - before.len();
+            let end = span.end.saturating_sub(before.len()).min(text.len());
+            if start < end { start..end } else { 0..0 }
+        };
+        let (fixed_before, fixed_after) = &self.fixed_ids;
+        let nothing = |ids: &[u32]| vec![0..0; ids.len()];
+        Ok(SpannedTokens {
+            ids: [fixed_before.as_slice(), &plain.ids, fixed_after].concat(),
+            spans: [
+                nothing(fixed_before),
+                plain.spans.into_iter().map(of_text).collect(),
+                nothing(fixed_after),
+            ]
+            .concat(),
+        })
+    }
 }
 
 /// Token ids of a fixed text around prompts, in which special tokens are special.
@@ -90,32 +115,46 @@ impl PromptTokenizer {
 /// # Errors
 /// The tokenizer does not load or refuses the text, or there is no token in it.
 pub(crate) fn fixed_text_ids(path: &Path, text: &str) -> Result<Vec<u32>, BundleError> {
-    let ids = load(path)?.encode(text, false).map_err(tokenizer_error(path))?.get_ids().to_vec();
-    if ids.is_empty() {
+    let tokens = TextTokenizer::open(path)?.encode_fixed(text)?;
+    if tokens.is_empty() {
         return Err(BundleError::Template { template: text.to_owned(), problem: "gives no token" });
     }
-    Ok(ids)
+    Ok(tokens.into_iter().map(|token| token.id).collect())
+}
+
+/// A token of a text that is no corpus's.
+struct FixedToken {
+    id: u32,
+    is_special: bool,
+    span: Span,
 }
 
 /// Encodes and decodes what a model writes.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     path: PathBuf,
-    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+}
+
+#[derive(Debug, Clone)]
+enum Vocabulary {
+    /// A `tokenizer.json`, with special tokens encoded as the text that they are.
+    HuggingFace(Box<Tokenizer>),
+    SentencePiece(Box<SpmVocabulary>),
 }
 
 impl TextTokenizer {
-    /// Loads a `tokenizer.json`.
+    /// Loads a `tokenizer.json`, or a SentencePiece model (`.spm`). Where a `vocab.json` stands beside the
+    /// latter, it says the ids of pieces.
     ///
     /// # Errors
     /// The file cannot be read or is no tokenizer.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
-        Ok(Self::new(path, load(path)?))
-    }
-
-    fn new(path: &Path, mut tokenizer: Tokenizer) -> Self {
-        tokenizer.set_encode_special_tokens(true); // to encode them as the text that they are
-        Self { path: path.to_owned(), tokenizer }
+        let vocabulary = match path.extension().is_some_and(|extension| extension == "spm") {
+            true => Vocabulary::SentencePiece(Box::new(SpmVocabulary::open(path)?)),
+            false => Vocabulary::HuggingFace(Box::new(load(path)?)),
+        };
+        Ok(Self { path: path.to_owned(), vocabulary })
     }
 
     /// The file that it was loaded from.
@@ -126,37 +165,105 @@ impl TextTokenizer {
     /// Token ids of a text, without begin and end tokens; nothing in it is taken for a special token.
     ///
     /// # Errors
-    /// The tokenizer refuses the text, which byte-level tokenizers never do.
+    /// The tokenizer refuses the text, which byte-level tokenizers and SentencePiece never do.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, BundleError> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(tokenizer_error(&self.path))?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false).map_err(tokenizer_error(&self.path))?;
+                Ok(encoding.get_ids().to_vec())
+            }
+            Vocabulary::SentencePiece(vocabulary) => Ok(vocabulary.encode(text).ids),
+        }
+    }
+
+    /// The same tokens, with the bytes of `text` that each covers. A part of a character covers the whole of
+    /// it, and what a normalizer changed covers what it was made from.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_with_spans(&self, text: &str) -> Result<SpannedTokens, BundleError> {
+        let tokenizer = match &self.vocabulary {
+            Vocabulary::SentencePiece(vocabulary) => return Ok(vocabulary.encode(text)),
+            Vocabulary::HuggingFace(tokenizer) => tokenizer,
+        };
+        let encoding = tokenizer.encode(text, false).map_err(tokenizer_error(&self.path))?;
+        let whole_characters = |&(start, end): &(usize, usize)| {
+            if start >= end.min(text.len()) {
+                return 0..0;
+            }
+            let is_boundary = |&at: &usize| text.is_char_boundary(at);
+            let start = (0..=start).rev().find(is_boundary).unwrap_or(0);
+            start..(end..text.len()).find(is_boundary).unwrap_or(text.len())
+        };
+        Ok(SpannedTokens {
+            ids: encoding.get_ids().to_vec(),
+            spans: encoding.get_offsets().iter().map(whole_characters).collect(),
+        })
+    }
+
+    /// Tokens of a text in which special tokens are special.
+    fn encode_fixed(&self, text: &str) -> Result<Vec<FixedToken>, BundleError> {
+        let tokenizer = match &self.vocabulary {
+            Vocabulary::SentencePiece(vocabulary) => {
+                let tokens = vocabulary.encode_fixed(text).into_iter();
+                let token = |(id, is_special, span)| FixedToken { id, is_special, span };
+                return Ok(tokens.map(token).collect());
+            }
+            Vocabulary::HuggingFace(tokenizer) => tokenizer,
+        };
+        let mut tokenizer = tokenizer.as_ref().clone();
+        tokenizer.set_encode_special_tokens(false);
+        let encoding = tokenizer.encode(text, false).map_err(tokenizer_error(&self.path))?;
+        let tokens = encoding.get_tokens().iter().zip(encoding.get_ids()).zip(encoding.get_offsets());
+        let fixed = |((token, &id), &(start, end)): ((&String, &u32), &(usize, usize))| FixedToken {
+            id,
+            is_special: tokenizer.get_added_vocabulary().is_special_token(token),
+            span: start..end,
+        };
+        Ok(tokens.map(fixed).collect())
     }
 
     /// The text of token ids; special tokens are left out, and a cut character becomes U+FFFD.
     ///
     /// # Errors
-    /// The tokenizer's decoder refuses the ids, which byte-level decoders never do.
+    /// The tokenizer's decoder refuses the ids, which byte-level decoders and SentencePiece never do.
     pub fn decode(&self, ids: &[u32]) -> Result<String, BundleError> {
-        self.tokenizer.decode(ids, true).map_err(tokenizer_error(&self.path))
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => {
+                tokenizer.decode(ids, true).map_err(tokenizer_error(&self.path))
+            }
+            Vocabulary::SentencePiece(vocabulary) => Ok(vocabulary.decode(ids)),
+        }
     }
 
     /// Id of a token by its exact text, special or not.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => tokenizer.token_to_id(token),
+            Vocabulary::SentencePiece(vocabulary) => vocabulary.token_id(token),
+        }
     }
 
     /// The text of a token, special or not.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => tokenizer.id_to_token(id),
+            Vocabulary::SentencePiece(vocabulary) => vocabulary.token(id).map(str::to_owned),
+        }
     }
 
-    /// The bytes of UTF-8 that each token spells, by id: of a byte-level vocabulary, one with byte fallback or one that marks spaces with "▁".
-    /// A token can be a part of a character. Special tokens and ids without a token spell nothing.
+    /// The bytes of UTF-8 that each token spells, by id: of a byte-level vocabulary, one with byte fallback
+    /// or one that marks spaces with "▁". A token can be a part of a character. Special tokens and ids
+    /// without a token spell nothing.
     pub fn spellings(&self) -> Vec<Vec<u8>> {
-        let is_byte_level = self.tokenizer.get_decoder().is_some_and(is_byte_level);
+        let tokenizer = match &self.vocabulary {
+            Vocabulary::SentencePiece(vocabulary) => return vocabulary.spellings(),
+            Vocabulary::HuggingFace(tokenizer) => tokenizer,
+        };
+        let is_byte_level = tokenizer.get_decoder().is_some_and(is_byte_level);
         let spelling = |id| {
             let token = self.token(id)?;
-            if self.tokenizer.get_added_vocabulary().is_special_token(&token) {
+            if tokenizer.get_added_vocabulary().is_special_token(&token) {
                 return None;
             }
             Some(if is_byte_level { byte_level_spelling(&token) } else { plain_spelling(&token) })
@@ -166,13 +273,19 @@ impl TextTokenizer {
 
     /// Whether both have the same tokens under the same ids.
     pub fn has_same_ids_as(&self, other: &TextTokenizer) -> bool {
-        self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
+        let num_ids = self.num_ids().max(other.num_ids()) as u32;
+        (0..num_ids).all(|id| self.token(id) == other.token(id))
     }
 
     /// One more than the largest id that encoding can give.
     pub fn num_ids(&self) -> usize {
-        let vocabulary = self.tokenizer.get_vocab(true);
-        vocabulary.into_values().max().map_or(0, |largest| largest as usize + 1)
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => {
+                let vocabulary = tokenizer.get_vocab(true);
+                vocabulary.into_values().max().map_or(0, |largest| largest as usize + 1)
+            }
+            Vocabulary::SentencePiece(vocabulary) => vocabulary.num_ids(),
+        }
     }
 }
 
@@ -184,8 +297,9 @@ fn is_byte_level(decoder: &DecoderWrapper) -> bool {
     }
 }
 
-/// A byte-level token has a character for each byte: the byte's own in Latin-1 if that is visible, otherwise one from U+0100 on, in the order of
-/// the bytes that are left (GPT-2's `bytes_to_unicode`). Added tokens can have others, which stand for themselves.
+/// A byte-level token has a character for each byte: the byte's own in Latin-1 if that is visible, otherwise
+/// one from U+0100 on, in the order of the bytes that are left (GPT-2's `bytes_to_unicode`). Added tokens can
+/// have others, which stand for themselves.
 fn byte_level_spelling(token: &str) -> Vec<u8> {
     let is_visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut spelling = Vec::with_capacity(token.len());
@@ -215,6 +329,7 @@ fn load(path: &Path) -> Result<Tokenizer, BundleError> {
     // A file may ask for both. Lengths are Baton's to check, and a silent cut would lose text.
     tokenizer.with_truncation(None).map_err(tokenizer_error(path))?;
     tokenizer.with_padding(None);
+    tokenizer.set_encode_special_tokens(true); // to encode them as the text that they are
     Ok(tokenizer)
 }
 

@@ -7,7 +7,10 @@ use safetensors::Dtype;
 
 use crate::manifest::MANIFEST_FILE;
 use crate::safetensors_file::SafetensorsFile;
-use crate::{Bundle, BundleError, ModelConfig, PromptEmbeddingSource, SmallModel, TextTokenizer};
+use crate::{
+    Bundle, BundleError, Limits, ModelConfig, ProjectorPart, PromptEmbeddingSource, PromptTokenizer,
+    SmallModel, TextTokenizer,
+};
 
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
 ///
@@ -19,38 +22,54 @@ pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
         bundle.check_sha256(name)?;
     }
     let manifest = bundle.manifest();
-    check_checkpoint(&bundle.path("llm/model.safetensors"), bundle.llm_config())?;
-    let llm_tokenizer = check_vocabulary(&bundle.path("llm/tokenizer.json"), bundle.llm_config())?;
+    if let Ok((llm, config)) = bundle.llm() {
+        check_checkpoint(&bundle.path("llm/model.safetensors"), config)?;
+        let llm_tokenizer = check_vocabulary(&bundle.path("llm/tokenizer.json"), config)?;
+        if manifest.modes.contains(&Mode::Verified) {
+            check_drafts(&bundle, &llm_tokenizer)?;
+        }
+        if llm.writer.is_some() {
+            check_writer(&bundle, &llm_tokenizer)?;
+        }
+    }
     if manifest.slm.is_some() {
         check_small_model(&bundle)?;
     }
-    if manifest.modes.contains(&Mode::Verified) {
-        check_drafts(&bundle, &llm_tokenizer)?;
-    }
-    if manifest.llm.writer.is_some() {
-        check_writer(&bundle, &llm_tokenizer)?;
-    }
+    let Limits { max_prompt_tokens, .. } = manifest.limits;
     for (name, template) in &manifest.templates {
-        let tokenizer = bundle.prompt_tokenizer(Some(name))?;
-        let max_prompt_tokens = manifest.limits.max_prompt_tokens;
-        if tokenizer.encode("")?.len() >= max_prompt_tokens {
-            let problem = "leaves no room for a text under `limits.max_prompt_tokens`";
-            return Err(BundleError::Template { template: template.clone(), problem });
-        }
+        check_room(template, &bundle.prompt_tokenizer(Some(name))?, max_prompt_tokens)?;
+    }
+    for (name, template) in manifest.slm.iter().flat_map(|slm| &slm.templates) {
+        let tokenizer = bundle.slm_prompt_tokenizer(Some(name))?;
+        check_room(template, &tokenizer, manifest.limits.slm_prompt_tokens())?;
     }
     Ok(bundle)
+}
+
+/// Checks that a template leaves room for a text.
+fn check_room(
+    template: &str,
+    tokenizer: &PromptTokenizer,
+    max_prompt_tokens: usize,
+) -> Result<(), BundleError> {
+    if tokenizer.encode("")?.len() < max_prompt_tokens {
+        return Ok(());
+    }
+    let problem = "leaves no room for a text under the prompt tokens that `limits` allows";
+    Err(BundleError::Template { template: template.to_owned(), problem })
 }
 
 fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
     let (small_model, config) = bundle.small_model()?;
     let reads_llm = bundle.manifest().modes.contains(&Mode::Hybrid);
     check_checkpoint(&bundle.path("slm/model.safetensors"), config)?;
-    check_tensors(
-        &bundle.path("projector/model.safetensors"),
-        &projector_shapes(small_model, reads_llm),
-        None,
-    )?;
-    let tokenizer = check_vocabulary(&bundle.path("slm/tokenizer.json"), config)?;
+    if let Some(projector) = small_model.projector() {
+        let shapes = projector_shapes(projector, reads_llm);
+        check_tensors(&bundle.path("projector/model.safetensors"), &shapes, None)?;
+    }
+    let tokenizer_files = small_model.slm.tokenizer;
+    check_vocabulary(&bundle.path(tokenizer_files.prompt_file()), config)?;
+    let tokenizer = check_vocabulary(&bundle.path(tokenizer_files.output_file()), config)?;
     check_end_tokens(bundle, (small_model, config), &tokenizer)
 }
 
@@ -63,7 +82,8 @@ pub(crate) fn check_writer(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Re
 
 /// Checks that a draft of the SLM means to the LLM what it means to the SLM.
 pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
-    let (slm_config, path) = (bundle.small_model()?.1, bundle.path("slm/tokenizer.json"));
+    let (slm_config, path) =
+        (bundle.small_model()?.1, bundle.path(bundle.manifest().slm_tokenizer().output_file()));
     let slm_tokenizer = TextTokenizer::open(&path)?;
     let problem = |problem: String| BundleError::WrongTokenizer {
         path: path.clone(),
@@ -74,7 +94,7 @@ pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Re
     if !slm_tokenizer.has_same_ids_as(llm_tokenizer) {
         return Err(problem("has other tokens than llm/tokenizer.json".to_owned()));
     }
-    let (slm_rows, llm_rows) = (slm_config.vocab_size, bundle.llm_config().vocab_size);
+    let (slm_rows, llm_rows) = (slm_config.vocab_size, bundle.llm()?.1.vocab_size);
     if slm_rows != llm_rows {
         return Err(problem(format!("belongs to {slm_rows} embeddings, llm/tokenizer.json to {llm_rows}")));
     }
@@ -82,8 +102,7 @@ pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Re
 }
 
 /// Name and shape of the tensors in `projector/model.safetensors`.
-fn projector_shapes(small_model: SmallModel<'_>, reads_llm: bool) -> Vec<(String, Vec<usize>)> {
-    let projector = small_model.projector;
+fn projector_shapes(projector: &ProjectorPart, reads_llm: bool) -> Vec<(String, Vec<usize>)> {
     let d_slm = projector.d_slm;
     let mut layers = Vec::new();
     if reads_llm {
@@ -156,12 +175,13 @@ fn check_end_tokens(
         [("bos_token", &slm.bos_token, &bos_ids), ("eos_token", &slm.eos_token, &config.eos_token_ids)]
     {
         let field = format!("slm.{role}");
-        let id = token_id(tokenizer, &bundle.path("slm/tokenizer.json"), (&field, token))?;
+        let file = slm.tokenizer.output_file();
+        let id = token_id(tokenizer, &bundle.path(file), (&field, token))?;
         if !ids.contains(&id) {
             return Err(BundleError::Manifest {
                 path: bundle.path(MANIFEST_FILE),
                 problem: format!(
-                    "`slm.{role}` is `{token}`, id {id} of slm/tokenizer.json, \
+                    "`slm.{role}` is `{token}`, id {id} of {file}, \
                      but slm/config.json has `{role}_id` {ids:?}"
                 ),
             });

@@ -35,7 +35,7 @@ fn open(directory: &Path) -> Result<LoraAdapter, BundleError> {
 }
 
 fn with_adapter(mut manifest: BundleManifest) -> BundleManifest {
-    manifest.llm.adapter = Some(LlmAdapter { hybrid_reads_it: false });
+    manifest.llm.as_mut().unwrap().adapter = Some(LlmAdapter { hybrid_reads_it: false });
     manifest
 }
 
@@ -136,7 +136,7 @@ fn a_bundle_covers_its_adapter_by_hashes_and_shows_it() {
 
 fn reading_manifest() -> BundleManifest {
     let mut manifest = BundleManifest { modes: vec![Mode::Hybrid], ..manifest() };
-    manifest.llm.writer = None;
+    manifest.llm.as_mut().unwrap().writer = None;
     manifest
 }
 
@@ -206,9 +206,9 @@ fn a_fine_tuned_llm_writes_beside_a_small_model_that_reads_the_llm_as_it_was() {
     let (tiny, tuned) = (reading(), fine_tuned("<|im_start|>{text}<|im_end|>"));
     add_llm(tiny.path(), &AddedLlm::Of(tuned.path().to_owned()), false).unwrap();
     let bundle = verify(tiny.path()).unwrap();
-    assert_eq!(bundle.manifest().llm.adapter, Some(LlmAdapter { hybrid_reads_it: false }));
+    assert_eq!(bundle.llm().unwrap().0.adapter, Some(LlmAdapter { hybrid_reads_it: false }));
     assert_eq!(bundle.manifest().modes, [Mode::Hybrid, Mode::Llm]);
-    assert_eq!(bundle.manifest().llm.writer, manifest().llm.writer);
+    assert_eq!(bundle.llm().unwrap().0.writer, manifest().llm.unwrap().writer);
     let adapter = "adapter/adapter_model.safetensors";
     assert_eq!(fs::read(tiny.file(adapter)).unwrap(), fs::read(tuned.file(adapter)).unwrap());
 }

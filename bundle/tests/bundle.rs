@@ -13,7 +13,8 @@ use baton_bundle::{
 use baton_job::Mode;
 use serde_json::{Value, json};
 use support::{
-    TinyBundle, assert_says, config, manifest, projector_tensors, tokenizer, write_checkpoint, write_tensors,
+    TinyBundle, assert_says, config, llm, manifest, projector_tensors, tokenizer, write_checkpoint,
+    write_tensors,
 };
 use tokenizers::AddedToken;
 
@@ -45,7 +46,7 @@ fn the_digest_covers_every_file() {
 #[test]
 fn a_missing_file_is_named_with_the_way_to_get_it() {
     for (name, remedy) in [
-        ("bundle.json", "name a directory that `baton train` wrote"),
+        ("bundle.json", "name a directory that `baton train` or `baton bundle import-slm` wrote"),
         ("llm/model.safetensors", "baton bundle import-llm --from"),
         ("projector/model.safetensors", "copy"),
         ("slm/tokenizer.json", "origin: made by a test"),
@@ -79,7 +80,7 @@ fn projector(manifest: &mut BundleManifest) -> &mut ProjectorPart {
 }
 
 fn writer(manifest: &mut BundleManifest) -> &mut LlmWriter {
-    manifest.llm.writer.as_mut().unwrap()
+    llm(manifest).writer.as_mut().unwrap()
 }
 
 fn propose(manifest: &mut BundleManifest, mode: Mode, options: &str) {
@@ -95,9 +96,9 @@ fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
         (|m| projector(m).d_llm = 9, "`projector.d_llm` is 9, but `llm.d_model` is 8"),
         (|m| projector(m).d_slm = 9, "`projector.d_slm` is 9, but `slm.d_model` is 8"),
         (|m| projector(m).depth = 0, "`projector.depth` is 0"),
-        (|m| m.llm.layers = 0, "`llm.layers` is 0"),
-        (|m| m.llm.layers = 3, "`llm.layers` is 3, but llm/config.json has only 2 layers"),
-        (|m| m.llm.vocab_size = 7, "`llm.vocab_size` is 7, but llm/config.json has `vocab_size` 261"),
+        (|m| llm(m).layers = 0, "`llm.layers` is 0"),
+        (|m| llm(m).layers = 3, "`llm.layers` is 3, but llm/config.json has only 2 layers"),
+        (|m| llm(m).vocab_size = 7, "`llm.vocab_size` is 7, but llm/config.json has `vocab_size` 261"),
         (|m| projector(m).prompt_embedding = PromptEmbeddingSource::None, "`fusion` is `add`"),
         (
             |m| {
@@ -117,7 +118,7 @@ fn a_manifest_that_contradicts_itself_is_refused_and_not_written() {
         (|m| m.limits.max_new_tokens = 0, "a number in `limits` is 0"),
         (|m| m.fusion = None, "a small model needs all of `projector`, `slm` and `fusion`"),
         (|m| m.modes = vec![Mode::Llm, Mode::Verified], "`modes` has `verified`, but not `hybrid`"),
-        (|m| m.llm.writer = None, "`modes` has `llm` or `verified`, but there is no `llm.writer`"),
+        (|m| llm(m).writer = None, "`modes` has `llm` or `verified`, but there is no `llm.writer`"),
         (|m| writer(m).prompt_end.clear(), "`llm.writer.prompt_end` is empty"),
         (|m| writer(m).max_new_tokens = 0, "`llm.writer.max_new_tokens` is 0"),
         (|m| propose(m, Mode::Slm, "{}"), "`generation` has mode `slm`, but `modes` has not"),
@@ -260,7 +261,7 @@ fn an_llm_alone_needs_no_other_part() {
     let bundle = verify(tiny.path()).unwrap();
     assert_eq!(bundle.manifest().files.len(), 3);
     assert_eq!(summarize(&bundle).unwrap().len(), 1);
-    assert_eq!(arithmetic_of_mode(&bundle, Mode::Llm).unwrap(), arithmetic_of_llm(&bundle));
+    assert_eq!(arithmetic_of_mode(&bundle, Mode::Llm).unwrap(), arithmetic_of_llm(&bundle).unwrap());
     assert_says(&bundle.small_model().unwrap_err(), &["no small model", "mode llm alone"]);
 }
 

@@ -11,7 +11,7 @@ use baton_bundle::{
     T5Config, T5FeedForward, arithmetic_of_mode, verify, write_manifest,
 };
 use baton_job::Mode;
-use support::{TinyBundle, assert_says, config, manifest, write_checkpoint, write_tensors};
+use support::{TinyBundle, assert_says, config, llm, manifest, write_checkpoint, write_tensors};
 
 fn t5() -> ModelConfig {
     let constants = T5Config {
@@ -33,7 +33,7 @@ fn t5() -> ModelConfig {
 /// `manifest` for a bundle whose parts are of these families.
 fn of_families(llm: Family, slm: Family) -> BundleManifest {
     let mut manifest = manifest();
-    manifest.llm.family = llm;
+    manifest.llm.as_mut().unwrap().family = llm;
     manifest.slm.as_mut().unwrap().family = slm;
     manifest
 }
@@ -87,8 +87,8 @@ fn t5_bundle() -> (TinyBundle, BundleManifest) {
         write_checkpoint(&tiny.file(part), &t5());
     }
     let mut manifest = of_families(Family::T5, Family::T5);
-    manifest.llm.layers = 2;
-    manifest.llm.writer.as_mut().unwrap().prompt_end = "<|im_end|><|im_start|>".to_owned();
+    llm(&mut manifest).layers = 2;
+    llm(&mut manifest).writer.as_mut().unwrap().prompt_end = "<|im_end|><|im_start|>".to_owned();
     (tiny, manifest)
 }
 
@@ -98,7 +98,7 @@ fn a_bundle_of_two_encoder_decoders_verifies() {
     write_manifest(tiny.path(), manifest).unwrap();
     let bundle = verify(tiny.path()).unwrap();
     assert_eq!(bundle.prompt_end_ids().unwrap(), [1, 0]);
-    assert!(!bundle.llm_config().tie_word_embeddings);
+    assert!(!bundle.llm().unwrap().1.tie_word_embeddings);
     let arithmetic = arithmetic_of_mode(&bundle, Mode::Hybrid).unwrap();
     let attentions: Vec<PromptAttention> = arithmetic.prompt.iter().map(|stage| stage.1).collect();
     assert_eq!(attentions, [PromptAttention::Bidirectional; 2]);
@@ -108,7 +108,7 @@ fn a_bundle_of_two_encoder_decoders_verifies() {
 fn an_encoder_is_read_behind_its_last_layer_and_sees_the_whole_prompt() {
     type Spoil = fn(&mut BundleManifest);
     let cases: [(Spoil, [&str; 2]); 2] = [
-        (|m| m.llm.layers = 1, ["`llm.layers` is 1", "the last states are read, behind its 2 layers"]),
+        (|m| llm(m).layers = 1, ["`llm.layers` is 1", "the last states are read, behind its 2 layers"]),
         (
             |m| m.slm.as_mut().unwrap().prompt_attention = PromptAttention::Causal,
             ["`slm.prompt_attention` is `causal`", "`bidirectional`"],
@@ -124,7 +124,7 @@ fn an_encoder_is_read_behind_its_last_layer_and_sees_the_whole_prompt() {
 #[test]
 fn what_an_encoder_decoder_writes_begins_with_its_start_token() {
     let (tiny, mut manifest) = t5_bundle();
-    manifest.llm.writer.as_mut().unwrap().prompt_end = "<|im_end|>".to_owned();
+    llm(&mut manifest).writer.as_mut().unwrap().prompt_end = "<|im_end|>".to_owned();
     write_manifest(tiny.path(), manifest).unwrap();
     let pieces = ["`llm.writer.prompt_end` ends with token Some(1)", "`decoder_start_token_id`", "Some(0)"];
     assert_says(&verify(tiny.path()).unwrap_err(), &pieces);

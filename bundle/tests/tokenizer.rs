@@ -4,7 +4,7 @@
 
 mod support;
 
-use baton_bundle::{PromptTokenizer, TextTokenizer};
+use baton_bundle::{PromptTokenizer, SpannedTokens, TextTokenizer};
 use support::{TinyBundle, assert_says, tokenizer};
 
 const TEMPLATE: &str = "<|im_start|>{text}<|im_end|>";
@@ -136,4 +136,93 @@ fn a_bundle_gives_its_templates_by_name() {
     assert_eq!(bundle.prompt_tokenizer(Some("default")).unwrap().encode("a").unwrap(), by_default);
     let error = bundle.prompt_tokenizer(Some("formal")).unwrap_err();
     assert_says(&error, &["no template `formal`", "there are: default"]);
+}
+
+/// What each token covers, as text.
+fn covered<'text>(text: &'text str, tokens: &SpannedTokens) -> Vec<&'text str> {
+    tokens.spans.iter().map(|span| &text[span.clone()]).collect()
+}
+
+#[test]
+fn a_token_covers_its_characters_and_a_part_of_a_character_covers_all_of_it() {
+    let file = saved(&tokenizer());
+    let tokenizer = TextTokenizer::open(&file.path).unwrap();
+    let text = "aé 12€";
+    let tokens = tokenizer.encode_with_spans(text).unwrap();
+    assert_eq!(tokens.ids, tokenizer.encode(text).unwrap());
+    assert_eq!(covered(text, &tokens), ["a", "é", "é", " 1", "2", "€", "€", "€"]);
+}
+
+#[test]
+fn tokens_of_the_template_cover_nothing_even_where_they_are_plain_words() {
+    let file = saved(&tokenizer());
+    let prompt = PromptTokenizer::open(&file.path, "</s>a<|im_start|>b {text}2<|im_end|>c").unwrap();
+    for text in ["1", "", "12 è"] {
+        let tokens = prompt.encode_with_spans(text).unwrap();
+        assert_eq!(tokens.ids, prompt.encode(text).unwrap());
+        assert_eq!(
+            covered(text, &tokens).concat().chars().filter(|c| *c == '1').count(),
+            text.matches('1').count()
+        );
+    }
+    // `Ġ1` is made of the template's space and the text's digit, `2` is the template's.
+    let tokens = prompt.encode_with_spans("1").unwrap();
+    assert_eq!(covered("1", &tokens), ["", "", "", "", "1", "", "", ""]);
+}
+
+/// As SentencePiece models in `tokenizer.json` are: normalized, spaces as "▁", one before the first word.
+fn normalizing() -> tokenizers::Tokenizer {
+    use tokenizers::models::unigram::Unigram;
+    use tokenizers::normalizers::{NFKC, Replace, Sequence, replace::ReplacePattern};
+    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+
+    let pieces = ["<unk>", "▁", "▁fi", "nd", "...", ".", "f", "i", "x", "1", "km", "▁km"];
+    let vocabulary = pieces.iter().zip(0..).map(|(piece, rank)| ((*piece).to_owned(), -f64::from(rank)));
+    let mut tokenizer =
+        tokenizers::Tokenizer::new(Unigram::from(vocabulary.collect(), Some(0), false).unwrap());
+    let spaces = Replace::new(ReplacePattern::Regex(" {2,}".to_owned()), " ").unwrap();
+    tokenizer.with_normalizer(Some(Sequence::new(vec![NFKC.into(), spaces.into()]))).unwrap();
+    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Always, true)));
+    tokenizer
+}
+
+#[test]
+fn what_a_normalizer_changed_covers_what_it_was_made_from() {
+    let file = saved(&normalizing());
+    let tokenizer = TextTokenizer::open(&file.path).unwrap();
+    // A ligature, an ellipsis and a unit of one character become several; of several spaces one is left.
+    let text = "ﬁnd…   ㎞";
+    let tokens = tokenizer.encode_with_spans(text).unwrap();
+    let pieces: Vec<String> = tokens.ids.iter().map(|id| tokenizer.token(*id).unwrap()).collect();
+    assert_eq!(pieces, ["▁fi", "nd", "...", "▁km"]);
+    assert_eq!(covered(text, &tokens), ["ﬁ", "nd", "…", " ㎞"]);
+}
+
+#[test]
+fn a_part_of_a_character_that_was_normalized_covers_all_of_it() {
+    let file = saved(&normalizing());
+    let tokenizer = TextTokenizer::open(&file.path).unwrap();
+    // "f" and "i" apart, as in "xﬁ", where no piece begins with a space.
+    let text = "xﬁ";
+    let tokens = tokenizer.encode_with_spans(text).unwrap();
+    let covers = covered(text, &tokens);
+    assert_eq!(covers[covers.len() - 2..], ["ﬁ", "ﬁ"], "{covers:?}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn spans_are_whole_characters_of_any_text(text in "[ -~àé€ﬁ…㎞\u{1f600}\u{300}\n中]{0,40}") {
+        for tokenizer in [tokenizer(), normalizing()] {
+            let file = saved(&tokenizer);
+            let tokens = TextTokenizer::open(&file.path).unwrap().encode_with_spans(&text).unwrap();
+            proptest::prop_assert_eq!(tokens.ids.len(), tokens.spans.len());
+            let covered = covered(&text, &tokens); // panics within a character
+            proptest::prop_assert!(covered.iter().all(|piece| text.contains(piece)));
+        }
+        // Bytes leave nothing out.
+        let file = saved(&tokenizer());
+        let spans = TextTokenizer::open(&file.path).unwrap().encode_with_spans(&text).unwrap().spans;
+        let is_covered = |at: usize| spans.iter().any(|span| span.contains(&at));
+        proptest::prop_assert!((0..text.len()).all(is_covered));
+    }
 }

@@ -33,7 +33,8 @@ enum BenchCommand {
 
 #[derive(Debug, clap::Args)]
 struct DecodeArgs {
-    /// Hugging Face directory of the model that writes, such as a bundle's slm/ or llm/. Example: models/en-it/slm
+    /// Hugging Face directory of the model that writes, such as a bundle's slm/ or llm/. Example:
+    /// models/en-it/slm
     #[arg(long, value_name = "DIR", conflicts_with = "config", required_unless_present = "config")]
     model: Option<PathBuf>,
     /// Random weights of the shape in this config.json instead. Example: models/en-it/slm/config.json
@@ -48,7 +49,8 @@ struct DecodeArgs {
     /// Tokens that each row writes.
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     new_tokens: usize,
-    /// Prompts as JSON, a list of lists of token ids that end with the same token, instead of random ones. Sets --batch.
+    /// Prompts as JSON, a list of lists of token ids that end with the same token, instead of random ones.
+    /// Sets --batch.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["batch", "prompt_tokens"])]
     prompts: Option<PathBuf>,
     /// Writes what the rows wrote as JSON, a list of lists of token ids.
@@ -176,10 +178,10 @@ fn encode(args: &EncodeArgs) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let machine = Machine::this();
     println!("{}", describe(&machine, args.common.engines()));
-    let config = bundle.llm_config();
+    let (llm, config) = bundle.llm()?;
     println!(
         "LLM: {} of {} blocks, d {}; {} prompts of {} tokens in batches of {} tokens",
-        bundle.manifest().llm.layers,
+        llm.layers,
         config.num_hidden_layers,
         config.hidden_size,
         args.prompts,
@@ -220,7 +222,8 @@ fn describe(machine: &Machine, engines: usize) -> String {
 
 fn show_decode(compute: Compute, result: &DecodeResult) {
     println!(
-        "\n{}, batch {}: {:.0} tokens/s, {:.0} without prefill; {:.0} % of the matrix product rate ({:.0} GOP/s a thread)",
+        "\n{}, batch {}: {:.0} tokens/s, {:.0} without prefill; {:.0} % of the matrix product rate ({:.0} \
+         GOP/s a thread)",
         compute.weights_name(),
         result.batch,
         result.tokens_per_second,

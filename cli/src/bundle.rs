@@ -1,12 +1,13 @@
-//! `baton bundle`: import an LLM, let a bundle's LLM write, show a bundle, verify it.
+//! `baton bundle`: import an LLM or a small model, let a bundle's LLM write, show a bundle, verify it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    AddedLlm, Arithmetic, Bundle, BundleManifest, ImportOptions, LlmWriter, PartSummary, WeightDtype,
-    add_llm, arithmetic_of_llm, arithmetic_of_mode, import_llm, summarize, verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, LlmPart, LlmWriter, PartSummary, Task, WeightDtype,
+    add_llm, arithmetic_of_llm, arithmetic_of_mode, summarize, verify as verify_bundle,
 };
+use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanBytes;
@@ -24,10 +25,14 @@ enum Command {
     ///
     /// The same source and dtype give the same bytes every time. Quantized GGUF weights are dequantized.
     ImportLlm(ImportLlmArgs),
+    /// Import a public small model as a bundle that works alone, in the mode `slm`; `baton run` takes it at once.
+    ///
+    /// Its tokenizer, the tokens around a text and how outputs are generated are read from its files.
+    ImportSlm(ImportSlmArgs),
     /// Let the LLM of a bundle write, too: adds mode `llm`, and `verified` if asked for, to its bundle.json.
     ///
-    /// The LLM writes as it is, by --prompt-end, --eos-token and --max-new-tokens, or as another bundle has fine-tuned it, by --from; the small
-    /// model goes on reading what it was trained on.
+    /// The LLM writes as it is, by --prompt-end, --eos-token and --max-new-tokens, or as another bundle has
+    /// fine-tuned it, by --from; the small model goes on reading what it was trained on.
     AddLlm(AddLlmArgs),
     /// Show what a bundle is made of. Reads headers only.
     Show(ShowArgs),
@@ -49,6 +54,55 @@ struct ImportLlmArgs {
     dtype: ImportDtype,
 }
 
+#[derive(Debug, Args)]
+struct ImportSlmArgs {
+    /// A directory with config.json, safetensors and tokenizer.json, or a .gguf file. Example: `flan-t5-small`.
+    #[arg(long)]
+    from: PathBuf,
+    /// The bundle's directory to create; it appears complete or not at all. Example: `models/flan-t5-small`.
+    #[arg(long)]
+    out: PathBuf,
+    /// The language that the model reads, where it translates: ISO 639. Example: en.
+    #[arg(long, value_name = "CODE", requires = "target_language")]
+    source_language: Option<String>,
+    /// The language that it writes. Example: it.
+    #[arg(long, value_name = "CODE", requires = "source_language")]
+    target_language: Option<String>,
+    /// The language of a model that summarizes or rewrites. Example: en.
+    #[arg(
+        long,
+        value_name = "CODE",
+        required_unless_present = "source_language",
+        conflicts_with = "source_language"
+    )]
+    language: Option<String>,
+    /// The prompt, where it is more than the text; `\n` is a line end. The tokens that the tokenizer puts around a text
+    /// are added. A decoder-only model needs one: its last token begins the output. Example: 'summarize: {text}'.
+    #[arg(long)]
+    template: Option<String>,
+    /// The token that ends an output, where config.json names none or several. Example: '<|im_end|>'.
+    #[arg(long)]
+    eos_token: Option<String>,
+    /// Longest prompt in tokens. Default: 512, or what the model's positions leave.
+    #[arg(long)]
+    max_prompt_tokens: Option<usize>,
+    /// Longest output in tokens. Default: 256.
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    /// The bundle's name. Default: the source's.
+    #[arg(long)]
+    name: Option<String>,
+    /// Number type of the written tensors. Default: the source's.
+    #[arg(long, value_enum)]
+    dtype: Option<ImportDtype>,
+    /// The model's licence, an SPDX expression. Example: Apache-2.0.
+    #[arg(long)]
+    licence: Option<String>,
+    /// Who made it, and where it was published.
+    #[arg(long, requires = "licence")]
+    origin: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ImportDtype {
     F32,
@@ -59,14 +113,18 @@ enum ImportDtype {
 struct AddLlmArgs {
     /// The bundle's directory. Example: `data/runs/en-it/bundle`.
     bundle: PathBuf,
-    /// A bundle of the same LLM, which says how it writes and may have an adapter: what `baton train --llm` made with `lora`.
-    /// Example: `data/runs/en-it-llm/bundle`.
-    #[arg(long, required_unless_present = "prompt_end", conflicts_with_all = ["prompt_end", "eos_token", "max_new_tokens"])]
+    /// A bundle of the same LLM, which says how it writes and may have an adapter: what `baton train --llm`
+    /// made with `lora`. Example: `data/runs/en-it-llm/bundle`.
+    #[arg(
+        long, required_unless_present = "prompt_end",
+        conflicts_with_all = ["prompt_end", "eos_token", "max_new_tokens"]
+    )]
     from: Option<PathBuf>,
     /// What follows a prompt before the LLM writes; `\n` is a line end. Example: '\n<|im_start|>assistant\n'.
     #[arg(long, requires = "eos_token", requires = "max_new_tokens")]
     prompt_end: Option<String>,
-    /// The token that ends what the LLM writes; of an LLM with several, the one that ends an answer. Example: '<|im_end|>'.
+    /// The token that ends what the LLM writes; of an LLM with several, the one that ends an answer. Example:
+    /// '<|im_end|>'.
     #[arg(long, requires = "prompt_end")]
     eos_token: Option<String>,
     /// Longest output, in tokens of the LLM. Example: 256.
@@ -110,6 +168,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Command::ImportLlm(args) => import(args, out),
+        Command::ImportSlm(args) => import_small(args, out),
         Command::AddLlm(args) => add(args, out),
         Command::Show(args) => show(&args, out),
         Command::Verify(args) => {
@@ -127,10 +186,7 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let dtype = match args.dtype {
-        ImportDtype::F32 => WeightDtype::F32,
-        ImportDtype::Bf16 => WeightDtype::Bf16,
-    };
+    let dtype = args.dtype.into();
     let (source, target) = (args.from.display().to_string(), args.out.display().to_string());
     let summary = import_llm(&ImportOptions { from: args.from, out: args.out, dtype })?;
     writeln!(
@@ -141,6 +197,48 @@ fn import(args: ImportLlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
         summary.config.hidden_size,
         summary.config.vocab_size,
         millions(summary.num_parameters),
+    )?;
+    Ok(())
+}
+
+impl From<ImportDtype> for WeightDtype {
+    fn from(dtype: ImportDtype) -> Self {
+        match dtype {
+            ImportDtype::F32 => WeightDtype::F32,
+            ImportDtype::Bf16 => WeightDtype::Bf16,
+        }
+    }
+}
+
+fn import_small(args: ImportSlmArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let task = match (args.source_language, args.target_language, args.language) {
+        (Some(source), Some(target), _) => Task::Translation { source, target },
+        (_, _, Some(language)) => Task::Summarization { language },
+        _ => anyhow::bail!("name --source-language and --target-language, or --language"),
+    };
+    let (source, target) = (args.from.display().to_string(), args.out.display().to_string());
+    let bundle = import_slm(&SlmImportOptions {
+        from: args.from,
+        out: args.out,
+        name: args.name,
+        task,
+        template: args.template.map(|template| template.replace("\\n", "\n")),
+        eos_token: args.eos_token,
+        max_prompt_tokens: args.max_prompt_tokens,
+        max_new_tokens: args.max_new_tokens,
+        dtype: args.dtype.map(WeightDtype::from),
+        licence: args.licence,
+        origin: args.origin,
+    })?;
+    let (_, config) = bundle.small_model()?;
+    writeln!(
+        out,
+        "imported {source} to {target}: {}, {} layers, d {}, vocabulary {}, digest {}",
+        config.family().model_type(),
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.vocab_size,
+        bundle.digest(),
     )?;
     Ok(())
 }
@@ -202,7 +300,10 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     for (name, template) in &manifest.templates {
         writeln!(out, "template   {name}: {template:?}")?;
     }
-    if let Some(LlmWriter { prompt_end, max_new_tokens, .. }) = &manifest.llm.writer {
+    for (name, template) in manifest.slm.iter().flat_map(|slm| &slm.templates) {
+        writeln!(out, "slm reads  {name}: {template:?}")?;
+    }
+    if let Some(LlmPart { writer: Some(LlmWriter { prompt_end, max_new_tokens, .. }), .. }) = &manifest.llm {
         writeln!(out, "llm        goes on after {prompt_end:?}, {max_new_tokens} new tokens")?;
     }
     writeln!(out, "digest     {}", bundle.digest())?;
@@ -223,7 +324,8 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
 fn arithmetic_by_reader(bundle: &Bundle) -> anyhow::Result<Vec<(String, Arithmetic)>> {
     let modes = bundle.manifest().modes.iter().filter(|&&mode| mode != Mode::Llm);
     let small = modes.map(|&mode| Ok((mode.to_string(), arithmetic_of_mode(bundle, mode)?)));
-    small.chain([Ok(("llm".to_owned(), arithmetic_of_llm(bundle)))]).collect()
+    let llm = bundle.llm().ok().map(|_| Ok(("llm".to_owned(), arithmetic_of_llm(bundle)?)));
+    small.chain(llm).collect()
 }
 
 fn parts_table(parts: &[PartSummary]) -> Vec<[String; 6]> {

@@ -1,7 +1,8 @@
-//! `baton eval`: runs modes of bundles on a test set and reports how good and how fast they are, side by side.
+//! `baton eval`: runs modes of bundles on a test set and reports how good and how fast they are, side by
+//! side.
 //!
-//! The jobs are those of `baton run`, in this process. The numbers come from `baton-metrics` and, for arithmetic, from `baton-bundle`;
-//! here they are brought together and shown.
+//! The jobs are those of `baton run`, in this process. The numbers come from `baton-metrics` and, for
+//! arithmetic, from `baton-bundle`; here they are brought together and shown.
 
 mod outputs;
 mod plot;
@@ -37,7 +38,8 @@ pub(crate) struct EvalArgs {
     /// Directories of bundles. Each is run in every --mode.
     #[arg(value_name = "BUNDLE")]
     bundles: Vec<PathBuf>,
-    /// Who reads and who writes; may be given more than once. Default: the first mode of each bundle. Example: --mode hybrid
+    /// Who reads and who writes; may be given more than once. Default: the first mode of each bundle.
+    /// Example: --mode hybrid
     #[arg(long = "mode", value_name = "MODE")]
     modes: Vec<String>,
     /// Test set: JSONL with an id, a source and a reference in each line. Example: data/en-it/test.jsonl
@@ -52,12 +54,12 @@ pub(crate) struct EvalArgs {
     /// Field with the text that should be written.
     #[arg(long, value_name = "NAME", default_value = "target")]
     target_field: String,
-    /// Directory for the jobs' outputs, one directory a system; a job that is complete there is not run again. Default: a temporary
-    /// one. Example: out/eval
+    /// Directory for the jobs' outputs, one directory a system; a job that is complete there is not run
+    /// again. Default: a temporary one. Example: out/eval
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Outputs that exist already, of any origin: a job's directory, or a JSONL file with `id` and `output`; may be given more than
-    /// once. Example: --outputs llm=out/llm
+    /// Outputs that exist already, of any origin: a job's directory, or a JSONL file with `id` and `output`;
+    /// may be given more than once. Example: --outputs llm=out/llm
     #[arg(long = "outputs", value_name = "NAME=PATH", value_parser = name_and_path)]
     existing: Vec<(String, PathBuf)>,
     /// Also scores doing nothing: the source copied, or for summaries its first sentence.

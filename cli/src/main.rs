@@ -4,7 +4,9 @@
 
 mod bench;
 mod bundle;
+mod collect;
 mod eval;
+mod plan;
 mod run;
 mod train;
 
@@ -27,6 +29,10 @@ struct Cli {
 enum Command {
     /// Translate or summarize a corpus.
     Run(Box<run::RunArgs>),
+    /// Put all parts of a finished job together in one file.
+    Collect(collect::CollectArgs),
+    /// Read a job's inputs and say what is in them and what would fail. Writes nothing.
+    Plan(Box<plan::PlanArgs>),
     /// Train projector and small model from pairs of texts, or fine-tune the LLM on them.
     Train(train::TrainArgs),
     /// Measure how good and how fast bundles are on a test set.
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Collect(args) => collect::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),

@@ -1,8 +1,8 @@
-//! `baton run`: a job from a file or flags to a summary and an exit code, with all three roles in this process, or the coordinator's
-//! alone against a cluster.
+//! `baton run`: a job from a file or flags to a summary and an exit code, with all three roles in this
+//! process, or the coordinator's alone against a cluster.
 //!
-//! Owns terminal output. The roles are those that run as services, joined by the same gRPC contracts; the flags of a job are
-//! `baton-coordinator`'s.
+//! Owns terminal output. The roles are those that run as services, joined by the same gRPC contracts; the
+//! flags of a job are `baton-coordinator`'s.
 
 mod in_process;
 mod terminal;
@@ -16,14 +16,14 @@ use baton_bundle::Bundle;
 use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use baton_coordinator::process::{EXIT_CODES, exit_code};
 use baton_coordinator::status_page::{JobTitle, pages};
-use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown};
+use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown, signals};
 use baton_decoder_svc::{DecoderConfig, DecoderError};
 use baton_encoder_svc::EncoderConfig;
 use baton_job::JobSpec;
 use baton_model::Compute;
 use baton_proto::{Connections, SecurityArgs};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, tell};
-use baton_worker::{ComputeArgs, WorkerLimits};
+use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
 use clap::value_parser;
 use tokio::sync::watch;
 
@@ -61,7 +61,8 @@ struct MachineArgs {
     /// Prompt tokens encoded in one pass of the large model. More cost memory. Default: 1024, on a GPU 16384.
     #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576))]
     encode_batch_tokens: Option<u32>,
-    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples. Default: 64, on a GPU 512.
+    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
+    /// Default: 64, on a GPU 512.
     #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536))]
     decode_slots: Option<u32>,
     #[command(flatten)]
@@ -74,12 +75,19 @@ struct MachineArgs {
 /// The job cannot start, or failed.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     match run_job(args) {
-        Ok(report) => Ok(exit_code(&report, args.dispatch.accept_failed_records)),
-        Err(error) if error.downcast_ref().is_some_and(CoordinatorError::is_usage_error) => {
-            tell!("error: {error:#}");
-            Ok(ExitCode::from(2))
+        Ok(report) => {
+            if let Some(broken) = report.broken_inputs() {
+                tell!("error: {broken}");
+            }
+            Ok(exit_code(&report, args.dispatch.accept_failed_records))
         }
-        Err(error) => Err(error),
+        Err(error) => match error.downcast_ref().map(CoordinatorError::exit_code) {
+            Some(code) => {
+                tell!("error: {error:#}");
+                Ok(ExitCode::from(code))
+            }
+            None => Err(error),
+        },
     }
 }
 
@@ -89,7 +97,8 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
     if cluster.is_none() {
         Bundle::open(Path::new(&spec.bundle))?; // its files are there
     }
-    // Encoder and decoder run side by side. More threads in one product would also split its sums otherwise, and with them the bytes.
+    // Encoder and decoder run side by side. More threads in one product would also split its sums otherwise,
+    // and with them the bytes.
     baton_model::set_num_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // they only move messages; the models have threads of their own
@@ -105,8 +114,11 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
         if !generation.is_empty() {
             tell!("generation: {generation}");
         }
-        let on_drain = || tell!("finishing the shards in flight; interrupt again to stop at once");
-        let shutdown = baton_coordinator::signals::watch_signals(on_drain).context("cannot catch signals")?;
+        let on_signal = |wish| match wish {
+            Shutdown::Now => tell!("stopped; the same command goes on where it was"),
+            _ => tell!("finishing the shards in flight; interrupt again to stop at once"),
+        };
+        let shutdown = signals::watch_signals(on_signal).context("cannot catch signals")?;
         let job_watch = JobWatch::default();
         if let Some(address) = args.http_listen {
             serve_pages(address, &job, &job_watch).await?;
@@ -120,7 +132,8 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
             None => run_in_process(&job, &spec, args, &job_watch, shutdown).await,
         }
     })?;
-    terminal::show_summary(&report, &spec.output, args.dispatch.partition);
+    let suffix = spec.output_format.suffix();
+    terminal::show_summary(&report, (&spec.output, &suffix), args.dispatch.partition);
     Ok(report)
 }
 
@@ -131,22 +144,33 @@ async fn run_in_process(
     job_watch: &JobWatch,
     shutdown: watch::Receiver<Shutdown>,
 ) -> anyhow::Result<JobReport> {
-    // A flipped bit in a weight would only show as bad text, so every byte is checked, at disk speed.
-    tell!("verifying bundle {}", spec.bundle);
-    let bundle_path = PathBuf::from(&spec.bundle);
-    let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
-    tell!("loading models");
-    let compute = args.machine.compute.compute()?;
-    let decoder = args
-        .decoder(&bundle, compute, spec)?
-        .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
-    let mut workers = InProcessWorkers::start(&bundle, args.encoder(compute, spec), decoder).await?;
+    let mut workers = tokio::select! {
+        workers = load_workers(spec, args) => workers?,
+        () = signals::asked_to_stop(shutdown.clone()) => {
+            tell!("stopped before the models were loaded; the same command begins anew");
+            signals::exit_interrupted()
+        }
+    };
     let result = tokio::select! {
         result = run_watched(job, workers.cluster(), args, job_watch, shutdown) => result,
         failure = workers.failure() => Err(failure),
     };
     workers.stop().await;
     result
+}
+
+async fn load_workers(spec: &JobSpec, args: &RunArgs) -> anyhow::Result<InProcessWorkers> {
+    // A flipped bit in a weight would only show as bad text, so every byte is checked, at disk speed.
+    tell!("verifying bundle {}", spec.bundle);
+    let bundle_path = PathBuf::from(&spec.bundle);
+    let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
+    tell!("loading models");
+    let compute = args.machine.compute.compute()?;
+    let engines = args.machine.compute.engines(compute, weights_num_bytes(&bundle));
+    let decoder = args
+        .decoder(&bundle, (compute, engines), spec)?
+        .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
+    InProcessWorkers::start(&bundle, args.encoder((compute, engines), spec), decoder).await
 }
 
 /// Runs the job while the terminal shows its progress.
@@ -178,9 +202,8 @@ async fn serve_pages(address: SocketAddr, job: &PreparedJob, job_watch: &JobWatc
 }
 
 impl RunArgs {
-    fn encoder(&self, compute: Compute, spec: &JobSpec) -> EncoderConfig {
-        let engines = self.machine.compute.engines(compute);
-        let suited = EncoderConfig::for_device(spec.mode, (compute, engines));
+    fn encoder(&self, machine: (Compute, usize), spec: &JobSpec) -> EncoderConfig {
+        let suited = EncoderConfig::for_device(spec.mode, machine);
         let batch_tokens = self.machine.encode_batch_tokens;
         let max_batch_tokens = batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
         EncoderConfig { max_batch_tokens, limits: self.limits(), ..suited }
@@ -189,11 +212,10 @@ impl RunArgs {
     fn decoder(
         &self,
         bundle: &Bundle,
-        compute: Compute,
+        machine: (Compute, usize),
         spec: &JobSpec,
     ) -> Result<DecoderConfig, DecoderError> {
-        let engines = self.machine.compute.engines(compute);
-        let suited = DecoderConfig::for_device(bundle, spec.mode, (compute, engines))?;
+        let suited = DecoderConfig::for_device(bundle, spec.mode, machine)?;
         let max_slots = self.machine.decode_slots.map_or(suited.max_slots, |slots| slots as usize);
         Ok(DecoderConfig { max_slots, limits: self.limits(), ..suited })
     }

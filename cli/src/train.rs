@@ -30,23 +30,24 @@ Exit codes:
 pub(crate) struct TrainArgs {
     /// Settings of the run, for example `models/en-it/train.toml`.
     config: PathBuf,
-    /// Directory of the run: tokenizer, hidden states, checkpoints, log, and the bundle when it is done. A run that was
-    /// interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
+    /// Directory of the run: tokenizer, hidden states, checkpoints, log, and the bundle when it is done. A
+    /// run that was interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
     #[arg(long)]
     out: PathBuf,
-    /// Directory of hidden states, of any LLMs, layers and prompts: a run computes those that no run before has left there. Default: in
-    /// --out. Example: `data/states`.
+    /// Directory of hidden states, of any LLMs, layers and prompts: a run computes those that no run before
+    /// has left there. Default: in --out. Example: `data/states`.
     #[arg(long)]
     states: Option<PathBuf>,
     /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.
     #[arg(long)]
     slm: bool,
-    /// Fine-tune the LLM itself on the same pairs, whole or by a LoRA adapter, as the config's section `[llm_training]` says. The bundle
-    /// serves mode llm; `baton bundle add-llm` gives an adapter to the bundle of a small model.
+    /// Fine-tune the LLM itself on the same pairs, whole or by a LoRA adapter, as the config's section
+    /// `[llm_training]` says. The bundle serves mode llm; `baton bundle add-llm` gives an adapter to the
+    /// bundle of a small model.
     #[arg(long, conflicts_with_all = ["slm", "states"])]
     llm: bool,
-    /// A setting, instead of the config's, with points for sections; may be given several times. Examples: `llm_layer=8`; `slm.blocks=6`;
-    /// `train=data/small.jsonl`.
+    /// A setting, instead of the config's, with points for sections; may be given several times. Examples:
+    /// `llm_layer=8`; `slm.blocks=6`; `train=data/small.jsonl`.
     #[arg(long, value_name = "FIELD=VALUE")]
     set: Vec<String>,
     /// Optimizer steps, instead of the config's.
@@ -148,7 +149,8 @@ fn config_error(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Err
     anyhow::anyhow!("{}:{line}: {}", path.display(), error.message().replace('\n', " "))
 }
 
-/// Becomes true at the first SIGINT or SIGTERM, after which the run saves a checkpoint and stops. A second one ends it at once.
+/// Becomes true at the first SIGINT or SIGTERM, after which the run saves a checkpoint and stops. A second
+/// one ends it at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -180,8 +182,8 @@ impl Display {
         match event {
             TrainEvent::Prepared { train_pairs, train_pairs_left_out, validation_pairs, parameters } => {
                 self.line(&format!(
-                    "{train_pairs} training pairs ({train_pairs_left_out} left out), {validation_pairs} validation \
-                     pairs, {:.2} M parameters to train",
+                    "{train_pairs} training pairs ({train_pairs_left_out} left out), {validation_pairs} \
+                     validation pairs, {:.2} M parameters to train",
                     *parameters as f64 / 1e6
                 ));
             }

@@ -1,12 +1,14 @@
-//! How fast is the coordinator alone, and how much memory does it take? A job whose workers do nothing: they receive each shard over
-//! gRPC, commit its texts as they are by the commit protocol, and answer with a receipt.
+//! How fast is the coordinator alone, and how much memory does it take? A job whose workers do nothing: they
+//! receive each shard over gRPC, commit its texts as they are by the commit protocol, and answer with a
+//! receipt.
 //!
 //! ```text
 //! cargo run --release -p baton-coordinator --example null_workers -- --records 100000,1000000,10000000
 //! ```
 //!
-//! Each size runs in a process of its own, which is coordinator and workers in one; peak memory is of both. Numbers depend on how fast
-//! the disk syncs: name a directory on another disk, or on a memory file system to leave the disk out.
+//! Each size runs in a process of its own, which is coordinator and workers in one; peak memory is of both.
+//! Numbers depend on how fast the disk syncs: name a directory on another disk, or on a memory file system to
+//! leave the disk out.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -18,7 +20,7 @@ use std::time::Instant;
 
 use baton_coordinator::{Cluster, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
 use baton_job::layout::{part_key, verdict_key};
-use baton_job::{JobSpec, PartSummary, Partition, SchedulePolicy, ShardLimits, Verdict};
+use baton_job::{JobSpec, PartFormat, PartSummary, Partition, SchedulePolicy, ShardLimits, Verdict};
 use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
 use baton_proto::wire::{
     EncodeShardRequest, GetEncoderInfoRequest, GetEncoderInfoResponse, ShardEvent, ShardReceipt,
@@ -101,7 +103,7 @@ async fn run(args: &Args, scratch: &Path) -> Result<JobReport, BoxError> {
         bundle: "none".to_owned(),
         inputs: vec![path("corpus.jsonl")],
         output: path("out"),
-        shard: ShardLimits { max_records: args.records_per_shard, ..ShardLimits::default() },
+        shard: ShardLimits { records_per_shard: args.records_per_shard, ..ShardLimits::default() },
         ..JobSpec::default()
     };
     let connections = Connections::default();
@@ -173,10 +175,16 @@ async fn commit(store: &Store, mut requests: Streaming<EncodeShardRequest>) -> R
         }
     }
     let shard = attempt.ok_or_else(|| Status::invalid_argument("no header"))?.lease.shard;
-    let verdict = Verdict { shard, records: rows, failed: Vec::new(), outputs: PartSummary::of(&part, rows) };
+    let verdict = Verdict {
+        shard,
+        records: rows,
+        failed: Vec::new(),
+        failed_at: Vec::new(),
+        outputs: PartSummary::of(&part, rows),
+    };
     let failed = |error: baton_store::StoreError| Status::unavailable(error.to_string());
     let _ = store.create(&verdict_key(shard), verdict.to_json().into()).await.map_err(failed)?;
-    let _ = store.create(&part_key(shard), part.into()).await.map_err(failed)?;
+    let _ = store.create(&part_key(shard, PartFormat::default()), part.into()).await.map_err(failed)?;
     Ok(ShardReceipt {
         records: rows as u32,
         part_num_bytes: verdict.outputs.bytes,

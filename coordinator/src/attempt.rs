@@ -14,8 +14,8 @@ use baton_telemetry::TraceContext;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-/// What an error row says of a record that was found to break attempts. The reasons are in the log: error rows are the same whoever
-/// processes the shard.
+/// What an error row says of a record that was found to break attempts. The reasons are in the log: error
+/// rows are the same whoever processes the shard.
 const POISONOUS: &str = "every attempt that had this record broke, also those that had no other record";
 
 /// What an attempt needs.
@@ -34,15 +34,15 @@ pub(crate) struct AttemptFailure {
     pub(crate) reason: String,
 }
 
-/// Runs an attempt to its receipt, reporting progress on the way, first all zeros when the encoder takes the shard on. Dropping the
-/// future cancels it on all sides.
+/// Runs an attempt to its receipt, reporting progress on the way, first all zeros when the encoder takes the
+/// shard on. Dropping the future cancels it on all sides.
 pub(crate) async fn run_attempt(
     request: AttemptRequest,
     progress: mpsc::Sender<(Lease, ShardProgress)>,
 ) -> Result<ShardReceipt, AttemptFailure> {
     use encode_shard_request::Message;
     let AttemptRequest { encoder, decoder_endpoint, attempt, shard, trace } = request;
-    let lease = attempt.lease;
+    let (lease, num_entries) = (attempt.lease, attempt.num_entries);
     let header = EncodeShardHeader { shard: Some(attempt.into()), decoder_endpoint };
     let mut messages = vec![Message::Header(header)];
     messages.extend(entry_batches(&shard).map(Message::Entries));
@@ -62,11 +62,32 @@ pub(crate) async fn run_attempt(
             Some(shard_event::Event::Progress(totals)) => {
                 let _ = progress.send((lease, totals)).await;
             }
-            Some(shard_event::Event::Receipt(receipt)) => return Ok(receipt),
+            Some(shard_event::Event::Receipt(receipt)) => {
+                let impossible = |status| broken(FailureOrigin::Decoder.mark(status));
+                return check_receipt(&receipt, num_entries).map_err(impossible).map(|()| receipt);
+            }
             None => return Err(broken(Status::internal("the encoder sent an event without content"))),
         }
     }
     Err(broken(Status::unavailable("the encoder's stream ended without a receipt")))
+}
+
+/// Refuses a receipt that cannot be true of a shard of `num_entries` entries.
+fn check_receipt(receipt: &ShardReceipt, num_entries: u32) -> Result<(), Status> {
+    let ShardReceipt { records, failed_records, .. } = *receipt;
+    if records != num_entries || failed_records > records {
+        return Err(Status::internal(format!(
+            "the receipt of a shard of {num_entries} entries counts {failed_records} failures among {records} \
+             records; the decoder is broken, or of another version"
+        )));
+    }
+    match receipt.drafts {
+        Some(drafts) if drafts.accepted_tokens > drafts.drafted_tokens => Err(Status::internal(format!(
+            "the receipt counts {} accepted drafts of {}; the decoder is broken, or of another version",
+            drafts.accepted_tokens, drafts.drafted_tokens
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The entries that an attempt is sent.
@@ -170,6 +191,24 @@ mod tests {
         assert_eq!(open(decoder_opening(Status::unauthenticated("x"))), Failure::Refused(Role::Decoder));
         assert_eq!(open(decoder(Refusal::Busy.status("full"))), Failure::Busy(Role::Decoder));
         assert_eq!(open(FailureOrigin::Store.mark(Status::unavailable("S3"))), Failure::Store);
+    }
+
+    #[test]
+    fn a_receipt_that_cannot_be_true_is_refused() {
+        use baton_proto::wire::Drafts;
+        let receipt =
+            |records, failed_records| ShardReceipt { records, failed_records, ..Default::default() };
+        check_receipt(&receipt(4, 4), 4).unwrap();
+        for (records, failed) in [(4, 5), (3, 0), (5, 0), (0, u32::MAX)] {
+            let status = check_receipt(&receipt(records, failed), 4).unwrap_err();
+            assert!(
+                status.message().contains(&format!("{failed} failures among {records} records")),
+                "{status}"
+            );
+        }
+        let drafts = Some(Drafts { drafted_tokens: 3, accepted_tokens: 4, llm_passes: 1 });
+        let status = check_receipt(&ShardReceipt { drafts, ..receipt(4, 0) }, 4).unwrap_err();
+        assert!(status.message().contains("4 accepted drafts of 3"), "{status}");
     }
 
     fn shard() -> Arc<Shard> {

@@ -59,7 +59,8 @@ impl Cluster {
         Cluster::new(connections, watch::channel(encoders).1, watch::channel(decoders).1)
     }
 
-    /// Workers found by `encoders` and `decoders`, looked for as long as the cluster is held. Must be called on a tokio runtime.
+    /// Workers found by `encoders` and `decoders`, looked for as long as the cluster is held. Must be called
+    /// on a tokio runtime.
     #[must_use]
     pub fn discover(connections: Connections, encoders: EndpointList, decoders: EndpointList) -> Self {
         let scheme = connections.scheme();
@@ -122,8 +123,8 @@ fn watch_endpoints(list: EndpointList, scheme: &'static str) -> watch::Receiver<
     receiver
 }
 
-/// Brings what is `known` of a source up to date. A name that cannot be resolved keeps its addresses: if the workers are gone, calls to
-/// them fail and they rest; if only the name server is, they go on.
+/// Brings what is `known` of a source up to date. A name that cannot be resolved keeps its addresses: if the
+/// workers are gone, calls to them fail and they rest; if only the name server is, they go on.
 async fn resolve(source: &EndpointSource, scheme: &str, known: &mut BTreeSet<String>) {
     match source {
         EndpointSource::Fixed(endpoint) => {

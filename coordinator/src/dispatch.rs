@@ -1,7 +1,8 @@
 //! Runs a prepared job: takes shards from the reader, leases them to workers, and watches over the leases.
 //!
-//! All decisions are `ShardScheduler`'s; this is one loop around it that waits for whatever comes first: a shard, a worker's event, the
-//! end of an attempt, a change among the workers, a deadline, or the wish to stop.
+//! All decisions are `ShardScheduler`'s; this is one loop around it that waits for whatever comes first: a
+//! shard, a worker's event, the end of an attempt, a change among the workers, a deadline, or the wish to
+//! stop.
 
 mod options;
 mod outcome;
@@ -22,7 +23,7 @@ use tracing::Instrument;
 
 use crate::attempt::{AttemptFailure, AttemptRequest, entries_for, run_attempt};
 use crate::progress::{DraftTotals, RateMeter};
-use crate::reader::{CorpusReader, ReadItem};
+use crate::reader::{CorpusReader, EndOfInput, ReadItem};
 use crate::{Cluster, CoordinatorError, JobReport, JobStatus, PreparedJob};
 pub use options::{JobWatch, RunOptions, Shutdown};
 
@@ -36,8 +37,8 @@ const PROGRESS_QUEUE: usize = 64;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 impl PreparedJob {
-    /// Runs the job until every shard of its partition is committed, or it is asked to stop. Dropping the future stops it at once; that
-    /// is safe.
+    /// Runs the job until every shard of its partition is committed, or it is asked to stop. Dropping the
+    /// future stops it at once; that is safe.
     ///
     /// # Errors
     /// The job failed; what is committed stays.
@@ -54,7 +55,7 @@ impl PreparedJob {
         self.begin().await?;
         let started = Instant::now();
         let committed = self.committed().await?;
-        let reader = CorpusReader::start(self, committed.shards.clone())?;
+        let reader = CorpusReader::start(self, &committed)?;
         let mut scheduler = ShardScheduler::new(options.policy.clone(), committed.shards.clone());
         let mut cluster = cluster;
         scheduler.set_workers(Role::Encoder, &cluster.encoders.borrow_and_update(), Duration::ZERO);
@@ -82,11 +83,15 @@ impl PreparedJob {
             started,
             drain_deadline: None,
             moved_at: started,
+            looked_at: Duration::ZERO,
             events,
         };
         dispatcher.run(progress_events, shutdown).await
     }
 }
+
+/// What an attempt's task ends with.
+type AttemptEnd = (Lease, Result<ShardReceipt, AttemptFailure>);
 
 struct Dispatcher<'job> {
     job: &'job PreparedJob,
@@ -98,7 +103,7 @@ struct Dispatcher<'job> {
     /// What was committed, by all partitions, when this run began: the input must have these shards.
     found_at_start: baton_job::ShardSet,
     open_shards: HashMap<ShardIndex, Arc<Shard>>,
-    attempts: JoinSet<(Lease, Result<ShardReceipt, AttemptFailure>)>,
+    attempts: JoinSet<AttemptEnd>,
     running: HashMap<Lease, RunningAttempt>,
     /// By worker: what it said when it failed.
     last_failures: HashMap<WorkerId, String>,
@@ -113,13 +118,9 @@ struct Dispatcher<'job> {
     drain_deadline: Option<Instant>,
     /// When something was committed last, or the commits of others were looked for.
     moved_at: Instant,
+    /// When the loop last looked at its leases, on the scheduler's clock.
+    looked_at: Duration,
     events: mpsc::Sender<(Lease, ShardProgress)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct EndOfInput {
-    num_shards: u32,
-    num_records: u64,
 }
 
 struct RunningAttempt {
@@ -139,16 +140,24 @@ impl Dispatcher<'_> {
             return Ok(self.interrupted()); // asked to stop while models were loading
         }
         loop {
+            // What was reported before is taken in before a lease is found to be late.
+            while let Ok((lease, totals)) = progress_events.try_recv() {
+                self.absorb_progress(lease, totals);
+            }
+            while let Some(ended) = self.attempts.try_join_next() {
+                self.absorb_ended(ended)?;
+            }
+            self.forgive_pause();
             self.expire_leases()?;
             if self.drain_deadline.is_none() {
                 self.lease_shards()?;
                 self.search_commits_of_others().await?;
             }
             self.publish();
-            if let Some(end) = self.end_of_input
-                && self.scheduler.num_open() == 0
+            if self.scheduler.num_open() == 0
+                && let Some(end) = self.end_of_input.take()
             {
-                return self.finish(end.num_shards).await;
+                return self.finish(end).await;
             }
             if self.drain_deadline.is_some() && self.running.is_empty() {
                 return Ok(self.interrupted());
@@ -160,15 +169,11 @@ impl Dispatcher<'_> {
             tokio::select! {
                 item = self.reader.next(), if wants_shard => match item.transpose()? {
                     Some(ReadItem::Shard(shard)) => self.take_shard(shard),
-                    Some(ReadItem::End { num_shards, num_records }) => self.take_end(num_shards, num_records)?,
+                    Some(ReadItem::End(end)) => self.take_end(end)?,
                     None => unreachable!("the reader ends with an end or an error"),
                 },
                 Some((lease, totals)) = progress_events.recv() => self.absorb_progress(lease, totals),
-                Some(ended) = self.attempts.join_next() => match ended {
-                    Ok((lease, result)) => self.absorb_result(lease, result)?,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_aborted) => {} // its lease had expired, or another attempt has committed
-                },
+                Some(ended) = self.attempts.join_next() => self.absorb_ended(ended)?,
                 Ok(()) = self.cluster.encoders.changed() => self.update_workers(Role::Encoder),
                 Ok(()) = self.cluster.decoders.changed() => self.update_workers(Role::Decoder),
                 () = sleep_until(wakeup) => {}
@@ -197,6 +202,17 @@ impl Dispatcher<'_> {
         let now = self.now();
         let next = self.scheduler.next_wakeup(now).unwrap_or(now + IDLE_TICK);
         self.started + next.min(now + IDLE_TICK)
+    }
+
+    /// The loop looks at its leases once a tick. Where it comes later, this process was stopped, or waited for the
+    /// store, and heard of no progress: the time beyond a tick is nobody's fault.
+    fn forgive_pause(&mut self) {
+        let now = self.now();
+        let pause = (now - self.looked_at).saturating_sub(IDLE_TICK);
+        self.looked_at = now;
+        if !pause.is_zero() {
+            self.scheduler.forgive(pause);
+        }
     }
 
     fn update_workers(&mut self, role: Role) {
@@ -254,29 +270,32 @@ impl Dispatcher<'_> {
         ShardAttempt {
             job_id: self.job.id(),
             lease,
-            num_entries: u32::try_from(shard.entries.len()).expect("shard.max_records is a u32"),
+            num_entries: u32::try_from(shard.entries.len()).expect("shard.records_per_shard is a u32"),
             bundle_digest: self.job.record.bundle_digest.clone(),
             output_location: spec.output.clone(),
             mode: spec.mode,
             task: spec.task.clone(),
             generation: spec.generation.clone(),
+            parts: self.job.parts.clone(),
             first_entry: shard.first_entry,
             is_probe: matches!(work, Work::Probe { .. }),
         }
     }
 
     fn take_shard(&mut self, shard: Shard) {
-        let num_prompts = shard.prompts().count() as u32; // at most shard.max_records, a u32
+        let num_prompts = shard.prompts().count() as u32; // at most shard.records_per_shard, a u32
         let num_bytes = shard.prompts().map(|record| record.text.len() as u64).sum();
         if self.scheduler.offer(shard.index, num_prompts, num_bytes) {
             self.open_shards.insert(shard.index, Arc::new(shard));
         }
     }
 
-    fn take_end(&mut self, num_shards: u32, num_records: u64) -> Result<(), CoordinatorError> {
-        self.end_of_input = Some(EndOfInput { num_shards, num_records });
+    fn take_end(&mut self, end: EndOfInput) -> Result<(), CoordinatorError> {
         self.scheduler.end_input();
-        self.job.check_no_stray_part(&self.found_at_start, num_shards)
+        // Where inputs were left unread, others may have found more shards than are known here.
+        let (has_stopped, num_shards) = (end.has_stopped, end.num_shards);
+        self.end_of_input = Some(end);
+        if !has_stopped { self.job.check_no_stray_part(&self.found_at_start, num_shards) } else { Ok(()) }
     }
 
     fn absorb_progress(&mut self, lease: Lease, totals: ShardProgress) {

@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 
 use baton_bundle::BundleError;
-use baton_job::{JobError, ShardIndex};
+use baton_formats::{InputFailure, WrongField};
+use baton_generation::OptionError;
+use baton_job::{BrokenInput, JobError, ShardIndex, broken_inputs_said};
 use baton_proto::InvalidEndpoint;
 use baton_store::StoreError;
+
+/// The exit code where inputs are damaged, or changed since the job began: another try changes nothing.
+pub const BROKEN_INPUTS: u8 = 4;
 
 /// Why a job cannot start or go on. What is committed stays; started again, the job goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +47,14 @@ pub enum CoordinatorError {
     },
     /// The job's generation options do not go with those that the bundle proposes.
     #[error(
-        "{problem}; the bundle proposes {proposed}, which flags overrule: --beams 1, for one, decodes greedily"
+        "{problem}; the bundle proposes {proposed}: overrule it by flags, or take an option back, as --beams none \
+         does"
     )]
     ProposedGeneration {
         /// The bundle's options.
         proposed: String,
         /// What is wrong.
-        problem: JobError,
+        problem: OptionError,
     },
     /// An input or the output cannot be read or written.
     #[error(transparent)]
@@ -110,14 +116,34 @@ pub enum CoordinatorError {
         /// The limit.
         max_error_rate: f64,
     },
-    /// An input broke off while it was read.
-    #[error("cannot read {uri} to its end; start again when it can be read")]
-    Read {
-        /// The input.
-        uri: String,
+    /// Standard input cannot be kept.
+    #[error("cannot keep standard input in a temporary file; set TMPDIR to a directory with room")]
+    StandardInput {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// Standard input is read once, and by this process alone.
+    #[error("--input - goes with no other --input and no --partition: standard input is read once")]
+    StandardInputShared,
+    /// An input cannot be read to its end.
+    #[error(transparent)]
+    Input(#[from] InputFailure),
+    /// An input has no field of the name that the job gives.
+    #[error(transparent)]
+    WrongField(#[from] WrongField),
+    /// An input cannot be looked at.
+    #[error("cannot look at the first rows of an input")]
+    Look {
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another coordinator of the job has found inputs broken that this one could read.
+    #[error("{}", broken_inputs_said(.broken))]
+    InputsBroken {
+        /// The inputs.
+        broken: Vec<BrokenInput>,
     },
     /// The manifest cannot be put together.
     #[error("cannot write a temporary file for the manifest; set TMPDIR to a directory with room")]
@@ -136,7 +162,8 @@ pub enum CoordinatorError {
 }
 
 impl CoordinatorError {
-    /// Whether the job was described wrongly, rather than met by a broken disk or network. Nothing was started then.
+    /// Whether the job was described wrongly, rather than met by a broken disk or network. Nothing was
+    /// started then.
     #[must_use]
     pub fn is_usage_error(&self) -> bool {
         match self {
@@ -145,18 +172,46 @@ impl CoordinatorError {
             | Self::BundleMisfit { .. }
             | Self::ProposedGeneration { .. }
             | Self::OutputAmongInputs { .. }
+            | Self::StandardInputShared
+            | Self::WrongField(_)
             | Self::Endpoint(_) => true,
             Self::Job(error) => matches!(
                 error,
-                JobError::SpecSyntax { .. } | JobError::SpecValue { .. } | JobError::UnknownFormat { .. }
+                JobError::Generation(_)
+                    | JobError::SpecSyntax { .. }
+                    | JobError::SpecValue { .. }
+                    | JobError::Format(_)
             ),
             Self::Store(error) => matches!(
                 error,
                 StoreError::InvalidLocation { .. }
                     | StoreError::InvalidPattern { .. }
+                    | StoreError::NotLocal { .. }
+                    | StoreError::NotAFile { .. }
+                    | StoreError::S3InvalidEndpoint { .. }
                     | StoreError::NoInput { .. }
             ),
             _ => false,
+        }
+    }
+
+    /// Whether inputs are not what they were, or damaged, so that another try at the same job ends the same.
+    #[must_use]
+    pub fn is_about_broken_inputs(&self) -> bool {
+        match self {
+            Self::InputsBroken { .. } | Self::Job(JobError::DifferentJob { only_inputs: true, .. }) => true,
+            Self::Input(failure) => failure.is_final(),
+            _ => false,
+        }
+    }
+
+    /// The exit code of a process that fails with this.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            error if error.is_usage_error() => 2,
+            error if error.is_about_broken_inputs() => BROKEN_INPUTS,
+            _ => 1,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The flags of a job and of how it is run, the same for `baton run` and `baton-coordinator`.
 //!
-//! A job comes from a file and flags: flags win, and both fill the same [`JobSpec`]. Every flag can be given as an environment variable
-//! too.
+//! A job comes from a file and flags: flags win, and both fill the same [`JobSpec`]. Every flag can be given
+//! as an environment variable too.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_bundle::{BundleManifest, TextTokenizer, output_tokenizer};
-use baton_job::{GenerationLayer, GenerationOptions, InputFormat, JobSpec, Mode, Partition, SchedulePolicy};
+use baton_bundle::{BundleManifest, TextTokenizer};
+use baton_job::{
+    Format, GenerationLayer, GenerationOptions, JobError, JobFile, JobSpec, Mode, PartFormat, Partition,
+    SchedulePolicy, Separator,
+};
+use baton_store::Location;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
@@ -17,52 +21,75 @@ use crate::{CoordinatorError, EndpointList, RunOptions};
 /// The job: a file, flags, or a file with flags that overrule it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct JobArgs {
-    /// Job file in TOML, with the fields `bundle`, `inputs`, `output`, `text_field`, `[generation]`, `[shard]` and the others below.
-    /// Paths in it are relative to the current directory.
+    /// Job file in TOML, with the fields `bundle`, `inputs`, `output`, `text_field`, `[generation]`,
+    /// `[shard]` and the others below. Paths in it are relative to the current directory.
     #[arg(value_name = "JOB.toml", env = "BATON_JOB_FILE")]
     job_file: Option<PathBuf>,
 
     /// Directory of the bundle. Example: models/en-it
     #[arg(long, value_name = "DIR", env = "BATON_BUNDLE", help_heading = "Job")]
     bundle: Option<String>,
-    /// Input file, directory, prefix or glob; may be given more than once. .jsonl, .ndjson, .csv, .tsv or .txt, plain, .gz or .zst.
-    /// Examples: --input 'corpus/*.jsonl.gz'; --input s3://bucket/corpus/
-    #[arg(long = "input", value_name = "PATTERN", env = "BATON_INPUT", help_heading = "Job")]
+    /// Input file, directory, prefix or glob; may be given more than once. .jsonl, .ndjson, .csv, .tsv or
+    /// .txt, plain, .gz or .zst; - is standard input, with --format. Examples: --input 'corpus/*.jsonl.gz'; --input s3://bucket/corpus/
+    #[arg(
+        long = "input",
+        alias = "inputs",
+        value_name = "PATTERN",
+        env = "BATON_INPUT",
+        help_heading = "Job"
+    )]
     inputs: Vec<String>,
     /// Directory or prefix for the parts and error rows; made if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the large one alone;
-    /// verified, the large one, for which the small one drafts. Default: hybrid.
+    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the
+    /// large one alone; verified, the large one, for which the small one drafts. Default: the bundle's first.
     #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
         .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
     mode: Option<Mode>,
     /// Name of the bundle's prompt template. Default: default.
     #[arg(long, value_name = "TEMPLATE", env = "BATON_TASK", help_heading = "Job")]
     task: Option<String>,
-    /// Share of records that may fail before the job does, 0 to 1; each partition counts its own. Default: 1, never. Example: 0.01
+    /// Share of records that may fail before the job does, 0 to 1; each partition counts its own. Default: 1,
+    /// never. Example: 0.01
     #[arg(long, value_name = "SHARE", env = "BATON_MAX_ERROR_RATE", help_heading = "Job")]
     max_error_rate: Option<f64>,
 
-    /// Field or column with the text. Default: text.
+    /// Field or column with the text; a.b for a field inside another. Default: text.
     #[arg(long, value_name = "NAME", env = "BATON_TEXT_FIELD", help_heading = "Records")]
     text_field: Option<String>,
     /// Field or column with the record's id. Default: id, else custom_id, else file and line.
     #[arg(long, value_name = "NAME", env = "BATON_ID_FIELD", help_heading = "Records")]
     id_field: Option<String>,
     /// Format of all inputs. Default: told from each file's name.
-    #[arg(long, value_name = "FORMAT", env = "BATON_FORMAT", help_heading = "Records", value_parser = PossibleValuesParser::new(["jsonl", "csv", "tsv", "txt"])
-        .map(|name| format_named(&name)))]
-    format: Option<InputFormat>,
-    /// Copies a record's fields, its text among them, into its output row, under the key `fields`. Default: false. Example: --keep-fields
+    #[arg(long, value_name = "FORMAT", env = "BATON_FORMAT", help_heading = "Records", value_parser = PossibleValuesParser::new(Format::names(Format::reads))
+        .map(|name| Format::named(&name).expect("a possible value is a format")))]
+    format: Option<Format>,
+    /// The byte between the cells of tables: one character, or tab. Default: what a first line `sep=;` says,
+    /// else a comma in .csv, a tab in .tsv. Example: --separator ';'
+    #[arg(long, value_name = "CHARACTER", env = "BATON_SEPARATOR", help_heading = "Records")]
+    separator: Option<Separator>,
+    /// Copies a record's fields, its text among them, into its output row, under the key `fields`. Default:
+    /// false. Example: --keep-fields
     #[arg(long, value_name = "BOOL", env = "BATON_KEEP_FIELDS", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
     keep_fields: Option<bool>,
+    /// Writes each record's input file and line (or row) into its output row, as `input` and `line`. Default:
+    /// false. Example: --origin
+    #[arg(long, value_name = "BOOL", env = "BATON_ORIGIN", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
+    origin: Option<bool>,
+    /// How parts are written: jsonl, jsonl.gz or jsonl.zst. Default: jsonl.
+    #[arg(long, value_name = "FORMAT", env = "BATON_OUTPUT_FORMAT", help_heading = "Records")]
+    output_format: Option<PartFormat>,
     /// A longer text becomes an error row, bytes. Default: 262144.
     #[arg(long, value_name = "BYTES", env = "BATON_MAX_TEXT_BYTES", help_heading = "Records")]
     max_text_bytes: Option<u64>,
     /// Records in a part at most. Default: 256.
     #[arg(long, value_name = "RECORDS", env = "BATON_RECORDS_PER_SHARD", help_heading = "Records")]
     records_per_shard: Option<u32>,
+    /// Bytes of input rows in a part at most, uncompressed; a larger row is alone in its part. Default:
+    /// 1048576.
+    #[arg(long, value_name = "BYTES", env = "BATON_BYTES_PER_SHARD", help_heading = "Records")]
+    bytes_per_shard: Option<u64>,
 
     #[command(flatten)]
     generation: GenerationArgs,
@@ -72,25 +99,28 @@ pub struct JobArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Dispatch")]
 pub struct DispatchArgs {
-    /// The share of the job that this process does, of N processes that run it: I/N, I from 0. All name the same inputs and output;
-    /// whoever ends last completes the job. In a Kubernetes Indexed Job: $(JOB_COMPLETION_INDEX)/N. Example: 0/4
+    /// The share of the job that this process does, of N processes that run it: I/N, I from 0. All name the
+    /// same inputs and output; whoever ends last completes the job. In a Kubernetes Indexed Job:
+    /// $(JOB_COMPLETION_INDEX)/N. Example: 0/4
     #[arg(long, value_name = "I/N", env = "BATON_PARTITION", default_value_t = Partition::WHOLE)]
     pub partition: Partition,
-    /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; where there are more encoders than
-    /// decoders, one encoder.
+    /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; where there are
+    /// more encoders than decoders, one encoder.
     #[arg(long, value_name = "SHARDS", env = "BATON_SHARDS_IN_FLIGHT", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1024))]
     pub shards_in_flight: u32,
-    /// A shard of which nothing is heard for so long is given to other workers, seconds. Longer than the longest pause of a worker.
+    /// A shard of which nothing is heard for so long is given to other workers, seconds. Longer than the
+    /// longest pause of a worker.
     #[arg(long, value_name = "SECONDS", env = "BATON_LEASE_TTL_S", default_value_t = 60, value_parser = value_parser!(u64).range(1..=86_400))]
     pub lease_ttl_s: u64,
-    /// Attempts at a shard that may break before it is searched, record by record, for the one that breaks them.
+    /// Attempts at a shard that may break before it is searched, record by record, for the one that breaks
+    /// them.
     #[arg(long, value_name = "ATTEMPTS", env = "BATON_MAX_ATTEMPTS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
     pub max_attempts: u32,
     /// How long shards in flight may take to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
-    /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success and failure. How many may is
-    /// said by --max-error-rate.
+    /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success
+    /// and failure. How many may is said by --max-error-rate.
     #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
     pub accept_failed_records: bool,
 }
@@ -99,8 +129,9 @@ pub struct DispatchArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct ClusterArgs {
-    /// Encoders, separated by commas: http://HOST:PORT, https://HOST:PORT, unix:/path/to/socket, or dns://NAME:PORT for all addresses of
-    /// a name, resolved every few seconds. Example: dns://baton-encoder:7001
+    /// Encoders, separated by commas: http://HOST:PORT, https://HOST:PORT, unix:/path/to/socket, or
+    /// dns://NAME:PORT for all addresses of a name, resolved every few seconds. Example:
+    /// dns://baton-encoder:7001
     #[arg(long, value_name = "LIST", env = "BATON_ENCODERS", requires = "decoders")]
     pub encoders: Option<EndpointList>,
     /// Decoders, the same way, as the encoders reach them. Example: dns://baton-decoder:7002
@@ -124,35 +155,45 @@ impl DispatchArgs {
 }
 
 impl JobArgs {
-    /// The job that file and flags describe, what they leave open of its generation as the bundle proposes, and the bundle's digest. Of the bundle
-    /// the manifest is read, and no other file; what its models would refuse shard by shard is refused here, before any work.
+    /// The job that file and flags describe, what they leave open of its generation as the bundle proposes,
+    /// and the bundle's digest. Of the bundle the manifest is read, and no other file; what its models would
+    /// refuse shard by shard is refused here, before any work.
     ///
     /// # Errors
-    /// The file cannot be read or is no job file, something is missing, a value is not allowed, the manifest cannot be read, or the bundle does
-    /// not offer what the job asks for.
+    /// The file cannot be read or is no job file, something is missing, a value is not allowed, the manifest
+    /// cannot be read, or the bundle does not offer what the job asks for.
     pub fn to_spec(&self) -> Result<(JobSpec, String), CoordinatorError> {
-        let (mut spec, [in_file, in_flags]) = self.described()?;
-        let (manifest, digest) = baton_bundle::read_manifest(Path::new(&spec.bundle))?;
-        let proposed = manifest.generation.get(&spec.mode).cloned().unwrap_or_default();
-        spec.generation = generation(&[proposed, in_file, in_flags])?;
-        match misfit(&manifest, &spec).or_else(|| unknown_stop_token(&spec)) {
+        let mut file = self.described()?;
+        file.bundle = Location::parse_local(&file.bundle)?.to_string_lossy().into_owned();
+        Location::parse(&file.output)?;
+        let (manifest, digest) = baton_bundle::read_manifest(Path::new(&file.bundle))?;
+        if !self.says_mode() {
+            file.mode = manifest.modes[0]; // as its services have it; a manifest has one
+        }
+        let proposed = manifest.generation.get(&file.mode).cloned().unwrap_or_default();
+        let in_flags = self.generation.layer().map_err(JobError::from)?;
+        let generation = generation(&proposed, [&file.generation, &in_flags])?;
+        let spec = file.resolved(generation);
+        match misfit(&manifest, &spec).or_else(|| unknown_stop_token(&manifest, &spec)) {
             Some(problem) => Err(CoordinatorError::BundleMisfit { bundle: spec.bundle, problem }),
             None => Ok((spec, digest)),
         }
     }
 
-    /// The job, validated but for its generation, and what file and flags say of that.
-    fn described(&self) -> Result<(JobSpec, [GenerationLayer; 2]), CoordinatorError> {
-        let (mut spec, in_file) = match &self.job_file {
-            None => (JobSpec::default(), GenerationLayer::default()),
+    /// Whether flags or job file name a mode.
+    fn says_mode(&self) -> bool {
+        let says = |path| std::fs::read_to_string(path).is_ok_and(|text| JobFile::says_mode(&text));
+        self.mode.is_some() || self.job_file.as_ref().is_some_and(says)
+    }
+
+    /// The job file, overruled by all flags but those of the generation options, and validated.
+    fn described(&self) -> Result<JobFile, CoordinatorError> {
+        let mut spec = match &self.job_file {
+            None => JobFile::default(),
             Some(path) => {
                 let failed = |source| CoordinatorError::JobFile { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(failed)?;
-                let spec = JobSpec::from_toml(&text, &path.display().to_string())?;
-                (
-                    JobSpec { generation: GenerationOptions::default(), ..spec },
-                    GenerationLayer::of_job_file(&text),
-                )
+                JobFile::from_toml(&text, &path.display().to_string())?
             }
         };
         self.overrule(&mut spec);
@@ -168,11 +209,11 @@ impl JobArgs {
                 return Err(CoordinatorError::MissingFlags { flags: missing.join(", ") });
             }
         }
-        spec.validate()?;
-        Ok((spec, [in_file, self.generation.layer()]))
+        spec.validate_fields()?;
+        Ok(spec)
     }
 
-    fn overrule(&self, spec: &mut JobSpec) {
+    fn overrule(&self, spec: &mut JobFile) {
         fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
             if let Some(value) = flag {
                 field.clone_from(value);
@@ -187,22 +228,30 @@ impl JobArgs {
         set(&mut spec.max_error_rate, &self.max_error_rate);
         set(&mut spec.text_field, &self.text_field);
         set(&mut spec.keep_fields, &self.keep_fields);
+        set(&mut spec.origin, &self.origin);
+        set(&mut spec.output_format, &self.output_format);
         set(&mut spec.max_text_bytes, &self.max_text_bytes);
-        set(&mut spec.shard.max_records, &self.records_per_shard);
+        set(&mut spec.shard.records_per_shard, &self.records_per_shard);
+        set(&mut spec.shard.bytes_per_shard, &self.bytes_per_shard);
         set(&mut spec.task, &self.task.clone().map(Some));
         set(&mut spec.id_field, &self.id_field.clone().map(Some));
         set(&mut spec.format, &self.format.map(Some));
+        set(&mut spec.separator, &self.separator.map(Some));
     }
 }
 
-/// What bundle, job file and flags say of a job's generation, in this order.
-fn generation(layers: &[GenerationLayer; 3]) -> Result<GenerationOptions, CoordinatorError> {
-    let options = GenerationOptions::from_layers(layers)?;
-    options.validate().map_err(|problem| match &layers[0] {
-        proposed if proposed.is_empty() => problem.into(),
-        proposed => CoordinatorError::ProposedGeneration { proposed: proposed.to_string(), problem },
-    })?;
-    Ok(options)
+/// What the bundle proposes, overruled by the job's own layers: file and flags, in this order.
+fn generation(
+    proposed: &GenerationLayer,
+    own: [&GenerationLayer; 2],
+) -> Result<GenerationOptions, CoordinatorError> {
+    GenerationOptions::from_layers([proposed, own[0], own[1]]).map_err(|problem| {
+        // The proposal is part of the problem if there is none, or another one, without it.
+        match GenerationOptions::from_layers(own) {
+            Err(without) if without == problem => JobError::from(problem).into(),
+            _ => CoordinatorError::ProposedGeneration { proposed: proposed.to_string(), problem },
+        }
+    })
 }
 
 fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
@@ -212,35 +261,28 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
         return Some(format!("does not serve mode {mode}; try --mode {}", served.join(" or --mode ")));
     }
     if let Some(task) = &spec.task
-        && !manifest.templates.contains_key(task)
+        && !manifest.template_names().any(|name| name == task)
     {
-        let names: Vec<&str> = manifest.templates.keys().map(String::as_str).collect();
+        let names: Vec<&str> = manifest.template_names().map(String::as_str).collect();
         return Some(format!("has no prompt template `{task}`; it has: {}", names.join(", ")));
     }
-    let (wanted, limit) = (spec.generation.min_new_tokens as usize, manifest.max_new_tokens(mode));
-    (wanted > limit).then(|| format!("writes at most {limit} tokens, but min_new_tokens is {wanted}"))
+    let limit = manifest.max_new_tokens(mode);
+    let too_long = spec.generation.check_limit(u32::try_from(limit).unwrap_or(u32::MAX)).err()?;
+    Some(format!("writes at most {limit} tokens, but min_new_tokens is {}", too_long.value))
 }
 
-/// A stop token that the writer's tokenizer does not have. Where the bundle's tokenizer is not at hand, a decoder finds out.
-fn unknown_stop_token(spec: &JobSpec) -> Option<String> {
+/// A stop token that the writer's tokenizer does not have. Where the bundle's tokenizer is not at hand, a
+/// decoder finds out.
+fn unknown_stop_token(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     if spec.generation.stop_tokens.is_empty() {
         return None;
     }
-    let tokenizer = TextTokenizer::open(&Path::new(&spec.bundle).join(output_tokenizer(spec.mode))).ok()?;
+    let file = manifest.output_tokenizer(spec.mode);
+    let tokenizer = TextTokenizer::open(&Path::new(&spec.bundle).join(file)).ok()?;
     let unknown = spec.generation.stop_tokens.iter().find(|token| tokenizer.token_id(token).is_none())?;
     Some(format!(
-        "has no token {unknown:?} in its output tokenizer; name one of {}, or use --stop-string",
-        output_tokenizer(spec.mode)
+        "has no token {unknown:?} in its output tokenizer; name one of {file}, or use --stop-string"
     ))
-}
-
-fn format_named(name: &str) -> InputFormat {
-    match name {
-        "jsonl" => InputFormat::Jsonl,
-        "csv" => InputFormat::Csv,
-        "tsv" => InputFormat::Tsv,
-        _ => InputFormat::Txt, // the last of the possible values
-    }
 }
 
 #[cfg(test)]
@@ -265,12 +307,15 @@ mod tests {
 
     /// The job of these flags with a bundle that proposes nothing.
     fn spec(args: &[&str]) -> Result<JobSpec, CoordinatorError> {
-        let (spec, [in_file, in_flags]) = parse(args).unwrap().job.described()?;
-        Ok(JobSpec { generation: generation(&[GenerationLayer::default(), in_file, in_flags])?, ..spec })
+        let job = parse(args).unwrap().job;
+        let file = job.described()?;
+        let in_flags = job.generation.layer().unwrap();
+        let generation = generation(&GenerationLayer::default(), [&file.generation, &in_flags])?;
+        Ok(file.resolved(generation))
     }
 
     fn layer(toml: &str) -> GenerationLayer {
-        GenerationLayer::of_job_file(&format!("[generation]\n{toml}"))
+        JobFile::from_toml(&format!("[generation]\n{toml}"), "job.toml").unwrap().generation
     }
 
     #[test]
@@ -284,6 +329,13 @@ mod tests {
     }
 
     #[test]
+    fn flags_have_the_names_of_job_files_too() {
+        let args = ["--bundle", "b", "--inputs", "x", "--output", "o", "--bytes-per-shard", "9"];
+        let spec = spec(&args).unwrap();
+        assert_eq!((spec.inputs, spec.shard.bytes_per_shard), (vec!["x".to_owned()], 9));
+    }
+
+    #[test]
     fn flags_overrule_the_job_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = "bundle = 'b'\ninputs = ['x']\noutput = 'o'\nkeep_fields = true\n[generation]\nmax_new_tokens = 9\n";
@@ -292,31 +344,44 @@ mod tests {
         let args = [path, "--output", "p", "--keep-fields=false", "--mode", "slm", "--format", "tsv"];
         let spec = spec(&args).unwrap();
         assert_eq!((spec.bundle.as_str(), spec.output.as_str()), ("b", "p"));
-        assert_eq!((spec.keep_fields, spec.mode, spec.format), (false, Mode::Slm, Some(InputFormat::Tsv)));
+        assert_eq!(
+            (spec.keep_fields, spec.mode, spec.format),
+            (false, Mode::Slm, Some(Format::named("tsv").unwrap()))
+        );
         assert_eq!(spec.generation.max_new_tokens, Some(9));
     }
 
     #[test]
     fn what_a_bundle_proposes_holds_where_the_job_does_not_say() {
         let proposed = layer("beams = 4\ncopy_bias = 6.0");
-        let merged =
-            |file: &str, flags: &str| generation(&[proposed.clone(), layer(file), layer(flags)]).unwrap();
+        let merged = |file: &str, flags: &str| generation(&proposed, [&layer(file), &layer(flags)]).unwrap();
         assert_eq!((merged("", "").beams, merged("", "").copy_bias), (4, 6.0));
-        assert_eq!(merged("length_penalty = 0.5", "beams = 8").length_penalty, Some(0.5));
+        assert_eq!(merged("length_penalty = 0.5", "beams = 8").length_penalty, 0.5);
         assert_eq!((merged("copy_bias = 0.0", "").beams, merged("copy_bias = 0.0", "").copy_bias), (4, 0.0));
         assert_eq!(merged("", "beams = 1\ncopy_bias = 0.0"), GenerationOptions::default());
     }
 
     #[test]
     fn an_option_that_does_not_go_with_what_the_bundle_proposes_is_refused_with_the_way_out() {
-        let layers = [layer("beams = 4"), layer(""), layer("seed = 7")];
-        let error = generation(&layers).unwrap_err();
-        assert!(error.is_usage_error());
-        let message = error.to_string();
-        assert!(
-            message.contains("`generation.seed` is 7") && message.contains("proposes beams = 4"),
-            "{message}"
-        );
+        let proposed = layer("beams = 4\nmax_new_tokens = 9");
+        let message = |own: &str| {
+            let error = generation(&proposed, [&layer(""), &layer(own)]).unwrap_err();
+            assert!(error.is_usage_error());
+            error.to_string()
+        };
+        for own in ["seed = 7", "min_new_tokens = 10", "n_best = 5"] {
+            let message = message(own);
+            let (option, value) = own.split_once(" = ").unwrap();
+            assert!(message.starts_with(&format!("`generation.{option}` is {value}; ")), "{message}");
+            assert!(message.contains("the bundle proposes max_new_tokens = 9, beams = 4"), "{message}");
+        }
+        for own in ["beams = 2\nn_best = 3", "temperature = 0.5\nlength_penalty = 2", "beams = 1\nseed = 7"] {
+            assert!(
+                !message(own).contains("bundle"),
+                "the bundle's proposal has no part in it: {}",
+                message(own)
+            );
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The coordinator: reads a corpus as a stream, cuts it into shards, leases each to an encoder and a decoder, and writes the job's
-//! manifest when every shard is committed.
+//! The coordinator: reads a corpus as a stream, cuts it into shards, leases each to an encoder and a decoder,
+//! and writes the job's manifest when every shard is committed.
 //!
-//! This is the async shell around `baton_job`, which makes all decisions. It holds no model and builds without libtorch, it never sees
-//! an output byte (decoders commit), and nothing but the object store is durable: it may die at any moment and be started again, and
-//! several may run one job, each a partition of its shards.
+//! This is the async shell around `baton_job`, which makes all decisions. It holds no model and builds
+//! without libtorch, it never sees an output byte (decoders commit), and nothing but the object store is
+//! durable: it may die at any moment and be started again, and several may run one job, each a partition of
+//! its shards.
 //!
 //! Memory is flat in the corpus: the reader runs ahead of the workers by a few shards and then waits.
 
@@ -11,20 +12,25 @@ mod attempt;
 mod discovery;
 mod dispatch;
 mod error;
+mod first_look;
 pub mod flags;
 mod generation_flags;
 mod manifest;
 mod metrics;
+mod plan;
 mod prepare;
 pub mod process;
 mod progress;
 mod reader;
 pub mod signals;
+mod source;
+mod spool;
 pub mod status_page;
 
 pub use discovery::{Cluster, EndpointList, InvalidEndpointList};
 pub use dispatch::{JobWatch, RunOptions, Shutdown};
-pub use error::CoordinatorError;
+pub use error::{BROKEN_INPUTS, CoordinatorError};
 pub use metrics::CoordinatorMetrics;
+pub use plan::{FailedRecords, InputPlan, JobPlan};
 pub use prepare::PreparedJob;
 pub use progress::{DraftTotals, JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};

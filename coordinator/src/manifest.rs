@@ -1,20 +1,23 @@
-//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by whichever coordinator finds all parts there.
+//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by whichever coordinator finds all
+//! parts there.
 
 use std::io::{BufWriter, Cursor, Read, Seek};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_job::layout::{MANIFEST_KEY, part_key};
-use baton_job::{ManifestBuilder, ManifestPieces, ShardIndex, ShardSet, Timings};
+use baton_job::{BrokenInput, ManifestBuilder, ManifestPieces, ShardIndex, ShardSet, Timings};
 use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::CoordinatorError;
 use crate::prepare::{CONCURRENT_READS, PreparedJob};
 
-/// Ends a job of `num_shards` shards if all of them are committed, those of other partitions too; says whether they are.
+/// Ends a job of `num_shards` shards if all of them are committed, those of other partitions too; says
+/// whether they are.
 ///
-/// Every coordinator asks after its own last commit, so whoever asks last finds all parts. If two do so at once, the first to create
-/// the manifest ends the job; the other's says the same.
+/// Every coordinator asks after its own last commit, so whoever asks last finds all parts. If two do so at
+/// once, the first to create the manifest ends the job; the other's says the same. A job of which any coordinator
+/// found an input broken has no manifest.
 pub(crate) async fn end_job(
     job: &PreparedJob,
     num_shards: u32,
@@ -27,13 +30,17 @@ pub(crate) async fn end_job(
             return Ok(false);
         }
     }
+    let broken: Vec<BrokenInput> = job.broken_inputs().await?.into_values().collect();
+    if !broken.is_empty() {
+        return Err(CoordinatorError::InputsBroken { broken });
+    }
     let amended = &job.list_amended().await?;
     let shards = (0..num_shards).map(ShardIndex);
     let mut verdicts =
         stream::iter(shards.map(|shard| job.verdict(shard, amended))).buffered(CONCURRENT_READS);
     let spool_error = |source| CoordinatorError::Spool { source };
     let spool = tempfile::tempfile().map_err(spool_error)?; // so that memory stays flat
-    let mut manifest = ManifestBuilder::new(BufWriter::new(spool));
+    let mut manifest = ManifestBuilder::new(job.spec.output_format, BufWriter::new(spool));
     while let Some(verdict) = verdicts.next().await {
         manifest.add(&verdict?).map_err(spool_error)?;
     }
@@ -55,9 +62,10 @@ impl PreparedJob {
         num_shards: u32,
     ) -> Result<(), CoordinatorError> {
         match found.last() {
-            Some(shard) if shard.0 >= num_shards => {
-                Err(CoordinatorError::StrayPart { key: part_key(shard), num_shards: num_shards.into() })
-            }
+            Some(shard) if shard.0 >= num_shards => Err(CoordinatorError::StrayPart {
+                key: part_key(shard, self.spec.output_format),
+                num_shards: num_shards.into(),
+            }),
             _ => Ok(()),
         }
     }

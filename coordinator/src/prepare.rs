@@ -1,20 +1,23 @@
 //! Before anything is processed: which inputs, which output directory, and whether the two belong together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_job::layout::{
-    AMENDMENT_PREFIX, JOB_RECORD_KEY, MANIFEST_KEY, PART_PREFIX, amendment_key, errors_key, part_key,
-    shard_of_amendment_key, shard_of_part_key, verdict_key,
+    AMENDMENT_PREFIX, BROKEN_PREFIX, JOB_RECORD_KEY, MANIFEST_KEY, PART_PREFIX, amendment_key, errors_key,
+    part_key, place_of_broken_input_key, shard_of_amendment_key, shard_of_part_key, verdict_key,
 };
 use baton_job::{
-    InputFormat, InputObject, JobRecord, JobSpec, ManifestSummary, Partition, ShardIndex, ShardSet, Totals,
-    Verdict, sha256_hex,
+    BrokenInput, Format, InputObject, JobError, JobRecord, JobSpec, ManifestSummary, PartOptions, Partition,
+    ShardIndex, ShardSet, Totals, Verdict, sha256_hex,
 };
 use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by, list_inputs};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use crate::source::part_options;
+use crate::spool::{STANDARD_INPUT, Spool};
 use crate::{CoordinatorError, JobReport};
 
 /// Verdicts read at once, where many are: hides the latency of an object store.
@@ -27,7 +30,9 @@ pub struct PreparedJob {
     pub(crate) store: Store,
     pub(crate) record: JobRecord,
     pub(crate) inputs: Vec<InputFile>,
+    pub(crate) spool: Option<Spool>,
     pub(crate) partition: Partition,
+    pub(crate) parts: PartOptions,
 }
 
 /// What earlier runs of a job have committed.
@@ -37,23 +42,35 @@ pub(crate) struct Committed {
     pub(crate) shards: ShardSet,
     /// Of this partition.
     pub(crate) totals: Totals,
+    /// Inputs that were found broken, by their place in the listing.
+    pub(crate) broken: BTreeMap<usize, BrokenInput>,
 }
 
 impl PreparedJob {
-    /// The share `partition` of a job: lists the inputs, opens the output directory, and compares the job with the one that was begun there, if any.
+    /// The share `partition` of a job: lists the inputs, opens the output directory, and compares the job
+    /// with the one that was begun there, if any.
     ///
     /// # Errors
-    /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among the inputs, or holds
-    /// another job, or files without a job.
+    /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among
+    /// the inputs, or holds another job, or files without a job; an input has no field of the name that the job
+    /// gives; there is no room for temporary files.
     pub async fn open(
         spec: JobSpec,
         bundle_digest: &str,
         partition: Partition,
     ) -> Result<PreparedJob, CoordinatorError> {
         spec.validate()?;
-        let inputs = list_inputs(&spec.inputs).await?;
+        let is_spooled = spec.inputs.iter().any(|input| input == STANDARD_INPUT);
+        if is_spooled && (spec.inputs.len() > 1 || !partition.is_whole()) {
+            return Err(CoordinatorError::StandardInputShared);
+        }
+        let spool = if is_spooled { Some(Spool::fill().await?) } else { None };
+        let inputs = match &spool {
+            Some(spool) => vec![spool.input.clone()],
+            None => list_inputs(&spec.inputs).await?,
+        };
         for input in &inputs {
-            InputFormat::of(&input.uri, spec.format)?;
+            Format::of(&input.uri, spec.format).map_err(JobError::from)?;
         }
         let output = Location::parse(&spec.output)?;
         check_apart_from_inputs(&spec, &output)?;
@@ -64,11 +81,17 @@ impl PreparedJob {
             etag: etag.clone(),
         });
         let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed.collect());
-        let job = PreparedJob { spec, store, record, inputs, partition };
+        let parts = part_options(&spec);
+        let job = PreparedJob { spec, store, record, inputs, spool, partition, parts };
         match job.store.get(JOB_RECORD_KEY).await? {
             Some(recorded) => job.check_resumable(&recorded)?,
-            None => job.check_empty().await?,
+            None => {
+                job.check_empty().await?;
+                job.look_at_inputs().await?;
+            }
         }
+        // The manifest is put together in one, when all the work is done.
+        tempfile::tempfile().map_err(|source| CoordinatorError::Spool { source })?;
         Ok(job)
     }
 
@@ -99,7 +122,18 @@ impl PreparedJob {
         let shards = self.list_parts().await?;
         let own = shards.iter().filter(|&shard| self.partition.owns(shard));
         let totals = self.add_verdicts(Totals::default(), own).await?;
-        Ok(Committed { shards, totals })
+        Ok(Committed { shards, totals, broken: self.broken_inputs().await? })
+    }
+
+    /// The inputs that some run of the job has found broken, by their place in the listing.
+    pub(crate) async fn broken_inputs(&self) -> Result<BTreeMap<usize, BrokenInput>, CoordinatorError> {
+        let mut broken = BTreeMap::new();
+        for object in self.store.list(BROKEN_PREFIX).await? {
+            let Some(place) = place_of_broken_input_key(&object.key) else { continue };
+            let bytes = self.store.get(&object.key).await?.unwrap_or_default();
+            broken.insert(place, BrokenInput::from_json(&object.key, &bytes)?);
+        }
+        Ok(broken)
     }
 
     /// `totals` and what the verdicts of committed `shards` add to them.
@@ -137,14 +171,15 @@ impl PreparedJob {
         Ok(self.store.fold_keys(AMENDMENT_PREFIX, ShardSet::default(), insert).await?)
     }
 
-    /// The verdict that a committed shard's part follows. The part is read only if the shard is among the `amended`.
+    /// The verdict that a committed shard's part follows. The part is read only if the shard is among the
+    /// `amended`.
     pub(crate) async fn verdict(
         &self,
         shard: ShardIndex,
         amended: &ShardSet,
     ) -> Result<Verdict, CoordinatorError> {
         if amended.contains(shard)
-            && let Some(part) = self.store.get(&part_key(shard)).await?
+            && let Some(part) = self.store.get(&part_key(shard, self.spec.output_format)).await?
             && let Some(bytes) = self.store.get(&amendment_key(shard, &sha256_hex(&part))).await?
         {
             return Ok(Verdict::from_json(shard, &bytes)?);
@@ -177,7 +212,7 @@ impl PreparedJob {
 /// Refuses an output whose objects the next run would list as input.
 fn check_apart_from_inputs(spec: &JobSpec, output: &Location) -> Result<(), CoordinatorError> {
     let first = ShardIndex(0);
-    let written = [output.join(&part_key(first)), output.join(&errors_key(first))];
+    let written = [output.join(&part_key(first, spec.output_format)), output.join(&errors_key(first))];
     for pattern in &spec.inputs {
         for object in &written {
             if is_named_by(pattern, object)? {

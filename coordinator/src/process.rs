@@ -11,9 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::flags::{ClusterArgs, DispatchArgs, JobArgs};
-use crate::signals::watch_signals;
+use crate::signals::{INTERRUPTED, asked_to_stop, watch_signals};
 use crate::status_page::{JobTitle, pages};
-use crate::{Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob};
+use crate::{
+    BROKEN_INPUTS, Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob,
+    Shutdown,
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,12 +31,15 @@ Exit codes:
   2    the flags or the job file are wrong, or do not fit the bundle or the input; nothing was started
   3    the job, or this partition of it, is complete, but some records failed: see errors/ in the output directory;
        0 instead with --accept-failed-records
+  4    an input is damaged, or changed since the job began; the other inputs are done, there is no _SUCCESS, and another
+       try changes nothing: mend the input and run the job into a new output directory
   130  interrupted; the same command goes on where it was
 
 Signals:
   SIGINT, SIGTERM or SIGHUP finishes the shards in flight and stops; a second one stops at once.";
 
-/// Runs a job, or a partition of one, on a cluster: reads the corpus, gives its shards to encoders and decoders, writes the manifest.
+/// Runs a job, or a partition of one, on a cluster: reads the corpus, gives its shards to encoders and
+/// decoders, writes the manifest.
 #[derive(Debug, Parser)]
 #[command(name = "baton-coordinator", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct CoordinatorArgs {
@@ -69,12 +75,10 @@ pub fn run(args: &CoordinatorArgs) -> ExitCode {
         Ok(report) => exit_code(&report, args.dispatch.accept_failed_records),
         Err(error) => {
             tracing::error!(error = error_chain(error.as_ref()), "the job failed");
-            let is_usage =
-                error.downcast_ref::<CoordinatorError>().is_some_and(CoordinatorError::is_usage_error);
-            if is_usage || error.is::<baton_proto::SecurityError>() {
-                ExitCode::from(2)
-            } else {
-                ExitCode::FAILURE
+            match error.downcast_ref::<CoordinatorError>() {
+                Some(error) => ExitCode::from(error.exit_code()),
+                None if error.is::<baton_proto::SecurityError>() => ExitCode::from(2),
+                None => ExitCode::FAILURE,
             }
         }
     }
@@ -87,12 +91,16 @@ pub fn exit_code(report: &JobReport, accepts_failed_records: bool) -> ExitCode {
         JobOutcome::Complete => ExitCode::SUCCESS,
         JobOutcome::CompleteWithFailures if accepts_failed_records => ExitCode::SUCCESS,
         JobOutcome::CompleteWithFailures => ExitCode::from(3),
-        JobOutcome::Interrupted => ExitCode::from(130),
+        JobOutcome::InputsBroken => ExitCode::from(BROKEN_INPUTS),
+        JobOutcome::Interrupted => ExitCode::from(INTERRUPTED),
     }
 }
 
 async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
-    let shutdown = watch_signals(|| tracing::info!("finishing the shards in flight"))?;
+    let shutdown = watch_signals(|wish| match wish {
+        Shutdown::Now => tracing::warn!("interrupted twice, stopping at once"),
+        _ => tracing::info!("finishing the shards in flight"),
+    })?;
     let (spec, digest) = args.job.to_spec()?;
     let missing = || CoordinatorError::MissingFlags { flags: "--encoders LIST, --decoders LIST".to_owned() };
     let (encoders, decoders) =
@@ -111,7 +119,10 @@ async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
     }
     let partition = args.dispatch.partition;
     let (output, generation) = (spec.output.clone(), spec.generation.said());
-    let job = PreparedJob::open(spec, &digest, partition).await?;
+    let job = tokio::select! {
+        job = PreparedJob::open(spec, &digest, partition) => job?,
+        () = asked_to_stop(shutdown.clone()) => return Ok(JobReport::not_begun()),
+    };
     title.send_replace(Some(JobTitle::of(&job)));
     readiness.send_replace(Readiness::Ready);
     tracing::info!(output, %partition, %generation, "the job begins");
@@ -122,6 +133,9 @@ async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
     log.abort();
     let report = result?;
     log_report(&report, partition);
+    if let Some(broken) = report.broken_inputs() {
+        tracing::error!(error = broken, "inputs are broken");
+    }
     Ok(report)
 }
 

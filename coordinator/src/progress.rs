@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use baton_job::{Role, ShardCounts, Totals, WorkerView};
+use baton_job::{BrokenInput, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
 
 /// The rates shown are those of this long.
 const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -75,8 +75,8 @@ impl Progress {
         self.committed.output_tokens + self.in_flight_output_tokens
     }
 
-    /// Records of the whole input: exact once it is read, before that what its bytes read so far let expect; `None` at
-    /// the start.
+    /// Records of the whole input: exact once it is read, before that what its bytes read so far let expect;
+    /// `None` at the start.
     #[must_use]
     pub fn expected_records(&self) -> Option<u64> {
         if self.input_is_read {
@@ -148,6 +148,9 @@ pub enum JobOutcome {
     Complete,
     /// Every record has an output row or an error row.
     CompleteWithFailures,
+    /// Inputs are damaged, or changed while they were read: the others are done, and there is no `_SUCCESS`.
+    /// Another try changes nothing.
+    InputsBroken,
     /// It was asked to stop. Started again, it goes on where it was.
     Interrupted,
 }
@@ -194,9 +197,20 @@ pub struct JobReport {
     pub job_has_ended: bool,
     /// What drafting has brought to this run's shards; all 0 where there was none.
     pub drafts: DraftTotals,
+    /// Inputs that could not be read to their end.
+    pub broken: Vec<BrokenInput>,
+    /// Inputs after a broken one that this coordinator left unread, because another one may have read it before it
+    /// changed.
+    pub num_unread_inputs: usize,
 }
 
 impl JobReport {
+    /// Of a job that was asked to stop before it began.
+    pub(crate) fn not_begun() -> Self {
+        let nothing = Totals::default();
+        JobReport { outcome: JobOutcome::Interrupted, ..Self::complete(nothing, nothing, Duration::ZERO) }
+    }
+
     pub(crate) fn complete(totals: Totals, resumed: Totals, elapsed: Duration) -> Self {
         let outcome =
             if totals.errors == 0 { JobOutcome::Complete } else { JobOutcome::CompleteWithFailures };
@@ -208,7 +222,24 @@ impl JobReport {
             was_complete: false,
             job_has_ended: false,
             drafts: DraftTotals::default(),
+            broken: Vec::new(),
+            num_unread_inputs: 0,
         }
+    }
+
+    /// One line about the inputs that are broken, with what to do; `None` where all are sound.
+    #[must_use]
+    pub fn broken_inputs(&self) -> Option<String> {
+        if self.broken.is_empty() {
+            return None;
+        }
+        let unread = match self.num_unread_inputs {
+            0 => String::new(),
+            number => {
+                format!("; {number} inputs after it were left unread, whose shards other coordinators cut")
+            }
+        };
+        Some(broken_inputs_said(&self.broken) + &unread)
     }
 }
 

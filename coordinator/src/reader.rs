@@ -1,22 +1,33 @@
-//! The thread that reads the corpus and cuts it into shards. Rows of shards that another partition does, or that are committed, are found
-//! and counted, but not looked into.
+//! The thread that reads the corpus and cuts it into shards. Rows of shards that another partition does, or
+//! that are committed, are found and counted, but not looked into.
+//!
+//! An input may turn out to be damaged, or to change while it is read. What it has in the shard that is being
+//! cut is dropped, the break is recorded, and the next input goes on from there.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use baton_job::{RecordReader, Shard, ShardCutter, ShardSet};
-use baton_store::open_input;
+use baton_formats::{Format, IdCensus, InputFailure, InputFailureCause, RecordReader};
+use baton_job::layout::broken_input_key;
+use baton_job::{
+    BrokenInput, BrokenKind, JobError, Partition, ReaderOptions, Shard, ShardCutter, ShardIndex,
+};
+use baton_store::{CreateOutcome, InputFile, Store, StoreError, is_input_changed};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use crate::prepare::Committed;
+use crate::source::open_source;
 use crate::{CoordinatorError, PreparedJob};
 
 /// Shards read ahead of the workers. One hides the reading; each costs up to `shard.max_bytes` of memory.
 const SHARDS_READ_AHEAD: usize = 2;
 
-/// Reads files in order, decompressing and parsing on a thread of its own, and waits while nobody takes the shards.
+/// Reads files in order, decompressing and parsing on a thread of its own, and waits while nobody takes the
+/// shards.
 pub(crate) struct CorpusReader {
     shards: mpsc::Receiver<Result<ReadItem, CoordinatorError>>,
     sample: watch::Receiver<Sample>,
@@ -27,15 +38,26 @@ pub(crate) enum ReadItem {
     /// A shard to process.
     Shard(Shard),
     /// The end of all inputs.
-    End {
-        /// Shards of the whole job, of all partitions.
-        num_shards: u32,
-        /// Records of this partition, committed ones included.
-        num_records: u64,
-    },
+    End(EndOfInput),
 }
 
-/// How far the reader was when it last asked for bytes: then, all it had been given was parsed, so records and bytes go together.
+/// What was found when the inputs were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EndOfInput {
+    /// Shards of the whole job, of all partitions, as far as it was read.
+    pub(crate) num_shards: u32,
+    /// Records of this partition, committed ones included.
+    pub(crate) num_records: u64,
+    /// Inputs that could not be read to their end.
+    pub(crate) broken: Vec<BrokenInput>,
+    /// Whether reading stopped at a broken input, since nobody can tell where the shards after it begin.
+    pub(crate) has_stopped: bool,
+    /// Inputs after it that were left unread.
+    pub(crate) num_unread: usize,
+}
+
+/// How far the reader was when it last asked for bytes: then, all it had been given was parsed, so records
+/// and bytes go together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
     /// Records of this partition, committed ones included.
@@ -45,56 +67,31 @@ pub(crate) struct Sample {
 }
 
 impl CorpusReader {
-    /// Starts reading the shards of the job's partition that are not `committed`. Dropping the reader ends the thread.
-    pub(crate) fn start(job: &PreparedJob, committed: ShardSet) -> Result<CorpusReader, CoordinatorError> {
+    /// Starts reading the shards of the job's partition that are not committed. Dropping the reader ends the
+    /// thread.
+    pub(crate) fn start(job: &PreparedJob, found: &Committed) -> Result<CorpusReader, CoordinatorError> {
         let (sender, shards) = mpsc::channel(SHARDS_READ_AHEAD);
         let (samples, sample) = watch::channel(Sample::default());
-        let (spec, inputs, partition) = (job.spec.clone(), job.inputs.clone(), job.partition);
-        let runtime = Handle::current();
-        let read = move |shards: &mpsc::Sender<_>| -> Result<(), CoordinatorError> {
-            let options = spec.reader_options();
-            let is_wanted = |shard| partition.owns(shard) && !committed.contains(shard);
-            let mut cutter = ShardCutter::new(spec.shard.clone(), is_wanted);
-            let counts = Arc::<Counts>::default();
-            for input in &inputs {
-                let file = runtime.block_on(open_input(input))?;
-                let failure = Arc::<OnceLock<io::Error>>::default();
-                let counted = CountingReader {
-                    file,
-                    counts: Arc::clone(&counts),
-                    samples: samples.clone(),
-                    failure: Arc::clone(&failure),
-                };
-                let mut records = RecordReader::new(&input.uri, Box::new(counted), &options)?;
-                while let Some(record) = records.find_next() {
-                    if let Some(error) = failure.get() {
-                        let source = io::Error::new(error.kind(), error.to_string());
-                        return Err(CoordinatorError::Read { uri: input.uri.clone(), source });
-                    }
-                    let cut = cutter.push(record.num_bytes(), || record.read());
-                    if partition.owns(cutter.current()) {
-                        counts.records.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if let Some(shard) = cut
-                        && shards.blocking_send(Ok(ReadItem::Shard(shard))).is_err()
-                    {
-                        return Ok(());
-                    }
-                }
-            }
-            let last = cutter.finish().map(ReadItem::Shard);
-            let end = ReadItem::End {
-                num_shards: cutter.num_shards(),
-                num_records: counts.records.load(Ordering::Relaxed),
-            };
-            for item in last.into_iter().chain([end]) {
-                let _ = shards.blocking_send(Ok(item)); // if nobody listens, the job has ended for another reason
-            }
-            Ok(())
+        let (partition, committed) = (job.partition, found.shards.clone());
+        let is_wanted = move |shard| partition.owns(shard) && !committed.contains(shard);
+        let pass = CorpusPass {
+            options: job.spec.reader_options(),
+            format: job.spec.format,
+            inputs: job.inputs.clone(),
+            spooled: job.spool.as_ref().map(|spool| spool.stored.clone()),
+            ids: IdCensus::default(),
+            known_breaks: found.broken.clone(),
+            partition,
+            store: job.store.clone(),
+            runtime: Handle::current(),
+            cutter: ShardCutter::new(job.spec.shard.clone(), is_wanted),
+            counts: Arc::default(),
+            samples,
+            shards: sender.clone(),
         };
         let run = move || {
-            if let Err(error) = read(&sender) {
-                let _ = sender.blocking_send(Err(error)); // as above
+            if let Err(error) = pass.run() {
+                let _ = sender.blocking_send(Err(error)); // if nobody listens, the job has ended already
             }
         };
         let thread = thread::Builder::new().name("corpus-reader".to_owned());
@@ -113,72 +110,205 @@ impl CorpusReader {
     }
 }
 
+/// One pass over all inputs, on the reader's thread.
+struct CorpusPass<W> {
+    options: ReaderOptions,
+    format: Option<Format>,
+    inputs: Vec<InputFile>,
+    /// Where the bytes of standard input are kept.
+    spooled: Option<InputFile>,
+    ids: IdCensus,
+    /// Inputs that an earlier run found broken, by their place in the listing.
+    known_breaks: BTreeMap<usize, BrokenInput>,
+    partition: Partition,
+    store: Store,
+    runtime: Handle,
+    cutter: ShardCutter<W>,
+    counts: Arc<Counts>,
+    samples: watch::Sender<Sample>,
+    shards: mpsc::Sender<Result<ReadItem, CoordinatorError>>,
+}
+
+/// How the reading of an input ended.
+enum InputEnd {
+    Whole,
+    Broken(BrokenInput),
+    /// The job has ended for another reason.
+    NobodyListens,
+}
+
+impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
+    fn run(mut self) -> Result<(), CoordinatorError> {
+        let mut end = EndOfInput::default();
+        for (place, input) in std::mem::take(&mut self.inputs).iter().enumerate() {
+            if end.has_stopped {
+                end.num_unread += 1;
+                continue;
+            }
+            self.cutter.begin_input();
+            let known = self.known_breaks.remove(&place);
+            let goes_on = match (self.read_input(input, known.as_ref())?, known) {
+                (InputEnd::NobodyListens, _) => return Ok(()),
+                (InputEnd::Whole, None) => continue,
+                (InputEnd::Whole, Some(known)) => {
+                    end.broken.push(known);
+                    false // it was longer before, and the shards after it began elsewhere
+                }
+                (InputEnd::Broken(mut broken), known) => {
+                    let taken_back = u64::from(self.cutter.abandon_input());
+                    broken.records_kept = broken.records_read - taken_back;
+                    if self.partition.owns(self.cutter.current()) {
+                        self.counts.records.fetch_sub(taken_back, Ordering::Relaxed);
+                    }
+                    tracing::warn!(input = broken.uri, reason = broken.reason, "an input is broken");
+                    let goes_on = match known {
+                        Some(known) => known.agrees_with(&broken),
+                        None => self.record_break(place, &broken)?,
+                    };
+                    end.broken.push(broken);
+                    goes_on
+                }
+            };
+            end.has_stopped = !goes_on;
+        }
+        if let Some(report) = self.ids.report() {
+            tracing::warn!("{report}");
+        }
+        let last = self.cutter.finish().map(ReadItem::Shard);
+        end.num_shards = self.cutter.num_shards();
+        end.num_records = self.counts.records.load(Ordering::Relaxed);
+        for item in last.into_iter().chain([ReadItem::End(end)]) {
+            let _ = self.shards.blocking_send(Ok(item)); // if nobody listens, the job has ended already
+        }
+        Ok(())
+    }
+
+    /// Reads an input to its end, or to where it breaks, or to where it is known to.
+    fn read_input(
+        &mut self,
+        input: &InputFile,
+        known: Option<&BrokenInput>,
+    ) -> Result<InputEnd, CoordinatorError> {
+        let uri = &input.uri;
+        let broken = |kind, records_read, reason: String| {
+            Ok(InputEnd::Broken(BrokenInput {
+                uri: uri.clone(),
+                kind,
+                records_read,
+                records_kept: 0, // the caller knows
+                reason,
+            }))
+        };
+        let changed = |records_read, line| {
+            let reason = format!("at line {line} it was no longer what the job had listed");
+            broken(BrokenKind::Changed, records_read, reason)
+        };
+        let tally = Tally { counts: Arc::clone(&self.counts), samples: self.samples.clone() };
+        let stored = self.spooled.as_ref().unwrap_or(input);
+        let source = match self.runtime.block_on(open_source(uri, stored, self.format, tally)) {
+            Err(CoordinatorError::Store(StoreError::InputChanged { .. })) => return changed(0, 1),
+            source => source?,
+        };
+        let mut records = RecordReader::new(uri, source, &self.options).map_err(JobError::from)?;
+        let mut num_records = 0;
+        loop {
+            if let Some(known) = known.filter(|known| known.records_read == num_records) {
+                return Ok(InputEnd::Broken(known.clone()));
+            }
+            let found = match records.find_next() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(InputFailure { line, cause: InputFailureCause::Content(message), .. }) => {
+                    return broken(BrokenKind::Damaged, num_records, format!("line {line}: {message}"));
+                }
+                Err(InputFailure { line, cause: InputFailureCause::Source(error), .. })
+                    if is_input_changed(&error) =>
+                {
+                    return changed(num_records, line);
+                }
+                Err(failure) => return Err(failure.into()),
+            };
+            let num_bytes = found.num_bytes();
+            let ids = &mut self.ids;
+            let cut = self.cutter.push(num_bytes, || found.read().inspect(|record| ids.add(&record.id)));
+            num_records += 1;
+            if self.partition.owns(self.cutter.current()) {
+                self.counts.records.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(shard) = cut
+                && self.shards.blocking_send(Ok(ReadItem::Shard(shard))).is_err()
+            {
+                return Ok(InputEnd::NobodyListens);
+            }
+        }
+        for remark in records.remarks() {
+            tracing::warn!(input = uri, remark, "the input is odd");
+        }
+        Ok(InputEnd::Whole)
+    }
+
+    /// Records a break before any shard after it is given away. False if the inputs after it must stay unread: a
+    /// run at the same time found the break elsewhere, or may have read the input whole before it changed, and
+    /// then its shards begin elsewhere.
+    fn record_break(&self, place: usize, broken: &BrokenInput) -> Result<bool, CoordinatorError> {
+        let key = broken_input_key(place);
+        let record = async {
+            match self.store.create(&key, broken.to_json().into()).await? {
+                CreateOutcome::Created => Ok(None),
+                CreateOutcome::AlreadyExists => self.store.get(&key).await,
+            }
+        };
+        if let Some(bytes) = self.runtime.block_on(record)?
+            && !BrokenInput::from_json(&key, &bytes)?.agrees_with(broken)
+        {
+            return Ok(false);
+        }
+        Ok(broken.kind == BrokenKind::Damaged || self.partition.is_whole())
+    }
+}
+
 #[derive(Default)]
-struct Counts {
+pub(crate) struct Counts {
     records: AtomicU64,
     bytes: AtomicU64,
 }
 
 /// Counts the bytes that pass and takes the samples, for the progress bar.
-struct CountingReader {
-    file: Box<dyn Read + Send>,
+pub(crate) struct Tally {
     counts: Arc<Counts>,
     samples: watch::Sender<Sample>,
-    /// Why the file could not be read on. What a file holds may be broken and ends as an error row; what could not be read may be there
-    /// the next time, and must not be missing in the output now.
-    failure: Arc<OnceLock<io::Error>>,
 }
 
-impl Read for CountingReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Tally {
+    /// One that nobody looks at.
+    pub(crate) fn unwatched() -> Tally {
+        Tally { counts: Arc::default(), samples: watch::Sender::new(Sample::default()) }
+    }
+
+    /// Takes a sample: all that was read before is parsed.
+    pub(crate) fn sample(&self) {
         let Counts { records, bytes } = &*self.counts;
         self.samples.send_replace(Sample {
             records: records.load(Ordering::Relaxed),
             bytes: bytes.load(Ordering::Relaxed),
         });
-        let num_bytes = self.file.read(buffer).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::Interrupted {
-                let _ = self.failure.set(io::Error::new(error.kind(), error.to_string()));
-            }
-        })?;
-        bytes.fetch_add(num_bytes as u64, Ordering::Relaxed);
-        Ok(num_bytes)
+    }
+
+    pub(crate) fn add_bytes(&self, num_bytes: usize) {
+        self.counts.bytes.fetch_add(num_bytes as u64, Ordering::Relaxed);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
+pub(crate) struct CountingReader {
+    pub(crate) file: Box<dyn Read + Send>,
+    pub(crate) tally: Tally,
+}
 
-    use super::*;
-
-    /// Gives a line and then an error.
-    struct BreakingOff {
-        line: Option<&'static [u8]>,
-        error: ErrorKind,
-    }
-
-    impl Read for BreakingOff {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let line = self.line.take().ok_or(self.error)?;
-            buffer[..line.len()].copy_from_slice(line);
-            Ok(line.len())
-        }
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_on_is_told_from_one_that_holds_broken_data() {
-        let failure = Arc::<OnceLock<io::Error>>::default();
-        let mut counted = CountingReader {
-            file: Box::new(BreakingOff { line: Some(b"one\n"), error: ErrorKind::ConnectionReset }),
-            counts: Arc::default(),
-            samples: watch::channel(Sample::default()).0,
-            failure: Arc::clone(&failure),
-        };
-        let mut buffer = [0; 16];
-        assert_eq!(counted.read(&mut buffer).unwrap(), 4);
-        assert!(failure.get().is_none());
-        counted.read(&mut buffer).unwrap_err();
-        assert_eq!(failure.get().map(io::Error::kind), Some(ErrorKind::ConnectionReset));
+impl Read for CountingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tally.sample();
+        let num_bytes = self.file.read(buffer)?;
+        self.tally.add_bytes(num_bytes);
+        Ok(num_bytes)
     }
 }

@@ -1,11 +1,13 @@
-//! Gathers what is written for the sentences of a shard's entries, in whatever order it comes, and gives back what became of each entry, in
-//! record order.
+//! Gathers what is written for the segments of a shard's records, in whatever order it comes, and gives back
+//! what became of each entry, in record order.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use baton_job::{Alternative, FailureCode, FinishReason, OutputRow, RecordFailure, RecordSource};
-use baton_proto::{PromptHead, WireError};
+use baton_proto::{RecordHead, WireError};
+use baton_segments::{Piece, Segment, join};
+use baton_text::{Finished, TextRules};
 
 /// What became of one entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,104 +26,127 @@ pub(crate) enum Outcome {
 /// What was written for one prompt, best first and never nothing, or why it could not be.
 pub(crate) type Generated = Result<Vec<Alternative>, &'static str>;
 
-/// The entries of one attempt at a shard, and the rows that are decoded for them: one for each distinct prompt.
+/// The entries of one attempt at a shard, and the rows that are decoded for their segments: one for each
+/// prompt.
 #[derive(Debug)]
 pub(crate) struct ShardCollector {
     entries: Vec<Entry>,
     rows: Vec<Row>,
     num_open: usize,
+    /// Segments that records may still announce.
+    num_segments_left: u64,
+    /// How what is written for a segment becomes its output.
+    rules: Arc<TextRules>,
 }
 
 #[derive(Debug, Clone)]
 enum Entry {
-    Open(Received),
+    Missing,
+    Open(Open),
     Done(Outcome),
 }
 
-/// What has been received of an entry: in the end all of its sentences.
-#[derive(Debug, Clone, Default)]
-struct Received {
-    /// By number.
-    sentences: BTreeMap<u32, Sentence>,
-    /// How many of them are written, so that none of thousands has to ask all others.
+/// A record whose segments are received and written.
+#[derive(Debug, Clone)]
+struct Open {
+    head: RecordHead,
+    /// By number, as far as they have come.
+    segments: Vec<Option<PlacedSegment>>,
+    num_received: usize,
     num_written: usize,
 }
 
+/// A segment and the row that reads its text.
 #[derive(Debug, Clone)]
-struct Sentence {
-    head: PromptHead,
-    written: Option<Arc<Generated>>,
+struct PlacedSegment {
+    segment: Segment,
+    row: u32,
 }
 
 /// What is decoded once.
 #[derive(Debug)]
-enum Row {
-    /// For these sentences: entry and number.
-    Decoding(Vec<(u32, u32)>),
-    Done(Arc<Generated>),
+struct Row {
+    prompt_len: u32,
+    /// The segments that it is decoded for, record and number, as long as it is.
+    places: Vec<(u32, u32)>,
+    written: Option<Generated>,
 }
 
 impl ShardCollector {
-    pub(crate) fn new(num_entries: u32) -> Self {
+    /// For a stream whose header announces so many entries and segments.
+    pub(crate) fn new(num_entries: u32, num_segments: u64) -> Self {
         let num_entries = num_entries as usize;
-        Self {
-            entries: vec![Entry::Open(Received::default()); num_entries],
-            rows: Vec::new(),
-            num_open: num_entries,
-        }
+        let entries = vec![Entry::Missing; num_entries];
+        let rules = Arc::new(TextRules::none());
+        let (rows, num_segments_left) = (Vec::new(), num_segments);
+        Self { entries, rows, num_open: num_entries, num_segments_left, rules }
     }
 
-    /// Notes a prompt that is about to be decoded. Returns the number of its row.
-    pub(crate) fn begin(&mut self, head: PromptHead) -> Result<u32, WireError> {
-        let row = self.next_row();
-        let place = self.receive(head)?;
-        self.rows.push(Row::Decoding(vec![place]));
+    /// With rules for what is written.
+    pub(crate) fn obeying(self, rules: Arc<TextRules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Notes a record; its segments follow. One without segments is done.
+    pub(crate) fn begin_record(&mut self, head: RecordHead) -> Result<(), WireError> {
+        let (entry, num_segments) = (self.missing(head.index)?, head.num_segments);
+        *entry = match num_segments {
+            0 => Entry::Done(Outcome::copied(head)),
+            _ => Entry::Open(Open::new(head)),
+        };
+        self.num_open -= usize::from(num_segments == 0);
+        let left = self.num_segments_left.checked_sub(num_segments.into());
+        self.num_segments_left = left.ok_or(WireError::UnexpectedMessage { expected: NO_MORE })?;
+        Ok(())
+    }
+
+    /// Notes an entry that is no record.
+    pub(crate) fn fail(&mut self, index: u32, failure: RecordFailure) -> Result<(), WireError> {
+        *self.missing(index)? = Entry::Done(Outcome::Failed(failure));
+        self.num_open -= 1;
+        Ok(())
+    }
+
+    /// Notes a segment whose prompt is about to be decoded. Returns the number of its row: prompts are
+    /// numbered from 0.
+    pub(crate) fn begin(&mut self, segment: Segment, prompt_len: u32) -> Result<u32, WireError> {
+        let row = self.rows.len() as u32; // at most as many as segments were announced
+        let place = self.receive(segment, row)?;
+        self.rows.push(Row { prompt_len, places: vec![place], written: None });
         Ok(row)
     }
 
-    /// Number of the row that will be begun next.
-    pub(crate) fn next_row(&self) -> u32 {
-        self.rows.len() as u32 // at most as many as messages were received
-    }
-
-    /// Notes a prompt that is the same as that of a row begun before, and need not be decoded again.
-    pub(crate) fn join(&mut self, head: PromptHead, row: u32) -> Result<(), WireError> {
-        let place = self.receive(head)?;
-        match &mut self.rows[row as usize] {
-            Row::Decoding(places) => places.push(place),
-            Row::Done(written) => {
-                let written = Arc::clone(written);
-                self.fill(place, &written);
-            }
+    /// Notes a segment that shares the row of a prompt begun before.
+    pub(crate) fn join(&mut self, segment: Segment, row: u32) -> Result<(), WireError> {
+        if row as usize >= self.rows.len() {
+            return Err(WireError::UnexpectedMessage { expected: "repeats of prompts sent before" });
+        }
+        let place = self.receive(segment, row)?;
+        let Row { places, written, .. } = &mut self.rows[row as usize];
+        match written {
+            None => places.push(place),
+            Some(_) => self.fill(place),
         }
         Ok(())
     }
 
-    /// Notes an entry without a prompt.
-    pub(crate) fn fail(&mut self, index: u32, failure: RecordFailure) -> Result<(), WireError> {
-        match self.open(index)?.is_empty() {
-            true => self.close(index, Outcome::Failed(failure)),
-            false => return Err(sent_twice()),
+    /// Notes what was written for a row, for all segments that share it.
+    pub(crate) fn finish(&mut self, row: u32, generated: Generated) {
+        let row = &mut self.rows[row as usize];
+        row.written = Some(generated);
+        for place in std::mem::take(&mut row.places) {
+            self.fill(place);
         }
-        Ok(())
-    }
-
-    /// Notes what was written for a row, for all sentences that have its prompt. Returns how many entries are done by that.
-    pub(crate) fn finish(&mut self, row: u32, generated: Generated) -> u32 {
-        let written = Arc::new(generated);
-        let row = std::mem::replace(&mut self.rows[row as usize], Row::Done(Arc::clone(&written)));
-        let Row::Decoding(places) = row else {
-            unreachable!("the engine finishes each row once");
-        };
-        places.into_iter().map(|place| self.fill(place, &written)).sum()
     }
 
     /// Position in the shard of the entry that a row was begun for, as long as it is decoded.
     pub(crate) fn entry_of(&self, row: u32) -> u32 {
-        match &self.rows[row as usize] {
-            Row::Decoding(places) => places[0].0,
-            Row::Done(_) => unreachable!("it is decoded no longer"),
-        }
+        self.rows[row as usize].places[0].0
+    }
+
+    /// Entries that are done.
+    pub(crate) fn num_done(&self) -> u32 {
+        (self.entries.len() - self.num_open) as u32 // at most as many as the header announces
     }
 
     /// Whether every entry is done.
@@ -131,16 +156,16 @@ impl ShardCollector {
 
     /// Whether every entry was received whole: at the end of a stream.
     pub(crate) fn check_all_received(&self) -> Result<(), WireError> {
-        let lacks_some = |entry: &Entry| match entry {
-            Entry::Open(Received { sentences, .. }) => sentences
-                .values()
-                .next()
-                .is_none_or(|first| first.head.sentence.count as usize != sentences.len()),
-            Entry::Done(_) => false,
+        let is_whole = |entry: &Entry| match entry {
+            Entry::Missing => false,
+            Entry::Open(open) => open.num_received == open.segments.len(),
+            Entry::Done(_) => true,
         };
-        match self.entries.iter().any(lacks_some) {
-            false => Ok(()),
-            true => Err(WireError::UnexpectedMessage { expected: "as many entries as the header announced" }),
+        match self.num_segments_left == 0 && self.entries.iter().all(is_whole) {
+            true => Ok(()),
+            false => Err(WireError::UnexpectedMessage {
+                expected: "as many entries and segments as the header announced",
+            }),
         }
     }
 
@@ -151,71 +176,86 @@ impl ShardCollector {
     pub(crate) fn into_outcomes(self) -> Vec<Outcome> {
         let outcome = |entry| match entry {
             Entry::Done(outcome) => outcome,
-            Entry::Open(_) => unreachable!("outcomes are asked only of a complete shard"),
+            _ => unreachable!("outcomes are asked only of a complete shard"),
         };
         self.entries.into_iter().map(outcome).collect()
     }
 
-    /// Notes a sentence without what was written for it.
-    fn receive(&mut self, head: PromptHead) -> Result<(u32, u32), WireError> {
-        let place = (head.index, head.sentence.number);
-        let count = head.sentence.count;
-        let sentences = self.open(head.index)?;
-        let first = sentences.values().next(); // the others have been compared with it
-        let is_of_another_count = first.is_some_and(|first| first.head.sentence.count != count);
-        if is_of_another_count || sentences.contains_key(&place.1) {
-            return Err(sent_twice());
+    /// Notes a segment without what was written for it.
+    fn receive(&mut self, segment: Segment, row: u32) -> Result<(u32, u32), WireError> {
+        let Segment { record, number, .. } = segment;
+        let Some(Entry::Open(open)) = self.entries.get_mut(record as usize) else { return Err(sent_twice()) };
+        match open.segments.get_mut(number as usize) {
+            Some(place @ None) => *place = Some(PlacedSegment { segment, row }),
+            _ => return Err(sent_twice()),
         }
-        sentences.insert(place.1, Sentence { head, written: None });
-        Ok(place)
+        open.num_received += 1;
+        Ok((record, number))
     }
 
-    /// Notes what was written for a sentence. Returns 1 if that was the last of its entry.
-    fn fill(&mut self, (index, number): (u32, u32), written: &Arc<Generated>) -> u32 {
-        let Entry::Open(Received { sentences, num_written }) = &mut self.entries[index as usize] else {
-            unreachable!("an entry is open until all its sentences are written");
+    /// Notes that the row of a segment is written.
+    fn fill(&mut self, (record, _): (u32, u32)) {
+        let entry = &mut self.entries[record as usize];
+        let Entry::Open(open) = entry else {
+            unreachable!("a record is open until all its segments are written");
         };
-        let sentence = sentences.get_mut(&number).expect("it was received");
-        sentence.written = Some(Arc::clone(written));
-        *num_written += 1; // once each: a row is finished once, and a sentence has one row
-        if *num_written < sentence.head.sentence.count as usize {
-            return 0;
+        open.num_written += 1; // once each: a row is finished once, and a segment has one row
+        if open.num_written == open.segments.len() {
+            *entry = Entry::Done(open.outcome(&self.rows, &self.rules));
+            self.num_open -= 1;
         }
-        let outcome = Outcome::of(std::mem::take(sentences).into_values());
-        self.close(index, outcome);
-        1
     }
 
-    fn close(&mut self, index: u32, outcome: Outcome) {
-        self.entries[index as usize] = Entry::Done(outcome);
-        self.num_open -= 1;
-    }
-
-    fn open(&mut self, index: u32) -> Result<&mut BTreeMap<u32, Sentence>, WireError> {
+    fn missing(&mut self, index: u32) -> Result<&mut Entry, WireError> {
         match self.entries.get_mut(index as usize) {
-            Some(Entry::Open(received)) => Ok(&mut received.sentences),
+            Some(entry @ Entry::Missing) => Ok(entry),
             _ => Err(sent_twice()),
         }
     }
 }
 
+const NO_MORE: &str = "no more segments than the header announced";
+
 fn sent_twice() -> WireError {
-    WireError::UnexpectedMessage { expected: "each of the shard's entries once, and each of its sentences" }
+    WireError::UnexpectedMessage {
+        expected: "each of the shard's entries once, and behind it each of its segments",
+    }
 }
 
 impl Outcome {
-    /// Of the sentences of an entry, in order, all of them written.
-    fn of(sentences: impl Iterator<Item = Sentence>) -> Self {
-        let (mut heads, mut written) = (Vec::new(), Vec::new());
-        for sentence in sentences {
-            heads.push(sentence.head);
-            written.push(sentence.written.expect("all are written"));
-        }
-        let joined = joined(&heads, &written);
-        let prompt_tokens = heads.iter().map(|head| head.prompt_len).sum();
-        let PromptHead { id, source, fields, .. } = heads.swap_remove(0);
-        match joined {
-            Ok(mut outputs) => {
+    /// Of a record without segments.
+    fn copied(head: RecordHead) -> Self {
+        let RecordHead { id, source, fields, copied: output, .. } = head;
+        let (alternatives, finish_reason) = (Vec::new(), FinishReason::Stop);
+        let row = OutputRow {
+            id,
+            output,
+            score: 0.0,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            finish_reason,
+            warnings: Vec::new(),
+            alternatives,
+            origin: None,
+            fields,
+        };
+        Outcome::Output { source, row }
+    }
+}
+
+impl Open {
+    fn new(head: RecordHead) -> Self {
+        let segments = vec![None; head.num_segments as usize]; // no more than the header announced
+        Self { head, segments, num_received: 0, num_written: 0 }
+    }
+
+    /// What became of a record whose segments are all written.
+    fn outcome(&mut self, rows: &[Row], rules: &TextRules) -> Outcome {
+        let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
+        let prompt_tokens = segments.iter().map(|segment| rows[segment.row as usize].prompt_len).sum();
+        let RecordHead { id, source, fields, .. } = self.head.clone();
+        match joined(&segments, rows, rules) {
+            Ok((mut outputs, warnings)) => {
                 let Alternative { output, score, output_tokens, finish_reason } = outputs.remove(0);
                 let alternatives = outputs;
                 let row = OutputRow {
@@ -225,7 +265,9 @@ impl Outcome {
                     prompt_tokens,
                     output_tokens,
                     finish_reason,
+                    warnings,
                     alternatives,
+                    origin: None,
                     fields,
                 };
                 Outcome::Output { source, row }
@@ -238,62 +280,80 @@ impl Outcome {
     }
 }
 
-/// The outputs of an entry: the best joins the best of all sentences, the second the second ones, or the last where there are fewer.
-fn joined(heads: &[PromptHead], written: &[Arc<Generated>]) -> Generated {
-    let outputs: Vec<&Vec<Alternative>> = written
-        .iter()
-        .map(|outputs| outputs.as_ref().as_ref().map_err(|&message| message))
-        .collect::<Result<_, _>>()?;
+/// The outputs of a record: the best joins the best of all segments, the second the second ones, or the last
+/// where there are fewer. Beside them, the warnings of the best.
+fn joined(
+    segments: &[PlacedSegment],
+    rows: &[Row],
+    rules: &TextRules,
+) -> Result<(Vec<Alternative>, Vec<String>), &'static str> {
+    let outputs_of = |segment: &PlacedSegment| {
+        let written = rows[segment.row as usize].written.as_ref().expect("all are written");
+        written.as_ref().map_err(|&message| message)
+    };
+    let outputs: Vec<&Vec<Alternative>> = segments.iter().map(outputs_of).collect::<Result<_, _>>()?;
     let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
-    let join = |rank: usize| {
+    let mut warnings = BTreeSet::new();
+    let mut join = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
-        let mut output = String::new();
-        for (head, sentence) in heads.iter().zip(of_rank()) {
-            output += &head.sentence.before;
-            output += &sentence.output;
-            output += &head.sentence.after;
+        let finish = |(placed, written): (&PlacedSegment, &Alternative)| {
+            rules.prepare(&placed.segment.text).finish(&written.output)
+        };
+        let finished: Vec<Finished> = segments.iter().zip(of_rank()).map(finish).collect();
+        if rank == 0 {
+            let all = finished.iter().flat_map(|finished| &finished.warnings);
+            warnings.extend(all.map(ToString::to_string));
         }
-        let output_tokens: u32 = of_rank().map(|sentence| sentence.output_tokens).sum();
-        let score = match heads {
-            [_] => outputs[0][rank].score, // exactly, without rounding
+        let output = join(segments.iter().zip(&finished).map(|(PlacedSegment { segment, .. }, finished)| {
+            Piece { before: &segment.before, text: &finished.text, after: &segment.after }
+        }));
+        let output_tokens: u32 = of_rank().map(|segment| segment.output_tokens).sum();
+        let score = match outputs[..] {
+            [only] => only[rank].score, // exactly, without rounding
             _ => {
-                of_rank().map(|s| s.score * f64::from(s.output_tokens)).sum::<f64>()
+                of_rank().map(|segment| segment.score * f64::from(segment.output_tokens)).sum::<f64>()
                     / f64::from(output_tokens)
             }
         };
-        let is_cut = of_rank().any(|sentence| sentence.finish_reason == FinishReason::Length);
-        Alternative {
-            output,
-            score,
-            output_tokens,
-            finish_reason: if is_cut { FinishReason::Length } else { FinishReason::Stop },
-        }
+        let is_cut = of_rank().any(|segment| segment.finish_reason == FinishReason::Length);
+        let finish_reason = if is_cut { FinishReason::Length } else { FinishReason::Stop };
+        Alternative { output, score, output_tokens, finish_reason }
     };
-    Ok((0..num_outputs).map(join).collect())
+    let alternatives = (0..num_outputs).map(&mut join).collect();
+    Ok((alternatives, warnings.into_iter().collect()))
 }
 
 #[cfg(test)]
 mod tests {
-    use baton_proto::SentencePlace;
-
     use super::*;
 
     fn source(line: u64) -> RecordSource {
         RecordSource { uri: "a.txt".into(), line }
     }
 
-    fn head(index: u32) -> PromptHead {
-        sentence(index, SentencePlace::default())
-    }
-
-    fn sentence(index: u32, sentence: SentencePlace) -> PromptHead {
-        let id = format!("r{index}");
+    fn record(index: u32, num_segments: u32) -> RecordHead {
+        let (id, copied) = (format!("r{index}"), "--".to_owned());
         let (source, fields) = (source(index.into()), serde_json::Map::new());
-        PromptHead { index, id, source, fields, prompt_len: 3, sentence }
+        RecordHead { index, id, source, fields, num_segments, copied }
     }
 
-    fn place(number: u32, before: &str, after: &str) -> SentencePlace {
-        SentencePlace { number, count: 3, before: before.into(), after: after.into() }
+    fn segment(record: u32, number: u32, before: &str, after: &str) -> Segment {
+        Segment { record, number, text: "read".into(), before: before.into(), after: after.into() }
+    }
+
+    /// The only one of a record.
+    fn whole(record: u32) -> Segment {
+        segment(record, 0, "", "")
+    }
+
+    /// Of records that have these numbers of segments.
+    fn collector(num_segments: &[u32]) -> ShardCollector {
+        let sum = num_segments.iter().map(|&num| u64::from(num)).sum();
+        let mut collector = ShardCollector::new(num_segments.len() as u32, sum);
+        for (index, &num_segments) in (0..).zip(num_segments) {
+            collector.begin_record(record(index, num_segments)).unwrap();
+        }
+        collector
     }
 
     fn generated(text: &str) -> Generated {
@@ -306,21 +366,6 @@ mod tests {
         RecordFailure { source: source(line), id: None, code: FailureCode::MissingField, message }
     }
 
-    #[test]
-    fn outcomes_come_back_in_record_order() {
-        let mut collector = ShardCollector::new(3);
-        let two = collector.begin(head(2)).unwrap();
-        collector.fail(1, failure(1)).unwrap();
-        let zero = collector.begin(head(0)).unwrap();
-        collector.check_all_received().unwrap();
-        collector.finish(two, generated("due"));
-        assert!(!collector.is_complete());
-        collector.finish(zero, generated("zero"));
-        assert!(collector.is_complete());
-
-        assert_eq!(texts(collector), ["zero", "missing_field", "due"]);
-    }
-
     fn texts(collector: ShardCollector) -> Vec<String> {
         let text = |outcome: &Outcome| match outcome {
             Outcome::Output { row, .. } => row.output.clone(),
@@ -330,41 +375,81 @@ mod tests {
     }
 
     #[test]
-    fn twins_get_the_same_outputs_under_their_own_ids_whenever_they_come() {
-        let mut collector = ShardCollector::new(4);
-        let uno = collector.begin(head(1)).unwrap();
-        collector.join(head(3), uno).unwrap();
-        let other = collector.begin(head(2)).unwrap();
-        assert_eq!(collector.finish(uno, generated("uno")), 2);
-        collector.join(head(0), uno).unwrap();
-        assert!(!collector.is_complete());
-        assert_eq!(collector.entry_of(other), 2);
-        assert_eq!(collector.finish(other, Err("it broke")), 1);
-        assert!(collector.is_complete());
-        let ids = |outcomes: &[Outcome]| -> Vec<(String, u64)> {
-            let id = |outcome: &Outcome| match outcome {
-                Outcome::Output { source, row } => (row.id.clone(), source.line),
-                Outcome::Failed(failure) => (failure.id.clone().unwrap(), failure.source.line),
-            };
-            outcomes.iter().map(id).collect()
-        };
-        let expected: Vec<(String, u64)> = (0..4).map(|index| (format!("r{index}"), index)).collect();
+    fn what_is_written_becomes_whole_by_the_rules() {
+        let rules = TextRules::new(&baton_text::TextOptions::default()).unwrap();
+        let mut collector = collector(&[1]).obeying(Arc::new(rules));
+        let segment = Segment { text: "- Open %s now".into(), ..whole(0) };
+        let row = collector.begin(segment, 3).unwrap();
+        collector.finish(row, generated("Apri ora"));
         let outcomes = collector.into_outcomes();
-        assert_eq!(ids(&outcomes), expected);
-        let outputs = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Output { .. }));
-        assert_eq!(outputs.count(), 3);
+        let [Outcome::Output { row, .. }] = &outcomes[..] else { panic!("no output") };
+        assert_eq!(row.output, "- Apri %s ora");
+        assert_eq!(row.warnings, ["placeholder_placed"]);
     }
 
     #[test]
-    fn sentences_are_joined_by_what_stands_between_them_in_whatever_order_they_come() {
-        let mut collector = ShardCollector::new(1);
-        let due = collector.begin(sentence(0, place(1, "\n", ""))).unwrap();
+    fn outcomes_come_back_in_record_order() {
+        let mut collector = ShardCollector::new(3, 2);
+        collector.fail(1, failure(1)).unwrap();
+        collector.begin_record(record(2, 1)).unwrap();
+        collector.begin_record(record(0, 1)).unwrap();
+        let two = collector.begin(whole(2), 3).unwrap();
+        let zero = collector.begin(whole(0), 3).unwrap();
+        collector.check_all_received().unwrap();
+        collector.finish(two, generated("due"));
+        assert!(!collector.is_complete());
+        collector.finish(zero, generated("zero"));
+        assert!(collector.is_complete());
+        assert_eq!(texts(collector), ["zero", "missing_field", "due"]);
+    }
+
+    #[test]
+    fn a_record_without_segments_is_done_with_what_is_copied() {
+        let mut collector = collector(&[0, 1]);
+        assert_eq!(collector.num_done(), 1);
+        let row = collector.begin(whole(1), 3).unwrap();
+        collector.finish(row, generated("uno"));
+        let outcomes = collector.into_outcomes();
+        let [Outcome::Output { row, source: from }, _] = &outcomes[..] else { panic!("no output") };
+        assert_eq!((row.output.as_str(), row.id.as_str(), from), ("--", "r0", &source(0)));
+        assert_eq!((row.prompt_tokens, row.output_tokens, row.score), (0, 0, 0.0));
+        assert_eq!(row.finish_reason, FinishReason::Stop);
+    }
+
+    #[test]
+    fn segments_that_share_a_row_get_its_outputs_whenever_they_come() {
+        let mut collector = collector(&[1, 1, 1, 1]);
+        let uno = collector.begin(whole(1), 3).unwrap();
+        collector.join(whole(3), uno).unwrap();
+        let other = collector.begin(whole(2), 4).unwrap();
+        collector.finish(uno, generated("uno"));
+        assert_eq!(collector.num_done(), 2);
+        collector.join(whole(0), uno).unwrap();
+        assert!(!collector.is_complete());
+        assert_eq!(collector.entry_of(other), 2);
+        collector.finish(other, Err("it broke"));
+        assert_eq!((collector.num_done(), collector.is_complete()), (4, true));
+        let of = |outcome: &Outcome| match outcome {
+            Outcome::Output { source, row } => (row.id.clone(), source.line, row.prompt_tokens),
+            Outcome::Failed(failure) => (failure.id.clone().unwrap(), failure.source.line, 0),
+        };
+        let outcomes: Vec<_> = collector.into_outcomes().iter().map(of).collect();
+        let expected = [("r0", 0, 3), ("r1", 1, 3), ("r2", 2, 0), ("r3", 3, 3)];
+        assert_eq!(outcomes, expected.map(|(id, line, tokens)| (id.to_owned(), line, tokens)));
+    }
+
+    #[test]
+    fn segments_are_joined_by_what_stands_between_them_in_whatever_order_they_come() {
+        let mut collector = ShardCollector::new(1, 3);
+        let mut head = record(0, 3);
+        head.fields.insert("lang".into(), "en".into());
+        collector.begin_record(head).unwrap();
+        let due = collector.begin(segment(0, 1, "\n", ""), 3).unwrap();
         assert!(collector.check_all_received().is_err(), "two are missing");
-        assert_eq!(collector.finish(due, generated("due.")), 0);
-        let mut first = sentence(0, place(0, "1. ", ""));
-        first.fields.insert("lang".into(), "en".into());
-        let uno = collector.begin(first).unwrap();
-        collector.join(sentence(0, place(2, " ", " --")), due).unwrap(); // the second once more
+        collector.finish(due, generated("due."));
+        assert_eq!(collector.num_done(), 0);
+        let uno = collector.begin(segment(0, 0, "1. ", ""), 3).unwrap();
+        collector.join(segment(0, 2, " ", " --"), due).unwrap(); // the second once more
         collector.check_all_received().unwrap();
         let cut = |output: &str, score| Alternative {
             output: output.into(),
@@ -372,7 +457,8 @@ mod tests {
             output_tokens: 4,
             finish_reason: FinishReason::Length,
         };
-        assert_eq!(collector.finish(uno, Ok(vec![cut("uno.", -0.1), cut("Uno!", -0.2)])), 1);
+        collector.finish(uno, Ok(vec![cut("uno.", -0.1), cut("Uno!", -0.2)]));
+        assert_eq!(collector.num_done(), 1);
 
         let [Outcome::Output { row, .. }] = &collector.into_outcomes()[..] else { panic!("no output") };
         assert_eq!(
@@ -389,28 +475,33 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_fails_with_any_of_its_sentences() {
-        let mut collector = ShardCollector::new(1);
-        let rows: Vec<u32> =
-            (0..3).map(|n| collector.begin(sentence(0, place(n, "", ""))).unwrap()).collect();
-        let finished = rows.iter().map(|&row| {
-            collector.finish(row, if row == rows[1] { Err("it broke") } else { generated("bene") })
-        });
-        assert_eq!(finished.collect::<Vec<_>>(), [0, 0, 1]);
+    fn a_record_fails_with_any_of_its_segments() {
+        let mut collector = collector(&[3]);
+        let rows: Vec<u32> = (0..3).map(|n| collector.begin(segment(0, n, "", ""), 3).unwrap()).collect();
+        for &row in &rows {
+            assert_eq!(collector.num_done(), 0);
+            collector.finish(row, if row == rows[1] { Err("it broke") } else { generated("bene") });
+        }
         assert_eq!(texts(collector), ["processing_failed"]);
     }
 
     #[test]
-    fn an_entry_or_sentence_sent_twice_or_not_at_all_or_out_of_range_is_refused() {
-        let mut collector = ShardCollector::new(3);
-        let row = collector.begin(head(0)).unwrap();
-        assert!(collector.begin(head(0)).is_err());
-        assert!(collector.join(head(0), row).is_err());
+    fn what_is_sent_twice_or_not_at_all_or_out_of_range_is_refused() {
+        let mut collector = ShardCollector::new(3, 4);
+        assert!(collector.begin(whole(0), 3).is_err(), "before its record");
+        collector.begin_record(record(0, 1)).unwrap();
+        assert!(collector.begin_record(record(0, 1)).is_err());
+        assert!(collector.begin_record(record(3, 1)).is_err());
+        let row = collector.begin(whole(0), 3).unwrap();
+        assert!(collector.begin(whole(0), 3).is_err());
+        assert!(collector.join(whole(0), row).is_err());
         assert!(collector.fail(0, failure(0)).is_err());
-        assert!(collector.begin(head(3)).is_err());
-        collector.begin(sentence(1, place(2, "", ""))).unwrap();
-        assert!(collector.begin(sentence(1, place(2, "", ""))).is_err());
-        assert!(collector.begin(head(1)).is_err(), "of another number of sentences");
+        collector.begin_record(record(1, 3)).unwrap();
+        assert!(collector.join(segment(1, 0, "", ""), 7).is_err(), "no row 7");
+        collector.begin(segment(1, 2, "", ""), 3).unwrap();
+        assert!(collector.begin(segment(1, 2, "", ""), 3).is_err());
+        assert!(collector.begin(segment(1, 3, "", ""), 3).is_err());
         assert!(collector.check_all_received().is_err());
+        assert!(collector.begin_record(record(2, 1)).is_err(), "more segments than were announced");
     }
 }

@@ -1,15 +1,19 @@
 //! The commit of a shard: verdict, error rows, part, each created conditionally and in this order.
 //!
-//! Owns the rule that makes output exactly once without a database. Whoever creates the verdict first decides which records failed;
-//! whoever comes later obeys it, so every attempt makes the same error rows and the same part. A crash between any two steps leaves
-//! nothing that the next attempt does not complete to the same bytes. The shard is committed when its part exists.
+//! Owns the rule that makes output exactly once without a database. Whoever creates the verdict first decides
+//! which records failed; whoever comes later obeys it, so every attempt makes the same error rows and the
+//! same part. A crash between any two steps leaves nothing that the next attempt does not complete to the
+//! same bytes. The shard is committed when its part exists.
 //!
-//! Another kind of processor may round otherwise, so that a later attempt, though it obeys, makes other bytes than the verdict's sums
-//! promise. It then creates a verdict on the same records with its own sums, an *amendment*, under a key that has its part's hash, and
-//! tries to create its part. One part is created; its hash tells which verdict holds.
+//! Another kind of processor may round otherwise, so that a later attempt, though it obeys, makes other bytes
+//! than the verdict's sums promise. It then creates a verdict on the same records with its own sums, an
+//! *amendment*, under a key that has its part's hash, and tries to create its part. One part is created; its
+//! hash tells which verdict holds.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
+use baton_formats::{OutputRow, PartOptions, RowError};
 use baton_job::layout::{amendment_key, errors_key, part_key, verdict_key};
 use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, sha256_hex};
 use baton_store::{CreateOutcome, Store, StoreError};
@@ -46,6 +50,15 @@ pub enum CommitError {
         #[source]
         source: JobError,
     },
+    /// The parts' format has no room for what a row holds.
+    #[error("cannot write the part of shard {shard}")]
+    Row {
+        /// The shard.
+        shard: ShardIndex,
+        /// The row, and what it holds.
+        #[source]
+        source: RowError,
+    },
     /// The verdict wants an output that this attempt does not have. Another attempt may have it.
     #[error(
         "the verdict of shard {shard} has an output for {uri}, line {line}, which failed in this attempt"
@@ -66,20 +79,22 @@ pub enum CommitError {
 pub(crate) async fn commit(
     store: &Store,
     shard: ShardIndex,
+    parts: &PartOptions,
     outcomes: &[Outcome],
 ) -> Result<Commit, CommitError> {
     let store_error = |source| CommitError::Store { shard, source };
-    let (own_verdict, own_part) = judge(shard, outcomes);
+    let (own_verdict, own_part) = judge(shard, parts, outcomes)?;
+    let part_key = part_key(shard, parts.format);
     let created =
         store.create(&verdict_key(shard), own_verdict.to_json().into()).await.map_err(store_error)?;
     let (verdict, part) = match created {
         CreateOutcome::Created => (own_verdict, own_part),
         CreateOutcome::AlreadyExists => {
             let first = read_verdict(store, shard, &verdict_key(shard)).await?;
-            if let Some(verdict) = verdict_of_part(store, &first).await? {
+            if let Some(verdict) = verdict_of_part(store, &first, &part_key).await? {
                 return Ok(Commit { verdict, already_committed: true });
             }
-            let (outputs, part) = part_by(&first, outcomes)?;
+            let (outputs, part) = part_by(&first, parts, outcomes)?;
             let verdict = first.amended(outputs);
             if verdict.outputs.sha256 != first.outputs.sha256 {
                 let key = amendment_key(shard, &verdict.outputs.sha256);
@@ -92,38 +107,52 @@ pub(crate) async fn commit(
         // Whoever wins this race, the rows are the verdict's.
         let _ = store.create(&errors_key(shard), verdict.error_rows().into()).await.map_err(store_error)?;
     }
-    match store.create(&part_key(shard), part).await.map_err(store_error)? {
+    match store.create(&part_key, part).await.map_err(store_error)? {
         CreateOutcome::Created => Ok(Commit { verdict, already_committed: false }),
         CreateOutcome::AlreadyExists => {
-            let winner = verdict_of_part(store, &verdict).await?;
+            let winner = verdict_of_part(store, &verdict, &part_key).await?;
             Ok(Commit { verdict: winner.unwrap_or(verdict), already_committed: true })
         }
     }
 }
 
 /// The verdict and part of an attempt that comes first.
-fn judge(shard: ShardIndex, outcomes: &[Outcome]) -> (Verdict, Bytes) {
-    let mut failed = Vec::new();
-    let mut part = Vec::new();
-    let (mut rows, mut prompt_tokens, mut output_tokens) = (0, 0, 0);
-    for outcome in outcomes {
+fn judge(
+    shard: ShardIndex,
+    parts: &PartOptions,
+    outcomes: &[Outcome],
+) -> Result<(Verdict, Bytes), CommitError> {
+    let (mut failed, mut failed_at, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut prompt_tokens, mut output_tokens) = (0, 0);
+    for (position, outcome) in (0..).zip(outcomes) {
         match outcome {
-            Outcome::Output { row, .. } => {
-                part.extend(row.to_json_line());
-                rows += 1;
+            Outcome::Output { source, row } => {
                 prompt_tokens += u64::from(row.prompt_tokens);
                 output_tokens += row.total_output_tokens();
+                rows.push(match parts.has_origin {
+                    true => Cow::Owned(OutputRow { origin: Some(source.clone()), ..row.clone() }),
+                    false => Cow::Borrowed(row),
+                });
             }
-            Outcome::Failed(failure) => failed.push(failure.clone()),
+            Outcome::Failed(failure) => {
+                failed.push(failure.clone());
+                failed_at.push(position);
+            }
         }
     }
-    let outputs = PartSummary { prompt_tokens, output_tokens, ..PartSummary::of(&part, rows) };
-    (Verdict { shard, records: outcomes.len() as u64, failed, outputs }, part.into())
+    let part =
+        parts.part(rows.iter().map(Cow::as_ref)).map_err(|source| CommitError::Row { shard, source })?;
+    let outputs = PartSummary { prompt_tokens, output_tokens, ..PartSummary::of(&part, rows.len() as u64) };
+    Ok((Verdict { shard, records: outcomes.len() as u64, failed, failed_at, outputs }, part.into()))
 }
 
-/// The part that an earlier attempt's verdict calls for, made from this attempt's outcomes: the rows of all records that the verdict
-/// does not list as failed.
-fn part_by(verdict: &Verdict, outcomes: &[Outcome]) -> Result<(PartSummary, Bytes), CommitError> {
+/// The part that an earlier attempt's verdict calls for, made from this attempt's outcomes: the rows of all
+/// records that the verdict does not list as failed.
+fn part_by(
+    verdict: &Verdict,
+    parts: &PartOptions,
+    outcomes: &[Outcome],
+) -> Result<(PartSummary, Bytes), CommitError> {
     let shard = verdict.shard;
     let failed: HashSet<&RecordSource> = verdict.failed.iter().map(|failure| &failure.source).collect();
     let is_output = |outcome: &&Outcome| match outcome {
@@ -137,7 +166,7 @@ fn part_by(verdict: &Verdict, outcomes: &[Outcome]) -> Result<(PartSummary, Byte
         let RecordSource { uri, line } = failure.source.clone();
         return Err(CommitError::OutputMissing { shard, uri, line });
     }
-    let (own_verdict, part) = judge(shard, &outputs);
+    let (own_verdict, part) = judge(shard, parts, &outputs)?;
     Ok((own_verdict.outputs, part))
 }
 
@@ -147,13 +176,17 @@ async fn read_verdict(store: &Store, shard: ShardIndex, key: &str) -> Result<Ver
     Verdict::from_json(shard, &bytes).map_err(|source| CommitError::Left { shard, source })
 }
 
-/// The verdict that the shard's part follows: `verdict`, or an amendment; `None` if there is no part. A part that follows none was
-/// changed.
-async fn verdict_of_part(store: &Store, verdict: &Verdict) -> Result<Option<Verdict>, CommitError> {
+/// The verdict that the shard's part follows: `verdict`, or an amendment; `None` if there is no part. A part
+/// that follows none was changed.
+async fn verdict_of_part(
+    store: &Store,
+    verdict: &Verdict,
+    part_key: &str,
+) -> Result<Option<Verdict>, CommitError> {
     let shard = verdict.shard;
     let store_error = |source| CommitError::Store { shard, source };
-    let Some(part) = store.get(&part_key(shard)).await.map_err(store_error)? else { return Ok(None) };
-    let Err(mismatch) = verdict.check_part(&part) else { return Ok(Some(verdict.clone())) };
+    let Some(part) = store.get(part_key).await.map_err(store_error)? else { return Ok(None) };
+    let Err(mismatch) = verdict.check_part(part_key, &part) else { return Ok(Some(verdict.clone())) };
     let sha256 = sha256_hex(&part);
     let amendment = amendment_key(shard, &sha256);
     if store.head(&amendment).await.map_err(store_error)?.is_some() {

@@ -1,7 +1,9 @@
-//! The threads that run the model that writes, each with a continuous batch over rows of all shards, and the queue in front of them.
+//! The threads that run the model that writes, each with a continuous batch over rows of all shards, and the
+//! queue in front of them.
 //!
-//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it costs: each waiting row holds a permit for as many tokens as its prompt has, and gives it
-//! back when it is prefilled. A shard that cannot get a permit stops reading its stream, which stops its encoder.
+//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it
+//! costs: each waiting row holds a permit for as many tokens as its prompt has, and gives it back when it is
+//! prefilled. A shard that cannot get a permit stops reading its stream, which stops its encoder.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -76,7 +78,8 @@ pub(crate) struct EngineQueue {
 /// One engine, as the queue sees it.
 #[derive(Debug)]
 struct EngineHandle {
-    /// Unbounded as a channel, bounded by the queue's budget: a row is sent with its permit, and a group is cancelled once.
+    /// Unbounded as a channel, bounded by the queue's budget: a row is sent with its permit, and a group is
+    /// cancelled once.
     commands: mpsc::UnboundedSender<Command>,
     /// Tokens to be read and written at most by the rows that wait or live there.
     outstanding: Arc<AtomicUsize>,
@@ -107,8 +110,8 @@ pub(crate) struct RowResults {
 }
 
 impl EngineQueue {
-    /// Starts `engines` threads and loads a model on each. `max_waiting_tokens`: prompt tokens whose states may wait, all shards and
-    /// engines together.
+    /// Starts `engines` threads and loads a model on each. `max_waiting_tokens`: prompt tokens whose states
+    /// may wait, all shards and engines together.
     pub(crate) async fn start(
         engines: usize,
         max_waiting_tokens: u32,
@@ -156,7 +159,8 @@ impl EngineQueue {
         (submitter, RowResults { queue: self.clone(), group, done: receiver })
     }
 
-    /// Steps the engines have taken, for all shards. As long as it grows, rows that wait will have their turn.
+    /// Steps the engines have taken, for all shards. As long as it grows, rows that wait will have their
+    /// turn.
     pub(crate) fn num_steps(&self) -> u64 {
         self.num_steps.load(Ordering::Relaxed)
     }
@@ -195,7 +199,7 @@ impl RowSubmitter {
         let budget = Arc::clone(&self.queue.budget).acquire_many_owned(tokens).await;
         let _budget = budget.expect("the semaphore is never closed");
         let row = RowId { group: self.group, index };
-        let num_tokens = prompt_len + generation.limits.max_new_tokens_for(prompt_len);
+        let num_tokens = prompt_len + generation.max_new_tokens_for(prompt_len);
         let request = RowRequest { row, prompt_len, generation: Arc::clone(generation), random_stream };
         let engines = self.queue.engines.iter();
         let engine = engines.min_by_key(|engine| engine.outstanding.load(Ordering::Relaxed));
@@ -207,8 +211,8 @@ impl RowSubmitter {
 }
 
 impl RowResults {
-    /// The next result; `None` when the submitter is dropped and no submitted row is left, be it that all are done or that the
-    /// engine has died.
+    /// The next result; `None` when the submitter is dropped and no submitted row is left, be it that all are
+    /// done or that the engine has died.
     pub(crate) async fn next(&mut self) -> Option<RowResult> {
         self.done.recv().await
     }

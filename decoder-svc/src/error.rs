@@ -1,10 +1,11 @@
 //! What can go wrong in the decoder, and the one place where it becomes a gRPC status.
 
 use baton_bundle::BundleError;
-use baton_decoding::{GenerationError, SubmitError};
+use baton_decoding::SubmitError;
+use baton_generation::OptionError;
 use baton_proto::{FailureOrigin, WireError, error_chain};
 use baton_store::StoreError;
-use baton_worker::{ModelThreadError, ServeError};
+use baton_worker::{ModelThreadError, ServeError, UnsuitedWorker};
 use tonic::Status;
 
 use crate::commit::CommitError;
@@ -36,28 +37,15 @@ pub enum DecoderError {
     /// The engine thread died while it had rows of the shard.
     #[error("the decoder's engine thread died, and the shard's rows were lost with it")]
     RowsLost,
-    /// A shard asks for another bundle than the one loaded.
-    #[error("the job runs bundle {wanted}, this decoder has loaded {loaded}: start it with the job's bundle")]
-    OtherBundle {
-        /// Digest in the header.
-        wanted: String,
-        /// Digest of the bundle loaded here.
-        loaded: String,
-    },
-    /// A shard asks for a mode that this process does not serve.
-    #[error("the job asks for mode `{wanted}`, this decoder serves {served}: start it with --mode {wanted}")]
-    OtherMode {
-        /// Mode in the header.
-        wanted: &'static str,
-        /// The modes served here, joined by commas.
-        served: String,
-    },
+    /// A shard asks for another bundle or mode than this process serves.
+    #[error(transparent)]
+    Unsuited(#[from] UnsuitedWorker),
     /// The job's generation options cannot be obeyed.
     #[error("the job's generation options cannot be obeyed")]
     Generation {
         /// The cause.
         #[source]
-        source: GenerationError,
+        source: OptionError,
     },
     /// A stop token is not one token of the output tokenizer.
     #[error(
@@ -89,6 +77,14 @@ pub enum DecoderError {
         #[source]
         source: StoreError,
     },
+    /// The job's output lies where this decoder may not write.
+    #[error("output {location} is not allowed on this decoder: --allow-output names {allowed}")]
+    OutputNotAllowed {
+        /// The output, as the job names it.
+        location: String,
+        /// What is allowed.
+        allowed: String,
+    },
     /// The shard cannot be committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -101,11 +97,11 @@ impl DecoderError {
     /// Whether the same attempt may succeed later or elsewhere.
     fn is_retryable(&self) -> bool {
         match self {
-            Self::OtherBundle { .. }
-            | Self::OtherMode { .. }
+            Self::Unsuited(_)
             | Self::Generation { .. }
             | Self::UnknownStopToken { .. }
             | Self::Refused { .. }
+            | Self::OutputNotAllowed { .. }
             | Self::CacheTooSmall { .. } => false,
             Self::Commit(CommitError::Store { source, .. }) | Self::Output { source, .. } => {
                 source.is_retryable()
@@ -121,12 +117,19 @@ impl From<DecoderError> for Status {
         match error {
             DecoderError::Wire(error) => error.into(),
             DecoderError::Stream(status) => status,
+            error @ DecoderError::OutputNotAllowed { .. } => Status::permission_denied(error_chain(&error)),
             error if !error.is_retryable() => Status::failed_precondition(error_chain(&error)),
             error @ (DecoderError::Output { .. } | DecoderError::Commit(CommitError::Store { .. })) => {
                 FailureOrigin::Store.mark(Status::unavailable(error_chain(&error)))
             }
             error => Status::unavailable(error_chain(&error)),
         }
+    }
+}
+
+impl From<Status> for DecoderError {
+    fn from(status: Status) -> Self {
+        Self::Stream(status)
     }
 }
 

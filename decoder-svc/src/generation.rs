@@ -1,12 +1,14 @@
-//! From a job's generation options to what the scheduler obeys: the bundle's limits, the output tokenizer's ids, stop strings.
+//! From a job's generation options to what the scheduler obeys: the bundle's limits, the output tokenizer's
+//! ids, stop strings; and the text of what was written.
 
 use std::sync::Arc;
 
 use baton_bundle::TextTokenizer;
-use baton_decoding::{BeamOptions, Generation, GenerationLimits, Method, SamplingOptions, StopCondition};
-use baton_job::{EarlyStopping, GenerationMethod, GenerationOptions};
+use baton_decoding::{FinishReason, FinishedSequence, Generation, StopCondition};
+use baton_job::GenerationOptions;
 
 use crate::DecoderError;
+use crate::writer::Writer;
 
 /// Tokens looked at beyond the bytes of a stop string: special tokens have no text.
 const WINDOW_MARGIN_TOKENS: usize = 8;
@@ -14,61 +16,65 @@ const WINDOW_MARGIN_TOKENS: usize = 8;
 /// How the rows of a job are generated.
 ///
 /// # Errors
-/// No row could obey the options, or a stop token is not in the vocabulary.
-pub(crate) fn generation(
-    options: &GenerationOptions,
-    bundle_max_new_tokens: usize,
-    tokenizer: &TextTokenizer,
-) -> Result<Generation, DecoderError> {
-    let max_new_tokens = options.max_new_tokens.map_or(bundle_max_new_tokens, |tokens| tokens as usize);
+/// The writer cannot obey the options, or a stop token is not in its vocabulary.
+pub(crate) fn generation(options: &GenerationOptions, writer: &Writer) -> Result<Generation, DecoderError> {
+    let model_limit = writer.max_new_tokens;
+    options
+        .check_limit(u32::try_from(model_limit).unwrap_or(u32::MAX))
+        .map_err(|source| DecoderError::Generation { source })?;
     let stop_token = |token: &String| {
-        tokenizer.token_id(token).ok_or_else(|| DecoderError::UnknownStopToken { token: token.clone() })
+        writer
+            .tokenizer
+            .token_id(token)
+            .ok_or_else(|| DecoderError::UnknownStopToken { token: token.clone() })
     };
-    let generation = Generation {
-        limits: GenerationLimits {
-            max_new_tokens: max_new_tokens.min(bundle_max_new_tokens),
-            min_new_tokens: options.min_new_tokens as usize,
-            max_new_tokens_per_prompt_token: options.max_new_tokens_per_prompt_token,
-            min_new_tokens_per_prompt_token: options.min_new_tokens_per_prompt_token,
-        },
-        method: method(options.method()),
-        num_outputs: options.n_best as usize,
-        repetition_penalty: options.repetition_penalty,
-        no_repeat_ngram: options.no_repeat_ngram as usize,
-        copying: None, // each row has a text of its own
+    Ok(Generation {
+        prompt_end_len: writer.reads.prompt_end.as_ref().map_or(0, Vec::len),
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,
-        stop_when: StopStrings::new(&options.stop_strings, tokenizer)
+        stop_when: StopStrings::new(&options.stop_strings, &writer.tokenizer)
             .map(|strings| Arc::new(strings) as Arc<dyn StopCondition>),
-    };
-    generation.check().map_err(|source| DecoderError::Generation { source })?;
-    Ok(generation)
+        ..Generation::new(options.clone(), model_limit)
+    })
 }
 
-fn method(method: GenerationMethod) -> Method {
-    match method {
-        GenerationMethod::Greedy => Method::Greedy,
-        GenerationMethod::Beam { beams, length_penalty, early_stopping } => Method::Beam(BeamOptions {
-            num_beams: beams as usize,
-            length_penalty,
-            early_stopping: match early_stopping {
-                EarlyStopping::Heuristic => baton_decoding::EarlyStopping::Heuristic,
-                EarlyStopping::AtOnce => baton_decoding::EarlyStopping::AtOnce,
-                EarlyStopping::Never => baton_decoding::EarlyStopping::Never,
-            },
-        }),
-        GenerationMethod::Sample { temperature, top_k, top_p, min_p, seed } => {
-            let top_k = top_k.map(|top_k| top_k as usize);
-            Method::Sample(SamplingOptions { temperature, top_k, top_p, min_p, seed })
+/// The text of a finished sequence, without the stop string that ended it.
+///
+/// # Errors
+/// The tokenizer refuses the tokens.
+pub(crate) fn output_text(
+    sequence: &FinishedSequence,
+    stop_strings: &[String],
+    tokenizer: &TextTokenizer,
+) -> Result<String, &'static str> {
+    let decode =
+        |tokens| tokenizer.decode(tokens).map_err(|_| "the output tokenizer refuses the generated tokens");
+    let mut text = decode(&sequence.tokens)?;
+    // A stop token is no part of the tokens; what else stops a sequence is.
+    let may_have_one = sequence.finish_reason == FinishReason::Stop
+        && sequence.num_tokens == sequence.tokens.len()
+        && !stop_strings.is_empty();
+    if may_have_one && let Some((_, before)) = sequence.tokens.split_last() {
+        let before = decode(before)?;
+        if let Some(end) = completed_stop_string(&text, &before, stop_strings) {
+            text.truncate(end);
         }
     }
+    Ok(text)
 }
 
-/// The text before the first stop string.
-pub(crate) fn cut_at_stop_string(mut text: String, stop_strings: &[String]) -> String {
-    if let Some(end) = stop_strings.iter().filter_map(|string| text.find(string)).min() {
-        text.truncate(end);
-    }
-    text
+/// Where the stop string begins that the last token of `text` completes; `before` is the text without it. Of
+/// several, the first.
+fn completed_stop_string(text: &str, before: &str, stop_strings: &[String]) -> Option<usize> {
+    // A token that is part of a character turns into others once the character is complete.
+    let is_same = |(a, b): &((usize, char), (usize, char))| a.1 == b.1;
+    let common = text.char_indices().zip(before.char_indices()).take_while(is_same);
+    let seen = common.last().map_or(0, |((at, character), _)| at + character.len_utf8());
+    let starts = stop_strings.iter().filter_map(|string| {
+        let earliest = (seen + 1).saturating_sub(string.len());
+        let from = (earliest..=text.len()).find(|&at| text.is_char_boundary(at))?;
+        Some(from + text[from..].find(string.as_str())?)
+    });
+    starts.min()
 }
 
 /// Ends a sequence whose last token completes one of these texts.
@@ -81,7 +87,8 @@ struct StopStrings {
 
 impl StopStrings {
     fn new(strings: &[String], tokenizer: &TextTokenizer) -> Option<Self> {
-        // A token that adds text adds a byte or more, so a string ends in the last of at most as many tokens as it has bytes.
+        // A token that adds text adds a byte or more, so a string ends in the last of at most as many tokens
+        // as it has bytes.
         let longest_num_bytes = strings.iter().map(String::len).max()?;
         let window_tokens = longest_num_bytes + WINDOW_MARGIN_TOKENS;
         Some(Self { strings: strings.to_vec(), tokenizer: tokenizer.clone(), window_tokens })
@@ -91,8 +98,14 @@ impl StopStrings {
 impl StopCondition for StopStrings {
     fn is_met(&self, tokens: &[u32]) -> bool {
         let window = &tokens[tokens.len().saturating_sub(self.window_tokens)..];
-        let text = self.tokenizer.decode(window);
-        text.is_ok_and(|text| self.strings.iter().any(|string| text.contains(string)))
+        let Some((_, before)) = window.split_last() else { return false };
+        let Ok(text) = self.tokenizer.decode(window) else { return false };
+        // Mostly there is none at all, which one decoding shows.
+        self.strings.iter().any(|string| text.contains(string))
+            && self
+                .tokenizer
+                .decode(before)
+                .is_ok_and(|before| completed_stop_string(&text, &before, &self.strings).is_some())
     }
 }
 
@@ -100,30 +113,28 @@ impl StopCondition for StopStrings {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_text_is_cut_at_the_first_stop_string_of_any() {
-        let stop = ["END".to_owned(), "\n".to_owned()];
-        assert_eq!(cut_at_stop_string("uno\ndue END".into(), &stop), "uno");
-        assert_eq!(cut_at_stop_string("uno END\ndue".into(), &stop), "uno ");
-        assert_eq!(cut_at_stop_string("uno due".into(), &stop), "uno due");
-        assert_eq!(cut_at_stop_string("uno due".into(), &[]), "uno due");
+    fn completed(text: &str, before: &str) -> Option<usize> {
+        completed_stop_string(text, before, &["END".to_owned(), "\n".to_owned()])
     }
 
     #[test]
-    fn options_become_what_the_scheduler_knows() {
-        let early_stopping = EarlyStopping::Never;
-        let beam = method(GenerationMethod::Beam { beams: 4, length_penalty: 0.6, early_stopping });
-        let expected = BeamOptions {
-            num_beams: 4,
-            length_penalty: 0.6,
-            early_stopping: baton_decoding::EarlyStopping::Never,
-        };
-        assert_eq!(beam, Method::Beam(expected));
-        let (temperature, top_k, top_p, min_p, seed) = (0.7, Some(5), Some(0.9), Some(0.1), 3);
-        let sample = method(GenerationMethod::Sample { temperature, top_k, top_p, min_p, seed });
-        assert_eq!(
-            sample,
-            Method::Sample(SamplingOptions { temperature, top_k: Some(5), top_p, min_p, seed })
-        );
+    fn a_stop_string_counts_where_the_last_token_completes_it() {
+        assert_eq!(completed("uno END", "uno EN"), Some(4));
+        assert_eq!(completed("uno END\nEND", "uno"), Some(4), "the first of several");
+        assert_eq!(completed("uno\ndue EN", "uno\ndue E"), None, "one that was there before ends nothing");
+        assert_eq!(completed("END END", "END EN"), Some(4));
+        assert_eq!(completed("ENDEND", "END"), Some(3));
+        assert_eq!(completed("END", ""), Some(0));
+        assert_eq!(completed("", ""), None);
+    }
+
+    #[test]
+    fn characters_that_the_last_token_completes_are_told_from_those_before() {
+        let strings = ["è".to_owned()];
+        assert_eq!(completed_stop_string("perchè", "perch\u{fffd}", &strings), Some(5));
+        assert_eq!(completed_stop_string("è perché", "è perch\u{fffd}", &strings), None);
+        assert_eq!(completed_stop_string("日本è", "日本", &strings), Some(6));
+        let longer = ["本è".to_owned()];
+        assert_eq!(completed_stop_string("日本è", "日本", &longer), Some(3));
     }
 }

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use baton_decoder_svc::{DecoderConfig, DecoderService};
+use baton_decoder_svc::{AllowedOutputs, DecoderConfig, DecoderService};
+use baton_store::Location;
 use baton_worker::{ListenAddress, WorkerArgs};
 use clap::{Parser, value_parser};
 
-/// The decoder of a Baton cluster: writes outputs with the small model, or in mode llm with the large one, and commits them.
+/// The decoder of a Baton cluster: writes outputs with the small model, or in mode llm with the large one,
+/// and commits them.
 ///
-/// Encoders stream prompts to it. It reaches the job's output by the default chain of S3 credentials. Run as many as the
-/// model needs; they share nothing.
+/// Encoders stream prompts to it. It reaches the job's output by the default chain of S3 credentials. Run as
+/// many as the model needs; they share nothing.
 #[derive(Debug, Parser)]
 #[command(
     name = "baton-decoder",
@@ -21,21 +23,32 @@ struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
     #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7002")]
     listen: ListenAddress,
-    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples. Default: 64, on a GPU 512.
+    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
+    /// Default: 64, on a GPU 512.
     #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
     decode_slots: Option<u32>,
-    /// Tokens of one engine's key-value cache, all rows together. A row reserves its prompt and all it may write.
-    /// Default: 32768, on a GPU what fits into three fifths of its free memory.
+    /// Tokens of one engine's key-value cache, all rows together. A row reserves its prompt and all it may
+    /// write. Default: 32768, on a GPU what fits into three fifths of its free memory.
     #[arg(long, value_name = "TOKENS", env = "BATON_CACHE_TOKENS", value_parser = value_parser!(u32).range(1..), help_heading = "Limits")]
     cache_tokens: Option<u32>,
-    /// Prompt tokens prefilled between two steps. Lower keeps live rows moving, higher fills empty slots faster.
-    /// Default: 1024, on a GPU 8192.
+    /// Prompt tokens prefilled between two steps. Lower keeps live rows moving, higher fills empty slots
+    /// faster. Default: 1024, on a GPU 8192.
     #[arg(long, value_name = "TOKENS", env = "BATON_PREFILL_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
     prefill_tokens: Option<u32>,
-    /// Prompt tokens whose states may wait for a slot, all shards together; each costs 2 bytes times the small model's width. An encoder
-    /// that has more waits.
+    /// Prompt tokens whose states may wait for a slot, all shards together; each costs 2 bytes times the
+    /// small model's width. An encoder that has more waits.
     #[arg(long, value_name = "TOKENS", env = "BATON_MAX_WAITING_TOKENS", default_value_t = 32_768, value_parser = value_parser!(u32).range(1..=268_435_456), help_heading = "Limits")]
     max_waiting_tokens: u32,
+    /// Directory or prefix below which jobs may have their outputs; may be given more than once. Default: any
+    /// place that this process may write to. Example: s3://corpora/it
+    #[arg(
+        long = "allow-output",
+        value_name = "PREFIX",
+        env = "BATON_ALLOW_OUTPUT",
+        value_delimiter = ',',
+        help_heading = "Security"
+    )]
+    allow_outputs: Vec<Location>,
     #[command(flatten)]
     worker: WorkerArgs,
 }
@@ -54,7 +67,13 @@ fn main() -> ExitCode {
             limits: host.limits,
             ..suited
         };
-        let service = DecoderService::load(&bundle, config).await?;
+        let outputs = AllowedOutputs::below(cli.allow_outputs);
+        if outputs.is_any() {
+            tracing::warn!(
+                "jobs may name ANY output that this process may write to, here or on S3; --allow-output says where"
+            );
+        }
+        let service = DecoderService::load(&bundle, config).await?.allowing_outputs(outputs);
         service.register_metrics(&host.metrics);
         host.serve(service.into_served()).await
     })

@@ -20,7 +20,6 @@ pub(crate) struct PromptAssembler<'a> {
 struct Incomplete {
     head: PromptHead,
     tokens: Option<Vec<u32>>,
-    text: String,
     states: BytesMut,
 }
 
@@ -41,7 +40,7 @@ impl<'a> PromptAssembler<'a> {
             let detail = format!("{prompt_len} tokens; the bundle reads 1 to {}", self.max_prompt_tokens);
             return Err(WireError::InvalidField { field: "Prompt.prompt_len", detail });
         }
-        let PromptPayload { states, mut tokens, text } = payload;
+        let PromptPayload { states, mut tokens } = payload;
         let expected_tokens = if self.reads.prompt_end.is_some() { prompt_len } else { 0 };
         if tokens.len() != expected_tokens {
             let detail =
@@ -52,7 +51,7 @@ impl<'a> PromptAssembler<'a> {
             tokens.extend(prompt_end);
             tokens
         });
-        let mut incomplete = Incomplete { head, tokens, text, states: BytesMut::new() };
+        let mut incomplete = Incomplete { head, tokens, states: BytesMut::new() };
         let expected = self.num_bytes(&incomplete.head);
         if states.len() == expected {
             return self.complete(incomplete, states).map(Some); // the common case: not copied
@@ -64,13 +63,8 @@ impl<'a> PromptAssembler<'a> {
     }
 
     /// Takes a further message of the prompt; gives the prompt if that was the last.
-    pub(crate) fn go_on(
-        &mut self,
-        index: u32,
-        states: &[u8],
-    ) -> Result<Option<(PromptHead, RowPrompt)>, WireError> {
-        let Some(mut incomplete) = self.incomplete.take_if(|incomplete| incomplete.head.index == index)
-        else {
+    pub(crate) fn go_on(&mut self, states: &[u8]) -> Result<Option<(PromptHead, RowPrompt)>, WireError> {
+        let Some(mut incomplete) = self.incomplete.take() else {
             return Err(WireError::UnexpectedMessage { expected: "more states of the prompt begun last" });
         };
         self.append(&mut incomplete, states)?;
@@ -105,29 +99,27 @@ impl<'a> PromptAssembler<'a> {
     }
 
     fn complete(&self, incomplete: Incomplete, states: Bytes) -> Result<(PromptHead, RowPrompt), WireError> {
-        let Incomplete { head, tokens, text, .. } = incomplete;
+        let Incomplete { head, tokens, .. } = incomplete;
         let states = self.reads.d_slm.map(|d_slm| {
             PromptStates::new(head.prompt_len as usize, d_slm, states).map_err(|error| {
                 WireError::InvalidField { field: "Prompt.states", detail: error.to_string() }
             })
         });
-        Ok((head, RowPrompt { states: states.transpose()?, tokens, text }))
+        Ok((head, RowPrompt { states: states.transpose()?, tokens }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use baton_job::RecordSource;
-    use baton_proto::SentencePlace;
+    use baton_segments::Segment;
 
     use super::*;
 
     const D_SLM: usize = 4;
 
-    fn head(index: u32, prompt_len: u32) -> PromptHead {
-        let source = RecordSource { uri: "a.txt".into(), line: 1 };
-        let (id, fields, sentence) = ("a".into(), serde_json::Map::new(), SentencePlace::default());
-        PromptHead { index, id, source, fields, prompt_len, sentence }
+    fn head(record: u32, prompt_len: u32) -> PromptHead {
+        let (text, before, after) = ("for libc6".into(), String::new(), String::new());
+        PromptHead { segment: Segment { record, number: 0, text, before, after }, prompt_len }
     }
 
     fn states(bytes: &[u8]) -> PromptPayload {
@@ -146,8 +138,8 @@ mod tests {
         let whole = assembler.begin(head(0, 3), states(&bytes)).unwrap().unwrap();
         assert!(assembler.begin(head(0, 3), states(&bytes[..10])).unwrap().is_none());
         assert!(assembler.check_complete().is_err());
-        assert!(assembler.go_on(0, &bytes[10..20]).unwrap().is_none());
-        let pieces = assembler.go_on(0, &bytes[20..]).unwrap().unwrap();
+        assert!(assembler.go_on(&bytes[10..20]).unwrap().is_none());
+        let pieces = assembler.go_on(&bytes[20..]).unwrap().unwrap();
         assert_eq!(whole, pieces);
         assembler.check_complete().unwrap();
     }
@@ -159,13 +151,12 @@ mod tests {
         assert!(assembler.begin(head(0, 0), states(&[])).is_err(), "an empty prompt");
         assert!(assembler.begin(head(0, 9), states(&[])).is_err(), "longer than the bundle reads");
         assert!(assembler.begin(head(0, 1), states(&[0; 9])).is_err(), "too many bytes");
-        assert!(assembler.go_on(0, &[0]).is_err(), "nothing was begun");
+        assert!(assembler.go_on(&[0]).is_err(), "nothing was begun");
         assert!(assembler.begin(head(1, 2), states(&[0; 8])).unwrap().is_none());
         assert!(
             assembler.begin(head(2, 1), states(&[0; 8])).is_err(),
             "another prompt before the first is whole"
         );
-        assert!(assembler.go_on(2, &[0]).is_err(), "states of another prompt");
         let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         assert!(assembler.begin(head(0, 1), tokens(&[1])).is_err(), "tokens");
@@ -175,17 +166,15 @@ mod tests {
     fn a_model_that_reads_tokens_is_given_the_prompt_and_its_end() {
         let reads = Reads { prompt_end: Some(vec![8, 9]), d_slm: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
-        let text = "for libc6".to_owned();
-        let payload = PromptPayload { text: text.clone(), ..tokens(&[5, 6]) };
-        let (_, prompt) = assembler.begin(head(0, 2), payload).unwrap().unwrap();
-        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]), text });
+        let (_, prompt) = assembler.begin(head(0, 2), tokens(&[5, 6])).unwrap().unwrap();
+        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]) });
         assert!(assembler.begin(head(1, 3), tokens(&[5, 6])).is_err(), "too few");
         assert!(assembler.begin(head(1, 1), states(&[0; 8])).is_err(), "states");
         let both = Reads { d_slm: Some(D_SLM), ..reads };
         let mut assembler = PromptAssembler::new(&both, 8);
         let payload = PromptPayload { states: vec![0; 8].into(), ..tokens(&[5, 6]) };
         assert!(assembler.begin(head(0, 2), payload).unwrap().is_none());
-        let (_, prompt) = assembler.go_on(0, &[0; 8]).unwrap().unwrap();
+        let (_, prompt) = assembler.go_on(&[0; 8]).unwrap().unwrap();
         assert_eq!((prompt.len(), prompt.tokens), (4, Some(vec![5, 6, 8, 9])));
     }
 }

@@ -1,5 +1,5 @@
-//! What the bundle says about the models of a decoder: what they are fed of a prompt, which of them writes, and how its tokens become
-//! text.
+//! What the bundle says about the models of a decoder: what they are fed of a prompt, which of them writes,
+//! and how its tokens become text.
 
 use std::sync::Arc;
 
@@ -37,8 +37,6 @@ pub(crate) struct RowPrompt {
     pub(crate) states: Option<PromptStates>,
     /// For the LLM.
     pub(crate) tokens: Option<Vec<u32>>,
-    /// What outputs may copy words of.
-    pub(crate) text: String,
 }
 
 impl Writer {
@@ -69,7 +67,12 @@ impl Writer {
     /// Tokens of cache that the longest prompt and output take, whole blocks.
     pub(crate) fn max_sequence_tokens(&self, bundle: &Bundle) -> usize {
         let prompt_end_len = self.reads.prompt_end.as_ref().map_or(0, Vec::len);
-        let tokens = bundle.manifest().limits.max_prompt_tokens + prompt_end_len + self.max_new_tokens;
+        let limits = bundle.manifest().limits;
+        let of_prompt = match self.reads.prompt_end {
+            Some(_) => limits.max_prompt_tokens,
+            None => limits.slm_prompt_tokens(),
+        };
+        let tokens = of_prompt + prompt_end_len + self.max_new_tokens;
         tokens.next_multiple_of(CACHE_BLOCK_TOKENS)
     }
 }

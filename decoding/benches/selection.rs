@@ -1,6 +1,8 @@
-//! What it costs to choose the next tokens of a full batch, by method and vocabulary: microseconds per sequence and step.
+//! What it costs to choose the next tokens of a full batch, by method and vocabulary: microseconds per
+//! sequence and step.
 //!
-//! `cargo bench -p baton-decoding`. Logits are random and the same at every step; the model's time is not part of it.
+//! `cargo bench -p baton-decoding`. Logits are random and the same at every step; the model's time is not
+//! part of it.
 
 #![allow(clippy::print_stdout, reason = "it prints its results")]
 
@@ -8,32 +10,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_decoding::{
-    BeamOptions, EarlyStopping, Generation, GenerationLimits, GroupId, LogitRows, Method, Plan, RowId,
-    RowRequest, SamplingOptions, Scheduler, SchedulerLimits, SpecialTokens,
+    EarlyStopping, Generation, GenerationOptions, GroupId, LogitRows, Plan, RowId, RowRequest, Scheduler,
+    SchedulerLimits, SpecialTokens,
 };
 
 const NUM_SEQUENCES: usize = 128;
 const NUM_STEPS: usize = 50;
-const PLAIN: SamplingOptions =
-    SamplingOptions { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 1 };
 
 fn main() {
     println!("{:>24} {:>8} {:>8} {:>8}", "us per sequence, of", "8192", "32000", "49152");
-    let greedy = Generation::greedy(GenerationLimits::of_new_tokens(NUM_STEPS + 1, NUM_STEPS + 1));
-    let free = Generation::greedy(GenerationLimits::of_new_tokens(0, NUM_STEPS + 1));
-    let beam =
-        Method::Beam(BeamOptions { num_beams: 4, length_penalty: 1.0, early_stopping: EarlyStopping::Never });
-    let sample = |options| Generation { method: Method::Sample(options), ..free.clone() };
+    let plain = GenerationOptions::default;
+    let sample = || GenerationOptions { temperature: Some(1.0), seed: 1, ..plain() };
     let cases = [
-        ("greedy", free.clone()),
-        ("greedy, end masked", greedy),
-        ("greedy, penalties", Generation { repetition_penalty: 1.2, no_repeat_ngram: 3, ..free.clone() }),
-        ("beam of 4", Generation { method: beam, ..free.clone() }),
-        ("sample", sample(PLAIN)),
-        ("sample, top-k 50", sample(SamplingOptions { top_k: Some(50), ..PLAIN })),
-        ("sample, top-p 0.9", sample(SamplingOptions { top_p: Some(0.9), ..PLAIN })),
+        ("greedy", plain()),
+        ("greedy, end masked", GenerationOptions { min_new_tokens: NUM_STEPS as u32 + 1, ..plain() }),
+        ("greedy, penalties", GenerationOptions { repetition_penalty: 1.2, no_repeat_ngram: 3, ..plain() }),
+        ("beam of 4", GenerationOptions { beams: 4, early_stopping: EarlyStopping::Never, ..plain() }),
+        ("sample", sample()),
+        ("sample, top-k 50", GenerationOptions { top_k: Some(50), ..sample() }),
+        ("sample, top-p 0.9", GenerationOptions { top_p: Some(0.9), ..sample() }),
     ];
-    for (name, generation) in cases {
+    for (name, options) in cases {
+        let generation = Generation::new(options, NUM_STEPS + 1);
         let times = [8192, 32_000, 49_152].map(|vocab_size| time_of_sequence(&generation, vocab_size));
         let [a, b, c] = times.map(|time| time.as_secs_f64() * 1e6);
         println!("{name:>24} {a:8.1} {b:8.1} {c:8.1}");

@@ -1,20 +1,23 @@
-//! Beam search, token for token that of Hugging Face transformers' `generate(num_beams = ..., do_sample = False)`.
+//! Beam search, token for token that of Hugging Face transformers'
+//! `generate(num_beams = ..., do_sample = False)`.
 //!
-//! At each step the best `(1 + stop tokens) * num_beams` continuations of all running sequences are candidates. Those among the best
-//! `num_beams` of them that end are finished sequences, of which the best `num_beams` are kept. The best `num_beams` that do not end
-//! run on. Scores are f32 and computed in transformers' order. What that leaves open is fixed: of equal candidates, the one of the
-//! earlier sequence comes first, then the lower token; of equal finished sequences, the one that was finished first.
+//! At each step the best `(1 + stop tokens) * num_beams` continuations of all running sequences are
+//! candidates. Those among the best `num_beams` of them that end are finished sequences, of which the best
+//! `num_beams` are kept. The best `num_beams` that do not end run on. Scores are f32 and computed in
+//! transformers' order. What that leaves open is fixed: of equal candidates, the one of the earlier sequence
+//! comes first, then the lower token; of equal finished sequences, the one that was finished first.
 
+use crate::copying::WrittenWords;
 use crate::kernels::log_softmax;
 use crate::search::{SearchBounds, SearchScratch};
 use crate::top_k::Candidate;
-use crate::{BeamOptions, EarlyStopping, FinishReason, FinishedSequence, LogitRows};
+use crate::{EarlyStopping, FinishReason, FinishedSequence, Generation, LogitRows};
 
 /// The beam of one row.
 #[derive(Debug)]
 pub(crate) struct BeamSearch {
     bounds: SearchBounds,
-    options: BeamOptions,
+    num_beams: usize,
     /// Best first; all of the same length.
     running: Vec<Running>,
     /// What `running` becomes, kept for its memory.
@@ -25,33 +28,41 @@ pub(crate) struct BeamSearch {
     num_tokens: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Running {
     tokens: Vec<u32>,
+    /// Where there are words to copy.
+    written: Option<WrittenWords>,
     log_probability_sum: f32,
 }
 
 impl Running {
-    fn set_to_child(&mut self, parent: &Running, candidate: &Candidate) {
+    fn set_to_child(&mut self, parent: &Running, candidate: &Candidate, generation: &Generation) {
         self.tokens.clone_from(&parent.tokens);
         self.tokens.push(candidate.token);
+        self.written.clone_from(&parent.written);
+        generation.write(&mut self.written, candidate.token);
         self.log_probability_sum = candidate.value;
     }
 }
 
 impl BeamSearch {
-    pub(crate) fn new(bounds: SearchBounds, options: BeamOptions) -> Self {
-        // As the row's cache, whole from the start. The tokens of a running sequence are compared with one more that may end it.
-        let running =
-            || Running { tokens: Vec::with_capacity(bounds.max_new_tokens + 1), ..Running::default() };
-        let num_beams = options.num_beams;
+    pub(crate) fn new(bounds: SearchBounds) -> Self {
+        // As the row's cache, whole from the start. The tokens of a running sequence are compared with one
+        // more that may end it.
+        let running = || Running {
+            tokens: Vec::with_capacity(bounds.max_new_tokens + 1),
+            written: bounds.generation.written(&[]),
+            log_probability_sum: 0.0,
+        };
+        let num_beams = bounds.generation.num_sequences();
         Self {
             running: vec![running()],
             next: (1..2 * num_beams).map(|_| running()).collect(),
             finished: Vec::with_capacity(num_beams),
             parents: Vec::with_capacity(num_beams),
             bounds,
-            options,
+            num_beams,
             num_tokens: 0,
         }
     }
@@ -70,13 +81,16 @@ impl BeamSearch {
         scratch: &mut SearchScratch,
     ) {
         let SearchScratch { constrained, top, .. } = scratch;
-        let num_beams = self.options.num_beams;
+        let num_beams = self.num_beams;
         let num_stop_tokens = 1 + self.bounds.generation.stop_tokens.len();
         top.start((1 + num_stop_tokens) * num_beams);
         for (row, running) in self.running.iter().enumerate() {
             let logits = logits.row(first_row + row);
-            let (values, mut shift) =
-                self.bounds.constrain(&running.tokens, (logits, log_softmax(logits)), constrained);
+            let (values, mut shift) = self.bounds.constrain(
+                (&running.tokens, running.written.as_ref()),
+                (logits, log_softmax(logits)),
+                constrained,
+            );
             shift.score = running.log_probability_sum;
             top.offer(row as u32, values, shift);
         }
@@ -84,7 +98,7 @@ impl BeamSearch {
     }
 
     fn take_candidates(&mut self, candidates: &[Candidate]) {
-        let num_beams = self.options.num_beams;
+        let num_beams = self.num_beams;
         self.num_tokens += 1;
         self.parents.clear();
         for (rank, candidate) in candidates.iter().enumerate() {
@@ -103,7 +117,11 @@ impl BeamSearch {
                 Some(_) => {}
                 None if self.parents.len() < num_beams => {
                     let child = &mut self.next[self.parents.len()];
-                    child.set_to_child(&self.running[candidate.row as usize], candidate);
+                    child.set_to_child(
+                        &self.running[candidate.row as usize],
+                        candidate,
+                        &self.bounds.generation,
+                    );
                     self.parents.push(candidate.row as usize);
                 }
                 None => {}
@@ -124,21 +142,23 @@ impl BeamSearch {
 
     /// Notes a finished sequence, if it is one of the best.
     fn finish(&mut self, candidate: &Candidate, is_stop_token: bool, finish_reason: FinishReason) {
-        let mut tokens = self.running[candidate.row as usize].tokens.clone();
+        let Running { mut tokens, mut written, .. } = self.running[candidate.row as usize].clone();
         if !is_stop_token {
             tokens.push(candidate.token);
+            self.bounds.generation.write(&mut written, candidate.token);
         }
-        let score = self.score((candidate.value, &tokens), self.num_tokens);
+        let score = self.score((candidate.value, written.as_ref()), self.num_tokens);
         let place = self.finished.partition_point(|finished| finished.score >= score);
-        if place == self.options.num_beams {
+        if place == self.num_beams {
             return;
         }
-        self.finished.truncate(self.options.num_beams - 1);
+        self.finished.truncate(self.num_beams - 1);
         let sequence = FinishedSequence { tokens, num_tokens: self.num_tokens, score, finish_reason };
         self.finished.insert(place, sequence);
     }
 
-    /// Ends with what there is when no token may follow: the model computed no numbers, or all tokens are forbidden.
+    /// Ends with what there is when no token may follow: the model computed no numbers, or all tokens are
+    /// forbidden.
     fn give_up(&mut self) {
         let tokens = std::mem::take(&mut self.running[0].tokens);
         let (num_tokens, finish_reason) = (tokens.len(), FinishReason::Length);
@@ -146,10 +166,11 @@ impl BeamSearch {
     }
 
     /// What a sequence scores at a length.
-    fn score(&self, (log_probability_sum, tokens): (f32, &[u32]), num_tokens: usize) -> f32 {
-        let copying = self.bounds.generation.copying.as_ref();
-        let reward = copying.map_or(0.0, |copying| copying.reward(tokens));
-        (log_probability_sum + reward) / (num_tokens as f64).powf(self.options.length_penalty) as f32
+    fn score(&self, (log_probability_sum, written): (f32, Option<&WrittenWords>), num_tokens: usize) -> f32 {
+        let copying = self.bounds.generation.copying.as_ref().zip(written);
+        let reward = copying.map_or(0.0, |(copying, written)| copying.reward(written));
+        let length_penalty = self.bounds.generation.options.length_penalty;
+        (log_probability_sum + reward) / (num_tokens as f64).powf(length_penalty) as f32
     }
 
     /// Whether no running sequence is left, or none is expected to do better than those that are finished.
@@ -157,22 +178,22 @@ impl BeamSearch {
         if self.parents.is_empty() {
             return true;
         }
-        let Some(worst) = self.finished.last().filter(|_| self.finished.len() == self.options.num_beams)
-        else {
+        let Some(worst) = self.finished.last().filter(|_| self.finished.len() == self.num_beams) else {
             return false;
         };
-        let best_length = match self.options.early_stopping {
+        let options = &self.bounds.generation.options;
+        let best_length = match options.early_stopping {
             EarlyStopping::AtOnce => return true,
-            EarlyStopping::Never if self.options.length_penalty > 0.0 => self.bounds.max_new_tokens,
+            EarlyStopping::Never if options.length_penalty > 0.0 => self.bounds.max_new_tokens,
             _ => self.num_tokens,
         };
-        let Running { tokens, log_probability_sum } = &self.next[0];
-        let best_possible = self.score((*log_probability_sum, tokens), best_length);
+        let Running { written, log_probability_sum, .. } = &self.next[0];
+        let best_possible = self.score((*log_probability_sum, written.as_ref()), best_length);
         best_possible <= worst.score
     }
 
     pub(crate) fn into_outputs(mut self) -> Vec<FinishedSequence> {
-        self.finished.truncate(self.bounds.generation.num_outputs);
+        self.finished.truncate(self.bounds.generation.options.n_best as usize);
         self.finished
     }
 }

@@ -1,6 +1,8 @@
-//! What a sequence may not choose next, and what it is discouraged from: the changes made to a row of logits before a choice.
+//! What a sequence may not choose next, and what it is discouraged from: the changes made to a row of logits
+//! before a choice.
 
 use crate::Generation;
+use crate::copying::WrittenWords;
 use crate::kernels::{Shift, log_softmax};
 
 /// What the constraints depend on beside the logits.
@@ -10,6 +12,8 @@ pub(crate) struct Constraints<'a> {
     pub(crate) end_of_sequence: u32,
     /// What the sequence has written.
     pub(crate) tokens: &'a [u32],
+    /// What it has written of the words that it may copy, where there are any.
+    pub(crate) written: Option<&'a WrittenWords>,
     pub(crate) min_new_tokens: usize,
 }
 
@@ -21,10 +25,11 @@ pub(crate) struct ConstraintScratch {
 }
 
 impl Constraints<'_> {
-    /// The shifted row under the constraints: `logits` itself and `shift`, if nothing is changed; otherwise a changed copy in `scratch`.
+    /// The shifted row under the constraints: `logits` itself and `shift`, if nothing is changed; otherwise a
+    /// changed copy in `scratch`.
     ///
-    /// The repetition penalty acts on shifted values, as in transformers: on logits where a token is chosen or drawn, on
-    /// log-probabilities in a beam search.
+    /// The repetition penalty acts on shifted values, as in transformers: on logits where a token is chosen
+    /// or drawn, on log-probabilities in a beam search.
     pub(crate) fn apply<'r>(
         self,
         logits: &'r [f32],
@@ -33,13 +38,13 @@ impl Constraints<'_> {
     ) -> (&'r [f32], Shift) {
         let Constraints { generation, tokens, .. } = self;
         let may_stop = tokens.len() >= self.min_new_tokens;
-        let is_penalized = generation.repetition_penalty != 1.0 && !tokens.is_empty();
-        let ngram = generation.no_repeat_ngram;
+        let is_penalized = generation.options.repetition_penalty != 1.0 && !tokens.is_empty();
+        let ngram = generation.options.no_repeat_ngram as usize;
         let has_ngrams = ngram > 0 && tokens.len() >= ngram;
         let ConstraintScratch { values: copy, biases } = scratch;
         biases.clear();
-        if let Some(copying) = &generation.copying {
-            copying.collect_biases(tokens, biases);
+        if let Some((copying, written)) = generation.copying.as_ref().zip(self.written) {
+            copying.collect_biases(written, biases);
         }
         if may_stop && !is_penalized && !has_ngrams && biases.is_empty() {
             return (logits, shift);
@@ -50,9 +55,10 @@ impl Constraints<'_> {
             false => copy.extend(logits.iter().map(|&logit| shift.apply(logit))),
         }
         if is_penalized {
-            let penalty = generation.repetition_penalty;
+            let penalty = generation.options.repetition_penalty as f32;
             for &token in tokens {
-                let value = shift.apply(logits[token as usize]); // the unchanged one: a token may stand here twice
+                // The unchanged one: a token may stand here twice.
+                let value = shift.apply(logits[token as usize]);
                 copy[token as usize] = if value < 0.0 { value * penalty } else { value / penalty };
             }
         }
@@ -86,13 +92,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Copying, GenerationLimits, Vocabulary};
+    use baton_generation::GenerationOptions;
+
+    use crate::{Copying, Vocabulary};
 
     const LOGITS: [f32; 6] = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5];
     const OFF: f32 = f32::NEG_INFINITY;
 
     fn constrained(generation: &Generation, tokens: &[u32], min_new_tokens: usize) -> Vec<f32> {
-        let constraints = Constraints { generation, end_of_sequence: 0, tokens, min_new_tokens };
+        let written = generation.written(tokens);
+        let written = written.as_ref();
+        let constraints = Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens };
         let mut scratch = ConstraintScratch::default();
         let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut scratch);
         assert_eq!(shift, Shift::NONE);
@@ -100,7 +110,19 @@ mod tests {
     }
 
     fn generation() -> Generation {
-        Generation::greedy(GenerationLimits::of_new_tokens(0, 100))
+        Generation::of_new_tokens(0, 100)
+    }
+
+    fn of_options(options: GenerationOptions) -> Generation {
+        Generation::new(options, 100)
+    }
+
+    fn penalized(repetition_penalty: f64) -> Generation {
+        of_options(GenerationOptions { repetition_penalty, ..GenerationOptions::default() })
+    }
+
+    fn without_ngrams_of(no_repeat_ngram: u32) -> Generation {
+        of_options(GenerationOptions { no_repeat_ngram, ..GenerationOptions::default() })
     }
 
     #[test]
@@ -112,27 +134,27 @@ mod tests {
 
     #[test]
     fn tokens_written_before_are_penalized_once_each() {
-        let generation = Generation { repetition_penalty: 2.0, ..generation() };
+        let generation = penalized(2.0);
         assert_eq!(constrained(&generation, &[2, 3, 2, 2], 0), [1.0, -2.0, 1.5, -8.0, 5.0, 0.5]);
     }
 
     #[test]
     fn what_would_complete_an_ngram_again_is_masked() {
-        let bigrams = Generation { no_repeat_ngram: 2, ..generation() };
+        let bigrams = without_ngrams_of(2);
         assert_eq!(constrained(&bigrams, &[2, 3, 2, 4, 2], 0), [1.0, -2.0, 3.0, OFF, OFF, 0.5]);
         assert_eq!(constrained(&bigrams, &[2], 0), LOGITS);
         assert_eq!(constrained(&bigrams, &[2, 2], 0), [1.0, -2.0, OFF, -4.0, 5.0, 0.5]);
-        let trigrams = Generation { no_repeat_ngram: 3, ..generation() };
+        let trigrams = without_ngrams_of(3);
         assert_eq!(constrained(&trigrams, &[2, 3, 4, 2, 3], 0), [1.0, -2.0, 3.0, -4.0, OFF, 0.5]);
-        let unigrams = Generation { no_repeat_ngram: 1, ..generation() };
+        let unigrams = without_ngrams_of(1);
         assert_eq!(constrained(&unigrams, &[5, 1], 0), [1.0, OFF, 3.0, -4.0, 5.0, OFF]);
     }
 
     #[test]
     fn in_a_beam_the_penalty_acts_on_log_probabilities() {
-        let generation = Generation { repetition_penalty: 2.0, ..generation() };
-        let constraints =
-            Constraints { generation: &generation, end_of_sequence: 0, tokens: &[4], min_new_tokens: 0 };
+        let generation = penalized(2.0);
+        let (generation, tokens, written) = (&generation, &[4][..], None);
+        let constraints = Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens: 0 };
         let mut scratch = ConstraintScratch::default();
         let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
         let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
@@ -158,7 +180,10 @@ mod tests {
         let shift = Shift { max: 5.0, log_sum, score: 0.0 };
         for copy_bias in [0.0, 6.0, 2000.0] {
             let generation = &copying(copy_bias);
-            let constraints = Constraints { generation, end_of_sequence: 0, tokens: &[2], min_new_tokens: 0 };
+            let (tokens, written) = (&[2][..], generation.written(&[2]));
+            let written = written.as_ref();
+            let constraints =
+                Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens: 0 };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
             let sum: f32 = values.iter().map(|&value| shift.apply(value).exp()).sum();

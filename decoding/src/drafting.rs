@@ -1,13 +1,16 @@
-//! Drafts: what a small model guesses that a large one will write, so that the large one can check several tokens in one pass.
+//! Drafts: what a small model guesses that a large one will write, so that the large one can check several
+//! tokens in one pass.
 //!
-//! The large model chooses every token, with its own logits and, where it samples, its own random numbers; a draft only says which
-//! tokens it is fed before it has chosen them. Those that it then chooses itself are accepted, at the first other one the rest is
-//! forgotten. So what is written is what the large model would have written alone, token for token, whatever was drafted. The small
-//! model drafts by the same rules as the large one chooses: the same constraints, and when sampling the same random numbers, which
-//! makes equal choices likely. Beams and rows of several samples are not drafted for.
+//! The large model chooses every token, with its own logits and, where it samples, its own random numbers; a
+//! draft only says which tokens it is fed before it has chosen them. Those that it then chooses itself are
+//! accepted, at the first other one the rest is forgotten. So what is written is what the large model would
+//! have written alone, token for token, whatever was drafted. The small model drafts by the same rules as the
+//! large one chooses: the same constraints, and when sampling the same random numbers, which makes equal
+//! choices likely. Beams and rows of several samples are not drafted for.
 //!
-//! Reference: Leviathan et al., arXiv 2211.17192, and Chen et al., arXiv 2302.01318, who draw again where the models differ; here both
-//! draw once, with common random numbers, which keeps the output independent of the drafts.
+//! Reference: Leviathan et al., arXiv 2211.17192, and Chen et al., arXiv 2302.01318, who draw again where the
+//! models differ; here both draw once, with common random numbers, which keeps the output independent of the
+//! drafts.
 
 use crate::search::Search;
 use crate::{Rewind, SlotId, StepRow};
@@ -17,7 +20,8 @@ use crate::{Rewind, SlotId, StepRow};
 pub struct DraftOptions {
     /// Fed to the drafting model before its first token.
     pub begin_of_sequence: u32,
-    /// Tokens drafted between two passes of the large model at most; at least 1. How many are drafted follows from what was accepted.
+    /// Tokens drafted between two passes of the large model at most; at least 1. `DraftLength` says how many
+    /// are.
     pub max_draft_tokens: usize,
 }
 
@@ -74,8 +78,8 @@ impl Draft {
         &self.tokens
     }
 
-    /// Begins a round for a row that has written what `search` has, and may choose `num_left` more tokens. The last one is never worth a
-    /// guess: the pass that checks a draft chooses one token more than it.
+    /// Begins a round for a row that has written what `search` has, and may choose `num_left` more tokens.
+    /// The last one is never worth a guess: the pass that checks a draft chooses one token more than it.
     pub(crate) fn begin(&mut self, search: &Search, num_left: usize) {
         self.tokens.clear();
         self.wanted = self.length.get().min(num_left.saturating_sub(1));
@@ -87,7 +91,8 @@ impl Draft {
         self.guess.is_some() && self.tokens.len() < self.wanted
     }
 
-    /// What the drafting model is fed next: all that it has not seen, of which the last yields the next guess.
+    /// What the drafting model is fed next: all that it has not seen, of which the last yields the next
+    /// guess.
     pub(crate) fn feed(&mut self, slot: SlotId, step: &mut Vec<StepRow>) {
         let guess = self.guess.as_ref().expect("only a row that is drafted for is fed");
         let written = guess.single_tokens().expect(ONE_SEQUENCE);
@@ -102,7 +107,8 @@ impl Draft {
         self.num_fed = written.len() + 1;
     }
 
-    /// Takes in the next guess, which `choose` makes. A guess that ends the row is none: there would be nothing to check after it.
+    /// Takes in the next guess, which `choose` makes. A guess that ends the row is none: there would be
+    /// nothing to check after it.
     pub(crate) fn absorb(&mut self, choose: impl FnOnce(&mut Search)) {
         let Some(guess) = &mut self.guess else { return };
         choose(guess);
@@ -112,8 +118,8 @@ impl Draft {
         }
     }
 
-    /// Ends the round: of the guesses, `num_accepted` were right, and the row has `num_written` tokens. Gives how many tokens the drafting
-    /// model has to forget.
+    /// Ends the round: of the guesses, `num_accepted` were right, and the row has `num_written` tokens. Gives
+    /// how many tokens the drafting model has to forget.
     pub(crate) fn end(&mut self, slot: SlotId, num_accepted: usize, num_written: usize) -> Option<Rewind> {
         if !self.tokens.is_empty() {
             self.length.adapt(self.tokens.len(), num_accepted);
@@ -127,7 +133,8 @@ impl Draft {
     }
 }
 
-/// How many tokens are worth a guess: one more whenever all were right, and no more than twice what was right whenever some were not.
+/// How many tokens are worth a guess: after a draft that was right to its end, one token more than before;
+/// after any other, one more than were right. The first draft has 4.
 #[derive(Debug)]
 struct DraftLength {
     now: usize,
@@ -146,9 +153,7 @@ impl DraftLength {
     }
 
     fn adapt(&mut self, num_drafted: usize, num_accepted: usize) {
-        self.now = match num_accepted {
-            all if all == num_drafted => (self.now + 1).min(self.max),
-            some => (some + 1).min(self.now).max(1),
-        };
+        let was_right = num_accepted == num_drafted;
+        self.now = (if was_right { self.now } else { num_accepted } + 1).min(self.max);
     }
 }

@@ -1,5 +1,6 @@
 //! Sequences that choose for themselves: the one of greedy decoding, and samples.
 
+use crate::copying::WrittenWords;
 use crate::kernels::{Shift, first_equal, log_softmax};
 use crate::sampling::{RandomStream, draw};
 use crate::search::{SearchBounds, SearchScratch};
@@ -19,6 +20,8 @@ pub(crate) struct IndependentSearch {
 #[derive(Debug, Clone)]
 struct Sequence {
     tokens: Vec<u32>,
+    /// Where there are words to copy.
+    written: Option<WrittenWords>,
     num_tokens: usize,
     log_probability_sum: f64,
     random: Option<Box<RandomStream>>,
@@ -27,16 +30,14 @@ struct Sequence {
 
 impl IndependentSearch {
     pub(crate) fn new(bounds: SearchBounds, random_stream: u64) -> Self {
+        let options = &bounds.generation.options;
         let sequence = |index: usize| Sequence {
             tokens: Vec::with_capacity(bounds.max_new_tokens), // as its cache, whole from the start
+            written: bounds.generation.written(&[]),
             num_tokens: 0,
             log_probability_sum: 0.0,
-            random: match bounds.generation.method {
-                Method::Sample(options) => {
-                    Some(Box::new(RandomStream::new(options.seed, random_stream, index as u64)))
-                }
-                _ => None,
-            },
+            random: (options.method() == Method::Sample)
+                .then(|| Box::new(RandomStream::new(options.seed, random_stream, index as u64))),
             finish_reason: None,
         };
         let num_sequences = bounds.generation.num_sequences();
@@ -101,13 +102,15 @@ impl IndependentSearch {
 impl Sequence {
     fn choose(&mut self, bounds: &SearchBounds, logits: &[f32], scratch: &mut SearchScratch) {
         let SearchScratch { constrained, sampling, .. } = scratch;
-        let (logits, _) = bounds.constrain(&self.tokens, (logits, Shift::NONE), constrained);
+        let (logits, _) =
+            bounds.constrain((&self.tokens, self.written.as_ref()), (logits, Shift::NONE), constrained);
         let shift = log_softmax(logits);
-        let token = match (&bounds.generation.method, &mut self.random) {
-            (Method::Sample(options), Some(random)) => {
+        let token = match &mut self.random {
+            Some(random) => {
+                let options = &bounds.generation.options;
                 draw(logits, (shift.max, options), random.next_uniform(), sampling)
             }
-            _ => first_equal(logits, shift.max) as u32,
+            None => first_equal(logits, shift.max) as u32,
         };
         self.log_probability_sum += f64::from(shift.apply(logits[token as usize]));
         self.num_tokens += 1;
@@ -115,6 +118,7 @@ impl Sequence {
             true => Some(FinishReason::Stop),
             false => {
                 self.tokens.push(token);
+                bounds.generation.write(&mut self.written, token);
                 bounds.end_after(&self.tokens)
             }
         };

@@ -1,8 +1,9 @@
-//! The passes over a whole vocabulary: maximum, softmax sum, scan for the largest. A row of logits is 8,000 to 50,000 numbers, and
-//! every live row is passed over at every step.
+//! The passes over a whole vocabulary: maximum, softmax sum, scan for the largest. A row of logits is 8,000
+//! to 50,000 numbers, and every live row is passed over at every step.
 //!
-//! Safe functions over slices, compiled once per instruction set and chosen at run time. Sums run in a fixed number of lanes
-//! (`baton-lanes`) with fused multiply-adds, so a row's bits do not depend on the instruction set.
+//! Safe functions over slices, compiled once per instruction set and chosen at run time. Sums run in a fixed
+//! number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits do not depend on the instruction
+//! set.
 #![allow(
     unsafe_code,
     reason = "the calls that `multiversion` generates after it has asked the CPU what it has"
@@ -53,7 +54,8 @@ pub(crate) struct WeightCut {
     pub(crate) min_weight: f32,
 }
 
-/// `e^((logit - max) / temperature)` of each logit that is not cut off, else 0; and the sum of each chunk of `chunk_len`.
+/// `e^((logit - max) / temperature)` of each logit that is not cut off, else 0; and the sum of each chunk of
+/// `chunk_len`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",

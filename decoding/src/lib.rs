@@ -1,13 +1,15 @@
-//! Decode decisions as plain state machines: which rows run, what each is fed, what it chooses, when it stops, how it is scored.
+//! Decode decisions as plain state machines: which rows run, what each is fed, what it chooses, when it
+//! stops, how it is scored.
 //!
-//! The large idea is continuous batching: rows join the batch when there is room and leave it when they are done, so a step is
-//! never held up by the longest row. [`Scheduler::schedule`] decides what the next step does, the caller runs the model, and
-//! [`Scheduler::absorb`] takes in the logits and chooses. What a row writes follows from its own logits, its [`Generation`] and, if
-//! it samples, its random stream; nothing else in the batch touches it. This crate knows no tensors, threads, sockets or clocks:
-//! events in, decisions out, so every rule can be tested with tables and random sequences.
+//! The large idea is continuous batching: rows join the batch when there is room and leave it when they are
+//! done, so a step is never held up by the longest row. [`Scheduler::schedule`] decides what the next step
+//! does, the caller runs the model, and [`Scheduler::absorb`] takes in the logits and chooses. What a row
+//! writes follows from its own logits, its [`Generation`] and, if it samples, its random stream; nothing else
+//! in the batch touches it. This crate knows no tensors, threads, sockets or clocks: events in, decisions
+//! out, so every rule can be tested with tables and random sequences.
 //!
-//! References: Yu et al., "Orca" (OSDI 2022), for iteration-level scheduling; Kwon et al., arXiv 2309.06180, for block-wise cache
-//! accounting. What each way of generating means is in `docs/generation.md`.
+//! References: Yu et al., "Orca" (OSDI 2022), for iteration-level scheduling; Kwon et al., arXiv 2309.06180,
+//! for block-wise cache accounting. What each way of generating means is in `docs/reference/generation.md`.
 
 mod beam_search;
 mod constraints;
@@ -16,7 +18,6 @@ mod drafting;
 mod generation;
 mod independent_search;
 mod kernels;
-mod limits;
 mod logits;
 mod row;
 mod sampling;
@@ -24,15 +25,13 @@ mod scheduler;
 mod search;
 mod top_k;
 
+pub use baton_generation::{EarlyStopping, FinishReason, GenerationOptions, Method};
 pub use copying::{Copying, Vocabulary};
 pub use drafting::{DraftCounts, DraftOptions};
-pub use generation::{
-    BeamOptions, EarlyStopping, Generation, GenerationError, Method, SamplingOptions, StopCondition,
-};
-pub use limits::{GenerationLimits, LimitsError};
+pub use generation::{Generation, StopCondition};
 pub use logits::LogitRows;
 pub use row::{
-    DraftStep, FinishReason, FinishedRow, FinishedSequence, Fork, GroupId, Plan, Rewind, RowId, RowRequest,
-    SlotAssignment, SlotId, StepRow,
+    DraftStep, FinishedRow, FinishedSequence, Fork, GroupId, Plan, Rewind, RowId, RowRequest, SlotAssignment,
+    SlotId, StepRow,
 };
 pub use scheduler::{Scheduler, SchedulerLimits, SpecialTokens, SubmitError};

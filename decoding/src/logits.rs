@@ -1,4 +1,5 @@
-//! What the model hands over after a step: next-token logits, one row of the vocabulary's size for each row that was stepped.
+//! What the model hands over after a step: next-token logits, one row of the vocabulary's size for each row
+//! that was stepped.
 
 /// Next-token logits in host memory, f32, `[rows, vocab_size]`.
 #[derive(Debug, Clone, Copy)]

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use baton_generation::FinishReason;
+
 use crate::{DraftCounts, Generation};
 
-/// Rows that are cancelled together: one attempt at one shard. Chosen by the caller, unique while any of its rows lives.
+/// Rows that are cancelled together: one attempt at one shard. Chosen by the caller, unique while any of its
+/// rows lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupId(pub u64);
 
@@ -30,7 +33,8 @@ pub struct RowRequest {
     pub prompt_len: usize,
     /// How it is continued.
     pub generation: Arc<Generation>,
-    /// What the row's random numbers are drawn from, beside the seed. Give each record of a job its own, the same in every attempt.
+    /// What the row's random numbers are drawn from, beside the seed. Give each record of a job its own, the
+    /// same in every attempt.
     pub random_stream: u64,
 }
 
@@ -45,8 +49,8 @@ pub struct Plan {
     pub rewind: Vec<Rewind>,
     /// Sequences that part ways.
     pub forks: Vec<Fork>,
-    /// What the model is fed: one entry per live sequence, those of the newcomers included, and after it the sequence's draft, if it has
-    /// one.
+    /// What the model is fed: one entry per live sequence, those of the newcomers included, and after it the
+    /// sequence's draft, if it has one.
     pub step: Vec<StepRow>,
 }
 
@@ -81,7 +85,8 @@ pub struct SlotAssignment {
 
 /// A sequence goes on in two ways: an empty slot gets a copy of another's cache.
 ///
-/// Full blocks that lie within the prompt are counted once for all sequences of a row, so a copy must share at least those.
+/// Full blocks that lie within the prompt are counted once for all sequences of a row, so a copy must share
+/// at least those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
     /// The slot that is copied.
@@ -119,22 +124,13 @@ pub struct StepRow {
     pub token: u32,
 }
 
-/// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FinishReason {
-    /// It chose the end-of-sequence token or another stop token, or met its stop condition.
-    Stop,
-    /// It reached its limit of new tokens.
-    Length,
-}
-
 /// A row that is done. Its slots are free again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedRow {
     /// Its name.
     pub row: RowId,
-    /// What it wrote, best score first: as many sequences as were asked for, or all that a beam search over a small vocabulary found.
-    /// Never empty.
+    /// What it wrote, best score first: as many sequences as were asked for, or all that a beam search over a
+    /// small vocabulary found. Never empty.
     pub outputs: Vec<FinishedSequence>,
     /// What drafting has brought; all 0 where the row was not drafted for.
     pub drafts: DraftCounts,
@@ -147,9 +143,9 @@ pub struct FinishedSequence {
     pub tokens: Vec<u32>,
     /// Tokens chosen: those written, and the one that stopped it.
     pub num_tokens: usize,
-    /// Greedy and sampled: mean log-probability of the tokens chosen, after masks and repetition penalty, before temperature and cuts.
-    /// Beam search: sum of log-probabilities after masks and penalty, divided by `num_tokens ^ length_penalty`.
-    /// NaN when the model computed no numbers.
+    /// Greedy and sampled: mean log-probability of the tokens chosen, after masks and repetition penalty,
+    /// before temperature and cuts. Beam search: sum of log-probabilities after masks and penalty, divided by
+    /// `num_tokens ^ length_penalty`. NaN when the model computed no numbers.
     pub score: f32,
     /// Why it ended.
     pub finish_reason: FinishReason,

@@ -1,12 +1,12 @@
 //! Drawing a token by its probability.
 //!
-//! Every cut keeps the tokens that are at least as likely as a border, so tokens of equal logits stay or go together. A draw then
-//! walks over all tokens in the order of their numbers.
+//! Every cut keeps the tokens that are at least as likely as a border, so tokens of equal logits stay or go
+//! together. A draw then walks over all tokens in the order of their numbers.
 
+use baton_generation::GenerationOptions;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::SamplingOptions;
 use crate::kernels::{Shift, WeightCut, cut_weights, weights_into};
 use crate::top_k::TopK;
 
@@ -17,7 +17,8 @@ const CHUNK_LEN: usize = 256;
 const BIN_SHIFT: u32 = 19;
 const NUM_BINS: usize = (1.0_f32.to_bits() >> BIN_SHIFT) as usize + 1;
 
-/// The random numbers of one sequence: one per token, by a generator whose state is nothing but its key and a counter.
+/// The random numbers of one sequence: one per token, by a generator whose state is nothing but its key and a
+/// counter.
 #[derive(Debug, Clone)]
 pub(crate) struct RandomStream(ChaCha8Rng);
 
@@ -48,23 +49,24 @@ pub(crate) struct SamplingScratch {
     bin: Vec<f32>,
 }
 
-/// The token at `uniform`, in 0..1, of the distribution that the options make of the logits, whose maximum is `max`.
-/// Token 0 if no logit is a number above minus infinity.
+/// The token at `uniform`, in 0..1, of the distribution that the options make of the logits, whose maximum is
+/// `max`. Token 0 if no logit is a number above minus infinity.
 pub(crate) fn draw(
     logits: &[f32],
-    (max, options): (f32, &SamplingOptions),
+    (max, options): (f32, &GenerationOptions),
     uniform: f64,
     scratch: &mut SamplingScratch,
 ) -> u32 {
     let min_logit = options.top_k.map_or(f32::NEG_INFINITY, |top_k| {
-        scratch.top.start(top_k.min(logits.len()));
+        scratch.top.start((top_k as usize).min(logits.len()));
         scratch.top.offer(0, logits, Shift::NONE);
         scratch.top.least()
     });
     let top_p = options.top_p.filter(|&top_p| top_p < 1.0);
-    let min_p = options.min_p.unwrap_or(0.0);
+    let min_p = options.min_p.unwrap_or(0.0) as f32;
+    let temperature = options.temperature.unwrap_or(1.0) as f32;
     let min_weight = if top_p.is_some() { 0.0 } else { min_p }; // top-p comes first
-    let cut = WeightCut { max, temperature: options.temperature, min_logit, min_weight };
+    let cut = WeightCut { max, temperature, min_logit, min_weight };
     weights_into(logits, cut, (&mut scratch.weights, &mut scratch.chunk_sums, CHUNK_LEN));
     if let Some(top_p) = top_p {
         let min_weight = scratch.least_weight_of_nucleus(top_p).max(min_p);
@@ -79,8 +81,8 @@ impl SamplingScratch {
     }
 
     /// The weight at which the largest weights together reach the share `top_p` of all.
-    fn least_weight_of_nucleus(&mut self, top_p: f32) -> f32 {
-        let wanted = f64::from(top_p) * self.total();
+    fn least_weight_of_nucleus(&mut self, top_p: f64) -> f32 {
+        let wanted = top_p * self.total();
         let Self { weights, bin_sums, bin, .. } = self;
         let bin_of = |weight: f32| (weight.to_bits() >> BIN_SHIFT) as usize;
         bin_sums.clear();
@@ -139,41 +141,41 @@ mod tests {
     use super::*;
     use crate::kernels::tests::pseudo_random_logits;
 
-    const PLAIN: SamplingOptions =
-        SamplingOptions { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 0 };
-
     /// Probabilities by the book: temperature, top-k, top-p, min-p, each on what the one before left.
-    fn reference(logits: &[f32], options: &SamplingOptions) -> Vec<f64> {
+    fn reference(logits: &[f32], options: &GenerationOptions) -> Vec<f64> {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap());
-        let least = logits[order[options.top_k.unwrap_or(usize::MAX).min(order.len()) - 1]];
+        let top_k = options.top_k.map_or(order.len(), |top_k| order.len().min(top_k as usize));
+        let least = logits[order[top_k - 1]];
         order.retain(|&token| logits[token] >= least);
         let max = f64::from(logits[order[0]]);
-        let weight =
-            |&token: &usize| ((f64::from(logits[token]) - max) / f64::from(options.temperature)).exp();
+        let temperature = options.temperature.unwrap();
+        let weight = |&token: &usize| ((f64::from(logits[token]) - max) / temperature).exp();
         if let Some(top_p) = options.top_p {
             let total: f64 = order.iter().map(weight).sum();
             let mut before = 0.0;
             order.retain(|token| {
-                let is_kept = before < f64::from(top_p) * total;
+                let is_kept = before < top_p * total;
                 before += weight(token);
                 is_kept
             });
         }
-        order.retain(|token| weight(token) >= f64::from(options.min_p.unwrap_or(0.0)));
+        order.retain(|token| weight(token) >= options.min_p.unwrap_or(0.0));
         let total: f64 = order.iter().map(weight).sum();
         let mut probabilities = vec![0.0; logits.len()];
         order.iter().for_each(|&token| probabilities[token] = weight(&token) / total);
         probabilities
     }
 
-    fn all_options() -> Vec<SamplingOptions> {
+    fn all_options() -> Vec<GenerationOptions> {
         let mut all = Vec::new();
         for temperature in [0.5, 1.0, 2.0] {
             for top_k in [None, Some(1), Some(40)] {
                 for top_p in [None, Some(0.3), Some(0.9), Some(0.9999), Some(1.0)] {
                     for min_p in [None, Some(0.05)] {
-                        all.push(SamplingOptions { temperature, top_k, top_p, min_p, seed: 0 });
+                        let temperature = Some(temperature);
+                        let plain = GenerationOptions::default();
+                        all.push(GenerationOptions { temperature, top_k, top_p, min_p, ..plain });
                     }
                 }
             }
@@ -219,11 +221,8 @@ mod tests {
 
     #[test]
     fn logits_without_a_number_give_token_0() {
-        for options in [
-            PLAIN,
-            SamplingOptions { top_k: Some(5), ..PLAIN },
-            SamplingOptions { top_p: Some(0.5), ..PLAIN },
-        ] {
+        for (top_k, top_p) in [(None, None), (Some(5), None), (None, Some(0.5))] {
+            let options = GenerationOptions { top_k, top_p, ..GenerationOptions::default() };
             let token =
                 draw(&[f32::NAN; 40], (f32::NEG_INFINITY, &options), 0.5, &mut SamplingScratch::default());
             assert_eq!(token, 0);

@@ -6,22 +6,24 @@ use std::sync::Arc;
 use crate::drafting::Draft;
 use crate::search::{Search, SearchBounds, SearchScratch};
 use crate::{
-    DraftCounts, DraftOptions, DraftStep, FinishedRow, Fork, Generation, GenerationError, GroupId, LogitRows,
-    Plan, Rewind, RowId, RowRequest, SlotAssignment, SlotId, StepRow,
+    DraftCounts, DraftOptions, DraftStep, FinishedRow, Fork, Generation, GroupId, LogitRows, Plan, Rewind,
+    RowId, RowRequest, SlotAssignment, SlotId, StepRow,
 };
 
 /// What bounds the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
-    /// Sequences decoded at once; at least 1. More share the cost of reading the weights, each costs its part of the cache.
+    /// Sequences decoded at once; at least 1. More share the cost of reading the weights, each costs its part
+    /// of the cache.
     pub max_slots: usize,
-    /// Tokens that the KV cache holds, all sequences together. A whole number of blocks counts; the rest is not used.
+    /// Tokens that the KV cache holds, all sequences together. A whole number of blocks counts; the rest is
+    /// not used.
     pub max_cache_tokens: usize,
     /// The cache gives out memory in blocks of this many tokens; at least 1. A sequence takes whole blocks.
     pub cache_block_tokens: usize,
-    /// Prompt tokens prefilled between two steps. Lower: live sequences wait less for newcomers. A prompt is never cut, since its
-    /// tokens may see each other both ways; a longer one goes alone. Every step takes all live sequences one token further, so
-    /// neither side starves.
+    /// Prompt tokens prefilled between two steps. Lower: live sequences wait less for newcomers. A prompt is
+    /// never cut, since its tokens may see each other both ways; a longer one goes alone. Every step takes
+    /// all live sequences one token further, so neither side starves.
     pub max_prefill_tokens: usize,
 }
 
@@ -37,16 +39,13 @@ pub struct SpecialTokens {
 /// Why a row was not accepted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SubmitError {
-    /// What it asks for cannot be obeyed.
-    #[error("the generation options cannot be obeyed")]
-    Generation(#[from] GenerationError),
     /// There is nothing to continue.
     #[error("the prompt is empty: a row needs at least one prompt token")]
     EmptyPrompt,
     /// It has more sequences than the batch has slots.
     #[error(
-        "{num_sequences} sequences of one row need as many slots, the decoder has {max_slots}: use fewer beams or outputs, or give \
-         the decoder more slots"
+        "{num_sequences} sequences of one row need as many slots, the decoder has {max_slots}: use fewer \
+         beams or outputs, or give the decoder more slots"
     )]
     TooManySequences {
         /// Beams or samples.
@@ -56,9 +55,9 @@ pub enum SubmitError {
     },
     /// It would not fit if it were alone.
     #[error(
-        "a prompt of {prompt_len} tokens and {num_sequences} x up to {max_new_tokens} new ones need {needed_cache_tokens} tokens of \
-         cache, the decoder has {max_cache_tokens}: shorten the prompt, lower max_new_tokens, use fewer beams or outputs, or give the \
-         decoder a larger cache"
+        "a prompt of {prompt_len} tokens and {num_sequences} x up to {max_new_tokens} new ones need \
+         {needed_cache_tokens} tokens of cache, the decoder has {max_cache_tokens}: shorten the prompt, \
+         lower max_new_tokens, use fewer beams or outputs, or give the decoder a larger cache"
     )]
     NeverFits {
         /// Length of the prompt, tokens.
@@ -76,8 +75,8 @@ pub enum SubmitError {
 
 /// The continuous batch as a state machine.
 ///
-/// Rows enter in the order of submission; none is overtaken, so none starves. A row enters only with its worst case reserved, in
-/// slots and in cache, so no live row is ever evicted.
+/// Rows enter in the order of submission; none is overtaken, so none starves. A row enters only with its
+/// worst case reserved, in slots and in cache, so no live row is ever evicted.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: SchedulerLimits,
@@ -92,7 +91,8 @@ pub struct Scheduler {
     vacated: Vec<SlotId>,
     /// Whether and how drafts are made.
     drafting: Option<DraftOptions>,
-    /// Wrong drafts since the last plan, in the cache of the model that checks them and of the one that made them.
+    /// Wrong drafts since the last plan, in the cache of the model that checks them and of the one that made
+    /// them.
     wrong: Vec<Rewind>,
     wrong_of_drafter: Vec<Rewind>,
     scratch: SearchScratch,
@@ -165,10 +165,10 @@ impl Scheduler {
         }
     }
 
-    /// A batch whose rows of one sequence are drafted for. Between [`schedule`](Self::schedule) and the step, the caller lets the drafting
-    /// model carry out [`schedule_drafts`](Self::schedule_drafts) and hands its logits to [`absorb_drafts`](Self::absorb_drafts) until
-    /// there is nothing to draft, and then calls [`add_drafts`](Self::add_drafts). Releases, prefills and forks of a plan are the drafting
-    /// model's too.
+    /// A batch whose rows of one sequence are drafted for. Between [`schedule`](Self::schedule) and the step,
+    /// the caller lets the drafting model carry out [`schedule_drafts`](Self::schedule_drafts) and hands its
+    /// logits to [`absorb_drafts`](Self::absorb_drafts) until there is nothing to draft, and then calls
+    /// [`add_drafts`](Self::add_drafts). Releases, prefills and forks of a plan are the drafting model's too.
     #[must_use]
     pub fn with_drafts(self, options: DraftOptions) -> Self {
         Self { drafting: Some(options), ..self }
@@ -179,7 +179,6 @@ impl Scheduler {
     /// # Errors
     /// The row could never run; nothing has changed.
     pub fn submit(&mut self, request: RowRequest) -> Result<(), SubmitError> {
-        request.generation.check()?;
         if request.prompt_len == 0 {
             return Err(SubmitError::EmptyPrompt);
         }
@@ -202,10 +201,11 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Lets rows in, lowest slot first, and writes what the next step does over `plan`. That is nothing only when no row waits or
-    /// lives and every slot was released.
+    /// Lets rows in, lowest slot first, and writes what the next step does over `plan`. That is nothing only
+    /// when no row waits or lives and every slot was released.
     ///
-    /// The caller runs the plan and, if it has a step, hands the logits to [`absorb`](Self::absorb) before it asks for the next.
+    /// The caller runs the plan and, if it has a step, hands the logits to [`absorb`](Self::absorb) before it
+    /// asks for the next.
     pub fn schedule(&mut self, plan: &mut Plan) {
         plan.clear();
         plan.release.append(&mut self.vacated);
@@ -231,7 +231,8 @@ impl Scheduler {
         }
     }
 
-    /// Writes what the drafting model does next over `drafts`; its step is empty when every row has its draft.
+    /// Writes what the drafting model does next over `drafts`; its step is empty when every row has its
+    /// draft.
     pub fn schedule_drafts(&mut self, drafts: &mut DraftStep) {
         let DraftStep { rewind, step } = drafts;
         rewind.clear();
@@ -264,11 +265,12 @@ impl Scheduler {
         self.write_step(&mut plan.step);
     }
 
-    /// Takes in the logits of the plan's step and chooses; returns the rows that are done, in the order in which they had entered.
-    /// Rows cancelled meanwhile are passed over.
+    /// Takes in the logits of the plan's step and chooses; returns the rows that are done, in the order in
+    /// which they had entered. Rows cancelled meanwhile are passed over.
     ///
     /// # Panics
-    /// There are fewer rows of logits than the step has, or a token that is forbidden is outside the vocabulary.
+    /// There are fewer rows of logits than the step has, or a token that is forbidden is outside the
+    /// vocabulary.
     pub fn absorb(&mut self, logits: LogitRows<'_>) -> Vec<FinishedRow> {
         let mut finished = Vec::new();
         let mut index = 0;
@@ -347,7 +349,7 @@ impl Scheduler {
     fn needs_of(&self, request: &RowRequest) -> Needs {
         let block = self.limits.cache_block_tokens;
         let num_slots = request.generation.num_sequences();
-        let max_new_tokens = request.generation.limits.max_new_tokens_for(request.prompt_len);
+        let max_new_tokens = request.generation.max_new_tokens_for(request.prompt_len);
         // The prompt, the begin-of-sequence token, and every written token but the last, which is never fed.
         let capacity_tokens = request
             .prompt_len
@@ -395,7 +397,7 @@ impl Scheduler {
         let bounds = SearchBounds {
             generation: Arc::clone(&waiting.generation),
             end_of_sequence: self.special.end_of_sequence,
-            min_new_tokens: waiting.generation.limits.min_new_tokens_for(waiting.prompt_len),
+            min_new_tokens: waiting.generation.min_new_tokens_for(waiting.prompt_len),
             max_new_tokens,
         };
         LiveRow {
@@ -431,7 +433,8 @@ impl LiveRow {
         }
     }
 
-    /// Chooses what follows, and as long as that is what was drafted, what follows it. Gives how much of the draft was right.
+    /// Chooses what follows, and as long as that is what was drafted, what follows it. Gives how much of the
+    /// draft was right.
     fn advance(&mut self, (logits, first_row): (LogitRows<'_>, usize), scratch: &mut SearchScratch) -> usize {
         let drafted = self.draft.as_ref().map_or(&[][..], Draft::tokens);
         let mut num_accepted = 0;
@@ -463,8 +466,8 @@ impl LiveRow {
         wrong_of_drafter.extend(draft.end(slot, num_accepted, written.len()));
     }
 
-    /// Gives each sequence its place after a choice: the first to continue another stays in its place, siblings get copies in places
-    /// that no sequence needs.
+    /// Gives each sequence its place after a choice: the first to continue another stays in its place,
+    /// siblings get copies in places that no sequence needs.
     fn move_sequences(&mut self, vacated: &mut Vec<SlotId>) {
         let Self { search, slots, places, next_places, forks, needs, .. } = self;
         let parents = search.parents();

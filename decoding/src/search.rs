@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::beam_search::BeamSearch;
 use crate::constraints::{ConstraintScratch, Constraints};
+use crate::copying::WrittenWords;
 use crate::independent_search::IndependentSearch;
 use crate::kernels::Shift;
 use crate::sampling::SamplingScratch;
@@ -38,9 +39,11 @@ pub(crate) enum Search {
 
 impl Search {
     pub(crate) fn new(bounds: SearchBounds, random_stream: u64) -> Self {
-        match bounds.generation.method {
-            Method::Beam(options) => Self::Beam(BeamSearch::new(bounds, options)),
-            _ => Self::Independent(IndependentSearch::new(bounds, random_stream)),
+        match bounds.generation.options.method() {
+            Method::Beam => Self::Beam(BeamSearch::new(bounds)),
+            Method::Greedy | Method::Sample => {
+                Self::Independent(IndependentSearch::new(bounds, random_stream))
+            }
         }
     }
 
@@ -84,7 +87,8 @@ impl Search {
         }
     }
 
-    /// For each live sequence, in order, which of those before the last `advance` it continues. Empty when the row is done.
+    /// For each live sequence, in order, which of those before the last `advance` it continues. Empty when
+    /// the row is done.
     pub(crate) fn parents(&self) -> &[usize] {
         match self {
             Self::Independent(search) => search.parents(),
@@ -102,10 +106,10 @@ impl Search {
 }
 
 impl SearchBounds {
-    /// The shifted logits of what may follow `tokens`.
+    /// The shifted logits of what may follow `tokens`, and with them the words written.
     pub(crate) fn constrain<'r>(
         &self,
-        tokens: &[u32],
+        (tokens, written): (&[u32], Option<&WrittenWords>),
         (logits, shift): (&'r [f32], Shift),
         scratch: &'r mut ConstraintScratch,
     ) -> (&'r [f32], Shift) {
@@ -113,6 +117,7 @@ impl SearchBounds {
             generation: &self.generation,
             end_of_sequence: self.end_of_sequence,
             tokens,
+            written,
             min_new_tokens: self.min_new_tokens,
         };
         constraints.apply(logits, shift, scratch)

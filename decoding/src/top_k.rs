@@ -13,10 +13,12 @@ pub(crate) struct Candidate {
     pub(crate) token: u32,
 }
 
-/// Collects the `k` largest values of one or more rows. Of equals, the first row counts as larger, then the lowest token.
+/// Collects the `k` largest values of one or more rows. Of equals, the first row counts as larger, then the
+/// lowest token.
 ///
-/// Values above the threshold are kept until there are twice as many as wanted; then the lesser half goes and the threshold rises to
-/// the least that stays. So a long row is mostly compared and seldom stored. NaN and minus infinity are never among the largest.
+/// Values above the threshold are kept until there are twice as many as wanted; then the lesser half goes and
+/// the threshold rises to the least that stays. So a long row is mostly compared and seldom stored. NaN and
+/// minus infinity are never among the largest.
 #[derive(Debug, Default)]
 pub(crate) struct TopK {
     k: usize,

@@ -5,11 +5,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton_decoding::{
-    BeamOptions, EarlyStopping, FinishedRow, Generation, GroupId, Method, RowId, RowRequest, SamplingOptions,
+    EarlyStopping, FinishedRow, Generation, GenerationOptions, GroupId, Method, RowId, RowRequest,
     SchedulerLimits,
 };
 use proptest::prelude::*;
-use support::{Caller, FakeModel, PLAIN_SAMPLING, alone, greedy, request, row};
+use support::{Caller, FakeModel, alone, plain_sampling, request, row};
 
 const MODEL: FakeModel = FakeModel { vocab_size: 40, spread: 4.0, end_bonus: 3.0 };
 
@@ -30,40 +30,45 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn generation() -> impl Strategy<Value = Generation> {
-    let constraints = (1..30usize, 0..6usize, prop::sample::select(vec![1.0, 1.3_f32]), 0..4usize);
-    (method(), constraints, 1..4usize, prop::collection::vec(3..8_u32, 0..2)).prop_map(
-        |(method, (max_new_tokens, min, repetition_penalty, no_repeat_ngram), num_outputs, stop_tokens)| {
-            let num_outputs = match method {
+    let constraints = (1..30_u32, 0..6_u32, prop::sample::select(vec![1.0, 1.3]), 0..4_u32);
+    (of_some_method(), constraints, 1..4_u32, prop::collection::vec(3..8_u32, 0..2)).prop_map(
+        |(options, (max_new_tokens, min, repetition_penalty, no_repeat_ngram), n_best, stop_tokens)| {
+            let n_best = match options.method() {
                 Method::Greedy => 1,
-                Method::Beam(options) => num_outputs.min(options.num_beams),
-                Method::Sample(_) => num_outputs,
+                Method::Beam => n_best.min(options.beams),
+                Method::Sample => n_best,
             };
-            let limits = greedy(min.min(max_new_tokens), max_new_tokens);
-            Generation { method, num_outputs, repetition_penalty, no_repeat_ngram, stop_tokens, ..limits }
+            let min_new_tokens = min.min(max_new_tokens);
+            let options =
+                GenerationOptions { n_best, repetition_penalty, no_repeat_ngram, min_new_tokens, ..options };
+            options.validate().expect("what is drawn is allowed");
+            Generation { stop_tokens, ..Generation::new(options, max_new_tokens as usize) }
         },
     )
 }
 
-fn method() -> impl Strategy<Value = Method> {
+fn of_some_method() -> impl Strategy<Value = GenerationOptions> {
     let early_stopping =
         prop::sample::select(vec![EarlyStopping::Heuristic, EarlyStopping::AtOnce, EarlyStopping::Never]);
     prop_oneof![
-        Just(Method::Greedy),
-        (1..5usize, prop::sample::select(vec![0.0, 0.7, 1.0, 2.0]), early_stopping).prop_map(
-            |(num_beams, length_penalty, early_stopping)| Method::Beam(BeamOptions {
-                num_beams,
+        Just(GenerationOptions::default()),
+        (2..5_u32, prop::sample::select(vec![0.0, 0.7, 1.0, 2.0]), early_stopping).prop_map(
+            |(beams, length_penalty, early_stopping)| GenerationOptions {
+                beams,
                 length_penalty,
                 early_stopping,
-            })
+                ..GenerationOptions::default()
+            }
         ),
-        (prop::option::of(1..20usize), prop::option::of(0.3..1.0_f32), prop::option::of(0.01..0.5_f32))
-            .prop_map(|(top_k, top_p, min_p)| Method::Sample(SamplingOptions {
-                temperature: 1.5,
+        (prop::option::of(1..20_u32), prop::option::of(0.3..1.0), prop::option::of(0.01..0.5)).prop_map(
+            |(top_k, top_p, min_p)| GenerationOptions {
+                temperature: Some(1.5),
                 top_k,
                 top_p,
                 min_p,
-                ..PLAIN_SAMPLING
-            })),
+                ..plain_sampling()
+            }
+        ),
     ]
 }
 
@@ -80,17 +85,17 @@ fn limits() -> impl Strategy<Value = SchedulerLimits> {
 
 fn check_outputs(request: &RowRequest, finished: &FinishedRow) {
     let generation = &request.generation;
-    assert_eq!(finished.outputs.len(), generation.num_outputs);
+    assert_eq!(finished.outputs.len(), generation.options.n_best as usize);
     assert!(finished.outputs.is_sorted_by(|a, b| a.score >= b.score), "best first");
     for output in &finished.outputs {
-        assert!(output.num_tokens <= generation.limits.max_new_tokens);
-        assert!(output.tokens.len() >= generation.limits.min_new_tokens);
+        assert!(output.num_tokens <= generation.max_new_tokens());
+        assert!(output.tokens.len() >= generation.options.min_new_tokens as usize);
         assert!(output.num_tokens - output.tokens.len() <= 1);
         assert!(!output.tokens.contains(&support::EOS));
         assert!(output.tokens.iter().all(|token| !generation.stop_tokens.contains(token)));
-        let ngram = generation.no_repeat_ngram.max(1);
+        let ngram = generation.options.no_repeat_ngram.max(1) as usize;
         let ngrams: Vec<&[u32]> = output.tokens.windows(ngram).collect();
-        if generation.no_repeat_ngram > 0 {
+        if generation.options.no_repeat_ngram > 0 {
             assert_eq!(ngrams.iter().collect::<BTreeSet<_>>().len(), ngrams.len(), "no n-gram comes twice");
         }
     }

@@ -1,4 +1,5 @@
-//! Beam search against greedy, against all sequences there are, and against a plain rendering of transformers' algorithm.
+//! Beam search against all sequences there are, and against a plain rendering of
+//! transformers' algorithm.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -7,25 +8,12 @@ mod support;
 use std::sync::Arc;
 
 use baton_decoding::{
-    BeamOptions, Copying, EarlyStopping, FinishReason, FinishedSequence, Generation, Method, RowId,
-    Vocabulary,
+    Copying, EarlyStopping, FinishReason, FinishedSequence, Generation, GenerationOptions, RowId, Vocabulary,
 };
 use support::{EOS, FakeModel, alone, beam, greedy, log_softmax, request, row};
 
 const ALL_EARLY_STOPPING: [EarlyStopping; 3] =
     [EarlyStopping::Heuristic, EarlyStopping::AtOnce, EarlyStopping::Never];
-
-#[test]
-fn one_beam_is_greedy() {
-    let model = FakeModel { vocab_size: 100, spread: 4.0, end_bonus: 3.0 };
-    for index in 0..50 {
-        let greedy = alone(model, request(row(0, index), 3, greedy(0, 20)));
-        let beam = alone(model, request(row(0, index), 3, beam(1, 20)));
-        let (greedy, beam) = (&greedy.outputs[0], &beam.outputs[0]);
-        assert_eq!((&greedy.tokens, greedy.finish_reason), (&beam.tokens, beam.finish_reason));
-        assert!((greedy.score - beam.score).abs() < 1e-5, "with length penalty 1 both are means");
-    }
-}
 
 #[test]
 fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
@@ -36,7 +24,9 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
     let vocabulary = Arc::new(Vocabulary::new(spellings.into()));
     let model = FakeModel { vocab_size: 5, spread: 2.0, end_bonus: 0.5 };
     for (length_penalty, name_bias) in [(0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (1.0, 2.0)] {
-        let options = BeamOptions { num_beams: 400, length_penalty, early_stopping: EarlyStopping::Never };
+        let (beams, early_stopping) = (400, EarlyStopping::Never);
+        let plain = GenerationOptions::default();
+        let options = GenerationOptions { beams, length_penalty, early_stopping, ..plain };
         for index in 0..30 {
             let mut best: Option<(Vec<u32>, f64)> = None;
             let mut open = vec![(Vec::new(), 0.0)];
@@ -64,8 +54,7 @@ fn a_beam_that_holds_everything_finds_the_best_of_all_sequences() {
             }
             let (mut tokens, score) = best.unwrap();
             let copying = Some(Copying::of_text("x-9", 0.0, name_bias, Arc::clone(&vocabulary)));
-            let generation =
-                Generation { method: Method::Beam(options), copying, ..greedy(0, MAX_NEW_TOKENS) };
+            let generation = Generation { copying, ..Generation::new(options.clone(), MAX_NEW_TOKENS) };
             let mut caller = support::Caller::new(
                 model,
                 baton_decoding::SchedulerLimits { max_slots: 400, ..support::ROOMY },
@@ -99,12 +88,11 @@ fn top_k(beams: &[Beam], k: usize) -> Vec<Beam> {
     sorted
 }
 
-/// `_beam_search` of transformers 5.24 for a batch of one, step by step with its masks of -1e9, all candidates sorted.
+/// `_beam_search` of transformers 5.24 for a batch of one, step by step with its masks of -1e9, all
+/// candidates sorted.
 fn reference(model: FakeModel, row: RowId, generation: &Generation) -> Vec<Beam> {
-    let Method::Beam(BeamOptions { num_beams, length_penalty, early_stopping }) = generation.method else {
-        panic!("a beam search");
-    };
-    let max_new_tokens = generation.limits.max_new_tokens;
+    let GenerationOptions { length_penalty, early_stopping, .. } = *generation.options;
+    let (num_beams, max_new_tokens) = (generation.num_sequences(), generation.max_new_tokens());
     let stop_tokens = [&[EOS], generation.stop_tokens.as_slice()].concat();
     let beam = |score| Beam { tokens: Vec::new(), score, is_finished: false };
     let mut running: Vec<Beam> =
@@ -152,22 +140,22 @@ fn reference(model: FakeModel, row: RowId, generation: &Generation) -> Vec<Beam>
             break;
         }
     }
-    finished.truncate(generation.num_outputs);
+    finished.truncate(generation.options.n_best as usize);
     finished
 }
 
 /// Repetition penalty, n-gram ban and minimum length on log-probabilities, in transformers' order.
 fn process(generation: &Generation, tokens: &[u32], stop_tokens: &[u32], scores: &mut [f64]) {
-    let unchanged = scores.to_vec();
+    let (unchanged, options) = (scores.to_vec(), &generation.options);
     for &token in tokens {
-        let (score, penalty) = (unchanged[token as usize], f64::from(generation.repetition_penalty));
+        let (score, penalty) = (unchanged[token as usize], options.repetition_penalty);
         scores[token as usize] = if score < 0.0 { score * penalty } else { score / penalty };
     }
-    let n = generation.no_repeat_ngram;
+    let n = options.no_repeat_ngram as usize;
     for token in 0..scores.len() as u32 {
         let end = [tokens, &[token]].concat();
         let repeats = n > 0 && end.len() >= n && tokens.windows(n).any(|seen| *seen == end[end.len() - n..]);
-        let is_early = tokens.len() < generation.limits.min_new_tokens && stop_tokens.contains(&token);
+        let is_early = tokens.len() < options.min_new_tokens as usize && stop_tokens.contains(&token);
         if repeats || is_early {
             scores[token as usize] = f64::NEG_INFINITY;
         }
@@ -179,22 +167,24 @@ fn results_equal_those_of_the_reference_for_all_settings() {
     let model = FakeModel { vocab_size: 60, spread: 3.0, end_bonus: 3.5 };
     let mut num_compared = 0;
     let mut num_stopped = 0;
-    for num_beams in [1, 2, 4, 7] {
+    let plain = GenerationOptions::default;
+    for beams in [2, 4, 7] {
         for length_penalty in [-0.5, 0.0, 0.6, 1.0, 2.0] {
             for early_stopping in ALL_EARLY_STOPPING {
-                for (index, constraints) in [
-                    greedy(0, 14),
-                    Generation { stop_tokens: vec![5, 6], ..greedy(4, 14) },
-                    Generation { repetition_penalty: 1.4, ..greedy(0, 14) },
-                    Generation { no_repeat_ngram: 1, ..greedy(3, 14) },
-                    Generation { no_repeat_ngram: 2, repetition_penalty: 0.6, ..greedy(0, 14) },
+                for (index, (constraints, stop_tokens)) in [
+                    (plain(), vec![]),
+                    (GenerationOptions { min_new_tokens: 4, ..plain() }, vec![5, 6]),
+                    (GenerationOptions { repetition_penalty: 1.4, ..plain() }, vec![]),
+                    (GenerationOptions { no_repeat_ngram: 1, min_new_tokens: 3, ..plain() }, vec![]),
+                    (GenerationOptions { no_repeat_ngram: 2, repetition_penalty: 0.6, ..plain() }, vec![]),
                 ]
                 .into_iter()
                 .enumerate()
                 {
-                    let options = BeamOptions { num_beams, length_penalty, early_stopping };
-                    let method = Method::Beam(options);
-                    let generation = Generation { method, num_outputs: num_beams, ..constraints };
+                    let n_best = beams;
+                    let options =
+                        GenerationOptions { beams, n_best, length_penalty, early_stopping, ..constraints };
+                    let generation = Generation { stop_tokens, ..Generation::new(options, 14) };
                     for row in (0..6).map(|round| row(0, round * 10 + index as u32)) {
                         let expected = reference(model, row, &generation);
                         let found = alone(model, request(row, 3, generation.clone())).outputs;

@@ -7,8 +7,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use baton_decoding::{
-    DraftCounts, DraftOptions, DraftStep, FinishedRow, Generation, LogitRows, Plan, Rewind, RowId, Scheduler,
-    SchedulerLimits, SlotId, StepRow,
+    DraftCounts, DraftOptions, DraftStep, FinishedRow, Generation, GenerationOptions, LogitRows, Plan,
+    Rewind, RowId, Scheduler, SchedulerLimits, SlotId, StepRow,
 };
 use proptest::prelude::*;
 use support::{EOS, FakeModel, ROOMY, SPECIAL, alone, beam, greedy, request, row, sampling};
@@ -112,7 +112,12 @@ proptest! {
             1 => sampling(1, 25),
             2 => sampling(2, 10),
             3 => beam(3, 12),
-            _ => Generation { no_repeat_ngram: 2, repetition_penalty: 1.3, ..greedy(4, 20) },
+            _ => {
+                let (min_new_tokens, no_repeat_ngram, repetition_penalty) = (4, 2, 1.3);
+                let plain = GenerationOptions::default();
+                let options = GenerationOptions { min_new_tokens, no_repeat_ngram, repetition_penalty, ..plain };
+                Generation::new(options, 20)
+            }
         };
         let generations: Vec<Generation> = methods.iter().map(|&method| generation(method)).collect();
         let limits = SchedulerLimits { max_slots, max_cache_tokens: 400, ..ROOMY };

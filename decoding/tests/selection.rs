@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
-use baton_decoding::{FinishReason, Generation, Method, SamplingOptions, StopCondition};
+use baton_decoding::{FinishReason, Generation, GenerationOptions, StopCondition};
 use support::{
-    Caller, EOS, FakeModel, PLAIN_SAMPLING, ROOMY, alone, greedy, log_softmax, request, row, sampling,
+    Caller, EOS, FakeModel, ROOMY, alone, greedy, log_softmax, plain_sampling, request, row, sampling,
 };
 
 const MODEL: FakeModel = FakeModel { vocab_size: 30, spread: 3.0, end_bonus: 1.0 };
@@ -17,23 +17,20 @@ const MODEL: FakeModel = FakeModel { vocab_size: 30, spread: 3.0, end_bonus: 1.0
 fn naive_greedy(index: u32, generation: &Generation) -> (Vec<u32>, f64) {
     let mut tokens: Vec<u32> = Vec::new();
     let mut sum = 0.0;
+    let options = &generation.options;
+    let (n, penalty) = (options.no_repeat_ngram as usize, options.repetition_penalty as f32);
     for num_choices in 1.. {
         let mut logits = MODEL.logits(row(0, index), &tokens);
         for token in 0..MODEL.vocab_size {
             let logit = &mut logits[token as usize];
             if tokens.contains(&token) {
-                *logit *= if *logit < 0.0 {
-                    generation.repetition_penalty
-                } else {
-                    1.0 / generation.repetition_penalty
-                };
+                *logit *= if *logit < 0.0 { penalty } else { 1.0 / penalty };
             }
-            let n = generation.no_repeat_ngram;
             let end = [tokens.as_slice(), &[token]].concat();
             let repeats =
                 n > 0 && end.len() >= n && tokens.windows(n).any(|seen| *seen == end[end.len() - n..]);
             let is_stop = token == EOS || generation.stop_tokens.contains(&token);
-            if repeats || (is_stop && tokens.len() < generation.limits.min_new_tokens) {
+            if repeats || (is_stop && tokens.len() < options.min_new_tokens as usize) {
                 *logit = f32::NEG_INFINITY;
             }
         }
@@ -45,7 +42,7 @@ fn naive_greedy(index: u32, generation: &Generation) -> (Vec<u32>, f64) {
         if !stops {
             tokens.push(best);
         }
-        if stops || num_choices == generation.limits.max_new_tokens {
+        if stops || num_choices == generation.max_new_tokens() {
             return (tokens, sum / num_choices as f64);
         }
     }
@@ -54,11 +51,10 @@ fn naive_greedy(index: u32, generation: &Generation) -> (Vec<u32>, f64) {
 
 #[test]
 fn greedy_under_constraints_equals_a_naive_reference() {
-    let with = |repetition_penalty, no_repeat_ngram, stop_tokens: &[u32]| Generation {
-        repetition_penalty,
-        no_repeat_ngram,
-        stop_tokens: stop_tokens.to_vec(),
-        ..greedy(2, 25)
+    let with = |repetition_penalty, no_repeat_ngram, stop_tokens: &[u32]| {
+        let (min_new_tokens, plain) = (2, GenerationOptions::default());
+        let options = GenerationOptions { min_new_tokens, repetition_penalty, no_repeat_ngram, ..plain };
+        Generation { stop_tokens: stop_tokens.to_vec(), ..Generation::new(options, 25) }
     };
     let generations = [
         greedy(0, 25),
@@ -99,9 +95,8 @@ fn chi_square(counts: &[u32], probabilities: &[f64]) -> (f64, usize) {
 }
 
 /// First and second tokens of many rows, all with the same prompt but each with its own random stream.
-fn sampled_tokens(options: SamplingOptions, num_rows: u64) -> Vec<Vec<u32>> {
-    let generation = Generation { method: Method::Sample(options), ..greedy(0, 2) };
-    let generation = Arc::new(generation);
+fn sampled_tokens(options: &GenerationOptions, num_rows: u64) -> Vec<Vec<u32>> {
+    let generation = Arc::new(Generation::new(options.clone(), 2));
     let mut caller = Caller::new(MODEL, ROOMY);
     for random_stream in 0..num_rows {
         // One index, so one prompt; the group tells the rows apart.
@@ -116,16 +111,17 @@ fn sampled_tokens(options: SamplingOptions, num_rows: u64) -> Vec<Vec<u32>> {
 fn sampled_tokens_are_distributed_as_the_softmax_says() {
     const NUM_ROWS: u64 = 20_000;
     let cuts = [
-        (PLAIN_SAMPLING, 30),
-        (SamplingOptions { temperature: 0.6, ..PLAIN_SAMPLING }, 30),
-        (SamplingOptions { top_k: Some(8), ..PLAIN_SAMPLING }, 8),
+        (plain_sampling(), 30),
+        (GenerationOptions { temperature: Some(0.6), ..plain_sampling() }, 30),
+        (GenerationOptions { top_k: Some(8), ..plain_sampling() }, 8),
     ];
     for (options, num_possible) in cuts {
-        let rows = sampled_tokens(options, NUM_ROWS);
+        let rows = sampled_tokens(&options, NUM_ROWS);
         let first = |tokens: &Vec<u32>| tokens.first().copied().unwrap_or(EOS);
         let probabilities = |written: &[u32]| {
+            let temperature = options.temperature.unwrap() as f32;
             let logits: Vec<f32> =
-                MODEL.logits(row(0, 5), written).iter().map(|logit| logit / options.temperature).collect();
+                MODEL.logits(row(0, 5), written).iter().map(|logit| logit / temperature).collect();
             let mut sorted = logits.clone();
             sorted.sort_by(|a, b| b.partial_cmp(a).unwrap());
             let cut: Vec<f32> = logits
@@ -141,7 +137,8 @@ fn sampled_tokens_are_distributed_as_the_softmax_says() {
         };
         let of_first = count(&mut rows.iter().map(first));
         let (statistic, freedom) = chi_square(&of_first, &probabilities(&[]));
-        // Mean plus 3.5 standard deviations: passed by chance in all but one of some thousand seeds, and the seed is fixed.
+        // Mean plus 3.5 standard deviations: passed by chance in all but one of some thousand seeds, and the
+        // seed is fixed.
         let bound = |freedom: usize| freedom as f64 + 3.5 * (2.0 * freedom as f64).sqrt();
         assert!(freedom > 4 && statistic < bound(freedom), "{options:?}: {statistic}, {freedom}");
 
@@ -157,9 +154,9 @@ fn sampled_tokens_are_distributed_as_the_softmax_says() {
 
 #[test]
 fn samples_of_a_row_differ_come_best_first_and_depend_on_seed_and_stream() {
-    let outputs = |seed, random_stream, num_outputs| {
-        let method = Method::Sample(SamplingOptions { seed, ..PLAIN_SAMPLING });
-        let mut request = request(row(0, 3), 3, Generation { method, ..sampling(num_outputs, 12) });
+    let outputs = |seed, random_stream, n_best| {
+        let options = GenerationOptions { seed, n_best, ..plain_sampling() };
+        let mut request = request(row(0, 3), 3, Generation::new(options, 12));
         request.random_stream = random_stream;
         alone(MODEL, request).outputs
     };
@@ -177,15 +174,15 @@ fn samples_of_a_row_differ_come_best_first_and_depend_on_seed_and_stream() {
 #[test]
 fn a_cold_or_narrow_sample_is_greedy() {
     let narrow = [
-        SamplingOptions { temperature: 1e-4, ..PLAIN_SAMPLING },
-        SamplingOptions { top_k: Some(1), ..PLAIN_SAMPLING },
-        SamplingOptions { top_p: Some(1e-6), ..PLAIN_SAMPLING },
-        SamplingOptions { min_p: Some(1.0), ..PLAIN_SAMPLING },
+        GenerationOptions { temperature: Some(1e-6), ..plain_sampling() }, // the least that is allowed
+        GenerationOptions { top_k: Some(1), ..plain_sampling() },
+        GenerationOptions { top_p: Some(1e-6), ..plain_sampling() },
+        GenerationOptions { min_p: Some(1.0), ..plain_sampling() },
     ];
     for index in 0..20 {
         let expected = alone(MODEL, request(row(0, index), 3, greedy(0, 20)));
-        for options in narrow {
-            let generation = Generation { method: Method::Sample(options), ..greedy(0, 20) };
+        for options in &narrow {
+            let generation = Generation::new(options.clone(), 20);
             assert_eq!(alone(MODEL, request(row(0, index), 3, generation)), expected);
         }
     }

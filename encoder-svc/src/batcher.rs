@@ -1,12 +1,15 @@
 //! Cuts prompts into encode batches: a pure function of their lengths.
 //!
-//! Batches are packed without padding, so the budget counts real tokens. Prompts of similar length go together because attention is
-//! computed per prompt and a batch of like prompts is a batch of like work. What is in which batch changes no output byte.
+//! Batches are packed without padding, so the budget counts real tokens. Prompts of similar length go
+//! together because attention is computed per prompt and a batch of like prompts is a batch of like work.
+//! What is in which batch changes no output byte.
 
-/// Groups prompts into batches of at most `max_batch_tokens` tokens each, longest first; a longer prompt is alone in its batch.
+/// Groups prompts into batches of at most `max_batch_tokens` tokens each, longest first; a longer prompt is
+/// alone in its batch.
 ///
-/// Long prompts lead because their outputs tend to be long too: started first, they do not keep the decoder waiting at the end.
-/// Returns the prompts' positions in `prompt_lens`; each is in exactly one batch, no batch is empty.
+/// Long prompts lead because their outputs tend to be long too: started first, they do not keep the decoder
+/// waiting at the end. Returns the prompts' positions in `prompt_lens`; each is in exactly one batch, no
+/// batch is empty.
 pub fn pack_batches(prompt_lens: &[usize], max_batch_tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..prompt_lens.len()).collect();
     order.sort_by_key(|&position| std::cmp::Reverse(prompt_lens[position])); // stable: ties stay in corpus order

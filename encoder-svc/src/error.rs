@@ -2,7 +2,7 @@
 
 use baton_bundle::BundleError;
 use baton_proto::{InvalidEndpoint, WireError, error_chain};
-use baton_worker::{ModelThreadError, ServeError};
+use baton_worker::{ModelThreadError, ServeError, UnsuitedWorker};
 use tonic::Status;
 
 /// Why the service cannot start, cannot go on, or cannot process a shard.
@@ -22,22 +22,9 @@ pub enum EncoderError {
     /// The model thread died while it had a batch of the shard.
     #[error("the encoder's model thread died, and the shard's batch was lost with it")]
     BatchLost,
-    /// A shard asks for another bundle than the one loaded.
-    #[error("the job runs bundle {wanted}, this encoder has loaded {loaded}: start it with the job's bundle")]
-    OtherBundle {
-        /// Digest in the header.
-        wanted: String,
-        /// Digest of the bundle loaded here.
-        loaded: String,
-    },
-    /// A shard asks for a mode that this process does not serve.
-    #[error("the job asks for mode `{wanted}`, this encoder serves {served}: start it with --mode {wanted}")]
-    OtherMode {
-        /// Mode in the header.
-        wanted: &'static str,
-        /// The modes served here, joined by commas.
-        served: String,
-    },
+    /// A shard asks for another bundle or mode than this process serves.
+    #[error(transparent)]
+    Unsuited(#[from] UnsuitedWorker),
     /// A message breaks the contract.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -52,14 +39,20 @@ pub enum EncoderError {
 impl From<EncoderError> for Status {
     fn from(error: EncoderError) -> Self {
         match error {
-            EncoderError::OtherBundle { .. }
-            | EncoderError::OtherMode { .. }
-            | EncoderError::Bundle { .. }
-            | EncoderError::Decoder(_) => Status::failed_precondition(error_chain(&error)),
+            EncoderError::Unsuited(error) => error.into(),
+            EncoderError::Bundle { .. } | EncoderError::Decoder(_) => {
+                Status::failed_precondition(error_chain(&error))
+            }
             EncoderError::Wire(error) => error.into(),
             EncoderError::Relayed(status) => status,
             EncoderError::BatchLost | EncoderError::Serve(_) => Status::unavailable(error_chain(&error)),
         }
+    }
+}
+
+impl From<Status> for EncoderError {
+    fn from(status: Status) -> Self {
+        Self::Relayed(status)
     }
 }
 

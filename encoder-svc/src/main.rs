@@ -9,7 +9,8 @@ use clap::{Parser, value_parser};
 
 /// The encoder of a Baton cluster: reads prompts with the large model and streams their states to decoders.
 ///
-/// Coordinators send it shards and name the decoders. Run as many as the large model needs; they share nothing.
+/// Coordinators send it shards and name the decoders. Run as many as the large model needs; they share
+/// nothing.
 #[derive(Debug, Parser)]
 #[command(
     name = "baton-encoder",
@@ -21,8 +22,8 @@ struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
     #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7001")]
     listen: ListenAddress,
-    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width 576; where it does not suffice,
-    /// passes become smaller. Default: 1024, on a GPU 16384.
+    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width
+    /// 576; where it does not suffice, passes become smaller. Default: 1024, on a GPU 16384.
     #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
     encode_batch_tokens: Option<u32>,
     #[command(flatten)]

@@ -1,17 +1,22 @@
-//! The queue in front of the threads that run the LLM. Shards take turns: each hands in one batch, waits for it, and hands in the next.
+//! The queue in front of the threads that run the LLM. Shards take turns: each hands in one batch, waits for
+//! it, and hands in the next.
 
 use std::sync::Arc;
 
+use baton_bundle::Reading;
+use baton_job::Mode;
 use baton_model::{ModelError, PromptEncoder, PromptStates};
 use baton_worker::{ModelThreadError, ModelThreads, Pulse};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Batches that wait while others are computed. Enough that no thread waits for a sender to wake up; each costs its tokens only.
+/// Batches that wait while others are computed. Enough that no thread waits for a sender to wake up; each
+/// costs its tokens only.
 const QUEUE_BATCHES: usize = 4;
 
 struct Batch {
-    prompts: Vec<Vec<u32>>,
-    reply: oneshot::Sender<Vec<PromptStates>>,
+    mode: Mode,
+    readings: Vec<Reading>,
+    reply: oneshot::Sender<Vec<Vec<PromptStates>>>,
 }
 
 /// The queue's end that shards hold. The threads end when the last one is dropped.
@@ -21,7 +26,8 @@ pub(crate) struct ModelQueue {
 }
 
 impl ModelQueue {
-    /// Starts `engines` threads, at least one, and loads a model on each. Whichever is free takes the next batch.
+    /// Starts `engines` threads, at least one, and loads a model on each. Whichever is free takes the next
+    /// batch.
     pub(crate) async fn start(
         engines: usize,
         load: impl Fn() -> Result<PromptEncoder, ModelError> + Clone + Send + 'static,
@@ -34,20 +40,19 @@ impl ModelQueue {
                 if batch.reply.is_closed() {
                     continue; // its shard was cancelled
                 }
-                let prompts: Vec<&[u32]> = batch.prompts.iter().map(Vec::as_slice).collect();
                 // A failed send is a shard cancelled meanwhile.
-                drop(batch.reply.send(pulse.pass(|| encoder.encode(&prompts))));
+                drop(batch.reply.send(pulse.pass(|| encoder.encode(batch.mode, &batch.readings))));
             }
         };
         let threads = ModelThreads::start("encoder-model", engines, load, run).await?;
         Ok((ModelQueue { batches }, threads))
     }
 
-    /// Encodes one batch; states come in the prompts' order. `None`: the threads have died. Dropping the future takes the batch back if
-    /// it has not begun.
-    pub(crate) async fn encode(&self, prompts: Vec<Vec<u32>>) -> Option<Vec<PromptStates>> {
+    /// Encodes one batch; states come in the order of the texts, and of each text's prompts. `None`: the
+    /// threads have died. Dropping the future takes the batch back if it has not begun.
+    pub(crate) async fn encode(&self, mode: Mode, readings: Vec<Reading>) -> Option<Vec<Vec<PromptStates>>> {
         let (reply, states) = oneshot::channel();
-        self.batches.send(Batch { prompts, reply }).await.ok()?;
+        self.batches.send(Batch { mode, readings, reply }).await.ok()?;
         states.await.ok()
     }
 }

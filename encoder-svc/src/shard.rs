@@ -2,208 +2,198 @@
 
 use std::sync::{Arc, Mutex};
 
-use baton_bundle::PromptTokenizer;
-use baton_job::{FailureCode, Record, RecordFailure, Sentence, ShardEntry, sentences};
+use baton_bundle::Reading;
+use baton_generation::Method;
+use baton_job::ShardEntry;
 use baton_proto::wire::decoder_client::DecoderClient;
 use baton_proto::wire::{
-    DecodeShardRequest, EncodeShardRequest, ShardEvent, ShardProgress, decode_shard_request,
+    DecodeShardRequest, EncodeShardRequest, Repeat, ShardEvent, ShardProgress, decode_shard_request,
     encode_shard_request, shard_event,
 };
 use baton_proto::{
-    FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, Refusal, SentencePlace,
-    ShardAttempt, WireError, prompt_messages, receive_error,
+    DecodeHeader, FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, RecordHead,
+    Refusal, ShardAttempt, WireError, prompt_messages, receive_error,
 };
+use baton_segments::{Segment, Unit};
 use baton_telemetry::TraceContext;
-use baton_worker::{EventSender, MemoryShare};
-use tokio::sync::mpsc;
+use baton_worker::{EventSender, MemoryShare, OpenShard};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::service::Shared;
+use crate::loaded::LoadedEncoder;
+use crate::prompts::{Cutting, ShardPrompts};
+use crate::service::Accepted;
 use crate::{EncoderError, pack_batches};
 
 /// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
 const DECODER_QUEUE: usize = 4;
 
-/// An attempt that was accepted.
-pub(crate) struct ShardWork {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) attempt: ShardAttempt,
-    pub(crate) decoder_endpoint: String,
-    pub(crate) tokenizer: Arc<PromptTokenizer>,
-    pub(crate) trace: TraceContext,
+/// An attempt under way.
+struct ShardWork<'a> {
+    encoder: &'a LoadedEncoder,
+    attempt: ShardAttempt,
+    accepted: Accepted,
+    trace: TraceContext,
+    progress: Mutex<ShardProgress>,
+    events: &'a EventSender,
 }
 
-/// A shard ready to be encoded.
-#[derive(Default)]
-struct TokenizedShard {
-    records: Vec<Record>,
-    prompts: Vec<TokenizedPrompt>,
-    failures: Vec<(u32, RecordFailure)>,
+/// Runs an attempt; its receipt is the last event sent. Dropping the future cancels it.
+pub(crate) async fn process(
+    encoder: &LoadedEncoder,
+    shard: OpenShard<LoadedEncoder>,
+    events: &EventSender,
+) -> Result<(), EncoderError> {
+    let OpenShard { attempt, accepted, requests, mut memory, trace } = shard;
+    let entries = receive_entries(requests, attempt.num_entries, &mut memory).await?;
+    let progress = Mutex::default();
+    let work = ShardWork { encoder, attempt, accepted, trace, progress, events };
+    let shard = work.prepare(entries).await;
+    memory.grow(shard.num_bytes())?; // given back when the shard is done
+    let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
+    let (has_begun, begun) = oneshot::channel();
+    tokio::try_join!(work.feed(shard, to_decoder, begun), work.relay(decoder_requests, has_begun))?;
+    let ShardProgress { encoded_records, encoded_prompt_tokens, .. } = work.progress();
+    let decoder = &work.accepted.decoder_endpoint;
+    tracing::info!(encoded_records, encoded_prompt_tokens, decoder, "shard is done");
+    Ok(())
 }
 
-/// A record's text, or one of its sentences, ready to be encoded.
-struct TokenizedPrompt {
-    /// Its record's place in [`TokenizedShard::records`].
-    record: usize,
-    sentence: SentencePlace,
-    text: String,
-    tokens: Vec<u32>,
-}
-
-/// Reads the first message of a stream.
-pub(crate) async fn receive_header(
-    requests: &mut Streaming<EncodeShardRequest>,
-) -> Result<(ShardAttempt, String), EncoderError> {
-    use encode_shard_request::Message;
-    match requests.message().await.map_err(EncoderError::Relayed)?.and_then(|request| request.message) {
-        Some(Message::Header(header)) => {
-            let shard = header.shard.ok_or(WireError::MissingField { field: "EncodeShardHeader.shard" })?;
-            Ok((shard.try_into()?, header.decoder_endpoint))
-        }
-        _ => Err(WireError::UnexpectedMessage { expected: "a header" }.into()),
-    }
-}
-
-impl ShardWork {
-    /// Runs the attempt; its receipt is the last event sent. Dropping the future cancels it.
-    pub(crate) async fn process(
-        self,
-        requests: Streaming<EncodeShardRequest>,
-        events: EventSender,
-    ) -> Result<(), EncoderError> {
-        let events = &events;
-        let mut memory = self.shared.records.share(); // held until the shard is done
-        let entries = receive_entries(requests, self.attempt.num_entries, &mut memory).await?;
-        let shard = self.tokenize(entries).await;
-        let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
-        let progress = Mutex::new(ShardProgress::default());
-        let feed = self.feed(shard, to_decoder, &progress, events);
-        let relay = self.relay(decoder_requests, &progress, events);
-        tokio::try_join!(feed, relay)?;
-        let ShardProgress { encoded_records, encoded_prompt_tokens, .. } =
-            *progress.lock().expect("no holder of this lock panics");
-        tracing::info!(
-            encoded_records,
-            encoded_prompt_tokens,
-            decoder = self.decoder_endpoint,
-            "shard is done"
-        );
-        Ok(())
-    }
-
-    /// Tokenizes off the async threads; a shard of long texts takes a while.
-    async fn tokenize(&self, entries: Vec<ShardEntry>) -> TokenizedShard {
-        let tokenizer = Arc::clone(&self.tokenizer);
-        let max_prompt_tokens = self.shared.max_prompt_tokens;
-        let by_sentence = self.attempt.generation.by_sentence;
-        tokio::task::spawn_blocking(move || {
-            let mut shard = TokenizedShard::default();
-            for (index, entry) in (0..).zip(entries) {
-                let tokenized = match entry {
-                    ShardEntry::Prompt(record) => {
-                        let place = shard.records.len();
-                        tokenize_record(&tokenizer, &record, place, by_sentence, max_prompt_tokens)
-                            .map(|prompts| (record, prompts))
-                    }
-                    ShardEntry::Failed(failure) => Err(failure),
-                };
-                match tokenized {
-                    Ok((record, prompts)) => {
-                        shard.records.push(record);
-                        shard.prompts.extend(prompts);
-                    }
-                    Err(failure) => shard.failures.push((index, failure)),
-                }
-            }
-            shard
-        })
-        .await
-        .expect("tokenizing does not panic and is not aborted")
+impl ShardWork<'_> {
+    /// Cuts and tokenizes off the async threads; a shard of long texts takes a while.
+    async fn prepare(&self, entries: Vec<ShardEntry>) -> ShardPrompts {
+        let reader = Arc::clone(&self.accepted.reader);
+        let rules = Arc::clone(&self.accepted.rules);
+        let limits = self.encoder.limits;
+        let unit = if self.attempt.generation.by_sentence { Unit::Sentence } else { Unit::Record };
+        let prepare =
+            move || ShardPrompts::new(Cutting { reader: &reader, limits, unit, rules: &rules }, entries);
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        prepared.expect("cutting and tokenizing do not panic and are not aborted")
     }
 
     /// Encodes batch after batch and hands the states to the decoder's stream, waiting wherever that is full.
+    /// Nothing is encoded before the decoder has taken the shard on.
     async fn feed(
         &self,
-        shard: TokenizedShard,
+        shard: ShardPrompts,
         to_decoder: mpsc::Sender<DecodeShardRequest>,
-        progress: &Mutex<ShardProgress>,
-        events: &EventSender,
+        begun: oneshot::Receiver<()>,
     ) -> Result<(), EncoderError> {
         use decode_shard_request::Message;
-        let mut messages = vec![Message::Header(self.attempt.clone().into())];
-        messages.extend(shard.failures.into_iter().map(|failure| Message::Failure(failure.into())));
-        for message in messages {
-            if to_decoder.send(DecodeShardRequest { message: Some(message) }).await.is_err() {
-                return Ok(()); // the decoder ended the stream; `relay` learns why
-            }
+        let to_decoder = DecoderStream(to_decoder);
+        let header = Message::Header(self.decode_header(&shard).into());
+        let has_ended = to_decoder.send(header).await.is_none() || begun.await.is_err();
+        if !has_ended {
+            self.feed_entries(shard, &to_decoder).await.transpose()?;
+        } // otherwise `relay` learns why
+        Ok(())
+    }
+
+    /// `None` if the decoder ended the stream.
+    async fn feed_entries(
+        &self,
+        shard: ShardPrompts,
+        to_decoder: &DecoderStream,
+    ) -> Option<Result<(), EncoderError>> {
+        use decode_shard_request::Message;
+        let ShardPrompts { records, failures, prompts } = shard;
+        for failure in failures {
+            to_decoder.send(Message::Failure(failure.into())).await?;
         }
-        let TokenizedShard { records, prompts, .. } = shard;
-        let mut num_unread = vec![0_u32; records.len()]; // sentences
-        for prompt in &prompts {
-            num_unread[prompt.record] += 1;
+        let mut num_unread = vec![0_u32; self.attempt.num_entries as usize]; // segments
+        let num_without_segments = records.iter().filter(|record| record.num_segments == 0).count();
+        for record in records {
+            num_unread[record.index as usize] = record.num_segments;
+            to_decoder.send(Message::Record(record.into())).await?;
         }
-        let prompt_lens: Vec<usize> = prompts.iter().map(|prompt| prompt.tokens.len()).collect();
-        for batch in pack_batches(&prompt_lens, self.shared.max_batch_tokens) {
-            let tokens: Vec<Vec<u32>> =
-                batch.iter().map(|&position| prompts[position].tokens.clone()).collect();
-            let mut payloads = self.payloads(tokens).await?;
-            if self.attempt.generation.copies_words() {
-                for (payload, &position) in payloads.iter_mut().zip(&batch) {
-                    payload.text.clone_from(&prompts[position].text);
-                }
-            }
-            let batch_tokens: usize = batch.iter().map(|&position| prompt_lens[position]).sum();
+        self.report(|progress| progress.encoded_records += num_without_segments as u32).await;
+
+        let is_sampled = self.is_sampled();
+        let mut num_prompts = 0; // sent
+        let num_tokens: Vec<usize> = prompts.iter().map(|prompt| prompt.reading.num_tokens()).collect();
+        for batch in pack_batches(&num_tokens, self.encoder.max_batch_tokens) {
+            let readings = batch.iter().map(|&place| prompts[place].reading.clone()).collect();
+            let payloads = match self.payloads(readings).await {
+                Ok(payloads) => payloads,
+                Err(error) => return Some(Err(error)),
+            };
+            let batch_tokens: usize = batch.iter().map(|&place| num_tokens[place]).sum();
+            self.encoder.prompt_tokens.inc_by(batch_tokens as u64);
             let mut num_records_read = 0;
-            self.shared.prompt_tokens.inc_by(batch_tokens as u64);
-            for (position, payload) in batch.into_iter().zip(payloads) {
-                let TokenizedPrompt { record, sentence, .. } = &prompts[position];
-                num_unread[*record] -= 1;
-                num_records_read += u32::from(num_unread[*record] == 0);
-                let head = PromptHead::of(&records[*record], sentence.clone(), prompt_lens[position] as u32);
-                for message in prompt_messages(head, payload) {
-                    if to_decoder.send(message).await.is_err() {
-                        return Ok(());
+            for (place, payload) in batch.into_iter().zip(payloads) {
+                let prompt_len = prompts[place].reading.prompt_lens()[0] as u32;
+                let first_prompt = num_prompts;
+                for (nth, segment) in prompts[place].segments.iter().enumerate() {
+                    let num_unread = &mut num_unread[segment.record as usize];
+                    *num_unread -= 1;
+                    num_records_read += u32::from(*num_unread == 0);
+                    let segment = segment.clone();
+                    if nth > 0 && !is_sampled {
+                        let repeat = Repeat { segment: Some(segment.into()), prompt: first_prompt };
+                        to_decoder.send(Message::Repeat(repeat)).await?;
+                        continue;
                     }
+                    num_prompts += 1;
+                    to_decoder.send_prompt(PromptHead { segment, prompt_len }, payload.clone()).await?;
                 }
             }
-            report(events, progress, |progress| {
+            self.report(|progress| {
                 progress.encoded_records += num_records_read;
                 progress.encoded_prompt_tokens += batch_tokens as u64;
             })
             .await;
         }
-        Ok(())
+        Some(Ok(()))
+    }
+
+    fn decode_header(&self, shard: &ShardPrompts) -> DecodeHeader {
+        let num_head_bytes = shard.records.iter().map(RecordHead::num_bytes).sum::<usize>();
+        DecodeHeader {
+            attempt: self.attempt.clone(),
+            num_segments: shard.segments().count() as u64,
+            num_bytes: (num_head_bytes + shard.segments().map(Segment::num_bytes).sum::<usize>()) as u64,
+            num_prompts: if self.is_sampled() { shard.segments().count() } else { shard.prompts.len() }
+                as u64,
+            num_text_bytes: shard.segments().map(|segment| segment.text.len()).sum::<usize>() as u64,
+        }
+    }
+
+    /// Whether what is written for equal segments differs.
+    fn is_sampled(&self) -> bool {
+        self.attempt.generation.method() == Method::Sample
     }
 
     /// What the decoder is sent of each prompt.
-    async fn payloads(&self, prompts: Vec<Vec<u32>>) -> Result<Vec<PromptPayload>, EncoderError> {
-        let Shared { queue, sends_tokens, .. } = &*self.shared;
-        let mut payloads = vec![PromptPayload::default(); prompts.len()];
-        if *sends_tokens {
-            for (payload, tokens) in payloads.iter_mut().zip(&prompts) {
-                payload.tokens.clone_from(tokens);
+    async fn payloads(&self, readings: Vec<Reading>) -> Result<Vec<PromptPayload>, EncoderError> {
+        let mode = self.attempt.mode;
+        let mut payloads = vec![PromptPayload::default(); readings.len()];
+        if mode.llm_writes() {
+            for (payload, reading) in payloads.iter_mut().zip(&readings) {
+                payload.tokens.clone_from(&reading.llm_tokens);
             }
         }
-        if let Some(queue) = queue {
-            let states = queue.encode(prompts).await.ok_or(EncoderError::BatchLost)?;
-            for (payload, states) in payloads.iter_mut().zip(states) {
-                payload.states = states.data;
+        if let Some(queue) = &self.encoder.queue {
+            let states = queue.encode(mode, readings).await.ok_or(EncoderError::BatchLost)?;
+            for (payload, states) in payloads.iter_mut().zip(states.into_iter().flatten()) {
+                payload.states = states.data; // a reading is one prompt
             }
         }
         Ok(payloads)
     }
 
-    /// Opens the decoder's stream and passes its events on, until the receipt.
+    /// Opens the decoder's stream, tells `has_begun` when the decoder has taken the shard on, and passes its
+    /// events on, until the receipt.
     async fn relay(
         &self,
         decoder_requests: mpsc::Receiver<DecodeShardRequest>,
-        progress: &Mutex<ShardProgress>,
-        events: &EventSender,
+        has_begun: oneshot::Sender<()>,
     ) -> Result<(), EncoderError> {
+        let decoder_endpoint = &self.accepted.decoder_endpoint;
         let answered = |origin: FailureOrigin, status: Status| {
             let origin = FailureOrigin::of(&status).unwrap_or(origin); // the decoder knows better
-            let message = format!("decoder {}: {}", self.decoder_endpoint, status.message());
+            let message = format!("decoder {decoder_endpoint}: {}", status.message());
             let relayed = origin.mark(Status::new(status.code(), message));
             EncoderError::Relayed(
                 Refusal::of(&status).into_iter().fold(relayed, |status, refusal| refusal.mark(status)),
@@ -211,30 +201,60 @@ impl ShardWork {
         };
         let refused = |status| answered(FailureOrigin::DecoderOpening, status);
         let broken = |status| answered(FailureOrigin::Decoder, status);
-        let channel = self.shared.connections.to(&self.decoder_endpoint)?;
+        let channel = self.encoder.connections.to(decoder_endpoint)?;
         let mut decoder = DecoderClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
         let requests = self.trace.request(ReceiverStream::new(decoder_requests));
         let response = decoder.decode_shard(requests).await.map_err(refused)?;
+        let _ = has_begun.send(()); // unheard, `feed` has failed
         let mut decoder_events = response.into_inner();
         while let Some(event) = decoder_events.message().await.map_err(broken)? {
             match event.event {
                 Some(shard_event::Event::Progress(decoded)) => {
-                    report(events, progress, |progress| {
+                    self.report(|progress| {
                         progress.decoded_records = decoded.decoded_records;
                         progress.decoded_output_tokens = decoded.decoded_output_tokens;
                     })
                     .await;
                 }
                 Some(shard_event::Event::Receipt(_)) => {
-                    let _ = events.send(Ok(event)).await; // a coordinator that left needs no receipt
+                    let _ = self.events.send(Ok(event)).await; // a coordinator that left needs no receipt
                     return Ok(());
                 }
                 None => return Err(WireError::MissingField { field: "ShardEvent.event" }.into()),
             }
         }
         Err(broken(Status::unavailable("the stream ended without a receipt")))
+    }
+
+    /// Updates the attempt's totals and sends them.
+    async fn report(&self, update: impl FnOnce(&mut ShardProgress)) {
+        update(&mut self.progress.lock().expect("no holder of this lock panics"));
+        let event = shard_event::Event::Progress(self.progress());
+        // A coordinator that left needs no progress; its leaving cancels the attempt elsewhere.
+        let _ = self.events.send(Ok(ShardEvent { event: Some(event) })).await;
+    }
+
+    fn progress(&self) -> ShardProgress {
+        *self.progress.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The messages on their way to the decoder.
+struct DecoderStream(mpsc::Sender<DecodeShardRequest>);
+
+impl DecoderStream {
+    /// `None` if the decoder ended the stream.
+    async fn send(&self, message: decode_shard_request::Message) -> Option<()> {
+        self.0.send(DecodeShardRequest { message: Some(message) }).await.ok()
+    }
+
+    async fn send_prompt(&self, head: PromptHead, payload: PromptPayload) -> Option<()> {
+        for message in prompt_messages(head, payload) {
+            self.0.send(message).await.ok()?;
+        }
+        Some(())
     }
 }
 
@@ -259,7 +279,7 @@ async fn receive_entries(
             if index as usize != entries.len() || index >= num_entries {
                 return Err(WireError::UnexpectedMessage { expected: "the shard's entries in order" }.into());
             }
-            memory.grow(entry_num_bytes(&entry)).map_err(EncoderError::Relayed)?;
+            memory.grow(entry_num_bytes(&entry))?;
             entries.push(entry);
         }
     }
@@ -277,48 +297,4 @@ fn entry_num_bytes(entry: &ShardEntry) -> usize {
         ShardEntry::Failed(failure) => failure.message.len(),
     };
     payload_num_bytes + size_of::<ShardEntry>()
-}
-
-/// The prompts of a record that has `place` among the shard's: its text, or each of its sentences, never cut.
-fn tokenize_record(
-    tokenizer: &PromptTokenizer,
-    record: &Record,
-    place: usize,
-    by_sentence: bool,
-    max_prompt_tokens: usize,
-) -> Result<Vec<TokenizedPrompt>, RecordFailure> {
-    let whole = || vec![Sentence { before: "", text: &record.text, after: "" }];
-    let sentences = if by_sentence { sentences(&record.text) } else { whole() };
-    let count = sentences.len() as u32; // of a text of at most some hundred megabytes
-    let tokenize = |(number, sentence): (u32, Sentence<'_>)| {
-        let Ok(tokens) = tokenizer.encode(sentence.text) else {
-            let message = "the LLM's tokenizer refuses the text";
-            return Err(record.failure(FailureCode::ProcessingFailed, message));
-        };
-        if tokens.len() > max_prompt_tokens {
-            let what = if by_sentence { format!("sentence {}", number + 1) } else { "the prompt".to_owned() };
-            let message =
-                format!("{what} has {} tokens; the bundle reads at most {max_prompt_tokens}", tokens.len());
-            return Err(record.failure(FailureCode::PromptTooLong, message));
-        }
-        let Sentence { before, text, after } = sentence;
-        let sentence = SentencePlace { number, count, before: before.to_owned(), after: after.to_owned() };
-        Ok(TokenizedPrompt { record: place, sentence, text: text.to_owned(), tokens })
-    };
-    (0..).zip(sentences).map(tokenize).collect()
-}
-
-/// Updates the attempt's totals and sends them.
-async fn report(
-    events: &EventSender,
-    progress: &Mutex<ShardProgress>,
-    update: impl FnOnce(&mut ShardProgress),
-) {
-    let totals = {
-        let mut progress = progress.lock().expect("no holder of this lock panics");
-        update(&mut progress);
-        *progress
-    };
-    // A coordinator that left needs no progress; its leaving cancels the attempt elsewhere.
-    let _ = events.send(Ok(ShardEvent { event: Some(shard_event::Event::Progress(totals)) })).await;
 }

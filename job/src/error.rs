@@ -2,16 +2,15 @@
 //!
 //! A record that cannot be processed is not an error here but a [`RecordFailure`](crate::RecordFailure).
 
+use baton_generation::OptionError;
+
 /// Why a job cannot start or go on. Each message is one line: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// Options that a bundle proposes are none.
-    #[error("generation options: {message}")]
-    GenerationLayer {
-        /// Which one, and what would be allowed.
-        message: String,
-    },
+    /// The generation options of bundle, job file and flags cannot be obeyed.
+    #[error("job spec: {0}")]
+    Generation(#[from] OptionError),
     /// The job file is not TOML, or has an unknown field, or a field of a wrong type.
     #[error("{origin}, line {line}: {message}")]
     SpecSyntax {
@@ -26,7 +25,7 @@ pub enum JobError {
     /// A field of the job spec has a value that is not allowed.
     #[error("job spec: `{field}` is {value}; allowed: {allowed}")]
     SpecValue {
-        /// The field's full name, such as `shard.max_records`.
+        /// The field's full name, such as `shard.records_per_shard`.
         field: &'static str,
         /// The value found, in quotes if it is a string.
         value: String,
@@ -34,15 +33,9 @@ pub enum JobError {
         allowed: String,
     },
 
-    /// The format of an input file cannot be told from its name.
-    #[error(
-        "{uri}: unknown input format; name files .jsonl, .ndjson, .csv, .tsv or .txt (plain, .gz or .zst), \
-         or set `format` in the job spec"
-    )]
-    UnknownFormat {
-        /// The input file.
-        uri: String,
-    },
+    /// A format is not known, or cannot do what is asked of it.
+    #[error(transparent)]
+    Format(#[from] baton_formats::FormatError),
 
     /// The output directory belongs to another job.
     #[error(
@@ -52,6 +45,8 @@ pub enum JobError {
     DifferentJob {
         /// One entry for each difference, with the recorded and the present value.
         differences: Vec<String>,
+        /// Whether job and bundle are the same, and inputs alone differ.
+        only_inputs: bool,
     },
 
     /// An object that Baton wrote earlier cannot be understood.

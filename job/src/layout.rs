@@ -1,13 +1,16 @@
 //! Names of the objects in a job's output directory.
 //!
 //! ```text
-//! part-000000.jsonl          one row per record that succeeded
+//! part-000000.jsonl          one row per record that succeeded; the ending is the parts' format
 //! errors/part-000000.jsonl   one row per record that failed, only where some did
 //! _SUCCESS                   the manifest, written last
 //! _baton/job.json            spec, bundle and input listing, created first
 //! _baton/shards/000000.json  the shard's verdict
+//! _baton/broken/000000.json  an input that cannot be read to its end, so that there is no _SUCCESS
 //! _baton/amendments/...      verdicts with other sums, see [`amendment_key`]; hardly ever there
 //! ```
+
+use baton_formats::PartFormat;
 
 use crate::ShardIndex;
 
@@ -23,17 +26,20 @@ pub const VERDICT_PREFIX: &str = "_baton/shards/";
 /// What every amendment's key begins with, and no other key.
 pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
 
-const PART_SUFFIX: &str = ".jsonl";
+/// What the key of every [`BrokenInput`](crate::BrokenInput) begins with, and no other key.
+pub const BROKEN_PREFIX: &str = "_baton/broken/";
+
+const ERRORS_SUFFIX: &str = ".jsonl";
 const VERDICT_SUFFIX: &str = ".json";
 
 /// Key of a shard's output rows. The shard is committed when this object exists.
-pub fn part_key(shard: ShardIndex) -> String {
-    format!("{PART_PREFIX}{shard}{PART_SUFFIX}")
+pub fn part_key(shard: ShardIndex, format: PartFormat) -> String {
+    format!("{PART_PREFIX}{shard}{}", format.suffix())
 }
 
 /// Key of a shard's error rows.
 pub fn errors_key(shard: ShardIndex) -> String {
-    format!("errors/{PART_PREFIX}{shard}{PART_SUFFIX}")
+    format!("errors/{PART_PREFIX}{shard}{ERRORS_SUFFIX}")
 }
 
 /// Key of a shard's [`Verdict`](crate::Verdict).
@@ -41,9 +47,20 @@ pub fn verdict_key(shard: ShardIndex) -> String {
     format!("{VERDICT_PREFIX}{shard}{VERDICT_SUFFIX}")
 }
 
-/// Key of the verdict that holds for a shard if its part has this sha256, where the shard's first verdict has another: an attempt that
-/// obeys the verdict, but rounds otherwise because it runs on another kind of processor, creates it before its part. The key has the
-/// hash, so any number of attempts can do so at once, and the one part that is then created tells which of their verdicts holds.
+/// Key of what is known of a broken input, by its place in the listing from 0.
+pub fn broken_input_key(place: usize) -> String {
+    format!("{BROKEN_PREFIX}{place:06}{VERDICT_SUFFIX}")
+}
+
+/// The place in the listing of the broken input that has this key; `None` if the key is not one's.
+pub fn place_of_broken_input_key(key: &str) -> Option<usize> {
+    parse(key, BROKEN_PREFIX, VERDICT_SUFFIX).map(|shard| shard.0 as usize)
+}
+
+/// Key of the verdict that holds for a shard if its part has this sha256, where the shard's first verdict has
+/// another: an attempt that obeys the verdict, but rounds otherwise because it runs on another kind of
+/// processor, creates it before its part. The key has the hash, so any number of attempts can do so at once,
+/// and the one part that is then created tells which of their verdicts holds.
 pub fn amendment_key(shard: ShardIndex, sha256: &str) -> String {
     format!("{AMENDMENT_PREFIX}{shard}-{sha256}{VERDICT_SUFFIX}")
 }
@@ -56,7 +73,7 @@ pub fn shard_of_amendment_key(key: &str) -> Option<ShardIndex> {
 
 /// The shard whose part has this key; `None` if the key is not a part's.
 pub fn shard_of_part_key(key: &str) -> Option<ShardIndex> {
-    parse(key, PART_PREFIX, PART_SUFFIX)
+    PartFormat::all().find_map(|format| parse(key, PART_PREFIX, &format.suffix()))
 }
 
 /// The shard whose verdict has this key; `None` if the key is not a verdict's.
@@ -78,11 +95,15 @@ mod tests {
     fn keys_name_shards_and_back() {
         for index in [0, 123, 999_999, 1_000_000, u32::MAX] {
             let shard = ShardIndex(index);
-            assert_eq!(shard_of_part_key(&part_key(shard)), Some(shard));
+            for format in PartFormat::all() {
+                assert_eq!(shard_of_part_key(&part_key(shard, format)), Some(shard));
+            }
             assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
             assert_eq!(shard_of_amendment_key(&amendment_key(shard, "ab12")), Some(shard));
+            assert_eq!(place_of_broken_input_key(&broken_input_key(index as usize)), Some(index as usize));
         }
-        assert_eq!(part_key(ShardIndex(123)), "part-000123.jsonl");
+        assert_eq!(part_key(ShardIndex(123), PartFormat::default()), "part-000123.jsonl");
+        assert_eq!(part_key(ShardIndex(123), "jsonl.zst".parse().unwrap()), "part-000123.jsonl.zst");
         assert_eq!(errors_key(ShardIndex(123)), "errors/part-000123.jsonl");
         assert_eq!(verdict_key(ShardIndex(123)), "_baton/shards/000123.json");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use baton_formats::PartFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{JOB_RECORD_KEY, MANIFEST_KEY, part_key};
@@ -53,14 +54,17 @@ pub struct ManifestSummary {
     pub timings: Timings,
 }
 
-/// The manifest in the making. The entries of its parts, about 140 bytes each, are written on as they come, so that nothing is held.
+/// The manifest in the making. The entries of its parts, about 140 bytes each, are written on as they come,
+/// so that nothing is held.
 #[derive(Debug)]
 pub struct ManifestBuilder<W> {
+    format: PartFormat,
     totals: Totals,
     parts: W,
 }
 
-/// A manifest in three pieces: what comes before the entries of its parts, where these were written, and what comes after.
+/// A manifest in three pieces: what comes before the entries of its parts, where these were written, and what
+/// comes after.
 #[derive(Debug)]
 pub struct ManifestPieces<W> {
     /// Before.
@@ -130,7 +134,11 @@ impl JobRecord {
     /// [`JobError::DifferentJob`], with every difference named.
     pub fn check_resumable(&self, current: &JobRecord) -> Result<(), JobError> {
         let differences = self.differences(current);
-        if differences.is_empty() { Ok(()) } else { Err(JobError::DifferentJob { differences }) }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let only_inputs = (&self.spec, &self.bundle_digest) == (&current.spec, &current.bundle_digest);
+        Err(JobError::DifferentJob { differences, only_inputs })
     }
 
     /// Names each difference between this recorded job and `current`.
@@ -166,9 +174,9 @@ impl ManifestSummary {
 }
 
 impl<W: Write> ManifestBuilder<W> {
-    /// A manifest without parts, whose entries are written to `parts`.
-    pub fn new(parts: W) -> Self {
-        ManifestBuilder { totals: Totals::default(), parts }
+    /// A manifest of parts of this format, without any, whose entries are written to `parts`.
+    pub fn new(format: PartFormat, parts: W) -> Self {
+        ManifestBuilder { format, totals: Totals::default(), parts }
     }
 
     /// Adds a committed shard. Shards are added in order.
@@ -177,7 +185,7 @@ impl<W: Write> ManifestBuilder<W> {
     /// The entry cannot be written.
     pub fn add(&mut self, verdict: &Verdict) -> io::Result<()> {
         let entry = PartEntry {
-            key: part_key(verdict.shard),
+            key: part_key(verdict.shard, self.format),
             rows: verdict.outputs.rows,
             errors: verdict.failed.len() as u64,
             bytes: verdict.outputs.bytes,
@@ -309,7 +317,7 @@ mod tests {
     }
 
     fn json_of(verdicts: &[Verdict]) -> Vec<u8> {
-        let mut manifest = ManifestBuilder::new(Vec::new());
+        let mut manifest = ManifestBuilder::new(PartFormat::default(), Vec::new());
         for verdict in verdicts {
             manifest.add(verdict).unwrap();
         }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::ShardIndex;
 
-/// Which shards of a job a coordinator does: those whose index leaves the remainder `index` when divided by `count`. So all
-/// coordinators advance through the corpus together, and none has the long end alone.
+/// Which shards of a job a coordinator does: those whose index leaves the remainder `index` when divided by
+/// `count`. So all coordinators advance through the corpus together, and none has the long end alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     index: u32,

@@ -1,14 +1,16 @@
 //! Decides who works on which shard and when: a plain state machine, events in, decisions out.
 //!
-//! Time is a [`Duration`] since any fixed moment, passed in by the caller and never going back. Only open shards are held, which the
-//! caller bounds by how many it offers at once; a committed one is a bit.
+//! Time is a [`Duration`] since any fixed moment, passed in by the caller and never going back. Only open
+//! shards are held, which the caller bounds by how many it offers at once; a committed one is a bit.
 //!
-//! - A shard is placed on the encoder and the decoder that have the least to do. A worker that has no room, or cannot be reached, or does
-//!   not serve the job, costs the shard no attempt: it is placed elsewhere, or waits.
+//! - A shard is placed on the encoder and the decoder that have the least to do. A worker that has no room,
+//!   or cannot be reached, or does not serve the job, costs the shard no attempt: it is placed elsewhere, or
+//!   waits.
 //! - A lease that shows no progress expires. A worker that fails rests.
-//! - A shard that broke `max_attempts` is searched for the record that breaks them ([`Work::Probe`]), and then processed without it.
-//! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins; what a superseded attempt reports is
-//!   stale and ignored, except that its commit counts.
+//! - A shard that broke `max_attempts` is searched for the record that breaks them ([`Work::Probe`]), and
+//!   then processed without it.
+//! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins; what a
+//!   superseded attempt reports is stale and ignored, except that its commit counts.
 
 mod fleet;
 mod open_shard;
@@ -59,7 +61,8 @@ pub enum Failure {
     Refused(Role),
     /// The worker took the shard on, and then failed or vanished.
     Broke(Role),
-    /// The worker does not accept what the shard holds. An attempt like one that broke, but the worker is not to blame.
+    /// The worker does not accept what the shard holds. An attempt like one that broke, but the worker is not
+    /// to blame.
     Rejected,
     /// The output could not be written for now.
     Store,
@@ -129,7 +132,8 @@ pub struct ShardScheduler {
     committed: ShardSet,
     input_has_ended: bool,
     recent_durations: VecDeque<Duration>,
-    /// Attempts and probes that went through, those of earlier runs, of which only commits are known, included.
+    /// Attempts and probes that went through, those of earlier runs, of which only commits are known,
+    /// included.
     num_successes: u64,
 }
 
@@ -152,7 +156,8 @@ impl ShardScheduler {
         self.fleet.set_members(role, endpoints, now);
     }
 
-    /// Adds a shard of `num_prompts` prompts with `num_bytes` of text to be processed; false if it is known already.
+    /// Adds a shard of `num_prompts` prompts with `num_bytes` of text to be processed; false if it is known
+    /// already.
     pub fn offer(&mut self, shard: ShardIndex, num_prompts: u32, num_bytes: u64) -> bool {
         if self.committed.contains(shard) || self.open.contains_key(&shard) {
             return false;
@@ -166,7 +171,8 @@ impl ShardScheduler {
         self.input_has_ended = true;
     }
 
-    /// Leases a shard that is ready to workers that have room, if there are such. Call [`ShardScheduler::expire`] before.
+    /// Leases a shard that is ready to workers that have room, if there are such. Call
+    /// [`ShardScheduler::expire`] before.
     pub fn next(&mut self, now: Duration) -> Option<Assignment> {
         let ready = |alone| {
             self.open
@@ -190,8 +196,8 @@ impl ShardScheduler {
         self.double(now)
     }
 
-    /// Extends a lease whose holder showed progress, in prompts encoded and decoded since it began, both 0 when the encoder has just
-    /// taken the shard on; false if the lease is stale and its holder should stop.
+    /// Extends a lease whose holder showed progress, in prompts encoded and decoded since it began, both 0
+    /// when the encoder has just taken the shard on; false if the lease is stale and its holder should stop.
     pub fn progress(&mut self, lease: Lease, num_encoded: u32, num_decoded: u32, now: Duration) -> bool {
         let Some(active) = self.open.get_mut(&lease.shard).and_then(|shard| shard.active(lease.attempt))
         else {
@@ -231,7 +237,8 @@ impl ShardScheduler {
         self.committed.contains(shard)
     }
 
-    /// Settles a shard that somebody else has committed. Leases of it that are under way go on until they find out.
+    /// Settles a shard that somebody else has committed. Leases of it that are under way go on until they
+    /// find out.
     pub fn committed_elsewhere(&mut self, shard: ShardIndex) {
         for active in self.open.remove(&shard).into_iter().flat_map(|open| open.leases) {
             self.release(&active);
@@ -273,6 +280,13 @@ impl ShardScheduler {
         self.after_failure(lease.shard, active.pair, failure, now)
     }
 
+    /// Gives every lease `pause` more, in which the caller was not there to hear of progress.
+    pub fn forgive(&mut self, pause: Duration) {
+        for lease in self.open.values_mut().flat_map(|shard| &mut shard.leases) {
+            lease.deadline += pause;
+        }
+    }
+
     /// Takes back every lease whose deadline has come.
     pub fn expire(&mut self, now: Duration) -> Vec<Expired> {
         let mut late = Vec::new();
@@ -284,7 +298,8 @@ impl ShardScheduler {
         late.into_iter().map(expire).collect()
     }
 
-    /// The next moment at which [`ShardScheduler::expire`] or [`ShardScheduler::next`] may have something to do without a further event.
+    /// The next moment at which [`ShardScheduler::expire`] or [`ShardScheduler::next`] may have something to
+    /// do without a further event.
     pub fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let waiting = self.open.values().filter(|shard| shard.is_waiting()).map(|shard| shard.ready_at);
         let deadlines = self.open.values().flat_map(|shard| &shard.leases).map(|lease| lease.deadline);
@@ -345,8 +360,8 @@ impl ShardScheduler {
         Assignment { lease: Lease { shard, attempt: lease.attempt }, pair, work }
     }
 
-    /// Leases a straggler a second time, where nothing else waits for the workers. A shard that broke an attempt may be late for a
-    /// reason of its own, and takes its turns one by one.
+    /// Leases a straggler a second time, where nothing else waits for the workers. A shard that broke an
+    /// attempt may be late for a reason of its own, and takes its turns one by one.
     fn double(&mut self, now: Duration) -> Option<Assignment> {
         let age = self.straggler_age()?;
         if self.open.values().any(OpenShard::is_waiting) {

@@ -1,15 +1,15 @@
 //! Cuts the stream of records into shards, the unit of leasing and of output commit.
 //!
-//! A shard is a contiguous slice of the corpus and may span files. Where it ends depends on the stream and the
-//! limits alone, so a restarted job cuts the same shards. An item weighs the bytes of its row in the file, so that shards can be told
-//! apart without looking into rows.
+//! A shard is a contiguous slice of the corpus and may span files. Where it ends depends on the stream and
+//! the limits alone, so a restarted job cuts the same shards. An item weighs the bytes of its row in the
+//! file, so that shards can be told apart without looking into rows.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Record, RecordFailure};
 use crate::spec::ShardLimits;
+use baton_formats::{Record, RecordFailure};
 
 /// Position of a shard in its job, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +49,16 @@ pub struct ShardCutter<W> {
     num_entries: u32,
     num_bytes: u64,
     entries: Vec<ShardEntry>,
+    input_start: InputStart,
+}
+
+/// Where the input that is being read begins.
+#[derive(Debug, Clone, Copy, Default)]
+struct InputStart {
+    shard: u32,
+    /// Of that shard, before it.
+    num_entries: u32,
+    num_bytes: u64,
 }
 
 impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
@@ -64,18 +74,40 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
             num_entries: 0,
             num_bytes: 0,
             entries: Vec::new(),
+            input_start: InputStart::default(),
         }
     }
 
-    /// Takes the next item of the corpus, which weighs `num_bytes`; `read` is called only if its shard is wanted. Returns the shard
-    /// before it if that ends here and is wanted.
+    /// Says that the next items are those of another input.
+    pub fn begin_input(&mut self) {
+        let ShardCutter { next_index: shard, num_entries, num_bytes, .. } = *self;
+        self.input_start = InputStart { shard, num_entries, num_bytes };
+    }
+
+    /// Takes back what the input begun last has added to the shard that is being cut, because the rest of it
+    /// cannot be read; returns how many items. The next input goes on in their place.
+    ///
+    /// Shards that have ended keep what they have of it, since they may be committed. So where the following
+    /// shards end depends on the items before the break alone, and never on how fast the job was.
+    pub fn abandon_input(&mut self) -> u32 {
+        let begins_here = self.input_start.shard == self.next_index;
+        let kept = if begins_here { self.input_start } else { InputStart::default() };
+        let num_taken_back = self.num_entries - kept.num_entries;
+        self.entries.truncate(kept.num_entries as usize);
+        (self.num_entries, self.num_bytes) = (kept.num_entries, kept.num_bytes);
+        num_taken_back
+    }
+
+    /// Takes the next item of the corpus, which weighs `num_bytes`; `read` is called only if its shard is
+    /// wanted. Returns the shard before it if that ends here and is wanted.
     pub fn push(
         &mut self,
         num_bytes: u64,
         read: impl FnOnce() -> Result<Record, RecordFailure>,
     ) -> Option<Shard> {
-        let full = self.num_entries >= self.limits.max_records
-            || (self.num_entries > 0 && self.num_bytes.saturating_add(num_bytes) > self.limits.max_bytes);
+        let full = self.num_entries >= self.limits.records_per_shard
+            || (self.num_entries > 0
+                && self.num_bytes.saturating_add(num_bytes) > self.limits.bytes_per_shard);
         let cut = if full { self.finish() } else { None };
         if self.wants_next {
             self.entries.push(match read() {
@@ -136,7 +168,7 @@ impl fmt::Display for ShardIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{FailureCode, RecordSource};
+    use baton_formats::{FailureCode, RecordSource};
     use proptest::prelude::*;
 
     fn item(line: u64, text_num_bytes: usize) -> Result<Record, RecordFailure> {
@@ -149,8 +181,8 @@ mod tests {
         Ok(Record { index_in_shard: 0, id: String::new(), source, text, fields: serde_json::Map::new() })
     }
 
-    fn cut(sizes: &[usize], max_records: u32, max_bytes: u64) -> Vec<Shard> {
-        cut_wanted(sizes, ShardLimits { max_records, max_bytes }, |_| true)
+    fn cut(sizes: &[usize], records_per_shard: u32, bytes_per_shard: u64) -> Vec<Shard> {
+        cut_wanted(sizes, ShardLimits { records_per_shard, bytes_per_shard }, |_| true)
     }
 
     fn cut_wanted(
@@ -171,7 +203,9 @@ mod tests {
     #[test]
     fn shards_that_are_not_wanted_are_counted_and_not_read() {
         let mut cutter =
-            ShardCutter::new(ShardLimits { max_records: 2, max_bytes: 100 }, |shard| shard.0 == 1);
+            ShardCutter::new(ShardLimits { records_per_shard: 2, bytes_per_shard: 100 }, |shard| {
+                shard.0 == 1
+            });
         for line in 1..=2 {
             assert_eq!(cutter.push(1, || panic!("line {line} is not wanted")), None);
         }
@@ -180,6 +214,68 @@ mod tests {
         let shard = cutter.push(1, || panic!("not wanted")).unwrap();
         assert_eq!((shard.index, shard.entries.len()), (ShardIndex(1), 2));
         assert_eq!((cutter.finish(), cutter.num_shards()), (None, 3));
+    }
+
+    /// Pushes items of one byte, and gives the lines of the shards that end.
+    fn push_lines(
+        cutter: &mut ShardCutter<impl Fn(ShardIndex) -> bool>,
+        lines: std::ops::RangeInclusive<u64>,
+    ) -> Vec<Vec<u64>> {
+        lines.filter_map(|line| cutter.push(1, || item(line, 1))).map(|shard| lines_of(&shard)).collect()
+    }
+
+    fn lines_of(shard: &Shard) -> Vec<u64> {
+        shard.prompts().map(|record| record.source.line).collect()
+    }
+
+    #[test]
+    fn an_abandoned_input_leaves_ended_shards_and_no_trace_in_the_one_that_is_cut() {
+        for num_broken_rows in [0, 1, 2, 5] {
+            let mut cutter =
+                ShardCutter::new(ShardLimits { records_per_shard: 3, bytes_per_shard: 100 }, |shard| {
+                    shard.0 != 9
+                });
+            cutter.begin_input();
+            assert!(push_lines(&mut cutter, 1..=2).is_empty());
+            cutter.begin_input();
+            let cut = push_lines(&mut cutter, 11..=10 + num_broken_rows);
+            let (cut_expected, num_taken_back) = match num_broken_rows {
+                0 | 1 => (vec![], num_broken_rows as u32),
+                2 => (vec![vec![1, 2, 11]], 1),
+                _ => (vec![vec![1, 2, 11], vec![12, 13, 14]], 1),
+            };
+            assert_eq!(cut, cut_expected);
+            assert_eq!(cutter.abandon_input(), num_taken_back);
+            cutter.begin_input();
+            let mut rest = push_lines(&mut cutter, 21..=23);
+            rest.extend(cutter.finish().map(|shard| lines_of(&shard)));
+            let whole: Vec<u64> = if cut.is_empty() { vec![1, 2, 21, 22, 23] } else { vec![21, 22, 23] };
+            assert_eq!(rest.concat(), whole);
+            assert_eq!(rest[0].len(), 3);
+        }
+    }
+
+    #[test]
+    fn an_abandoned_input_counts_the_same_where_its_shards_are_not_wanted() {
+        let limits = ShardLimits { records_per_shard: 3, bytes_per_shard: 100 };
+        let shards_of = |is_wanted: fn(ShardIndex) -> bool| {
+            let mut cutter = ShardCutter::new(limits.clone(), is_wanted);
+            let mut shards = Vec::new();
+            for (lines, is_broken) in [(1..=2, false), (11..=15, true), (21..=27, false)] {
+                cutter.begin_input();
+                shards.extend(lines.filter_map(|line| cutter.push(1, || item(line, 1))));
+                if is_broken {
+                    cutter.abandon_input();
+                }
+            }
+            shards.extend(cutter.finish());
+            shards
+        };
+        let all = shards_of(|_| true);
+        assert_eq!(all.len(), 5);
+        let even: Vec<Shard> = all.iter().filter(|shard| shard.index.0 % 2 == 0).cloned().collect();
+        let odd: Vec<Shard> = all.iter().filter(|shard| shard.index.0 % 2 == 1).cloned().collect();
+        assert_eq!((shards_of(|shard| shard.0 % 2 == 0), shards_of(|shard| shard.0 % 2 == 1)), (even, odd));
     }
 
     fn lengths(shards: &[Shard]) -> Vec<usize> {
@@ -204,14 +300,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_item_is_in_exactly_one_shard_in_order(
-            sizes in proptest::collection::vec(0usize..20, 0..60), max_records in 1u32..9, max_bytes in 1u64..40
+            sizes in proptest::collection::vec(0usize..20, 0..60), records_per_shard in 1u32..9, bytes_per_shard in 1u64..40
         ) {
-            let shards = cut(&sizes, max_records, max_bytes);
+            let shards = cut(&sizes, records_per_shard, bytes_per_shard);
             let mut lines = Vec::new();
             for (position, shard) in shards.iter().enumerate() {
                 prop_assert_eq!(shard.index, ShardIndex(position as u32));
                 prop_assert_eq!(shard.first_entry, lines.len() as u64);
-                prop_assert!(!shard.entries.is_empty() && shard.entries.len() <= max_records as usize);
+                prop_assert!(!shard.entries.is_empty() && shard.entries.len() <= records_per_shard as usize);
                 let mut num_bytes = 0;
                 for (index, entry) in shard.entries.iter().enumerate() {
                     match entry {
@@ -223,10 +319,10 @@ mod tests {
                         ShardEntry::Failed(failure) => lines.push(failure.source.line),
                     }
                 }
-                prop_assert!(num_bytes <= max_bytes || shard.entries.iter().filter(|entry| matches!(entry, ShardEntry::Prompt(_))).count() == 1);
+                prop_assert!(num_bytes <= bytes_per_shard || shard.entries.iter().filter(|entry| matches!(entry, ShardEntry::Prompt(_))).count() == 1);
             }
             prop_assert_eq!(lines, (1..=sizes.len() as u64).collect::<Vec<_>>());
-            let limits = ShardLimits { max_records, max_bytes };
+            let limits = ShardLimits { records_per_shard, bytes_per_shard };
             let odd = cut_wanted(&sizes, limits, |shard| shard.0 % 2 == 1);
             let expected: Vec<Shard> = shards.into_iter().filter(|shard| shard.index.0 % 2 == 1).collect();
             prop_assert_eq!(odd, expected);

@@ -1,23 +1,23 @@
 //! The job spec: what the user asks for, as a TOML file or built from flags.
 //!
 //! Owns the fields, their defaults and their validation. [`OutputDefinition`] is the part that defines output
-//! bytes; it alone is recorded in `_baton/job.json`. Where things lie (`bundle`, `inputs`, `output`) is not part
-//! of it, because the bundle's digest and the input listing are recorded instead, and `max_error_rate` is a
-//! policy. Knobs of the machinery (workers, windows, batch sizes, lease times) change no byte and belong to the
-//! services, not to the spec.
+//! bytes; it alone is recorded in `_baton/job.json`. Where things lie (`bundle`, `inputs`, `output`) is not
+//! part of it, because the bundle's digest and the input listing are recorded instead, and `max_error_rate`
+//! is a policy. Knobs of the machinery (workers, windows, batch sizes, lease times) change no byte and belong
+//! to the services, not to the spec.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use baton_formats::{BatchOptions, Format, PartFormat, ReaderOptions, Separator};
+use baton_generation::{GenerationLayer, GenerationOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::JobError;
-use crate::format::InputFormat;
-use crate::generation::GenerationOptions;
-use crate::reader::ReaderOptions;
 
-/// The longest text that can be asked for: with its id and some fields, it fits into one message between the processes.
+/// The longest text that can be asked for: with its id and some fields, it fits into one message between the
+/// processes.
 pub const MAX_TEXT_NUM_BYTES: u64 = 3 * MIB + MIB / 2;
 
 const KIB: u64 = 1024;
@@ -26,19 +26,21 @@ const MIB: u64 = 1024 * KIB;
 /// A job: which bundle turns which inputs into which output directory, and how.
 ///
 /// Every field has a default, so a job file may leave to flags what it does not say; [`JobSpec::validate`]
-/// decides whether the whole is complete.
+/// decides whether the whole is complete. `G`: how outputs are generated, resolved; in a [`JobFile`], as the
+/// file says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct JobSpec {
+#[serde(default, deny_unknown_fields, bound(deserialize = "G: Default + Deserialize<'de>"))]
+pub struct JobSpec<G = GenerationOptions> {
     /// Directory or URI of the bundle.
     pub bundle: String,
     /// Input files, directories or globs.
+    #[serde(alias = "input")]
     pub inputs: Vec<String>,
     /// Directory or URI where parts are committed.
     pub output: String,
     /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
     pub max_error_rate: f64,
-    /// Who reads and who writes. Default: hybrid.
+    /// Who reads and who writes. Default: the first of the bundle's modes; hybrid in most.
     pub mode: Mode,
     /// Name of the bundle's prompt template. Default: the bundle's default template.
     pub task: Option<String>,
@@ -47,16 +49,26 @@ pub struct JobSpec {
     /// Field or column that holds the record's id. Default: `id`, else `custom_id`, else file and line.
     pub id_field: Option<String>,
     /// Format of all inputs. Default: told from each file's name.
-    pub format: Option<InputFormat>,
+    pub format: Option<Format>,
+    /// The byte between the cells of tables: one character, or `tab`. Default: a first line `sep=;`, else the
+    /// format's own.
+    pub separator: Option<Separator>,
     /// Copies a record's other fields into its output row. Default: false.
     pub keep_fields: bool,
+    /// Writes each record's input and line (or row) into its output row. Default: false.
+    pub origin: bool,
+    /// How parts are written: `jsonl`, `jsonl.zst`, `jsonl.gz`. Default: `jsonl`.
+    pub output_format: PartFormat,
     /// A longer text is an error row. Bytes of UTF-8. Default: 256 KiB.
     pub max_text_bytes: u64,
     /// How outputs are generated.
-    pub generation: GenerationOptions,
+    pub generation: G,
     /// How the corpus is cut.
     pub shard: ShardLimits,
 }
+
+/// A job file: of the generation options it has what it says, because bundle and flags have a say too.
+pub type JobFile = JobSpec<GenerationLayer>;
 
 /// The part of a [`JobSpec`] that defines output bytes, as recorded in `_baton/job.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,8 +79,14 @@ pub struct OutputDefinition {
     pub task: Option<String>,
     pub text_field: String,
     pub id_field: Option<String>,
-    pub format: Option<InputFormat>,
+    pub format: Option<Format>,
+    #[serde(default)]
+    pub separator: Option<Separator>,
     pub keep_fields: bool,
+    #[serde(default)]
+    pub origin: bool,
+    #[serde(default)]
+    pub output_format: PartFormat,
     pub max_text_bytes: u64,
     pub generation: GenerationOptions,
     pub shard: ShardLimits,
@@ -85,7 +103,8 @@ pub enum Mode {
     Slm,
     /// The large model alone.
     Llm,
-    /// The large model writes; what it is likely to write is drafted as in `Hybrid`, and checked several tokens at a time.
+    /// The large model writes; what it is likely to write is drafted as in `Hybrid`, and checked several
+    /// tokens at a time.
     Verified,
 }
 
@@ -94,12 +113,15 @@ pub enum Mode {
 #[serde(default, deny_unknown_fields)]
 pub struct ShardLimits {
     /// Entries in a shard at most. Default: 256.
-    pub max_records: u32,
-    /// Bytes of input rows in a shard at most, uncompressed; a larger row is alone in its shard. Default: 1 MiB.
-    pub max_bytes: u64,
+    #[serde(alias = "max_records")]
+    pub records_per_shard: u32,
+    /// Bytes of input rows in a shard at most, uncompressed; a larger row is alone in its shard. Default: 1
+    /// MiB.
+    #[serde(alias = "max_bytes")]
+    pub bytes_per_shard: u64,
 }
 
-impl Default for JobSpec {
+impl<G: Default> Default for JobSpec<G> {
     fn default() -> Self {
         JobSpec {
             bundle: String::new(),
@@ -111,9 +133,12 @@ impl Default for JobSpec {
             text_field: "text".into(),
             id_field: None,
             format: None,
+            separator: None,
             keep_fields: false,
+            origin: false,
+            output_format: PartFormat::default(),
             max_text_bytes: 256 * KIB,
-            generation: GenerationOptions::default(),
+            generation: G::default(),
             shard: ShardLimits::default(),
         }
     }
@@ -121,16 +146,24 @@ impl Default for JobSpec {
 
 impl Default for ShardLimits {
     fn default() -> Self {
-        ShardLimits { max_records: 256, max_bytes: MIB }
+        ShardLimits { records_per_shard: 256, bytes_per_shard: MIB }
     }
 }
 
-impl JobSpec {
-    /// Parses a job file. `origin` is the file's name, for messages. Does not validate: flags may still fill in fields.
+impl JobFile {
+    /// Whether a job file names a mode. One that does not parse names none.
+    #[must_use]
+    pub fn says_mode(text: &str) -> bool {
+        text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("mode"))
+    }
+
+    /// Parses a job file. `origin` is the file's name, for messages. Of the values only generation options
+    /// are checked: flags may still fill in fields.
     ///
     /// # Errors
-    /// [`JobError::SpecSyntax`] for anything that is not TOML or not a field of this type.
-    pub fn from_toml(text: &str, origin: &str) -> Result<JobSpec, JobError> {
+    /// [`JobError::SpecSyntax`] for anything that is not TOML or not a field of this type, and for a
+    /// generation option that is not allowed.
+    pub fn from_toml(text: &str, origin: &str) -> Result<JobFile, JobError> {
         toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start).min(text.len());
             JobError::SpecSyntax {
@@ -141,11 +174,36 @@ impl JobSpec {
         })
     }
 
-    /// Checks every field.
+    /// The job with generation options that were resolved.
+    #[must_use]
+    pub fn resolved(self, generation: GenerationOptions) -> JobSpec {
+        JobSpec {
+            generation,
+            bundle: self.bundle,
+            inputs: self.inputs,
+            output: self.output,
+            max_error_rate: self.max_error_rate,
+            mode: self.mode,
+            task: self.task,
+            text_field: self.text_field,
+            id_field: self.id_field,
+            format: self.format,
+            separator: self.separator,
+            keep_fields: self.keep_fields,
+            origin: self.origin,
+            output_format: self.output_format,
+            max_text_bytes: self.max_text_bytes,
+            shard: self.shard,
+        }
+    }
+}
+
+impl<G> JobSpec<G> {
+    /// Checks every field but the generation options.
     ///
     /// # Errors
     /// [`JobError::SpecValue`] for the first field whose value is not allowed.
-    pub fn validate(&self) -> Result<(), JobError> {
+    pub fn validate_fields(&self) -> Result<(), JobError> {
         non_empty("bundle", &self.bundle)?;
         if self.inputs.is_empty() {
             return Err(not_allowed("inputs", "[]", "at least one file, directory or glob"));
@@ -163,9 +221,20 @@ impl JobSpec {
                 format!("1 to {MAX_TEXT_NUM_BYTES}, because a record travels in one message of 4 MiB");
             return Err(not_allowed("max_text_bytes", self.max_text_bytes, &allowed));
         }
-        in_range("shard.max_records", u64::from(self.shard.max_records), 1..=65_536)?;
-        in_range("shard.max_bytes", self.shard.max_bytes, 1..=64 * MIB)?;
-        self.generation.validate()
+        in_range("shard.records_per_shard", u64::from(self.shard.records_per_shard), 1..=65_536)?;
+        in_range("shard.bytes_per_shard", self.shard.bytes_per_shard, 1..=64 * MIB)
+    }
+}
+
+impl JobSpec {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`JobError::SpecValue`] for the first field whose value is not allowed, [`JobError::Generation`] for
+    /// the first generation option.
+    pub fn validate(&self) -> Result<(), JobError> {
+        self.validate_fields()?;
+        Ok(self.generation.validate()?)
     }
 
     /// The part that defines output bytes.
@@ -176,10 +245,36 @@ impl JobSpec {
             text_field: self.text_field.clone(),
             id_field: self.id_field.clone(),
             format: self.format,
+            separator: self.separator,
             keep_fields: self.keep_fields,
+            origin: self.origin,
+            output_format: self.output_format,
             max_text_bytes: self.max_text_bytes,
             generation: self.generation.clone(),
             shard: self.shard.clone(),
+        }
+    }
+
+    /// How requests of a batch would ask for what this job does.
+    fn batch_options(&self) -> BatchOptions {
+        let generation = serde_json::to_value(&self.generation).expect("options are plain data");
+        let own = |name: &str, absent: serde_json::Value| match &generation[name] {
+            serde_json::Value::Null => absent,
+            value => value.clone(),
+        };
+        let values = [
+            ("temperature", own("temperature", 0.0.into())),
+            ("top_p", own("top_p", 1.0.into())),
+            ("seed", own("seed", serde_json::Value::Null)),
+            ("n", own("n_best", 1.into())),
+            ("stop", own("stop_strings", serde_json::Value::Null)),
+            ("frequency_penalty", 0.into()),
+            ("presence_penalty", 0.into()),
+            ("response_format", serde_json::json!({ "type": "text" })),
+        ];
+        BatchOptions {
+            values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            max_new_tokens: generation["max_new_tokens"].as_u64(),
         }
     }
 
@@ -189,7 +284,9 @@ impl JobSpec {
             text_field: self.text_field.clone(),
             id_field: self.id_field.clone(),
             format: self.format,
+            separator: self.separator,
             keep_fields: self.keep_fields,
+            batch: self.batch_options(),
             max_text_bytes: usize::try_from(self.max_text_bytes).unwrap_or(usize::MAX),
         }
     }
@@ -218,9 +315,20 @@ impl Mode {
         self != Mode::Llm
     }
 
-    /// Whether a process that serves this mode has loaded what the other needs, and no more.
-    pub fn is_served_with(self, other: Mode) -> bool {
-        (self.llm_writes(), self.uses_slm()) == (other.llm_writes(), other.uses_slm())
+    /// Whether the large model reads prompts for the small one.
+    pub fn reads_llm(self) -> bool {
+        matches!(self, Mode::Hybrid | Mode::Verified)
+    }
+
+    /// The modes of jobs that a process started for this one serves: it has loaded no less for them. This
+    /// mode is the first.
+    pub fn served(self) -> &'static [Mode] {
+        match self {
+            Mode::Hybrid => &[Mode::Hybrid, Mode::Slm],
+            Mode::Slm => &[Mode::Slm],
+            Mode::Llm => &[Mode::Llm],
+            Mode::Verified => &[Mode::Verified],
+        }
     }
 
     /// The name in job files and flags.
@@ -251,7 +359,7 @@ impl FromStr for Mode {
     }
 }
 
-pub(crate) fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
+fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
     JobError::SpecValue { field, value: value.to_string(), allowed: allowed.to_owned() }
 }
 
@@ -259,22 +367,15 @@ fn non_empty(field: &'static str, value: &str) -> Result<(), JobError> {
     if value.is_empty() { Err(not_allowed(field, "\"\"", "a non-empty string")) } else { Ok(()) }
 }
 
-pub(crate) fn in_range(
-    field: &'static str,
-    value: u64,
-    allowed: RangeInclusive<u64>,
-) -> Result<(), JobError> {
+fn in_range(field: &'static str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), JobError> {
     if allowed.contains(&value) {
         return Ok(());
     }
     Err(not_allowed(field, value, &format!("{} to {}", allowed.start(), allowed.end())))
 }
 
-/// Goes through text, because a direct conversion would widen `f32` and show 1.2 as 1.2000000476837158.
 fn as_json(definition: &OutputDefinition) -> serde_json::Value {
-    serde_json::to_string(definition)
-        .and_then(|text| serde_json::from_str(&text))
-        .expect("a definition is plain data with string keys")
+    serde_json::to_value(definition).expect("a definition was validated and has string keys")
 }
 
 fn collect_differences(
@@ -309,31 +410,55 @@ mod tests {
     #[test]
     fn a_job_file_needs_only_bundle_inputs_and_output() {
         let text = "bundle = 'bundle'\ninputs = ['corpus.jsonl']\noutput = 'out'\n";
-        let spec = JobSpec::from_toml(text, "job.toml").unwrap();
+        let file = JobFile::from_toml(text, "job.toml").unwrap();
+        let spec = file.resolved(GenerationOptions::default());
         assert_eq!(spec, valid());
         spec.validate().unwrap();
     }
 
     #[test]
     fn sections_and_names_are_read_from_toml() {
-        let text = "mode = 'slm'\nformat = 'tsv'\n[generation]\nmax_new_tokens_per_prompt_token = 1.5\n[shard]\nmax_records = 8\n";
-        let spec = JobSpec::from_toml(text, "job.toml").unwrap();
-        assert_eq!((spec.mode, spec.format), (Mode::Slm, Some(InputFormat::Tsv)));
-        assert_eq!(spec.generation.max_new_tokens_per_prompt_token, Some(1.5));
-        assert_eq!(spec.shard, ShardLimits { max_records: 8, max_bytes: MIB });
+        let text = "mode = 'slm'\nformat = 'tsv'\n[generation]\nbeams = 4\n[shard]\nrecords_per_shard = 8\n";
+        let file = JobFile::from_toml(text, "job.toml").unwrap();
+        assert_eq!((file.mode, file.format), (Mode::Slm, Some(Format::named("tsv").unwrap())));
+        assert_eq!(file.generation.to_string(), "beams = 4", "what it says, and no default");
+        assert_eq!(file.shard, ShardLimits { records_per_shard: 8, bytes_per_shard: MIB });
+    }
+
+    #[test]
+    fn names_that_flags_and_earlier_job_files_have_are_known_too() {
+        let text =
+            "input = ['a']\n[generation]\nstop_string = ['x']\n[shard]\nmax_records = 8\nmax_bytes = 9\n";
+        let file = JobFile::from_toml(text, "job.toml").unwrap();
+        assert_eq!(
+            (file.inputs, file.generation.to_string()),
+            (vec!["a".into()], "stop_strings = [\"x\"]".into())
+        );
+        assert_eq!(file.shard, ShardLimits { records_per_shard: 8, bytes_per_shard: 9 });
+        let twice = JobFile::from_toml("[shard]\nmax_records = 8\nrecords_per_shard = 8\n", "job.toml");
+        assert!(twice.unwrap_err().to_string().contains("duplicate field"));
+    }
+
+    #[test]
+    fn a_generation_option_that_is_not_allowed_is_reported_with_file_and_line() {
+        let error = JobFile::from_toml("mode = 'slm'\n[generation]\nbeams = 4\ntop_p = nan\n", "job.toml");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "job.toml, line 4: `generation.top_p` is nan; allowed: 0.000001 to 1"
+        );
     }
 
     #[test]
     fn an_unknown_field_is_reported_with_file_and_line() {
         let error =
-            JobSpec::from_toml("bundle = 'b'\ntxet_field = 'x'\n", "job.toml").unwrap_err().to_string();
+            JobFile::from_toml("bundle = 'b'\ntxet_field = 'x'\n", "job.toml").unwrap_err().to_string();
         assert!(error.starts_with("job.toml, line 2: unknown field `txet_field`"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
 
     #[test]
     fn an_unknown_mode_is_reported_with_the_allowed_ones() {
-        let error = JobSpec::from_toml("\nmode = 'fast'\n", "job.toml").unwrap_err().to_string();
+        let error = JobFile::from_toml("\nmode = 'fast'\n", "job.toml").unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("`hybrid`") && error.contains("`slm`"), "{error}");
         assert_eq!(
             "fast".parse::<Mode>().unwrap_err().to_string(),
@@ -352,7 +477,7 @@ mod tests {
             ("text_field", |spec| spec.text_field.clear()),
             ("max_text_bytes", |spec| spec.max_text_bytes = 0),
             ("max_text_bytes", |spec| spec.max_text_bytes = 4 * MIB),
-            ("shard.max_records", |spec| spec.shard.max_records = 0),
+            ("shard.records_per_shard", |spec| spec.shard.records_per_shard = 0),
             ("generation.max_new_tokens", |spec| spec.generation.max_new_tokens = Some(0)),
         ];
         for (field, spoil) in cases {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::layout::{part_key, verdict_key};
+use crate::layout::verdict_key;
 use crate::{JobError, RecordFailure, ShardIndex};
 
 /// What came of a shard.
@@ -19,6 +19,9 @@ pub struct Verdict {
     pub records: u64,
     /// The records that failed, in the shard's order; each is an error row.
     pub failed: Vec<RecordFailure>,
+    /// Position in the shard of each of these, from 0, so that rows and error rows can be put in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_at: Vec<u32>,
     /// All other records: what the part holds.
     pub outputs: PartSummary,
 }
@@ -85,26 +88,27 @@ impl Verdict {
         Verdict { outputs, ..self.clone() }
     }
 
-    /// Compares a part with what this verdict promised.
+    /// Compares the part found under `key` with what this verdict promised.
     ///
     /// # Errors
     /// [`JobError::PartMismatch`].
-    pub fn check_part(&self, part: &[u8]) -> Result<(), JobError> {
+    pub fn check_part(&self, key: &str, part: &[u8]) -> Result<(), JobError> {
         let found = sha256_hex(part);
         if found == self.outputs.sha256 {
             return Ok(());
         }
-        Err(JobError::PartMismatch {
-            key: part_key(self.shard),
-            expected: self.outputs.sha256.clone(),
-            found,
-        })
+        Err(JobError::PartMismatch { key: key.to_owned(), expected: self.outputs.sha256.clone(), found })
     }
 }
 
 /// sha256 of `bytes`, hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// `bytes` in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -120,7 +124,9 @@ pub(crate) mod tests {
             message: "the text is empty or only white space".into(),
         });
         let outputs = PartSummary { prompt_tokens: 10, output_tokens: 20, ..PartSummary::of(b"{}\n", rows) };
-        Verdict { shard: ShardIndex(shard), records: rows + num_failed, failed: failed.collect(), outputs }
+        let failed_at = (0..num_failed as u32).collect();
+        let failed = failed.collect();
+        Verdict { shard: ShardIndex(shard), records: rows + num_failed, failed, failed_at, outputs }
     }
 
     #[test]
@@ -143,8 +149,8 @@ pub(crate) mod tests {
     #[test]
     fn a_part_is_checked_against_its_hash() {
         let verdict = verdict(3, 1, 0);
-        verdict.check_part(b"{}\n").unwrap();
-        let error = verdict.check_part(b"{}").unwrap_err().to_string();
+        verdict.check_part("part-000003.jsonl", b"{}\n").unwrap();
+        let error = verdict.check_part("part-000003.jsonl", b"{}").unwrap_err().to_string();
         assert!(error.starts_with("part-000003.jsonl does not match its verdict"), "{error}");
     }
 

@@ -1,8 +1,8 @@
 //! Sums and maxima over slices in a fixed number of lanes.
 //!
-//! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. So a sum's order depends on the slice alone, not on
-//! the width of the CPU's vectors, and the compiler may use vectors of any width. Everything is inlined, to become code for whatever
-//! instruction set its caller is compiled for.
+//! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. So a sum's order depends on
+//! the slice alone, not on the width of the CPU's vectors, and the compiler may use vectors of any width.
+//! Everything is inlined, to become code for whatever instruction set its caller is compiled for.
 
 /// Independent accumulators of a reduction: one AVX-512 register, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
@@ -63,8 +63,8 @@ pub fn max_abs_of(values: &[f32]) -> f32 {
 
 /// `e^x` for `x` at most 88, within 2 units in the last place; zero below -87.
 ///
-/// Argument reduction and polynomial as in Cephes' `expf` (Moshier): `e^x = 2^n e^r` with `|r| <= ln(2) / 2`. Unlike the standard
-/// library's it has no branch and no call, so loops over it become vector code.
+/// Argument reduction and polynomial as in Cephes' `expf` (Moshier): `e^x = 2^n e^r` with `|r| <= ln(2) / 2`.
+/// Unlike the standard library's it has no branch and no call, so loops over it become vector code.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;

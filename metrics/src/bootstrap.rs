@@ -1,8 +1,8 @@
 //! Confidence intervals by bootstrap: the corpus is drawn anew from its own records, many times.
 //!
-//! Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004. The draws are a function of the seed and
-//! the number of records. So two systems that wrote the same records are drawn alike, and the interval of their difference is that
-//! of the paired test.
+//! Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004. The draws are a
+//! function of the seed and the number of records. So two systems that wrote the same records are drawn
+//! alike, and the interval of their difference is that of the paired test.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,5 @@
-//! chrF2 with one reference, as sacrebleu computes it: character n-grams up to six, white space removed, recall weighted twice.
+//! chrF2 with one reference, as sacrebleu computes it: character n-grams up to six, white space removed,
+//! recall weighted twice.
 //!
 //! Popović, "chrF: character n-gram F-score for automatic MT evaluation", WMT 2015.
 

@@ -14,7 +14,8 @@ pub struct EvaluatedRecord<'a> {
     pub source: &'a str,
     /// What it should have written.
     pub reference: &'a str,
-    /// What it wrote; none if the record failed. That is scored as an empty output, so that no system gains by failing.
+    /// What it wrote; none if the record failed. That is scored as an empty output, so that no system gains
+    /// by failing.
     pub output: Option<&'a str>,
 }
 

@@ -1,4 +1,5 @@
-//! Outputs that went wrong in ways a score hides: text that goes round in circles, text that was not translated.
+//! Outputs that went wrong in ways a score hides: text that goes round in circles, text that was not
+//! translated.
 
 use crate::text::python_words;
 

@@ -1,10 +1,10 @@
 //! Scores of generated text against references.
 //!
-//! BLEU and chrF give what sacrebleu gives, ROUGE what the `rouge-score` package gives; `tests/reference.rs` compares them with values
-//! made by those packages. The crate is pure: texts in, numbers out.
+//! BLEU and chrF give what sacrebleu gives, ROUGE what the `rouge-score` package gives; `tests/reference.rs`
+//! compares them with values made by those packages. The crate is pure: texts in, numbers out.
 //!
-//! A [`Metric`] turns each record into a few numbers; a corpus score is a function of their sums. So a bootstrap resample is a sum over
-//! drawn records, and no text is looked at twice.
+//! A [`Metric`] turns each record into a few numbers; a corpus score is a function of their sums. So a
+//! bootstrap resample is a sum over drawn records, and no text is looked at twice.
 
 mod bleu;
 mod bootstrap;

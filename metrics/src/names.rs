@@ -1,7 +1,8 @@
 //! Names and identifiers that should pass unchanged from source to output.
 //!
-//! A word counts as one if it has a letter, and a capital, a digit or a sign such as a hyphen inside, and stands alike in source and
-//! reference. The reference decides what is a name: "Client" at the start of an English sentence is none, for no Italian has it.
+//! A word counts as one if it has a letter, and a capital, a digit or a sign such as a hyphen inside, and
+//! stands alike in source and reference. The reference decides what is a name: "Client" at the start of an
+//! English sentence is none, for no Italian has it.
 
 use std::{collections::HashMap, ops::AddAssign};
 
@@ -57,7 +58,8 @@ fn names(text: &str) -> HashMap<&str, u64> {
     counts
 }
 
-/// Signs that join the parts of package names, paths, addresses and versions. Not the apostrophe, which joins words in Italian.
+/// Signs that join the parts of package names, paths, addresses and versions. Not the apostrophe, which joins
+/// words in Italian.
 fn is_inner_sign(c: char) -> bool {
     "-_./+:@#".contains(c)
 }

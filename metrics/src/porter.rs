@@ -1,7 +1,8 @@
 //! The Porter stemmer with NLTK's extensions, which the `rouge-score` package uses.
 //!
-//! Porter, "An algorithm for suffix stripping", Program 14(3), 1980. NLTK adds irregular forms, keeps the "ie" of four-letter words, and
-//! turns a final y into i after any consonant; Snowball's English stemmer is another algorithm.
+//! Porter, "An algorithm for suffix stripping", Program 14(3), 1980. NLTK adds irregular forms, keeps the
+//! "ie" of four-letter words, and turns a final y into i after any consonant; Snowball's English stemmer is
+//! another algorithm.
 
 /// Words that the rules would stem wrongly.
 const IRREGULAR: [(&str, &str); 16] = [

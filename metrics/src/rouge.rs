@@ -1,6 +1,7 @@
 //! ROUGE with one reference, as the `rouge-score` package computes it: F1 of each record, averaged.
 //!
-//! Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Only ASCII letters and digits count, lower case.
+//! Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Only ASCII letters and digits count,
+//! lower case.
 
 use crate::{
     Metric, porter_stem,

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// What Python's `str.split` splits at: Unicode white space, and the four ASCII separators that Rust does not count as such.
+/// What Python's `str.split` splits at: Unicode white space, and the four ASCII separators that Rust does not
+/// count as such.
 pub(crate) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -26,7 +27,8 @@ pub(crate) fn num_matches<T: Eq + Hash>(a: &HashMap<&[T], u64>, b: &HashMap<&[T]
     a.iter().map(|(ngram, &count)| count.min(b.get(ngram).copied().unwrap_or(0))).sum()
 }
 
-/// The first sentence: up to a stop mark before white space, or to the end of the line. A summary that is hard to beat.
+/// The first sentence: up to a stop mark before white space, or to the end of the line. A summary that is
+/// hard to beat.
 #[must_use]
 pub fn first_sentence(text: &str) -> &str {
     let text = text.trim();

@@ -1,10 +1,11 @@
 //! Attention over packed sequences, and the trait by which a family reads keys and values.
 //!
-//! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`]. Encoding uses
-//! [`PackedAttention`], one sequence at a time, and training uses [`PaddedAttention`](crate::PaddedAttention), all sequences at once: they agree up to
-//! rounding, but only the first keeps a sequence's result independent of its neighbours to the last bit, and only the second has a
-//! fast backward pass on CPUs. Generation uses the KV cache's implementation, which also remembers earlier passes. So each
-//! family's arithmetic is written once.
+//! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`].
+//! Encoding uses [`PackedAttention`], one sequence at a time, and training uses
+//! [`PaddedAttention`](crate::PaddedAttention), all sequences at once: they agree up to rounding, but only
+//! the first keeps a sequence's result independent of its neighbours to the last bit, and only the second has
+//! a fast backward pass on CPUs. Generation uses the KV cache's implementation, which also remembers earlier
+//! passes. So each family's arithmetic is written once.
 
 use tch::{Device, Kind, Tensor};
 
@@ -16,8 +17,8 @@ use crate::{
 
 /// How a block's queries meet keys and values.
 pub trait Attention {
-    /// `layer`: index of the block. Result: `[rows, heads * head_dim]`, same type as the queries; none where keys and values were all
-    /// that was wanted, so that the pass ends here.
+    /// `layer`: index of the block. Result: `[rows, heads * head_dim]`, same type as the queries; none where
+    /// keys and values were all that was wanted, so that the pass ends here.
     fn attend(&mut self, layer: usize, heads: Heads<'_>) -> Option<Tensor>;
 }
 
@@ -40,6 +41,11 @@ pub struct Heads<'a> {
 pub trait CrossAttention: Attention {
     /// As [`Attention::attend`], over the keys and values of each row's prompt in place of its own.
     fn attend_prompt(&mut self, layer: usize, prompt: PromptHeads<'_>) -> Tensor;
+
+    /// One step of a block that is recurrent in place of attending to its own past: `c = f * c_before + (1 -
+    /// f) * candidate`, where `f = sigmoid(gate)`; before a row's first token `c` is zero. `gates`: `[rows, 2
+    /// d]` f32, gates, then candidates; result: `c`, `[rows, d]` f32.
+    fn recur(&mut self, layer: usize, gates: &Tensor) -> Tensor;
 }
 
 /// A block's queries to the prompts.
@@ -124,7 +130,8 @@ impl PackedLayout {
         Tensor::from_slice(&positions)
     }
 
-    /// Neighbouring sequences of one shape, as (how many, the shape): they can be attended in one call without padding.
+    /// Neighbouring sequences of one shape, as (how many, the shape): they can be attended in one call
+    /// without padding.
     fn runs(&self) -> Vec<(i64, SequenceSpan)> {
         let mut runs: Vec<(i64, SequenceSpan)> = Vec::new();
         for &span in &self.sequences {
@@ -137,7 +144,8 @@ impl PackedLayout {
     }
 }
 
-/// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered. Has no gradient on the CPU.
+/// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered. Has no
+/// gradient on the CPU.
 #[derive(Debug)]
 pub struct PackedAttention {
     sequences: Vec<PackedSequence>,
@@ -145,7 +153,8 @@ pub struct PackedAttention {
 }
 
 impl PackedAttention {
-    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to come.
+    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to
+    /// come.
     #[must_use]
     pub fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, Device)) -> Self {
         let sequence = |span: &SequenceSpan| PackedSequence {
@@ -188,7 +197,8 @@ fn positions_seen(sequence: PackedSequence, window: Option<usize>) -> usize {
 struct PackedByTensors {
     runs: Vec<(i64, SequenceSpan)>,
     run_rows: Vec<i64>,
-    masks: ByWindow<Vec<Option<Tensor>>>, // per run: additive [len, len], or none where the visibility needs none
+    // Per run: additive [len, len], or none where the visibility needs none.
+    masks: ByWindow<Vec<Option<Tensor>>>,
     visibility: Visibility,
     like: (Kind, Device),
 }
@@ -200,8 +210,8 @@ impl PackedByTensors {
         Self { runs, run_rows, masks: ByWindow::default(), visibility, like }
     }
 
-    /// Additive mask `[len, len]` of a run: 0 where the row's query may see the column's key, -inf elsewhere. None where a causal
-    /// call, or one without a mask, does the same.
+    /// Additive mask `[len, len]` of a run: 0 where the row's query may see the column's key, -inf elsewhere.
+    /// None where a causal call, or one without a mask, does the same.
     fn mask(&self, span: SequenceSpan, window: Option<usize>) -> Option<Tensor> {
         let needs_none = match self.visibility {
             Visibility::Causal | Visibility::Bidirectional => true,
@@ -244,7 +254,8 @@ impl PackedByTensors {
         let mut outputs = Vec::with_capacity(self.runs.len());
         for (index, &(count, span)) in self.runs.iter().enumerate() {
             let len = span.len();
-            let batched = |t: &Tensor, h: i64| t.reshape([count, len, h, head_dim]).transpose(1, 2); // [count, h, len, head_dim]
+            // [count, h, len, head_dim]
+            let batched = |t: &Tensor, h: i64| t.reshape([count, len, h, head_dim]).transpose(1, 2);
             let mask = match bias {
                 None => run_masks[index].as_ref().map(Tensor::shallow_clone),
                 Some(bias) => Some(self.mask_with_bias(span, scoring.window, bias)),
@@ -269,7 +280,8 @@ impl PackedByTensors {
     }
 }
 
-/// Of what may be seen, that which is near enough. `visible`: bool; `query`, `key`: int64 places that broadcast to its shape.
+/// Of what may be seen, that which is near enough. `visible`: bool; `query`, `key`: int64 places that
+/// broadcast to its shape.
 pub(crate) fn within_window(
     visible: Tensor,
     (query, key): (&Tensor, &Tensor),
@@ -301,7 +313,8 @@ impl<T> ByWindow<T> {
     }
 }
 
-/// Grouped queries: each key and value head serves `groups` query heads. `[b, kv, len, dim]` to `[b, kv * groups, len, dim]`.
+/// Grouped queries: each key and value head serves `groups` query heads. `[b, kv, len, dim]` to
+/// `[b, kv * groups, len, dim]`.
 fn repeat_heads(t: &Tensor, groups: i64) -> Tensor {
     if groups == 1 {
         return t.shallow_clone();

@@ -1,7 +1,7 @@
 //! Attention that remembers: how a family's blocks meet the KV cache in prefill and in decode steps.
 //!
-//! On the CPU the cache is read by the kernel; on other devices by plain tensor operations, which gather a row's blocks, mask what is
-//! not there, and give the same numbers to rounding.
+//! On the CPU the cache is read by the kernel; on other devices by plain tensor operations, which gather a
+//! row's blocks, mask what is not there, and give the same numbers to rounding.
 
 use baton_decoding::SlotId;
 use tch::{Device, Kind, Tensor};
@@ -10,13 +10,15 @@ use crate::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, RelativeBias, Scoring,
     Visibility,
     flop_count::count_attention,
-    kernels::{BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, TokenPlace, decode_attention, write_tokens},
+    kernels::{
+        BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, TokenPlace, decode_attention, recur, write_tokens,
+    },
     kv_cache::{KvCache, KvStorage},
     transfer::upload_indices,
 };
 
-/// Attention over packed prompts, which it also writes into the cache. The last block's keys and values are all that is wanted of it: what
-/// it would add to the states has no reader.
+/// Attention over packed prompts, which it also writes into the cache. The last block's keys and values are
+/// all that is wanted of it: what it would add to the states has no reader.
 #[derive(Debug)]
 pub(crate) struct PrefillAttention<'a> {
     storage: &'a mut KvStorage,
@@ -50,7 +52,8 @@ impl Attention for PrefillAttention<'_> {
     }
 }
 
-/// Attention of new tokens over all that their rows have cached, themselves included. A row may have several, one after the other.
+/// Attention of new tokens over all that their rows have cached, themselves included. A row may have several,
+/// one after the other.
 #[derive(Debug)]
 pub(crate) struct StepAttention<'a> {
     storage: &'a mut KvStorage,
@@ -60,7 +63,8 @@ pub(crate) struct StepAttention<'a> {
 }
 
 impl<'a> StepAttention<'a> {
-    /// One token is appended to each slot, in this order; where a slot stands several times, to what was appended before.
+    /// One token is appended to each slot, in this order; where a slot stands several times, to what was
+    /// appended before.
     ///
     /// # Panics
     /// A slot is empty or full.
@@ -102,10 +106,78 @@ impl CrossAttention for StepAttention<'_> {
             self.prompts.as_ref().expect("the cache of a model with an encoder keeps prompts apart");
         prompts.attend(self.storage, layer, (q, scoring, None))
     }
+
+    fn recur(&mut self, layer: usize, gates: &Tensor) -> Tensor {
+        let KvStorage { shape, layers, .. } = &mut *self.storage;
+        if self.rows.gathered.is_none() {
+            return recur(&mut layers[layer], *shape, &self.rows.rows, gates);
+        }
+        recur_by_tensors(&mut layers[layer], *shape, &self.rows.rows, gates)
+    }
 }
 
-/// Writes the keys and values of encoded prompts into the cache, for each layer `[prompt rows, heads, head_dim]`. `prompts`: slot and
-/// length of each, in the order of the rows; their slots are occupied.
+/// The same as the kernel's step of a recurrent decoder, by tensor operations. A row's tokens follow one
+/// another, so the rows are taken in rounds with one token of each.
+fn recur_by_tensors(
+    layer: &mut LayerBlocks,
+    shape: HeadShape,
+    rows: &[CachedRow<'_>],
+    gates: &Tensor,
+) -> Tensor {
+    let device = gates.device();
+    let [heads, head_dim] = [shape.kv_heads as i64, shape.head_dim as i64];
+    // Views with the token's two coordinates first: [blocks, BLOCK_TOKENS, heads, head_dim].
+    let stored = [layer.keys.permute([0, 3, 1, 2]), layer.values.permute([0, 2, 1, 3])];
+    let indices = |rows: &[&CachedRow<'_>], back: usize| {
+        let place = |row: &&CachedRow<'_>| {
+            let token = row.len.saturating_sub(back);
+            (row.blocks[token / BLOCK_TOKENS] as i64, (token % BLOCK_TOKENS) as i64)
+        };
+        let (blocks, offsets): (Vec<i64>, Vec<i64>) = rows.iter().map(place).unzip();
+        [upload_indices(&blocks, device), upload_indices(&offsets, device)]
+    };
+    let states = Tensor::zeros([rows.len() as i64, heads * head_dim], (Kind::Float, device));
+    for round in rounds(rows) {
+        let round_rows: Vec<&CachedRow<'_>> = round.iter().map(|&row| &rows[row as usize]).collect();
+        let is_first: Vec<i64> = round_rows.iter().map(|row| i64::from(row.len == 1)).collect();
+        let is_first = upload_indices(&is_first, device).view([-1, 1]).to_kind(Kind::Bool);
+        let before = indices(&round_rows, 2);
+        let read = |stored: &Tensor| stored.index(&before.each_ref().map(Some)).to_kind(Kind::Float);
+        let before = (read(&stored[0]) + read(&stored[1])).view([-1, heads * head_dim]);
+        let before = before.masked_fill(&is_first, 0.0);
+        let round = upload_indices(&round, device);
+        let parts = gates.index_select(0, &round).chunk(2, -1);
+        let state = parts[0].sigmoid() * (before - &parts[1]) + &parts[1];
+        let kept = state.to_kind(layer.keys.kind());
+        let lost = (&state - kept.to_kind(Kind::Float)).to_kind(layer.keys.kind());
+        let here = indices(&round_rows, 1);
+        for (stored, numbers) in stored.iter().zip([kept, lost]) {
+            let numbers = numbers.view([-1, heads, head_dim]);
+            let _ = stored.shallow_clone().index_put_(&here.each_ref().map(Some), &numbers, false);
+        }
+        let _ = states.shallow_clone().index_copy_(0, &round, &state);
+    }
+    states
+}
+
+/// Indices of the rows, taken so that no round has two tokens of one sequence, and all its rounds follow
+/// their order.
+fn rounds(rows: &[CachedRow<'_>]) -> Vec<Vec<i64>> {
+    let mut rounds: Vec<Vec<i64>> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        let earlier =
+            rows[..index].iter().filter(|other| other.blocks.as_ptr() == row.blocks.as_ptr()).count();
+        if rounds.len() <= earlier {
+            rounds.push(Vec::new());
+        }
+        rounds[earlier].push(index as i64);
+    }
+    rounds
+}
+
+/// Writes the keys and values of encoded prompts into the cache, for each layer
+/// `[prompt rows, heads, head_dim]`. `prompts`: slot and length of each, in the order of the rows; their
+/// slots are occupied.
 ///
 /// # Panics
 /// A slot is not occupied, or too small for its prompt; the cache is that of a decoder-only model.

@@ -1,7 +1,7 @@
 //! Weights by name: from safetensors files, or from whatever else implements [`TensorSource`].
 //!
-//! Only the tensors that are asked for are read, so an LLM cut at layer 20 never loads layers 21 and up. The file format itself is
-//! `baton-bundle`'s.
+//! Only the tensors that are asked for are read, so an LLM cut at layer 20 never loads layers 21 and up. The
+//! file format itself is `baton-bundle`'s.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -12,8 +12,8 @@ use crate::{LowRank, ModelError};
 
 /// Gives out tensors by the checkpoint's name. Models are built from one.
 ///
-/// Inference builds from a [`Checkpoint`]; the trainer builds from its f32 master weights at every step, so that gradients flow
-/// through the same model code.
+/// Inference builds from a [`Checkpoint`]; the trainer builds from its f32 master weights at every step, so
+/// that gradients flow through the same model code.
 pub trait TensorSource {
     /// The tensor called `name`, on any device, in any float type.
     ///
@@ -21,7 +21,8 @@ pub trait TensorSource {
     /// The tensor is absent, or has another shape than `shape`.
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
 
-    /// What is learned beside the matrix called `name`, which is frozen then. None, but where an adapter is trained.
+    /// What is learned beside the matrix called `name`, which is frozen then. None, but where an adapter is
+    /// trained.
     fn low_rank(&self, _name: &str) -> Option<LowRank> {
         None
     }
@@ -78,7 +79,8 @@ fn check_shape(name: &str, expected: &[i64], found: &[i64]) -> Result<(), ModelE
     Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: found.to_vec() })
 }
 
-/// Writes named tensors as one safetensors file, converted to `kind`, atomically (a temporary file, then a rename).
+/// Writes named tensors as one safetensors file, converted to `kind`, atomically (a temporary file, then a
+/// rename).
 ///
 /// # Errors
 /// The directory cannot be written.

@@ -11,7 +11,8 @@ use crate::{kernels::Instructions, matmul_operations_per_second};
 pub enum UnavailableDevice {
     /// There is no such GPU, or libtorch was built for the CPU alone.
     #[error(
-        "there is no CUDA device {index}: libtorch sees {available}; use --device cpu, or a libtorch with CUDA and its driver"
+        "there is no CUDA device {index}: libtorch sees {available}; use --device cpu, or a libtorch with \
+         CUDA and its driver"
     )]
     NoCuda {
         /// The number asked for.
@@ -29,7 +30,8 @@ pub enum UnavailableDevice {
 pub enum WeightType {
     /// The compute kind itself: f32 or bf16.
     Float,
-    /// Symmetric int8 weights, one scale per output; activations quantized per token on the way (W8A8). Sums are exact integers.
+    /// Symmetric int8 weights, one scale per output; activations quantized per token on the way (W8A8). Sums
+    /// are exact integers.
     Int8,
 }
 
@@ -52,14 +54,15 @@ impl Compute {
     /// f32 on the CPU: the reference arithmetic, used by parity tests.
     pub const CPU_F32: Compute =
         Compute { device: Device::Cpu, kind: Kind::Float, weights: WeightType::Float, fused: true };
-    /// bf16 on the CPU: between half and twice as fast as f32 where the CPU has bf16 dot products, and hopelessly slow where not.
+    /// bf16 on the CPU: between half and twice as fast as f32 where the CPU has bf16 dot products, and
+    /// hopelessly slow where not.
     pub const CPU_BF16: Compute = Compute { kind: Kind::BFloat16, ..Self::CPU_F32 };
-    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has dot products of bytes, and as f32 where it
-    /// has AVX2.
+    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has dot
+    /// products of bytes, and as f32 where it has AVX2.
     pub const CPU_INT8: Compute = Compute { weights: WeightType::Int8, ..Self::CPU_BF16 };
 
-    /// What is fastest on this machine's CPU: int8 where there is a product for it, else what [`fastest_float_cpu`](Self::fastest_float_cpu)
-    /// is.
+    /// What is fastest on this machine's CPU: int8 where there is a product for it, else what
+    /// [`fastest_float_cpu`](Self::fastest_float_cpu) is.
     #[must_use]
     pub fn fastest_cpu() -> Self {
         #[cfg(target_arch = "aarch64")]
@@ -69,8 +72,9 @@ impl Compute {
         if int8 { Self::CPU_INT8 } else { Self::fastest_float_cpu() }
     }
 
-    /// The faster of bf16 and f32 on this machine's CPU, for products of libtorch: measured once, a fifth of a second, where the CPU has bf16 dot products
-    /// at all. Some multiply bf16 twice as fast as f32, others half as fast.
+    /// The faster of bf16 and f32 on this machine's CPU, for products of libtorch: measured once, a fifth of
+    /// a second, where the CPU has bf16 dot products at all. Some multiply bf16 twice as fast as f32, others
+    /// half as fast.
     #[must_use]
     pub fn fastest_float_cpu() -> Self {
         static FASTEST: OnceLock<Compute> = OnceLock::new();
@@ -136,8 +140,8 @@ impl Compute {
         Self { fused: false, weights: WeightType::Float, ..self }
     }
 
-    /// Where the weights are int8, the same in f32: for layers where int8 would cost more than it saves. Not in bf16, since CPUs with products
-    /// of int8 may have none of bf16.
+    /// Where the weights are int8, the same in f32: for layers where int8 would cost more than it saves. Not
+    /// in bf16, since CPUs with products of int8 may have none of bf16.
     #[must_use]
     pub const fn with_float_weights(self) -> Self {
         match self.weights {

@@ -22,7 +22,8 @@ pub enum ModelError {
     },
     /// A tensor has another shape than the config says.
     #[error(
-        "tensor `{name}` has shape {found:?}, the config calls for {expected:?}: the weights do not belong to it"
+        "tensor `{name}` has shape {found:?}, the config calls for {expected:?}: the weights do not belong \
+         to it"
     )]
     Shape {
         /// The checkpoint's name of the tensor.

@@ -9,7 +9,8 @@ use crate::{
     step_time::{Part, time},
 };
 
-/// Two linear layers with a function between them: `down(activation(gate x) * up x)`, or `down(activation(up x))`.
+/// Two linear layers with a function between them: `down(activation(gate x) * up x)`, or
+/// `down(activation(up x))`.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
     pub(crate) input: FeedForwardInput,
@@ -28,8 +29,8 @@ pub(crate) enum FeedForwardInput {
 }
 
 impl FeedForward {
-    /// `x` plus what the layers make of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`: `[rows, d]`, as a norm
-    /// gives it.
+    /// `x` plus what the layers make of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
+    /// `[rows, d]`, as a norm gives it.
     pub(crate) fn add_to(&self, x: Tensor, normed: &LinearInput, dropout: f64) -> Tensor {
         let inner = self.inner(normed);
         let output = time(Part::Linear, || self.output.product(&inner));

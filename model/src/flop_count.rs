@@ -1,7 +1,8 @@
-//! How many floating-point operations a thread's passes have taken: products of linear layers and of attention, counted where they are made.
+//! How many floating-point operations a thread's passes have taken: products of linear layers and of
+//! attention, counted where they are made.
 //!
-//! `baton_bundle::Arithmetic` computes the same from shapes; tests hold it against this count. Counting costs an addition for each product, so
-//! it is always on. Training's padded attention is not counted.
+//! `baton_bundle::Arithmetic` computes the same from shapes; tests hold it against this count. Counting costs
+//! an addition for each product, so it is always on. Training's padded attention is not counted.
 
 use std::cell::Cell;
 
@@ -14,7 +15,8 @@ pub(crate) fn count_product(rows: i64, num_weights: i64) {
     add(2 * rows.unsigned_abs() * num_weights.unsigned_abs());
 }
 
-/// Counts attention of queries as wide as all heads together that see so many positions, all queries together.
+/// Counts attention of queries as wide as all heads together that see so many positions, all queries
+/// together.
 pub(crate) fn count_attention(query_width: usize, positions_seen: usize) {
     add(4 * query_width as u64 * positions_seen as u64);
 }

@@ -1,9 +1,12 @@
-//! The KV cache: keys and values of all live rows, in blocks of 16 tokens that rows take when they enter and give back when they leave.
+//! The KV cache: keys and values of all live rows, in blocks of 16 tokens that rows take when they enter and
+//! give back when they leave.
 //!
-//! Blocks fit wherever one is free, so memory does not fragment and no row is moved for another. Everything is allocated at the start:
-//! `blocks * 2 * layers * 16 * kv_heads * head_dim` numbers, and never more. Reference: Kwon et al., arXiv 2309.06180.
+//! Blocks fit wherever one is free, so memory does not fragment and no row is moved for another. Everything
+//! is allocated at the start: `blocks * 2 * layers * 16 * kv_heads * head_dim` numbers, and never more.
+//! Reference: Kwon et al., arXiv 2309.06180.
 //!
-//! This file owns which block belongs to whom. How attention reads and writes blocks is in `cached_attention.rs`.
+//! This file owns which block belongs to whom. How attention reads and writes blocks is in
+//! `cached_attention.rs`.
 
 use baton_bundle::ModelConfig;
 use baton_decoding::SlotId;
@@ -29,7 +32,7 @@ pub struct CacheLimits {
 /// Bytes that a token takes in the KV cache of a model that writes with all its blocks.
 #[must_use]
 pub fn cache_num_bytes_per_token(config: &ModelConfig, compute: Compute) -> usize {
-    let layers = config.encoder_decoder().map_or(config.num_hidden_layers, |t5| t5.num_decoder_layers);
+    let layers = config.encoder_decoder().map_or(config.num_hidden_layers, |shape| shape.num_decoder_layers);
     2 * layers * config.num_key_value_heads * config.head_dim * compute.kind.elt_size_in_bytes()
 }
 
@@ -38,7 +41,8 @@ pub fn cache_num_bytes_per_token(config: &ModelConfig, compute: Compute) -> usiz
 pub(crate) struct KvCache {
     pub(crate) blocks: BlockTable,
     pub(crate) storage: KvStorage,
-    /// Slots of rows. A model with an encoder has as many more: its decoder keeps a prompt apart from what it writes.
+    /// Slots of rows. A model with an encoder has as many more: its decoder keeps a prompt apart from what it
+    /// writes.
     max_slots: usize,
     keeps_prompts_apart: bool,
 }
@@ -46,7 +50,8 @@ pub(crate) struct KvCache {
 impl KvCache {
     /// Allocates the whole cache of a model of `num_layers` blocks that write.
     ///
-    /// Behind an encoder, a row fills up to one block more than one sequence of the same tokens would; there is one more for each slot.
+    /// Behind an encoder, a row fills up to one block more than one sequence of the same tokens would; there
+    /// is one more for each slot.
     ///
     /// # Errors
     /// The device has not that much memory.
@@ -74,7 +79,8 @@ impl KvCache {
         self.keeps_prompts_apart.then_some(SlotId(self.max_slots + slot.0))
     }
 
-    /// Gives an empty slot blocks for `capacity_tokens` tokens, those of a prompt of `prompt_len` tokens included.
+    /// Gives an empty slot blocks for `capacity_tokens` tokens, those of a prompt of `prompt_len` tokens
+    /// included.
     ///
     /// # Panics
     /// The slot is occupied or beyond `max_slots`, or too few blocks are free.
@@ -108,10 +114,12 @@ impl KvCache {
         }
     }
 
-    /// Makes the empty slot `to` a copy of the row in `from`: full blocks are shared, the last, partial one is copied.
+    /// Makes the empty slot `to` a copy of the row in `from`: full blocks are shared, the last, partial one
+    /// is copied.
     ///
     /// # Panics
-    /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or too few blocks are free.
+    /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or too few blocks are
+    /// free.
     pub(crate) fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) {
         let capacity_tokens = match self.prompt_slot(from).zip(self.prompt_slot(to)) {
             None => capacity_tokens,
@@ -218,8 +226,8 @@ impl BlockTable {
         self.slots[slot.0] = Some(RowBlocks { blocks: self.take(capacity_tokens), len: 0 });
     }
 
-    /// Gives the empty slot `to` the tokens of `from`, in shared blocks as far as they are full, and room for `capacity_tokens`
-    /// tokens in all. Returns the block that must be copied, if the last one is partial.
+    /// Gives the empty slot `to` the tokens of `from`, in shared blocks as far as they are full, and room for
+    /// `capacity_tokens` tokens in all. Returns the block that must be copied, if the last one is partial.
     ///
     /// # Panics
     /// As for [`KvCache::fork`].
@@ -238,7 +246,8 @@ impl BlockTable {
         copied
     }
 
-    /// Gives the empty slot `to` all that `from` has, in shared blocks, to be read alone. Returns how many tokens that is.
+    /// Gives the empty slot `to` all that `from` has, in shared blocks, to be read alone. Returns how many
+    /// tokens that is.
     ///
     /// # Panics
     /// `from` is empty, or `to` is occupied.
@@ -278,7 +287,8 @@ impl BlockTable {
         let appended = row.len..row.len + num_tokens;
         assert!(
             appended.end <= row.blocks.len() * BLOCK_TOKENS,
-            "the row in slot {} outgrows its {} blocks of {BLOCK_TOKENS} tokens: reserve prompt_len + max_new_tokens",
+            "the row in slot {} outgrows its {} blocks of {BLOCK_TOKENS} tokens: reserve prompt_len + \
+             max_new_tokens",
             slot.0,
             row.blocks.len(),
         );

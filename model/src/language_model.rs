@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use baton_bundle::{FamilyConfig, ModelConfig};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     Attention, Compute, CrossAttention, Linear, ModelError, PackedAttention, PackedLayout, TensorSource,
     Visibility,
+    encoder_decoder::EncoderDecoder,
     families::{
+        bergamot::Bergamot,
         gemma3::Gemma3,
         gpt2::Gpt2,
         llama, qwen2, qwen3,
@@ -23,8 +25,9 @@ use crate::{
 
 /// A language model with any number of its blocks.
 ///
-/// A decoder-only model has one stack of blocks, [`forward`](Self::forward). An encoder-decoder ([`ModelConfig::encoder_decoder`])
-/// [encodes](Self::encode) prompts and [decodes](Self::decode) beside what it keeps of them.
+/// A decoder-only model has one stack of blocks, [`forward`](Self::forward). An encoder-decoder
+/// ([`ModelConfig::encoder_decoder`]) [encodes](Self::encode) prompts and [decodes](Self::decode) beside what
+/// it keeps of them.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: ModelConfig,
@@ -36,7 +39,7 @@ pub struct LanguageModel {
 #[derive(Debug)]
 enum Network {
     DecoderOnly(Box<dyn Stack>),
-    EncoderDecoder(Box<T5>),
+    EncoderDecoder(Box<dyn EncoderDecoder>),
 }
 
 /// Which parts of a checkpoint a model is made of.
@@ -44,7 +47,8 @@ enum Network {
 pub struct ModelParts {
     /// How many blocks, counted from the embedding; of an encoder-decoder, of its encoder.
     pub blocks: usize,
-    /// Whether next-token logits will be asked for. An LLM that only encodes has no head, and no decoder behind an encoder.
+    /// Whether next-token logits will be asked for. An LLM that only encodes has no head, and no decoder
+    /// behind an encoder.
     pub lm_head: bool,
 }
 
@@ -52,7 +56,8 @@ impl LanguageModel {
     /// Builds a model from named tensors, converted to the compute type; norm weights stay f32.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape than `config` says, or more blocks are asked for than `config` has.
+    /// A tensor is missing or has another shape than `config` says, or more blocks are asked for than
+    /// `config` has.
     pub fn load(
         config: &ModelConfig,
         tensors: &dyn TensorSource,
@@ -77,9 +82,16 @@ impl LanguageModel {
                 let parts = T5Parts { encoder_blocks: blocks, decoder: lm_head };
                 Network::EncoderDecoder(Box::new(T5::load((config, t5), &source, parts)?))
             }
+            FamilyConfig::Bergamot(bergamot) => {
+                let model = Bergamot::load((config, bergamot), &source, (blocks, lm_head))?;
+                Network::EncoderDecoder(Box::new(model))
+            }
         };
         let lm_head = match (lm_head, config.tie_word_embeddings) {
             (false, _) => None,
+            (true, _) if matches!(config.family, FamilyConfig::Bergamot(_)) => {
+                Some(Bergamot::load_head(config, &source)?)
+            }
             (true, true) => Some(Linear::new(network.embedding(), None, compute)),
             (true, false) => Some(source.linear("lm_head", [config.vocab_size, config.hidden_size])?),
         };
@@ -102,7 +114,7 @@ impl LanguageModel {
     pub fn num_blocks(&self) -> usize {
         match &self.network {
             Network::DecoderOnly(stack) => stack.num_blocks(),
-            Network::EncoderDecoder(t5) => t5.num_encoder_blocks(),
+            Network::EncoderDecoder(model) => model.num_encoder_blocks(),
         }
     }
 
@@ -110,22 +122,31 @@ impl LanguageModel {
     pub(crate) fn num_writing_blocks(&self) -> usize {
         match &self.network {
             Network::DecoderOnly(stack) => stack.num_blocks(),
-            Network::EncoderDecoder(t5) => t5.num_decoder_blocks(),
+            Network::EncoderDecoder(model) => model.num_decoder_blocks(),
         }
     }
 
-    /// Token embeddings, as the blocks read them. `tokens`: `[rows]` int64; result `[rows, d]` f32.
+    /// Embeddings of a prompt's tokens, as the blocks read them. `tokens`: `[rows]` int64; result `[rows, d]`
+    /// f32.
     pub fn embed(&self, tokens: &Tensor) -> Tensor {
         match &self.network {
             Network::DecoderOnly(stack) => stack.embed(tokens),
-            Network::EncoderDecoder(t5) => {
-                Tensor::embedding(t5.embedding(), tokens, -1, false, false).to_kind(Kind::Float)
-            }
+            Network::EncoderDecoder(model) => model.embed(tokens),
         }
     }
 
-    /// What the model makes of prompts: the hidden states behind its last block, or an encoder's behind its final norm. `x`:
-    /// embeddings `[rows, d]` f32, whose memory may be reused; `layout`: prompts; result `[rows, d]` f32.
+    /// The same for what is written, which begins with the begin token: a decoder behind an encoder may read
+    /// it otherwise.
+    pub fn embed_written(&self, tokens: &Tensor) -> Tensor {
+        match &self.network {
+            Network::DecoderOnly(stack) => stack.embed(tokens),
+            Network::EncoderDecoder(model) => model.embed_written(tokens),
+        }
+    }
+
+    /// What the model makes of prompts: the hidden states behind its last block, or an encoder's behind its
+    /// final norm. `x`: embeddings `[rows, d]` f32, whose memory may be reused; `layout`: prompts; result
+    /// `[rows, d]` f32.
     ///
     /// # Panics
     /// A position is not below [`ModelConfig::max_positions`].
@@ -136,15 +157,19 @@ impl LanguageModel {
             Network::DecoderOnly(_) => {
                 self.forward(x, &layout.positions(), &mut packed(Visibility::Causal), 0.0)
             }
-            Network::EncoderDecoder(_) => self.encode(x, &mut packed(Visibility::Bidirectional), 0.0),
+            Network::EncoderDecoder(_) => {
+                self.encode(x, &layout.positions(), &mut packed(Visibility::Bidirectional), 0.0)
+            }
         }
     }
 
-    /// The same behind each of the `earlier` blocks, too, which are counted from 1 and rise, side by side: `[rows, (earlier + 1) * d]` f32.
+    /// The same behind each of the `earlier` blocks, too, which are counted from 1 and rise, side by side:
+    /// `[rows, (earlier + 1) * d]` f32.
     ///
     /// # Panics
-    /// As [`read`](Self::read); or there are `earlier` blocks, and they are not below [`num_blocks`](Self::num_blocks), or the model has an
-    /// encoder, whose earlier states are not for others to read.
+    /// As [`read`](Self::read); or there are `earlier` blocks, and they are not below
+    /// [`num_blocks`](Self::num_blocks), or the model has an encoder, whose earlier states are not for others
+    /// to read.
     pub fn read_layers(&self, mut x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Tensor {
         if earlier.is_empty() {
             return self.read(x, layout);
@@ -166,9 +191,9 @@ impl LanguageModel {
         Tensor::cat(&layers, 1)
     }
 
-    /// All blocks of a decoder-only model, without the final norm. `x`: `[rows, d]` f32, whose memory may be reused; `positions`:
-    /// `[rows]` int64 in host memory; `dropout`: probability with which an element of a block's contribution is dropped, 0 outside training. Result:
-    /// hidden states `[rows, d]` f32.
+    /// All blocks of a decoder-only model, without the final norm. `x`: `[rows, d]` f32, whose memory may be
+    /// reused; `positions`: `[rows]` int64 in host memory; `dropout`: probability with which an element of a
+    /// block's contribution is dropped, 0 outside training. Result: hidden states `[rows, d]` f32.
     ///
     /// # Panics
     /// A position is not below [`ModelConfig::max_positions`], or the model is an encoder-decoder.
@@ -201,27 +226,39 @@ impl LanguageModel {
         if blocks.is_empty() || positions.numel() == 0 {
             return Some(x);
         }
-        let largest_position = positions.max().int64_value(&[]);
-        let positions = upload(positions.shallow_clone(), self.compute.device);
-        stack.forward(x, &mut Pass { blocks, positions: (&positions, largest_position), attention, dropout })
+        let (positions, largest) = self.uploaded(positions);
+        stack.forward(x, &mut Pass { blocks, positions: (&positions, largest), attention, dropout })
     }
 
-    /// The encoder: its last hidden states, behind its final norm. `x`: `[rows, d]` f32, embeddings or what stands for them, whose memory
-    /// may be reused; result `[rows, d]` f32.
+    /// The encoder: its last hidden states, behind its final norm. `x`: `[rows, d]` f32, embeddings or what
+    /// stands for them, whose memory may be reused; `positions`: as for [`forward`](Self::forward); result
+    /// `[rows, d]` f32.
     ///
     /// # Panics
     /// The model is decoder-only.
-    pub fn encode(&self, x: Tensor, attention: &mut dyn Attention, dropout: f64) -> Tensor {
+    pub fn encode(
+        &self,
+        x: Tensor,
+        positions: &Tensor,
+        attention: &mut dyn Attention,
+        dropout: f64,
+    ) -> Tensor {
         if x.size()[0] == 0 {
             return x;
         }
-        let no_positions = Tensor::from_slice::<i64>(&[]); // attention knows distances
-        let (t5, positions) = (self.encoder_decoder(), (&no_positions, 0));
-        t5.encode(x, &mut Pass { blocks: 0..t5.num_encoder_blocks(), positions, attention, dropout })
+        let (model, (positions, largest)) = (self.encoder_decoder(), self.uploaded(positions));
+        let (blocks, positions) = (0..model.num_encoder_blocks(), (&positions, largest));
+        model.encode(x, &mut Pass { blocks, positions, attention, dropout })
     }
 
-    /// What the decoder's blocks keep of encoded prompts: keys and values, `[rows, heads, head_dim]` in the compute kind, block by block.
-    /// `states`: `[rows, d]` f32.
+    /// Positions where the model computes, and the largest of them.
+    fn uploaded(&self, positions: &Tensor) -> (Tensor, i64) {
+        let largest = positions.max().int64_value(&[]);
+        (upload(positions.shallow_clone(), self.compute.device), largest)
+    }
+
+    /// What the decoder's blocks keep of encoded prompts: keys and values, `[rows, heads, head_dim]` in the
+    /// compute kind, block by block. `states`: `[rows, d]` f32.
     ///
     /// # Panics
     /// The model is decoder-only, or was loaded without `lm_head`.
@@ -230,39 +267,47 @@ impl LanguageModel {
         self.encoder_decoder().prompt_keys_and_values(states)
     }
 
-    /// All blocks of the decoder behind an encoder, without the final norm. `x`: embeddings of what is written, `[rows, d]` f32, whose
-    /// memory may be reused; result: hidden states `[rows, d]` f32.
+    /// All blocks of the decoder behind an encoder, without the final norm. `x`: embeddings of what is
+    /// written, `[rows, d]` f32, whose memory may be reused; `positions`: as for [`forward`](Self::forward);
+    /// result: hidden states `[rows, d]` f32.
     ///
     /// # Panics
     /// The model is decoder-only, or was loaded without `lm_head`.
-    pub fn decode(&self, x: Tensor, attention: &mut dyn CrossAttention, dropout: f64) -> Tensor {
+    pub fn decode(
+        &self,
+        x: Tensor,
+        positions: &Tensor,
+        attention: &mut dyn CrossAttention,
+        dropout: f64,
+    ) -> Tensor {
         if x.size()[0] == 0 {
             return x;
         }
-        let no_positions = Tensor::from_slice::<i64>(&[]);
-        self.encoder_decoder().decode(x, attention, ((&no_positions, 0), dropout))
+        let (positions, largest) = self.uploaded(positions);
+        self.encoder_decoder().decode(x, attention, (&positions, largest), dropout)
     }
 
-    /// Next-token logits. `x`: hidden states `[rows, d]` f32, before the final norm; result `[rows, vocab]` in the compute kind.
+    /// Next-token logits. `x`: hidden states `[rows, d]` f32, before the final norm; result `[rows, vocab]`
+    /// in the compute kind.
     ///
     /// # Panics
     /// The model was loaded without `lm_head`.
     pub fn logits(&self, x: &Tensor) -> Tensor {
-        self.head().product(&self.network.final_norm(x)).into_tensor(self.compute.kind)
+        self.head().product(&self.network.head_input(x, self.head())).into_tensor(self.compute.kind)
     }
 
     /// The same, appended to `logits` in host memory, row by row, in f32.
     pub(crate) fn append_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
-        time(Part::Head, || self.head().product(&self.network.final_norm(x)).append_to(logits));
+        time(Part::Head, || self.head().product(&self.network.head_input(x, self.head())).append_to(logits));
     }
 
     fn head(&self) -> &Linear {
         self.lm_head.as_ref().expect("logits are asked only of a model loaded with lm_head")
     }
 
-    fn encoder_decoder(&self) -> &T5 {
+    fn encoder_decoder(&self) -> &dyn EncoderDecoder {
         match &self.network {
-            Network::EncoderDecoder(t5) => t5,
+            Network::EncoderDecoder(model) => model.as_ref(),
             Network::DecoderOnly(_) => panic!("a decoder-only model has no encoder"),
         }
     }
@@ -276,14 +321,14 @@ impl Network {
     fn embedding(&self) -> &Tensor {
         match self {
             Network::DecoderOnly(stack) => stack.embedding(),
-            Network::EncoderDecoder(t5) => t5.embedding(),
+            Network::EncoderDecoder(model) => model.embedding(),
         }
     }
 
-    fn final_norm(&self, x: &Tensor) -> LinearInput {
+    fn head_input(&self, x: &Tensor, head: &Linear) -> LinearInput {
         match self {
             Network::DecoderOnly(stack) => stack.final_norm(x),
-            Network::EncoderDecoder(t5) => t5.final_norm(x),
+            Network::EncoderDecoder(model) => model.head_input(x, head),
         }
     }
 }

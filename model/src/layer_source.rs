@@ -44,7 +44,8 @@ impl<'a> LayerSource<'a> {
         Ok(self.with_low_ranks(layer, &[(name, shape[0])]))
     }
 
-    /// `layer` with what is learned beside the layers whose outputs, given as (name, width), stand side by side in it.
+    /// `layer` with what is learned beside the layers whose outputs, given as (name, width), stand side by
+    /// side in it.
     fn with_low_ranks(&self, layer: Linear, layers: &[(&str, usize)]) -> Linear {
         let (mut layer, mut first_output) = (layer, 0);
         for (name, output) in layers {
@@ -56,7 +57,8 @@ impl<'a> LayerSource<'a> {
         layer
     }
 
-    /// Layers without bias that read the same `input` numbers, as one product: outputs, given as (name, width), stand side by side.
+    /// Layers without bias that read the same `input` numbers, as one product: outputs, given as (name,
+    /// width), stand side by side.
     pub(crate) fn stacked(&self, input: usize, layers: &[(&str, usize)]) -> Result<Linear, ModelError> {
         let weight =
             |&(name, output): &(&str, usize)| self.tensor(&format!("{name}.weight"), &[output, input]);
@@ -74,6 +76,24 @@ impl<'a> LayerSource<'a> {
         for &(name, output) in layers {
             weights.push(self.tensor(&format!("{name}.weight"), &[output, input])?);
             biases.push(self.tensor(&format!("{name}.bias"), &[output])?);
+        }
+        let layer = Linear::new(&Tensor::cat(&weights, 0), Some(&Tensor::cat(&biases, 0)), self.compute);
+        Ok(self.with_low_ranks(layer, layers))
+    }
+
+    /// The same where only the first layer has a bias.
+    pub(crate) fn stacked_with_first_bias(
+        &self,
+        input: usize,
+        layers: &[(&str, usize)],
+    ) -> Result<Linear, ModelError> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::<Tensor>::new());
+        for (index, &(name, output)) in layers.iter().enumerate() {
+            weights.push(self.tensor(&format!("{name}.weight"), &[output, input])?);
+            biases.push(match index {
+                0 => self.tensor(&format!("{name}.bias"), &[output])?,
+                _ => Tensor::zeros([output as i64], (biases[0].kind(), biases[0].device())),
+            });
         }
         let layer = Linear::new(&Tensor::cat(&weights, 0), Some(&Tensor::cat(&biases, 0)), self.compute);
         Ok(self.with_low_ranks(layer, layers))

@@ -1,10 +1,10 @@
-//! Layers that families share: norms, rotary positions.
+//! Layers that families share: norms, rotary and sinusoidal positions.
 
 use std::cell::RefCell;
 
 use tch::{Kind, Tensor};
 
-use crate::{Compute, compute::WeightType, kernels, linear::LinearInput};
+use crate::{Compute, compute::WeightType, kernels, linear::LinearInput, post_norm::Normed};
 
 /// RMS norm with a weight (Zhang and Sennrich, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug)]
@@ -72,6 +72,23 @@ impl LayerNorm {
     }
 }
 
+impl LayerNorm {
+    /// The same as numbers and as linear layers read them. `x`: `[rows, width]` f32, whose memory may be
+    /// reused.
+    pub(crate) fn normed(&self, x: Tensor) -> Normed {
+        let Self { weight, bias, eps, compute: Compute { kind, weights, fused, .. } } = self;
+        if *weights == WeightType::Int8 {
+            let (numbers, input) = kernels::layer_norm_in_place_and_quantize(x, (weight, bias), *eps);
+            return Normed { numbers, input: LinearInput::Int8(input) };
+        }
+        let numbers = match fused {
+            true => kernels::layer_norm(&x, (weight, bias), *eps, Kind::Float),
+            false => x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, false),
+        };
+        Normed { input: LinearInput::Float(numbers.to_kind(*kind)), numbers }
+    }
+}
+
 /// RMS norms of each query head and of each key head, as Qwen3 and Gemma 3 have them.
 #[derive(Debug)]
 pub(crate) struct HeadNorms {
@@ -87,7 +104,8 @@ impl HeadNorms {
         Self { q_norm: in_f32(q_norm, compute), k_norm: in_f32(k_norm, compute), eps, compute }
     }
 
-    /// Norms the heads of each row. `x`: `[rows, heads + 2 kv_heads, head_dim]`, queries, keys, values, whose memory may be reused.
+    /// Norms the heads of each row. `x`: `[rows, heads + 2 kv_heads, head_dim]`, queries, keys, values, whose
+    /// memory may be reused.
     pub(crate) fn forward(&self, x: Tensor, heads: i64, kv_heads: i64) -> Tensor {
         if self.compute.fused {
             return kernels::norm_heads(x, [heads, kv_heads], [&self.q_norm, &self.k_norm], self.eps);
@@ -112,10 +130,51 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
     x.rms_norm(weight.size(), Some(weight), eps)
 }
 
-/// RMS norm without a weight: each row is scaled to a root mean square of one. `x`: `[rows, width]` f32; result f32.
+/// RMS norm without a weight: each row is scaled to a root mean square of one. `x`: `[rows, width]` f32;
+/// result f32.
 pub fn rms_scale(x: &Tensor, eps: f64) -> Tensor {
     let width = x.size()[1];
     x.rms_norm([width], None::<&Tensor>, eps)
+}
+
+/// Sines and cosines of positions, added to embeddings (Vaswani et al., arXiv 1706.03762): the first half of
+/// a row's channels are sines, the second half cosines, at the same frequencies.
+///
+/// Those of all positions seen so far are kept; the table doubles when a later one is met.
+#[derive(Debug)]
+pub(crate) struct SinusoidalPositions {
+    width: i64,
+    divisor: f64,
+    compute: Compute,
+    table: RefCell<Tensor>, // [positions, width] f32
+}
+
+impl SinusoidalPositions {
+    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position: Marian, M2M-100 and fairseq
+    /// divide by one less than half of the width, Hugging Face's Marian by half of it.
+    pub(crate) fn new(width: usize, divisor: f64, compute: Compute) -> Self {
+        let width = width as i64;
+        let table = RefCell::new(Self::table(FIRST_POSITIONS, (width, divisor), compute));
+        Self { width, divisor, compute, table }
+    }
+
+    /// Adds its own to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of each row
+    /// in its own sequence, and the largest of them.
+    pub(crate) fn add_to(&self, x: Tensor, (positions, largest): (&Tensor, i64)) -> Tensor {
+        let known = self.table.borrow().size()[0];
+        if largest >= known {
+            let positions = (largest + 1).max(2 * known);
+            *self.table.borrow_mut() = Self::table(positions, (self.width, self.divisor), self.compute);
+        }
+        x + self.table.borrow().index_select(0, positions)
+    }
+
+    fn table(positions: i64, (width, divisor): (i64, f64), compute: Compute) -> Tensor {
+        let options = (Kind::Double, compute.device);
+        let frequencies = (Tensor::arange(width / 2, options) * (-(10_000.0_f64.ln()) / divisor)).exp();
+        let angles = Tensor::arange(positions, options).unsqueeze(1) * frequencies.unsqueeze(0);
+        Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(Kind::Float)
+    }
 }
 
 /// Rotary position embedding (Su et al., arXiv 2104.09864; the "rotate half" layout of Llama checkpoints).
@@ -146,8 +205,9 @@ impl Rope {
         Self { head_dim, theta, compute, table }
     }
 
-    /// Rotates the first `heads` heads of each row. `x`: `[rows, all heads, head_dim]`, whose memory may be reused; `positions`:
-    /// `[rows]` int64, the place of each row in its own sequence, and the largest of them.
+    /// Rotates the first `heads` heads of each row. `x`: `[rows, all heads, head_dim]`, whose memory may be
+    /// reused; `positions`: `[rows]` int64, the place of each row in its own sequence, and the largest of
+    /// them.
     pub(crate) fn apply(&self, x: Tensor, heads: i64, (positions, largest): (&Tensor, i64)) -> Tensor {
         let known = self.table.borrow().cosines.size()[0];
         if largest >= known {
@@ -158,7 +218,8 @@ impl Rope {
         if self.compute.fused {
             return kernels::rotate(x, heads, positions, (&table.cosines, &table.sines));
         }
-        let angles = |t: &Tensor| t.index_select(0, positions).repeat([1, 2]).unsqueeze(1); // [rows, 1, head_dim]
+        // [rows, 1, head_dim]
+        let angles = |t: &Tensor| t.index_select(0, positions).repeat([1, 2]).unsqueeze(1);
         let parts = x.split_with_sizes([heads, x.size()[1] - heads], 1);
         let halves = parts[0].chunk(2, -1);
         let turned = Tensor::cat(&[&halves[1].neg(), &halves[0]], -1);

@@ -1,16 +1,20 @@
 //! The models, in libtorch: LLM and SLM families, projector and fusion, attention, the KV cache, losses.
 //!
-//! This crate is the only user of tch on the inference path. It knows tensors and bundles; it knows no threads, sockets, shards or
-//! records. Batches are *packed*: the tokens of several sequences stand one after the other in `[total_tokens, width]`, without
-//! padding, and [`PackedLayout`] says where each sequence begins. Linear layers act on rows and attention on one sequence at a
-//! time, so a sequence's numbers do not depend on its neighbours.
+//! This crate is the only user of tch on the inference path. It knows tensors and bundles; it knows no
+//! threads, sockets, shards or records. Batches are *packed*: the tokens of several sequences stand one after
+//! the other in `[total_tokens, width]`, without padding, and [`PackedLayout`] says where each sequence
+//! begins. Linear layers act on rows and attention on one sequence at a time, so a sequence's numbers do not
+//! depend on its neighbours.
 //!
 //! Reference for the method: Bergner et al., "Think Big, Generate Quick", arXiv 2402.16844.
 
+mod aligned_states;
 mod attention;
+mod attention_to_prompt;
 mod cached_attention;
 mod checkpoint;
 mod compute;
+mod encoder_decoder;
 mod error;
 mod families;
 mod feed_forward;
@@ -27,6 +31,7 @@ mod low_rank;
 mod matmul_rate;
 mod memory;
 mod padded_attention;
+mod post_norm;
 mod projector;
 mod prompt_encoder;
 mod random_weights;
@@ -38,6 +43,7 @@ mod stack;
 mod step_time;
 mod transfer;
 
+pub use aligned_states::AlignedRows;
 pub use attention::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, Visibility,
 };
@@ -63,7 +69,8 @@ pub use response_pass::ResponsePass;
 pub use slm_decoder::{PrefillRow, Prompt, SlmDecoder};
 pub use step_time::{Part, take_part_times};
 
-/// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other operation.
+/// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other
+/// operation.
 pub fn set_num_threads(num_threads: usize) {
     tch::set_num_threads(num_threads.try_into().unwrap_or(i32::MAX));
 }

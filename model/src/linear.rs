@@ -1,11 +1,12 @@
 //! Linear layers, and what goes into and comes out of them, in float or int8.
 //!
-//! A layer reads [`LinearInput`] and yields a [`Product`], which its consumer turns into what it needs in one pass: a tensor, a sum with
-//! the residual stream, or the input of the next layer. So int8 layers need no float tensors between them, and a family's code is the
-//! same for all weight types.
+//! A layer reads [`LinearInput`] and yields a [`Product`], which its consumer turns into what it needs in one
+//! pass: a tensor, a sum with the residual stream, or the input of the next layer. So int8 layers need no
+//! float tensors between them, and a family's code is the same for all weight types.
 //!
-//! Int8 (W8A8): one scale per row of activations, found on the way, and one per output of the weight; the sums are exact in i32. The
-//! scheme is LLM.int8()'s vector-wise one without the outlier part (Dettmers et al., arXiv 2208.07339).
+//! Int8 (W8A8): one scale per row of activations, found on the way, and one per output of the weight; the
+//! sums are exact in i32. The scheme is LLM.int8()'s vector-wise one without the outlier part (Dettmers et
+//! al., arXiv 2208.07339).
 
 use tch::{Kind, Tensor};
 
@@ -19,9 +20,9 @@ use crate::{
 
 /// A linear layer, `y = x W^T + b`.
 ///
-/// A row's result does not depend, to the last bit, on how many rows stand beside it, as long as libtorch runs on one thread. Its
-/// float products do not promise that: with few rows or few outputs they take other paths, which sum in another order. So both are
-/// padded.
+/// A row's result does not depend, to the last bit, on how many rows stand beside it, as long as libtorch
+/// runs on one thread. Its float products do not promise that: with few rows or few outputs they take other
+/// paths, which sum in another order. So both are padded.
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
@@ -200,8 +201,8 @@ impl Product<'_> {
         }
     }
 
-    /// `activation(gate) * up`, where the product is gates, then ups, `[rows, 2 width]`; as the input, `[rows, width]`, of a layer of
-    /// the same weight type. Gated layers: Shazeer, arXiv 2002.05202.
+    /// `activation(gate) * up`, where the product is gates, then ups, `[rows, 2 width]`; as the input,
+    /// `[rows, width]`, of a layer of the same weight type. Gated layers: Shazeer, arXiv 2002.05202.
     pub(crate) fn gated(self, activation: Activation) -> LinearInput {
         match self {
             Product::Float { values, fused: false } => {
@@ -234,8 +235,8 @@ fn activate(x: &Tensor, activation: Activation) -> Tensor {
     }
 }
 
-/// Fewest outputs for which libtorch's CPU product of a row does not depend on the row's place, found by experiment with libtorch 2.13: f32
-/// changes below 12 outputs. Only toys have so few.
+/// Fewest outputs for which libtorch's CPU product of a row does not depend on the row's place, found by
+/// experiment with libtorch 2.13: f32 changes below 12 outputs. Only toys have so few.
 fn min_outputs(kind: Kind) -> i64 {
     match kind {
         Kind::Float => 12,
@@ -243,9 +244,10 @@ fn min_outputs(kind: Kind) -> i64 {
     }
 }
 
-/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by experiment with libtorch 2.13: f32
-/// changes below 4 rows on AMD's CPUs and below 16 on Intel's; bf16 with one row and more than 1024 columns; and bf16 products of at most
-/// 16^3 multiplications bypass the bf16 kernels.
+/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by
+/// experiment with libtorch 2.13: f32 changes below 4 rows on AMD's CPUs and below 16 on Intel's; bf16 with
+/// one row and more than 1024 columns; and bf16 products of at most 16^3 multiplications bypass the bf16
+/// kernels.
 fn min_rows(weight: &Tensor) -> i64 {
     const SMALL_PRODUCT: i64 = 16 * 16 * 16;
     let (out, input) = weight.size2().expect("a weight is [out, in]");

@@ -1,6 +1,7 @@
 //! The weights of a bundle's LLM, as it was fine-tuned where it was.
 //!
-//! An adapter is merged as tensors are read: `W + scale * B A`, computed in f32. The model code knows nothing of it.
+//! An adapter is merged as tensors are read: `W + scale * B A`, computed in f32. The model code knows nothing
+//! of it.
 
 use baton_bundle::{Bundle, LoraAdapter};
 use tch::{Kind, Tensor};
@@ -23,12 +24,13 @@ impl LlmWeights {
         Self::new(bundle, bundle.adapter()?)
     }
 
-    /// As the LLM reads for the small model: with the adapter, if the small model learned from the adapted LLM.
+    /// As the LLM reads for the small model: with the adapter, if the small model learned from the adapted
+    /// LLM.
     ///
     /// # Errors
     /// A file is missing or broken.
     pub fn for_reading(bundle: &Bundle) -> Result<Self, ModelError> {
-        let reads_it = bundle.manifest().llm.adapter.is_some_and(|adapter| adapter.hybrid_reads_it);
+        let reads_it = bundle.llm()?.0.adapter.is_some_and(|adapter| adapter.hybrid_reads_it);
         Self::new(bundle, if reads_it { bundle.adapter()? } else { None })
     }
 

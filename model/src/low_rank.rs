@@ -4,8 +4,8 @@ use tch::Tensor;
 
 /// Adds `scale * x A^T B^T` to what a linear layer makes of `x`.
 ///
-/// The layer holds the very tensors that it is given, so a model that is built once sees every later change of their values, and they get
-/// gradients.
+/// The layer holds the very tensors that it is given, so a model that is built once sees every later change
+/// of their values, and they get gradients.
 #[derive(Debug)]
 pub struct LowRank {
     /// `[rank, in]`, of any float type.
@@ -17,8 +17,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// The addition for all `width` outputs of a layer, of which it has its own from `first_output` on; zeros elsewhere. `x`: `[rows, in]`;
-    /// result `[rows, width]` in the type of `x`.
+    /// The addition for all `width` outputs of a layer, of which it has its own from `first_output` on; zeros
+    /// elsewhere. `x`: `[rows, in]`; result `[rows, width]` in the type of `x`.
     pub(crate) fn product(&self, x: &Tensor, (first_output, width): (i64, i64)) -> Tensor {
         let Self { a, b, scale } = self;
         let inner = x.matmul(&a.to_kind(x.kind()).tr()); // [rows, rank]

@@ -12,8 +12,9 @@ use crate::{
 /// Rows, columns and inner size of the products.
 const SIZE: i64 = 1024;
 
-/// Multiplications and additions per second of square products of size 1024, libtorch's but for int8 on a CPU with AVX2 alone, in the format of `compute`, on the calling
-/// thread, the best of those that fit into `duration`.
+/// Multiplications and additions per second of square products of size 1024, libtorch's but for int8 on a CPU
+/// with AVX2 alone, in the format of `compute`, on the calling thread, the best of those that fit into
+/// `duration`.
 #[must_use]
 pub fn matmul_operations_per_second(compute: Compute, duration: Duration) -> f64 {
     let options = (Kind::Float, Device::Cpu);

@@ -1,7 +1,9 @@
-//! Passes that must not fail because they are large: where memory runs out, a pass is done in parts, and later ones begin smaller.
+//! Passes that must not fail because they are large: where memory runs out, a pass is done in parts, and
+//! later ones begin smaller.
 //!
-//! libtorch reports a failed allocation of a tensor operation by a C++ exception, which tch's plain operations turn into a panic. This is the
-//! one place that catches it. Any other panic goes on, and so does one of a single item: its model thread dies, and the process with it.
+//! libtorch reports a failed allocation of a tensor operation by a C++ exception, which tch's plain
+//! operations turn into a panic. This is the one place that catches it. Any other panic goes on, and so does
+//! one of a single item: its model thread dies, and the process with it.
 
 use std::{
     any::Any,
@@ -9,7 +11,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-/// How large passes may be, learned from those that did not fit. Rows do not see each other, so results do not depend on it.
+/// How large passes may be, learned from those that did not fit. Rows do not see each other, so results do
+/// not depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PassSize {
     what: &'static str,
@@ -22,8 +25,9 @@ impl PassSize {
         Self { what, max_size: usize::MAX }
     }
 
-    /// Runs `pass` over `sizes.len()` items, one or several at a time, in order; `sizes` says how much each takes. `pass` may be called
-    /// again for items that it has begun, and for a part of them. Returns how large later passes may be.
+    /// Runs `pass` over `sizes.len()` items, one or several at a time, in order; `sizes` says how much each
+    /// takes. `pass` may be called again for items that it has begun, and for a part of them. Returns how
+    /// large later passes may be.
     #[must_use]
     pub(crate) fn run(
         mut self,

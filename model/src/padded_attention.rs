@@ -1,7 +1,7 @@
 //! Attention over all sequences of a packed batch at once, padded to the longest, by plain matrix products.
 //!
-//! Made for training: its backward pass is fast on CPUs. Batches are sorted by length, so padding is small, and it is confined to
-//! attention: linear layers stay packed.
+//! Made for training: its backward pass is fast on CPUs. Batches are sorted by length, so padding is small,
+//! and it is confined to attention: linear layers stay packed.
 
 use tch::{Device, Kind, Tensor};
 
@@ -20,7 +20,8 @@ pub struct PaddedAttention {
 }
 
 impl PaddedAttention {
-    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to come.
+    /// Attention for the passes over one packed batch. `like` gives the device and the type of queries to
+    /// come.
     #[must_use]
     pub fn new(layout: &PackedLayout, visibility: Visibility, like: (Kind, Device)) -> Self {
         let lens: Vec<i64> = layout.sequences.iter().map(|span| span.len()).collect();
@@ -50,7 +51,8 @@ impl Attention for PaddedAttention {
             let visible = within_window(self.visible.shallow_clone(), (&query, &key), scoring.window);
             additive(&visible, self.kind)
         });
-        let bias = bias.map(|bias| bias.of_distances(&(&key - &query)).to_kind(q.kind())); // [heads, len, len]
+        // [heads, len, len]
+        let bias = bias.map(|bias| bias.of_distances(&(&key - &query)).to_kind(q.kind()));
         let (queries, keys) = (self.padding.pad(q), [k, v].map(|t| self.padding.pad(t)));
         let attended = attend(&queries, &keys, (f64::from(scoring.scale), mask, bias.as_ref()));
         Some(self.padding.packed(&attended))
@@ -67,8 +69,9 @@ pub struct PaddedCrossAttention {
 }
 
 impl PaddedCrossAttention {
-    /// `layout`: the sequences, each a prompt and its response; `keys_and_values`: the prompts' for each layer of the decoder, each
-    /// `[prompt rows, heads, head_dim]`. `like` gives the device and the type of queries to come.
+    /// `layout`: the sequences, each a prompt and its response; `keys_and_values`: the prompts' for each
+    /// layer of the decoder, each `[prompt rows, heads, head_dim]`. `like` gives the device and the type of
+    /// queries to come.
     #[must_use]
     pub fn new(layout: &PackedLayout, keys_and_values: Vec<[Tensor; 2]>, like: (Kind, Device)) -> Self {
         let lens: Vec<i64> = layout.sequences.iter().map(|span| span.prompt_len).collect();
@@ -94,6 +97,27 @@ impl CrossAttention for PaddedCrossAttention {
         let attended = attend(&padding.pad(q), &keys, (f64::from(scoring.scale), &self.mask, None));
         padding.packed(&attended)
     }
+
+    /// All steps at once: with `c_t = a_t c_(t-1) + b_t` for each step, those of neighbouring steps are
+    /// joined to twice as many in each round (a scan: Hillis and Steele, doi 10.1145/7902.7903).
+    fn recur(&mut self, _layer: usize, gates: &Tensor) -> Tensor {
+        let padding = &self.responses.padding;
+        let gates = padding.pad(&gates.unsqueeze(1)).squeeze_dim(2); // [sequences, padded_len, 2 d]
+        let parts = gates.chunk(2, -1);
+        let mut kept = parts[0].sigmoid();
+        let mut states = (1.0 - &kept) * &parts[1];
+        let mut reach = 1;
+        while reach < padding.padded_len {
+            let earlier = |t: &Tensor| t.narrow(1, 0, padding.padded_len - reach);
+            let later = |t: &Tensor| t.narrow(1, reach, padding.padded_len - reach);
+            let first = |t: &Tensor| t.narrow(1, 0, reach);
+            let joined = later(&kept) * earlier(&states) + later(&states);
+            states = Tensor::cat(&[first(&states), joined], 1);
+            kept = Tensor::cat(&[first(&kept), later(&kept) * earlier(&kept)], 1);
+            reach *= 2;
+        }
+        padding.packed(&states)
+    }
 }
 
 /// Added to the score of a key that may not be seen: its weight becomes zero in every float type.
@@ -104,8 +128,8 @@ fn additive(visible: &Tensor, kind: Kind) -> Tensor {
 }
 
 /// `softmax(scale * q k^T + bias + mask) v`. `q`: `[sequences, q_len, heads, head_dim]`; keys and values:
-/// `[sequences, kv_len, kv_heads, head_dim]`; `mask`: broadcast to `[sequences, 1, q_len, kv_len]`; `bias`: `[heads, q_len, kv_len]`.
-/// Result as `q`.
+/// `[sequences, kv_len, kv_heads, head_dim]`; `mask`: broadcast to `[sequences, 1, q_len, kv_len]`; `bias`:
+/// `[heads, q_len, kv_len]`. Result as `q`.
 fn attend(q: &Tensor, keys: &[Tensor; 2], (scale, mask, bias): (f64, &Tensor, Option<&Tensor>)) -> Tensor {
     let (sequences, len, heads, head_dim) = q.size4().expect("[sequences, len, heads, head_dim]");
     let (_, kv_len, kv_heads, _) = keys[0].size4().expect("[sequences, len, heads, head_dim]");
@@ -131,7 +155,8 @@ fn attend(q: &Tensor, keys: &[Tensor; 2], (scale, mask, bias): (f64, &Tensor, Op
 struct Padding {
     num_sequences: i64,
     padded_len: i64,
-    padded_from_packed: Tensor, // [sequences * padded_len] int64: packed row of each padded place; padding points at row 0
+    // [sequences * padded_len] int64: packed row of each padded place; padding points at row 0.
+    padded_from_packed: Tensor,
     packed_from_padded: Tensor, // [rows] int64
 }
 
@@ -155,8 +180,8 @@ impl Padding {
         }
     }
 
-    /// `t`: `[rows, heads, head_dim]`; result `[sequences, padded_len, heads, head_dim]`. An embedding lookup is a row gather whose
-    /// backward pass is fast.
+    /// `t`: `[rows, heads, head_dim]`; result `[sequences, padded_len, heads, head_dim]`. An embedding lookup
+    /// is a row gather whose backward pass is fast.
     fn pad(&self, t: &Tensor) -> Tensor {
         let (rows, heads, head_dim) = t.size3().expect("heads are [rows, heads, head_dim]");
         let flat = t.reshape([rows, heads * head_dim]);

@@ -1,7 +1,8 @@
 //! From the LLM's world into the SLM's: the projector, the prompt embedding, and their fusion.
 //!
-//! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position, or fewer or more such layers. Hidden states are
-//! first scaled to unit RMS per position, because intermediate LLM states have a few positions hundreds of times larger than the rest.
+//! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position,
+//! or fewer or more such layers. Hidden states are first scaled to unit RMS per position, because
+//! intermediate LLM states have a few positions hundreds of times larger than the rest.
 
 use baton_bundle::{Fusion, ProjectorPart};
 use tch::{Kind, Tensor};
@@ -19,8 +20,9 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Builds from tensors named as [`ProjectorPart::linear_layers`], `.weight` and `.bias`, and `projector.mix`, `[layers]`, where the states of
-    /// more than one of the LLM's layers are read: their shares are its softmax (Peters et al., arXiv 1802.05365).
+    /// Builds from tensors named as [`ProjectorPart::linear_layers`], `.weight` and `.bias`, and
+    /// `projector.mix`, `[layers]`, where the states of more than one of the LLM's layers are read: their
+    /// shares are its softmax (Peters et al., arXiv 1802.05365).
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape.
@@ -42,16 +44,24 @@ impl Projector {
         })
     }
 
-    /// `hidden_states`: `[rows, layers * d_llm]` of any float type; result: projected states `[rows, d_slm]` f32.
+    /// `hidden_states`: `[rows, layers * d_llm]` of any float type; result: projected states `[rows, d_slm]`
+    /// f32.
     pub fn forward(&self, hidden_states: &Tensor) -> Tensor {
+        self.project(&self.scaled(hidden_states))
+    }
+
+    /// What its linear layers make of [`scaled`](Self::scaled) states, or of means of them. Both `[rows, d]`
+    /// f32, of d_llm and d_slm.
+    pub fn project(&self, scaled: &Tensor) -> Tensor {
         let [first, others @ ..] = &self.layers[..] else {
             unreachable!("a manifest has at least one layer")
         };
-        let first = first.forward(&self.scaled(hidden_states));
+        let first = first.forward(scaled);
         others.iter().fold(first, |states, layer| layer.forward(&states.relu())).to_kind(Kind::Float)
     }
 
-    /// What the first linear layer reads: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for [`forward`](Self::forward).
+    /// What the first linear layer reads: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for
+    /// [`forward`](Self::forward).
     pub fn scaled(&self, hidden_states: &Tensor) -> Tensor {
         let hidden_states = hidden_states.to_kind(Kind::Float);
         match &self.mix {
@@ -68,8 +78,8 @@ impl Projector {
     }
 }
 
-/// The SLM's embedding of prompt tokens when it does not share the LLM's tokenizer: the LLM's frozen embedding, scaled to unit RMS,
-/// followed by a trained linear map.
+/// The SLM's embedding of prompt tokens when it does not share the LLM's tokenizer: the LLM's frozen
+/// embedding, scaled to unit RMS, followed by a trained linear map.
 #[derive(Debug)]
 pub struct PromptEmbedding {
     map: Linear, // d_llm -> d_slm
@@ -90,14 +100,16 @@ impl PromptEmbedding {
         Ok(Self { map })
     }
 
-    /// `llm_embeddings`: `[rows, d_llm]`, the LLM's embeddings of the prompt tokens; result `[rows, d_slm]` f32.
+    /// `llm_embeddings`: `[rows, d_llm]`, the LLM's embeddings of the prompt tokens; result `[rows, d_slm]`
+    /// f32.
     pub fn forward(&self, llm_embeddings: &Tensor) -> Tensor {
         let scaled = rms_scale(&llm_embeddings.to_kind(Kind::Float), RMS_EPS);
         self.map.forward(&scaled).to_kind(Kind::Float)
     }
 }
 
-/// Fuses projected states with prompt embeddings, both `[rows, d_slm]` f32: `replace` uses the projected states alone, `add` sums.
+/// Fuses projected states with prompt embeddings, both `[rows, d_slm]` f32: `replace` uses the projected
+/// states alone, `add` sums.
 pub fn fuse(fusion: Fusion, projected: Tensor, prompt_embeddings: impl FnOnce() -> Tensor) -> Tensor {
     match fusion {
         Fusion::Replace => projected,
@@ -178,7 +190,8 @@ mod tests {
         let one = part((d_llm, d_slm), ProjectorPart::USUAL_DEPTH);
         let two = ProjectorPart { mixed_layers: vec![1], ..one.clone() };
         let one = Projector::load(&weights, &one, Compute::CPU_F32).unwrap();
-        weights.insert("projector.mix".to_owned(), Tensor::from_slice(&[3f32.ln(), 0.0])); // shares 3/4 and 1/4
+        // Shares 3/4 and 1/4.
+        weights.insert("projector.mix".to_owned(), Tensor::from_slice(&[3f32.ln(), 0.0]));
         let two = Projector::load(&weights, &two, Compute::CPU_F32).unwrap();
 
         let (first, last) = (pattern(&[4, d_llm], 1.1) * 100.0, pattern(&[4, d_llm], 0.4));

@@ -1,15 +1,19 @@
-//! The encoder's model: the LLM up to the bundle's layer, the projector and the fusion, as one function from tokens to prompt states.
+//! The encoder's model: the LLM up to the bundle's layer, the projector and the fusion, as one function from
+//! tokens to prompt states.
+//!
+//! The prompt of a small model is made of the LLM's tokens, or of its own tokens, which take the LLM's states
+//! by characters (`aligned_states.rs`).
 
 use std::cell::Cell;
 
-use baton_bundle::{Bundle, Fusion, PromptEmbeddingSource, SmallModel};
+use baton_bundle::{Bundle, Fusion, ProjectorPart, PromptEmbeddingSource, PromptSource, Reading, SmallModel};
 use baton_job::Mode;
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    Checkpoint, Compute, LanguageModel, LlmWeights, ModelError, ModelParts, PackedLayout, Projector,
-    PromptEmbedding, fuse,
+    AlignedRows, Checkpoint, Compute, LanguageModel, LlmWeights, ModelError, ModelParts, PackedLayout,
+    Projector, PromptEmbedding, fuse,
     memory::PassSize,
     transfer::{download, upload_indices},
 };
@@ -41,46 +45,77 @@ impl PromptStates {
     }
 }
 
-/// Turns prompts into prompt states.
+/// Turns texts, in tokens, into prompt states.
 #[derive(Debug)]
 pub struct PromptEncoder {
     compute: Compute,
-    llm: LanguageModel,
-    projector: Option<Projector>, // none where the LLM is not read (mode `slm`)
-    mixed_layers: Vec<usize>,
-    prompt_embedding: Option<PromptEmbedding>,
-    fusion: Fusion,
+    prompts: Prompts,
     d_slm: usize,
     pass_size: Cell<PassSize>, // tokens
 }
 
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each engine")]
+enum Prompts {
+    LlmTokens {
+        llm: LanguageModel,             // its embedding alone where no mode reads its states
+        projection: Option<Projection>, // where one does
+        embedding: Option<PromptEmbedding>,
+        fusion: Fusion,
+    },
+    OwnTokens {
+        slm: LanguageModel, // its embedding alone
+        reader: Option<(LanguageModel, Projection)>,
+    },
+}
+
+/// How the LLM's states enter the small model's space.
+#[derive(Debug)]
+struct Projection {
+    mixed_layers: Vec<usize>,
+    projector: Projector,
+}
+
 impl PromptEncoder {
-    /// Loads `llm/` and `projector/` of a bundle. Blocks of the LLM above the bundle's layer are not read, and none is where the
-    /// bundle's small model works alone.
+    /// Loads what `modes` of a bundle read prompts with: the LLM up to the bundle's layer and the projector,
+    /// or their embeddings alone where the small model works alone.
     ///
     /// # Errors
-    /// A file is missing or broken, or does not fit the manifest.
-    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, ModelError> {
-        let manifest = bundle.manifest();
-        let (SmallModel { projector: shape, fusion, .. }, _) = bundle.small_model()?;
-        let hybrid = manifest.modes.contains(&Mode::Hybrid);
-        let llm_config = bundle.llm_config();
-        let llm_weights = LlmWeights::for_reading(bundle)?;
-        let blocks = if hybrid { manifest.llm.layers } else { 0 };
-        let llm =
-            LanguageModel::load(llm_config, &llm_weights, ModelParts { blocks, lm_head: false }, compute)?;
-
-        let trained = Checkpoint::open(&bundle.path("projector/model.safetensors"))?;
-        let (d_llm, d_slm) = (shape.d_llm, shape.d_slm);
-        let projector = if hybrid { Some(Projector::load(&trained, shape, compute)?) } else { None };
-        let prompt_embedding = match (shape.prompt_embedding, fusion) {
-            (PromptEmbeddingSource::None, _) => None,
-            (PromptEmbeddingSource::Llm, Fusion::Replace) if hybrid => None,
-            (PromptEmbeddingSource::Llm, _) => Some(PromptEmbedding::load(&trained, d_llm, d_slm, compute)?),
+    /// A file is missing or broken, or does not fit the manifest; the bundle has no small model; or it lacks
+    /// what a mode needs.
+    pub fn load(bundle: &Bundle, modes: &[Mode], compute: Compute) -> Result<Self, ModelError> {
+        let (SmallModel { prompts, .. }, slm_config) = bundle.small_model()?;
+        let reads_llm = modes.iter().any(|mode| mode.reads_llm());
+        let prompts = match prompts {
+            PromptSource::LlmTokens { projector: part, fusion } => {
+                let embeds = fusion == Fusion::Add || modes.contains(&Mode::Slm);
+                let is_there = part.prompt_embedding == PromptEmbeddingSource::Llm;
+                Prompts::LlmTokens {
+                    llm: load_llm(bundle, reads_llm, compute)?,
+                    projection: reads_llm.then(|| Projection::load(bundle, part, compute)).transpose()?,
+                    embedding: (embeds && is_there)
+                        .then(|| load_prompt_embedding(bundle, part, compute))
+                        .transpose()?,
+                    fusion,
+                }
+            }
+            PromptSource::OwnTokens { projector } => {
+                let weights = Checkpoint::open(&bundle.path("slm/model.safetensors"))?;
+                let embedding_alone = ModelParts { blocks: 0, lm_head: false };
+                let reader = projector.filter(|_| reads_llm).map(|part| {
+                    Ok::<_, ModelError>((
+                        load_llm(bundle, true, compute)?,
+                        Projection::load(bundle, part, compute)?,
+                    ))
+                });
+                Prompts::OwnTokens {
+                    slm: LanguageModel::load(slm_config, &weights, embedding_alone, compute)?,
+                    reader: reader.transpose()?,
+                }
+            }
         };
         let pass_size = Cell::new(PassSize::unbounded("encode"));
-        let mixed_layers = shape.mixed_layers.clone();
-        Ok(Self { compute, llm, projector, mixed_layers, prompt_embedding, fusion, d_slm, pass_size })
+        Ok(Self { compute, prompts, d_slm: slm_config.hidden_size, pass_size })
     }
 
     /// Width of the prompt states.
@@ -89,49 +124,118 @@ impl PromptEncoder {
         self.d_slm
     }
 
-    /// Encodes prompts as one packed batch, or as several where memory does not suffice for one; results in the same order. A prompt's states
-    /// do not depend on the others.
+    /// Encodes texts for one of the modes that were loaded, as one packed batch, or as several where memory
+    /// does not suffice for one. Result: for each text, the states of each of its prompts, in order: of its
+    /// segments, or of the LLM's tokens where it has none. States do not depend on the other texts.
     ///
     /// # Panics
-    /// A prompt is empty or has a token outside the LLM's vocabulary, or memory does not suffice for it alone.
+    /// The mode was not loaded; a prompt is empty or has a token outside its model's vocabulary, or memory
+    /// does not suffice for it alone.
     #[must_use]
-    pub fn encode(&self, prompts: &[&[u32]]) -> Vec<PromptStates> {
-        let mut states = Vec::with_capacity(prompts.len());
-        let lens = prompts.iter().map(|prompt| prompt.len());
-        let size = self.pass_size.get().run(&lens, |part| states.extend(self.encode_at_once(&prompts[part])));
+    pub fn encode(&self, mode: Mode, readings: &[Reading]) -> Vec<Vec<PromptStates>> {
+        let mut states = Vec::with_capacity(readings.len());
+        let lens = readings.iter().map(Reading::num_tokens);
+        let size =
+            self.pass_size.get().run(&lens, |part| states.extend(self.encode_at_once(mode, &readings[part])));
         self.pass_size.set(size);
         states
     }
 
-    fn encode_at_once(&self, prompts: &[&[u32]]) -> Vec<PromptStates> {
-        assert!(prompts.iter().all(|p| !p.is_empty()), "a template renders at least one token");
-        let states = no_grad(|| self.prompt_states(prompts)).to_kind(Kind::BFloat16).contiguous();
+    fn encode_at_once(&self, mode: Mode, readings: &[Reading]) -> Vec<Vec<PromptStates>> {
+        let prompt_lens: Vec<Vec<usize>> = readings.iter().map(Reading::prompt_lens).collect();
+        assert!(!prompt_lens.concat().contains(&0), "a template renders at least one token");
+        let states = no_grad(|| match &self.prompts {
+            Prompts::LlmTokens { .. } => self.states_of_llm_tokens(mode, readings),
+            Prompts::OwnTokens { .. } => self.states_of_own_tokens(mode, readings),
+        });
+        let states = states.to_kind(Kind::BFloat16).contiguous();
         let num_bytes = states.numel() * BYTES_PER_BF16;
         let mut bytes = vec![0; num_bytes];
         download(states.view_dtype(Kind::Uint8)).copy_data_u8(&mut bytes, num_bytes);
         let mut rest = Bytes::from(bytes);
-        prompts
-            .iter()
-            .map(|p| PromptStates {
-                prompt_len: p.len(),
-                d_slm: self.d_slm,
-                data: rest.split_to(p.len() * self.d_slm * BYTES_PER_BF16),
-            })
-            .collect()
+        let mut take = |&prompt_len: &usize| PromptStates {
+            prompt_len,
+            d_slm: self.d_slm,
+            data: rest.split_to(prompt_len * self.d_slm * BYTES_PER_BF16),
+        };
+        prompt_lens.iter().map(|lens| lens.iter().map(&mut take).collect()).collect()
     }
 
     /// `[total_tokens, d_slm]` f32.
-    fn prompt_states(&self, prompts: &[&[u32]]) -> Tensor {
-        let layout = PackedLayout::prompts(prompts.iter().map(|p| p.len()));
-        let tokens: Vec<i64> = prompts.iter().flat_map(|p| p.iter().map(|&t| i64::from(t))).collect();
-        let embeddings = self.llm.embed(&upload_indices(&tokens, self.compute.device));
-        let prompt_embeddings = self.prompt_embedding.as_ref().map(|e| e.forward(&embeddings));
-        let Some(projector) = &self.projector else {
-            return prompt_embeddings.expect("where the LLM is not read, prompts are embedded");
+    fn states_of_llm_tokens(&self, mode: Mode, readings: &[Reading]) -> Tensor {
+        let Prompts::LlmTokens { llm, projection, embedding, fusion } = &self.prompts else {
+            unreachable!("the caller has looked")
         };
-        let hidden_states = self.llm.read_layers(embeddings, &layout, &self.mixed_layers);
-        fuse(self.fusion, projector.forward(&hidden_states), || {
-            prompt_embeddings.expect("fusion `add` has a prompt embedding")
+        let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
+        let embedded = || {
+            let embedding = embedding.as_ref();
+            embedding.expect("a mode that embeds prompts has an embedding").forward(&embeddings)
+        };
+        if !mode.reads_llm() {
+            return embedded();
+        }
+        let embedded = (*fusion == Fusion::Add).then(embedded); // before the blocks reuse the memory
+        let Projection { mixed_layers, projector } =
+            projection.as_ref().expect("the mode was loaded with the projector");
+        let hidden_states = llm.read_layers(embeddings, &layout_of_llm(readings), mixed_layers);
+        fuse(*fusion, projector.forward(&hidden_states), || {
+            embedded.expect("fusion `add` has a prompt embedding")
         })
+    }
+
+    /// `[total_tokens, d_slm]` f32.
+    fn states_of_own_tokens(&self, mode: Mode, readings: &[Reading]) -> Tensor {
+        let Prompts::OwnTokens { slm, reader } = &self.prompts else { unreachable!("the caller has looked") };
+        let segments = readings.iter().flat_map(|reading| &reading.segments);
+        let embedded = self.embed(slm, segments.map(|segment| segment.tokens.as_slice()));
+        if !mode.reads_llm() {
+            return embedded;
+        }
+        let (llm, Projection { mixed_layers, projector }) =
+            reader.as_ref().expect("the mode was loaded with the LLM");
+        let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
+        let hidden_states = llm.read_layers(embeddings, &layout_of_llm(readings), mixed_layers);
+        AlignedRows::of_readings(readings, self.compute.device).add_projected(
+            embedded,
+            projector,
+            &hidden_states,
+        )
+    }
+
+    /// `[total_tokens, d]` f32 of some prompts in the tokens of `model`.
+    fn embed<'a>(&self, model: &LanguageModel, prompts: impl Iterator<Item = &'a [u32]>) -> Tensor {
+        let tokens: Vec<i64> = prompts.flatten().map(|&token| i64::from(token)).collect();
+        model.embed(&upload_indices(&tokens, self.compute.device))
+    }
+}
+
+fn layout_of_llm(readings: &[Reading]) -> PackedLayout {
+    PackedLayout::prompts(readings.iter().map(|reading| reading.llm_tokens.len()))
+}
+
+/// The LLM up to the bundle's layer, or its embedding.
+fn load_llm(bundle: &Bundle, reads: bool, compute: Compute) -> Result<LanguageModel, ModelError> {
+    let (part, config) = bundle.llm()?;
+    let blocks = if reads { part.layers } else { 0 };
+    let weights = LlmWeights::for_reading(bundle)?;
+    LanguageModel::load(config, &weights, ModelParts { blocks, lm_head: false }, compute)
+}
+
+fn load_prompt_embedding(
+    bundle: &Bundle,
+    part: &ProjectorPart,
+    compute: Compute,
+) -> Result<PromptEmbedding, ModelError> {
+    PromptEmbedding::load(&open_projector(bundle)?, part.d_llm, part.d_slm, compute)
+}
+
+fn open_projector(bundle: &Bundle) -> Result<Checkpoint, ModelError> {
+    Checkpoint::open(&bundle.path("projector/model.safetensors"))
+}
+
+impl Projection {
+    fn load(bundle: &Bundle, part: &ProjectorPart, compute: Compute) -> Result<Self, ModelError> {
+        let projector = Projector::load(&open_projector(bundle)?, part, compute)?;
+        Ok(Self { mixed_layers: part.mixed_layers.clone(), projector })
     }
 }

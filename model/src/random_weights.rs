@@ -1,4 +1,5 @@
-//! Random weights of any shape, for benchmarks and tests: the same for the same seed and name, on every machine.
+//! Random weights of any shape, for benchmarks and tests: the same for the same seed and name, on every
+//! machine.
 
 use tch::Tensor;
 
@@ -6,7 +7,8 @@ use crate::{ModelError, TensorSource};
 
 /// A checkpoint that has every tensor that is asked for.
 ///
-/// Matrices are roughly normal with a standard deviation of `1 / sqrt(in)`; biases are zeros, other vectors ones, as norms begin.
+/// Matrices are roughly normal with a standard deviation of `1 / sqrt(in)`; biases are zeros, other vectors
+/// ones, as norms begin.
 #[derive(Debug, Clone, Copy)]
 pub struct RandomWeights {
     /// Another seed gives other numbers.
@@ -31,7 +33,8 @@ impl TensorSource for RandomWeights {
     }
 }
 
-/// The sum of four uniform numbers, scaled to variance 1. SplitMix64 (Steele et al., OOPSLA 2014), 16 bits for each.
+/// The sum of four uniform numbers, scaled to variance 1. SplitMix64 (Steele et al., OOPSLA 2014), 16 bits
+/// for each.
 fn normal(state: &mut u64) -> f32 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut bits = *state;

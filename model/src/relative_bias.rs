@@ -1,7 +1,8 @@
 //! T5's relative positions: a learned number for each head and each bucket of distances, added to scores.
 //!
-//! Half of the buckets are for single distances, the others for ever wider ranges of them, up to a distance from which on all are
-//! alike. An encoder has buckets for both directions. Reference: Raffel et al., arXiv 1910.10683, section 2.1.
+//! Half of the buckets are for single distances, the others for ever wider ranges of them, up to a distance
+//! from which on all are alike. An encoder has buckets for both directions. Reference: Raffel et al., arXiv
+//! 1910.10683, section 2.1.
 
 use tch::{Kind, Tensor};
 
@@ -18,7 +19,8 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
-    /// Bucket of each distance from a query to a key, `-max_distance` to `max_distance`: `[2 * max_distance + 1]` int64.
+    /// Bucket of each distance from a query to a key, `-max_distance` to `max_distance`:
+    /// `[2 * max_distance + 1]` int64.
     ///
     /// In f32 as transformers computes it, so that a distance at the edge of a bucket falls on the same side.
     fn of_distances(self) -> Tensor {

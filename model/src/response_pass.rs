@@ -1,6 +1,7 @@
 //! The pass of training: prompts and the responses to them at once, to the logits that predict the responses.
 //!
-//! A decoder-only model sees each prompt and its response as one sequence; behind an encoder they are two. What calls this need not know.
+//! A decoder-only model sees each prompt and its response as one sequence; behind an encoder they are two.
+//! What calls this need not know.
 
 use baton_bundle::PromptAttention;
 use tch::Tensor;
@@ -19,9 +20,10 @@ pub struct ResponsePass<'a> {
 }
 
 impl LanguageModel {
-    /// Logits of what follows each response token, with gradients. `prompt_states`: what the model reads of the prompts,
-    /// `[prompt tokens, d]` f32; `response_inputs`: the begin token and the response's, `[response tokens]` int64; both in the order of
-    /// the layout's sequences. Result: `[response tokens, vocab]` in the compute kind.
+    /// Logits of what follows each response token, with gradients. `prompt_states`: what the model reads of
+    /// the prompts, `[prompt tokens, d]` f32; `response_inputs`: the begin token and the response's,
+    /// `[response tokens]` int64; both in the order of the layout's sequences. Result:
+    /// `[response tokens, vocab]` in the compute kind.
     ///
     /// # Panics
     /// There are more or fewer rows than the layout says, or the model was loaded without `lm_head`.
@@ -34,14 +36,16 @@ impl LanguageModel {
         let ResponsePass { layout, prompt_attention, dropout } = pass;
         let Compute { kind, device, .. } = self.compute();
         let like = (kind, device);
-        let responses = self.embed(response_inputs);
+        let responses = self.embed_written(response_inputs);
         if self.config().encoder_decoder().is_some() {
             let dropped = |x: Tensor| x.dropout(dropout, dropout > 0.0);
-            let mut attention = PaddedAttention::new(&layout.prompts_only(), Visibility::Bidirectional, like);
-            let states = self.encode(dropped(prompt_states), &mut attention, dropout);
+            let prompts = layout.prompts_only();
+            let mut attention = PaddedAttention::new(&prompts, Visibility::Bidirectional, like);
+            let states = self.encode(dropped(prompt_states), &prompts.positions(), &mut attention, dropout);
             let keys_and_values = self.prompt_keys_and_values(&states);
             let mut attention = PaddedCrossAttention::new(layout, keys_and_values, like);
-            return self.logits(&self.decode(dropped(responses), &mut attention, dropout));
+            let positions = layout.responses_only().positions();
+            return self.logits(&self.decode(dropped(responses), &positions, &mut attention, dropout));
         }
         let visibility = match prompt_attention {
             PromptAttention::Bidirectional => Visibility::PrefixLm,

@@ -46,8 +46,8 @@ pub(crate) fn head_shape(config: &ModelConfig) -> HeadShape {
 }
 
 impl SelfAttention {
-    /// `x` plus what attention makes of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`: `[rows, d]`, as a norm
-    /// gives it. None if the pass ends with keys and values.
+    /// `x` plus what attention makes of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
+    /// `[rows, d]`, as a norm gives it. None if the pass ends with keys and values.
     pub(crate) fn add_to(
         &self,
         x: Tensor,
@@ -81,7 +81,8 @@ impl SelfAttention {
     ) -> Option<LinearInput> {
         let HeadShape { heads, kv_heads, head_dim } = self.shape;
         let [heads, kv_heads, head_dim] = [heads, kv_heads, head_dim].map(|size| size as i64);
-        let qkv = time(Part::Linear, || self.qkv_proj.product(normed)); // [rows, (heads + 2 kv_heads) * head_dim]
+        // [rows, (heads + 2 kv_heads) * head_dim]
+        let qkv = time(Part::Linear, || self.qkv_proj.product(normed));
         let qkv = time(Part::Rotate, || {
             let qkv = qkv.into_compute_kind(&self.qkv_proj).view([-1, heads + 2 * kv_heads, head_dim]);
             let qkv = match &self.head_norms {

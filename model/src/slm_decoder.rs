@@ -1,7 +1,8 @@
 //! The small model at work: prompt states into the KV cache, then one token per live row and step.
 //!
-//! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by `baton-decoding`.
-//! A row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
+//! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by
+//! `baton-decoding`. A row's tokens and scores are the same bits alone or beside any others, on the CPU with
+//! one libtorch thread.
 
 use std::ops::Range;
 
@@ -52,7 +53,8 @@ impl Prompt<'_> {
     }
 }
 
-/// A model that writes, with the cache of its live rows: the small one, or the large one where it works alone.
+/// A model that writes, with the cache of its live rows: the small one, or the large one where it works
+/// alone.
 #[derive(Debug)]
 pub struct SlmDecoder {
     model: LanguageModel,
@@ -70,7 +72,8 @@ impl SlmDecoder {
     /// Loads `slm/` of a bundle and allocates its cache.
     ///
     /// # Errors
-    /// A file is missing or broken, does not fit the manifest, names no single begin and end token, or memory runs out.
+    /// A file is missing or broken, does not fit the manifest, names no single begin and end token, or memory
+    /// runs out.
     pub fn load(bundle: &Bundle, compute: Compute, limits: CacheLimits) -> Result<Self, ModelError> {
         let (small_model, config) = bundle.small_model()?;
         let checkpoint = Checkpoint::open(&bundle.path("slm/model.safetensors"))?;
@@ -79,8 +82,9 @@ impl SlmDecoder {
         Self::new(model, small_model.slm.prompt_attention, compute, limits)
     }
 
-    /// Loads the whole of `llm/` of a bundle, its adapter merged, as a model that writes, and allocates its cache. Its prompts are tokens: the bundle's prompt,
-    /// and all but the last of [`Bundle::prompt_end_ids`], which begins what it writes.
+    /// Loads the whole of `llm/` of a bundle, its adapter merged, as a model that writes, and allocates its
+    /// cache. Its prompts are tokens: the bundle's prompt, and all but the last of
+    /// [`Bundle::prompt_end_ids`], which begins what it writes.
     ///
     /// # Errors
     /// The bundle does not serve mode `llm`, a file is missing or broken, or memory runs out.
@@ -88,14 +92,15 @@ impl SlmDecoder {
         let end_of_sequence = bundle.llm_writer()?.eos_id(&bundle.text_tokenizer(Mode::Llm)?)?;
         let prompt_end = bundle.prompt_end_ids()?;
         let begin_of_sequence = *prompt_end.last().expect("a prompt's end is never empty");
-        let config = bundle.llm_config();
+        let (_, config) = bundle.llm()?;
         let limits_of_bundle = bundle.manifest().limits;
         let longest =
             limits_of_bundle.max_prompt_tokens + prompt_end.len() + bundle.llm_writer()?.max_new_tokens;
         if let Some(positions) = config.max_positions().filter(|&positions| longest > positions) {
             return Err(ModelError::Unsupported(format!(
-                "bundle.json allows sequences of {longest} tokens, `llm.writer.prompt_end` included, but llm/ has only {positions} \
-                 positions: lower `limits.max_prompt_tokens` or `llm.writer.max_new_tokens`"
+                "bundle.json allows sequences of {longest} tokens, `llm.writer.prompt_end` included, but \
+                 llm/ has only {positions} positions: lower `limits.max_prompt_tokens` or \
+                 `llm.writer.max_new_tokens`"
             )));
         }
         let weights = LlmWeights::for_writing(bundle)?;
@@ -155,8 +160,9 @@ impl SlmDecoder {
         self.special
     }
 
-    /// Does what a plan asks for before its step: releases slots, prefills newcomers, whose prompts `prompt_of` gives, and forks. Then
-    /// [`step`](Self::step) is next. Of the plan's rewinds, it is for the caller to say whose they are.
+    /// Does what a plan asks for before its step: releases slots, prefills newcomers, whose prompts
+    /// `prompt_of` gives, and forks. Then [`step`](Self::step) is next. Of the plan's rewinds, it is for the
+    /// caller to say whose they are.
     ///
     /// # Panics
     /// As for [`release`](Self::release), [`prefill`](Self::prefill) and [`fork`](Self::fork).
@@ -175,12 +181,12 @@ impl SlmDecoder {
         plan.forks.iter().for_each(|fork| self.fork(fork.from, fork.to, fork.capacity_tokens));
     }
 
-    /// Reads prompts into the cache, as one packed batch, or as several where memory does not suffice for one. Yields no token: a row's first
-    /// step does.
+    /// Reads prompts into the cache, as one packed batch, or as several where memory does not suffice for
+    /// one. Yields no token: a row's first step does.
     ///
     /// # Panics
-    /// A slot is occupied, the cache is full, prompt states have another width than [`d_slm`](Self::d_slm), or memory does not suffice for
-    /// one prompt.
+    /// A slot is occupied, the cache is full, prompt states have another width than [`d_slm`](Self::d_slm),
+    /// or memory does not suffice for one prompt.
     pub fn prefill(&mut self, rows: &[PrefillRow<'_>]) {
         for row in rows {
             self.cache.occupy(row.slot, row.prompt.len(), row.capacity_tokens);
@@ -224,11 +230,13 @@ impl SlmDecoder {
         }
     }
 
-    /// Feeds tokens into rows; yields the logits of what follows each, in the order of `rows`. Several tokens for one slot follow one another.
-    /// Where memory does not suffice for all rows at once, they are fed some after the others.
+    /// Feeds tokens into rows; yields the logits of what follows each, in the order of `rows`. Several tokens
+    /// for one slot follow one another. Where memory does not suffice for all rows at once, they are fed some
+    /// after the others.
     ///
     /// # Panics
-    /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not suffice for one row.
+    /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not
+    /// suffice for one row.
     pub fn step(&mut self, rows: &[StepRow]) -> LogitRows<'_> {
         self.logits.clear();
         let size = self.step_size;
@@ -246,11 +254,11 @@ impl SlmDecoder {
         let mut attention = StepAttention::new(&mut self.cache, &self.feeding);
         no_grad(|| {
             let tokens = upload_indices(&tokens, self.compute.device);
-            let embeddings = time(Part::Embed, || self.model.embed(&tokens));
+            let embeddings = time(Part::Embed, || self.model.embed_written(&tokens));
+            let positions = attention.positions();
             let hidden_states = if self.model.config().encoder_decoder().is_some() {
-                self.model.decode(embeddings, &mut attention, 0.0)
+                self.model.decode(embeddings, &positions, &mut attention, 0.0)
             } else {
-                let positions = attention.positions();
                 self.model.forward(embeddings, &positions, &mut attention, 0.0)
             };
             self.model.append_logits(&hidden_states, &mut self.logits);
@@ -266,8 +274,9 @@ impl SlmDecoder {
         rewinds.iter().for_each(|rewind| self.cache.blocks.rewind(rewind.slot, rewind.num_tokens));
     }
 
-    /// Makes the empty slot `to` a copy of the row in `from`, free to go its own way: full blocks of the cache are shared, the last,
-    /// partial one is copied. `capacity_tokens`: tokens that the copy may cache, those it begins with included.
+    /// Makes the empty slot `to` a copy of the row in `from`, free to go its own way: full blocks of the
+    /// cache are shared, the last, partial one is copied. `capacity_tokens`: tokens that the copy may cache,
+    /// those it begins with included.
     ///
     /// # Panics
     /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or the cache is full.

@@ -6,7 +6,8 @@ use tch::{Kind, Tensor};
 
 use crate::{Attention, linear::LinearInput};
 
-/// A family's model between token ids and what its head reads. `Send`, because models are loaded on the thread that runs them.
+/// A family's model between token ids and what its head reads. `Send`, because models are loaded on the
+/// thread that runs them.
 pub(crate) trait Stack: Debug + Send {
     /// The embedding matrix, `[vocab, d]` in the compute kind.
     fn embedding(&self) -> &Tensor;
@@ -19,8 +20,8 @@ pub(crate) trait Stack: Debug + Send {
     /// How many blocks there are.
     fn num_blocks(&self) -> usize;
 
-    /// The blocks of a pass, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape.
-    /// None if the pass ends with the last block's keys and values.
+    /// The blocks of a pass, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may
+    /// be reused; result the same shape. None if the pass ends with the last block's keys and values.
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor>;
 
     /// The final norm. `x`: `[rows, d]` f32; result: what a head reads.

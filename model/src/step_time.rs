@@ -1,7 +1,7 @@
 //! Where a pass's time goes: a stopwatch per part of the model, on each thread.
 //!
-//! Reading the clock costs some 25 ns, a part takes microseconds, so it is always on. Meaningful on the CPU, where an operation is done
-//! when its call returns; on other devices a part's time is that of queueing it.
+//! Reading the clock costs some 25 ns, a part takes microseconds, so it is always on. Meaningful on the CPU,
+//! where an operation is done when its call returns; on other devices a part's time is that of queueing it.
 
 use std::{
     cell::RefCell,

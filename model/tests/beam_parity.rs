@@ -1,4 +1,5 @@
-//! Beam search through scheduler, cache and model against Hugging Face transformers, token for token, on a tiny random Llama in f32.
+//! Beam search through scheduler, cache and model against Hugging Face transformers, token for token, on a
+//! tiny random Llama in f32.
 //!
 //! The expected sequences are made by `scripts/beam_fixtures.py`, which draws the same weights and prompts.
 
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
 use baton_decoding::{
-    BeamOptions, EarlyStopping, FinishedRow, Generation, GenerationLimits, GroupId, Method, Plan, RowId,
-    RowRequest, Scheduler, SchedulerLimits,
+    EarlyStopping, FinishedRow, Generation, GenerationOptions, GroupId, Plan, RowId, RowRequest, Scheduler,
+    SchedulerLimits,
 };
 use baton_model::{
     CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelParts, Prompt, PromptStates, SlmDecoder,
@@ -53,14 +54,14 @@ struct Case {
 
 #[derive(Debug, Deserialize)]
 struct Settings {
-    num_beams: usize,
+    num_beams: u32,
     length_penalty: f64,
     early_stopping: serde_json::Value,
     max_new_tokens: usize,
-    min_new_tokens: usize,
+    min_new_tokens: u32,
     stop_tokens: Vec<u32>,
-    no_repeat_ngram: usize,
-    repetition_penalty: f32,
+    no_repeat_ngram: u32,
+    repetition_penalty: f64,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +109,8 @@ fn model(fixtures: &Fixtures) -> LanguageModel {
             rope_theta: from.rope_theta,
         }),
     };
-    let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect(); // by name, as in the script
+    // By name, as in the script.
+    let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();
     let weights: BTreeMap<String, Tensor> = shapes
         .into_iter()
         .zip(0..)
@@ -143,23 +145,22 @@ fn generation(settings: &Settings) -> Generation {
             EarlyStopping::Never
         }
     };
-    let limits = GenerationLimits::of_new_tokens(settings.min_new_tokens, settings.max_new_tokens);
-    let options = BeamOptions {
-        num_beams: settings.num_beams,
+    let options = GenerationOptions {
+        beams: settings.num_beams,
+        n_best: settings.num_beams,
         length_penalty: settings.length_penalty,
         early_stopping,
-    };
-    Generation {
-        method: Method::Beam(options),
-        num_outputs: settings.num_beams,
+        min_new_tokens: settings.min_new_tokens,
         repetition_penalty: settings.repetition_penalty,
         no_repeat_ngram: settings.no_repeat_ngram,
-        stop_tokens: settings.stop_tokens.clone(),
-        ..Generation::greedy(limits)
-    }
+        ..GenerationOptions::default()
+    };
+    let stop_tokens = settings.stop_tokens.clone();
+    Generation { stop_tokens, ..Generation::new(options, settings.max_new_tokens) }
 }
 
-/// All cases at once, in a batch of so many slots, as a decode service runs them; results in the order of the cases.
+/// All cases at once, in a batch of so many slots, as a decode service runs them; results in the order of the
+/// cases.
 fn decode(fixtures: &Fixtures, prompts: &[PromptStates], max_slots: usize) -> Vec<FinishedRow> {
     baton_model::set_num_threads(1);
     let max_cache_tokens = 100 * CACHE_BLOCK_TOKENS;

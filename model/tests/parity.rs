@@ -1,7 +1,7 @@
 //! SmolLM2-135M-Instruct in libtorch against Hugging Face transformers on the same weights, in f32.
 //!
-//! The expected values are made by `scripts/parity_fixtures.py`. The large model is found by the environment variable
-//! `BATON_LLM_DIR`, which `make test` sets.
+//! The expected values are made by `scripts/parity_fixtures.py`. The large model is found by the environment
+//! variable `BATON_LLM_DIR`, which `make test` sets.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -45,7 +45,10 @@ fn llm_directory() -> PathBuf {
     std::env::var_os("BATON_LLM_DIR")
         .map(PathBuf::from)
         .filter(|directory| directory.join("model.safetensors").exists())
-        .expect("BATON_LLM_DIR must name the imported SmolLM2-135M-Instruct: run `make test`, which fetches it and sets it")
+        .expect(
+            "BATON_LLM_DIR must name the imported SmolLM2-135M-Instruct: run `make test`, which fetches \
+                 it and sets it",
+        )
 }
 
 fn llm(blocks: Option<usize>, lm_head: bool) -> LanguageModel {
@@ -64,8 +67,8 @@ fn forward(llm: &LanguageModel, sequences: &[Vec<i64>]) -> Tensor {
     llm.forward(embedded, &layout.positions(), &mut attention, 0.0)
 }
 
-/// Every continuation token that transformers chose must be the arg-max of ours after the same prefix. By induction, greedy
-/// decoding then writes the same 64 tokens.
+/// Every continuation token that transformers chose must be the arg-max of ours after the same prefix. By
+/// induction, greedy decoding then writes the same 64 tokens.
 #[test]
 fn greedy_tokens_and_logits_equal_those_of_transformers() {
     let _guard = tch::no_grad_guard();
@@ -108,7 +111,8 @@ fn hidden_states_of_a_model_cut_at_a_layer_equal_those_of_transformers() {
             let row = states.get(sample.position);
             let norm = row.norm().double_value(&[]);
             assert!((norm - sample.norm).abs() <= 1e-4 * sample.norm, "norm {norm}, {}", sample.norm);
-            // The tolerance is relative to the row's size: a few of its values are thousands of times larger than the rest.
+            // The tolerance is relative to the row's size: a few of its values are thousands of times larger
+            // than the rest.
             let tolerance = 1e-4 * sample.norm;
             for (column, expected) in sample.values.iter().enumerate() {
                 let found = row.double_value(&[column as i64]);

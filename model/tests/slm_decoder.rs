@@ -1,11 +1,12 @@
-//! The small model with its cache, its kernel and the scheduler, against itself: alone, in company, and without a cache.
+//! The small model with its cache, its kernel and the scheduler, against itself: alone, in company, and
+//! without a cache.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
 use baton_decoding::{
-    FinishedSequence, Generation, GenerationLimits, GroupId, Plan, RowId, RowRequest, Scheduler,
-    SchedulerLimits, SlotId, StepRow,
+    FinishedSequence, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits, SlotId,
+    StepRow,
 };
 use baton_model::{
     CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelError, ModelParts, PackedAttention,
@@ -17,7 +18,8 @@ const BOS: u32 = 1;
 const EOS: u32 = 2;
 const ALL_KINDS: [Compute; 3] = [Compute::CPU_F32, Compute::CPU_BF16, Compute::CPU_INT8];
 
-/// Small, but not so small that libtorch takes another path for one row: products of up to 4096 multiplications bypass its bf16 kernels.
+/// Small, but not so small that libtorch takes another path for one row: products of up to 4096
+/// multiplications bypass its bf16 kernels.
 fn config() -> ModelConfig {
     ModelConfig {
         hidden_size: 72,
@@ -81,8 +83,8 @@ fn prompt_states(prompt_len: usize, seed: u64) -> PromptStates {
     PromptStates::new(prompt_len, d_slm, bytes.into()).expect("the sizes agree")
 }
 
-/// On one libtorch thread, as the services run: with two, a f32 product hands fewer than four rows to one of them, which then sums
-/// in another order.
+/// On one libtorch thread, as the services run: with two, a f32 product hands fewer than four rows to one of
+/// them, which then sums in another order.
 fn decoder(compute: Compute, prompt_attention: PromptAttention, limits: SchedulerLimits) -> SlmDecoder {
     baton_model::set_num_threads(1);
     let limits = CacheLimits { max_slots: limits.max_slots, max_cache_tokens: limits.max_cache_tokens };
@@ -95,9 +97,9 @@ fn requests() -> Vec<(RowRequest, PromptStates)> {
     (0..70_u32)
         .map(|index| {
             let prompt_len = 1 + (index as usize * index as usize * 7) % 45;
-            let limits = GenerationLimits::of_new_tokens(index as usize % 2, 1 + (index as usize * 13) % 29);
+            let (min, max) = (index as usize % 2, 1 + (index as usize * 13) % 29);
             let row = RowId { group: GroupId(0), index };
-            let generation = Arc::new(Generation::greedy(limits));
+            let generation = Arc::new(Generation::of_new_tokens(min, max));
             (
                 RowRequest { row, prompt_len, generation, random_stream: 0 },
                 prompt_states(prompt_len, u64::from(index) + 100),
@@ -216,13 +218,15 @@ fn cached_decoding_equals_the_uncached_forward() {
     }
 }
 
-/// Log-probabilities over the vocabulary at each choice the row made, from one pass over prompt and response together.
+/// Log-probabilities over the vocabulary at each choice the row made, from one pass over prompt and response
+/// together.
 fn uncached_log_probabilities(
     (model, compute): (&LanguageModel, Compute),
     (request, states): &(RowRequest, PromptStates),
     tokens: &[u32],
 ) -> Vec<Vec<f32>> {
-    let num_choices = (tokens.len() + 1).min(request.generation.limits.max_new_tokens); // the last may be the end
+    // The last may be the end.
+    let num_choices = (tokens.len() + 1).min(request.generation.max_new_tokens());
     let fed: Vec<i64> = [BOS].iter().chain(tokens).take(num_choices).map(|&token| i64::from(token)).collect();
     let shape = [states.prompt_len as i64, states.d_slm as i64];
     let prompt = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16).to_kind(Kind::Float);
@@ -234,7 +238,7 @@ fn uncached_log_probabilities(
     (0..num_choices)
         .map(|place| {
             let row = logits.get(place as i64);
-            if place < request.generation.limits.min_new_tokens {
+            if place < request.generation.options.min_new_tokens as usize {
                 let _ = row.get(i64::from(EOS)).fill_(f64::NEG_INFINITY);
             }
             Vec::try_from(row.log_softmax(-1, Kind::Float)).expect("one dimension of f32")

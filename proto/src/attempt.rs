@@ -1,6 +1,6 @@
 //! The header of a shard stream.
 
-use baton_job::{GenerationOptions, Lease, Mode, ShardIndex};
+use baton_job::{GenerationOptions, Lease, Mode, PartOptions, ShardIndex};
 
 use crate::{MAX_ENTRIES_PER_SHARD, WireError, wire};
 
@@ -23,11 +23,15 @@ pub struct ShardAttempt {
     pub task: Option<String>,
     /// How outputs are generated.
     pub generation: GenerationOptions,
+    /// How the part is written.
+    pub parts: PartOptions,
     /// Entries of the job before the shard's first.
     pub first_entry: u64,
     /// True for a probe: the entries are some of the shard's, and nothing is committed.
     pub is_probe: bool,
 }
+
+const VALIDATED: &str = "a job's generation options are validated, so its numbers are finite";
 
 impl From<ShardAttempt> for wire::ShardHeader {
     fn from(attempt: ShardAttempt) -> Self {
@@ -38,11 +42,16 @@ impl From<ShardAttempt> for wire::ShardHeader {
             num_entries: attempt.num_entries,
             bundle_digest: attempt.bundle_digest,
             output_location: attempt.output_location,
-            generation: Some(attempt.generation.into()),
+            generation_json: serde_json::to_string(&attempt.generation).expect(VALIDATED),
             task: attempt.task,
             mode: attempt.mode.as_str().to_owned(),
             first_entry: attempt.first_entry,
             probe: attempt.is_probe,
+            parts: Some(wire::PartOptions {
+                format: attempt.parts.format.to_string(),
+                origin: attempt.parts.has_origin,
+                keep_fields: attempt.parts.keeps_fields,
+            }),
         }
     }
 }
@@ -51,8 +60,6 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
     type Error = WireError;
 
     fn try_from(header: wire::ShardHeader) -> Result<Self, WireError> {
-        let generation =
-            header.generation.ok_or(WireError::MissingField { field: "ShardHeader.generation" })?;
         if header.num_entries > MAX_ENTRIES_PER_SHARD {
             let detail =
                 format!("{}; a shard has at most {MAX_ENTRIES_PER_SHARD} entries", header.num_entries);
@@ -66,11 +73,22 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
             output_location: header.output_location,
             mode: header.mode.parse().map_err(|error| WireError::invalid("ShardHeader.mode", &error))?,
             task: header.task,
-            generation: generation.try_into()?,
+            generation: serde_json::from_str(&header.generation_json)
+                .map_err(|error| WireError::invalid("ShardHeader.generation_json", &error))?,
+            parts: parts(&header.parts.unwrap_or_default())?,
             first_entry: header.first_entry,
             is_probe: header.probe,
         })
     }
+}
+
+fn parts(parts: &wire::PartOptions) -> Result<PartOptions, WireError> {
+    let invalid_format = |error| WireError::invalid("PartOptions.format", &error);
+    Ok(PartOptions {
+        format: parts.format.parse().map_err(invalid_format)?,
+        has_origin: parts.origin,
+        keeps_fields: parts.keep_fields,
+    })
 }
 
 #[cfg(test)]
@@ -92,6 +110,11 @@ mod tests {
                 min_new_tokens: 1,
                 ..GenerationOptions::default()
             },
+            parts: PartOptions {
+                format: "jsonl.zst".parse().unwrap(),
+                has_origin: true,
+                ..PartOptions::default()
+            },
             first_entry: 5_000_000_000,
             is_probe: true,
         }
@@ -106,13 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_an_unknown_mode_or_without_generation_is_refused() {
+    fn a_header_with_an_unknown_mode_or_options_that_are_not_allowed_is_refused() {
         let header = wire::ShardHeader { mode: "oracle".into(), ..attempt().into() };
         let error = ShardAttempt::try_from(header).unwrap_err().to_string();
         assert!(error.starts_with("`ShardHeader.mode` is not valid"), "{error}");
-        let header = wire::ShardHeader { generation: None, ..attempt().into() };
-        let missing = WireError::MissingField { field: "ShardHeader.generation" };
-        assert_eq!(ShardAttempt::try_from(header), Err(missing));
+        for (json, piece) in [
+            ("", "EOF"),
+            (r#"{"beams":65}"#, "`generation.beams` is 65; allowed: 1 to 64"),
+            (r#"{"beams":2,"seed":1}"#, "`generation.seed` is 1; allowed: only without `generation.beams`"),
+            (r#"{"diversity":2}"#, "unknown field `diversity`"),
+        ] {
+            let header = wire::ShardHeader { generation_json: json.into(), ..attempt().into() };
+            let error = ShardAttempt::try_from(header).unwrap_err().to_string();
+            assert!(error.starts_with("`ShardHeader.generation_json` is not valid"), "{error}");
+            assert!(error.contains(piece), "{error}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Connections to other processes, and within this one.
 //!
-//! Owns the cache of connections, what each call carries besides its message (the bearer token), and the explanation of why a process
-//! cannot be reached. An endpoint is `http://host:port`, `https://host:port`, `unix:/path/to/socket`, or `local:name` for a service in
-//! this process.
+//! Owns the cache of connections, what each call carries besides its message (the bearer token), and the
+//! explanation of why a process cannot be reached. An endpoint is `http://host:port`, `https://host:port`,
+//! `unix:/path/to/socket`, or `local:name` for a service in this process.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,8 @@ use crate::transport::{CONNECTION_WINDOW_NUM_BYTES, Keepalive, STREAM_WINDOW_NUM
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that nobody asked for so long is forgotten: replicas come and go under new addresses. Streams that run over it go on.
+/// A connection that nobody asked for so long is forgotten: replicas come and go under new addresses. Streams
+/// that run over it go on.
 const MAX_IDLE: Duration = Duration::from_secs(600);
 
 /// Connections to a local service that wait to be accepted.
@@ -80,7 +81,8 @@ pub enum InvalidEndpoint {
     },
 }
 
-/// Connections by endpoint, each made at its first use, shared by all streams, and made again by itself when lost. Clones share them.
+/// Connections by endpoint, each made at its first use, shared by all streams, and made again by itself when
+/// lost. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
     shared: Arc<Shared>,
@@ -105,8 +107,8 @@ struct CachedChannel {
     last_asked_for: Instant,
 }
 
-/// A connection, to be given to a generated client. Calls over it carry the bearer token; a call that cannot be made ends with a status
-/// that says what to check.
+/// A connection, to be given to a generated client. Calls over it carry the bearer token; a call that cannot
+/// be made ends with a status that says what to check.
 #[derive(Debug, Clone)]
 pub struct Connection {
     channel: Channel,
@@ -125,13 +127,15 @@ impl Connections {
         Self { shared: Arc::new(Shared { security, keepalive, state: Mutex::default() }) }
     }
 
-    /// How endpoints of the network begin: `https` where `--tls-ca` is given, else `http`. For addresses that were looked up.
+    /// How endpoints of the network begin: `https` where `--tls-ca` is given, else `http`. For addresses that
+    /// were looked up.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.shared.security.tls.is_some() { "https" } else { "http" }
     }
 
-    /// The connection to `endpoint`. Does not wait: the first call over it connects. Must be called on a tokio runtime.
+    /// The connection to `endpoint`. Does not wait: the first call over it connects. Must be called on a
+    /// tokio runtime.
     ///
     /// # Errors
     /// `endpoint` is no endpoint, or its scheme contradicts the security flags.
@@ -157,8 +161,8 @@ impl Connections {
         Ok(Connection { channel, endpoint: endpoint.into(), token })
     }
 
-    /// Makes `local:name` an endpoint of these connections and their clones, and gives what connects to it, for a server. Nothing of
-    /// it is visible outside of the process.
+    /// Makes `local:name` an endpoint of these connections and their clones, and gives what connects to it,
+    /// for a server. Nothing of it is visible outside of the process.
     pub fn listen_locally(&self, name: &str) -> ReceiverStream<io::Result<DuplexStream>> {
         let (connect, incoming) = mpsc::channel(LOCAL_BACKLOG);
         self.shared.state.lock().expect(NO_PANIC).local_services.insert(format!("local:{name}"), connect);

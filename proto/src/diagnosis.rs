@@ -9,7 +9,8 @@ use tonic::Status;
 const CLIENT_CERTIFICATE_HINT: &str = "; the service may want a client certificate: give one that its --tls-client-ca signed, by \
      --tls-cert and --tls-key";
 
-/// The status of a call that never reached the service behind `endpoint`: UNAVAILABLE, since another process may be fine.
+/// The status of a call that never reached the service behind `endpoint`: UNAVAILABLE, since another process
+/// may be fine.
 pub(crate) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> Status {
     let causes = causes(error);
     let root = *causes.last().expect("an error is among its causes");
@@ -41,7 +42,8 @@ fn causes<'error>(error: &'error (dyn Error + 'static)) -> Vec<&'error (dyn Erro
     causes
 }
 
-/// Whether somebody accepted the connection and then did not speak, or did not go on speaking, HTTP/2 with us.
+/// Whether somebody accepted the connection and then did not speak, or did not go on speaking, HTTP/2 with
+/// us.
 fn spoke_otherwise(causes: &[&(dyn Error + 'static)]) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
     let kinds = causes.iter().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);

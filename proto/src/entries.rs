@@ -21,8 +21,8 @@ pub struct IndexedEntry {
     pub entry: ShardEntry,
 }
 
-/// A shard's entries as messages that stay under the size limit, in order. A record too large for a message of its own is sent as a
-/// failure; which ones are is a property of the record alone.
+/// A shard's entries as messages that stay under the size limit, in order. A record too large for a message
+/// of its own is sent as a failure; which ones are is a property of the record alone.
 pub fn entry_batches(shard: &Shard) -> impl Iterator<Item = wire::EntryBatch> + '_ {
     let mut entries = (0u32..).zip(&shard.entries).peekable();
     std::iter::from_fn(move || {

@@ -39,8 +39,8 @@ impl From<WireError> for Status {
     }
 }
 
-/// What the failure of a request stream says to its sender. A message above the size limit must not be sent again: the status becomes
-/// INVALID_ARGUMENT and names the message, `what`. Any other status stays as it is.
+/// What the failure of a request stream says to its sender. A message above the size limit must not be sent
+/// again: the status becomes INVALID_ARGUMENT and names the message, `what`. Any other status stays as it is.
 #[must_use]
 pub fn receive_error(status: Status, what: impl FnOnce() -> String) -> Status {
     // tonic's code for a message that is larger than the receiver takes.

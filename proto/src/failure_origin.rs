@@ -1,4 +1,5 @@
-//! Which process an attempt failed in, told along with the status so that the coordinator rests the right worker.
+//! Which process an attempt failed in, told along with the status so that the coordinator rests the right
+//! worker.
 
 use tonic::Status;
 use tonic::metadata::MetadataValue;

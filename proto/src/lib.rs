@@ -1,7 +1,8 @@
 //! The wire contracts between Baton's processes and their conversion to domain types.
 //!
-//! Owns the `.proto` files under `baton/v1/`, the code generated from them ([`wire`]), the one place where messages become domain
-//! types and back, and how processes are connected: endpoints, TLS, tokens, the one setting of tonic. It decides nothing: what a message means is up to the services.
+//! Owns the `.proto` files under `baton/v1/`, the code generated from them ([`wire`]), the one place where
+//! messages become domain types and back, and how processes are connected: endpoints, TLS, tokens, the one
+//! setting of tonic. It decides nothing: what a message means is up to the services.
 
 mod attempt;
 mod connections;
@@ -9,7 +10,6 @@ mod diagnosis;
 mod entries;
 mod error;
 mod failure_origin;
-mod generation;
 mod prompts;
 mod refusal;
 mod security;
@@ -20,7 +20,7 @@ pub use connections::{Connection, Connections, InvalidEndpoint};
 pub use entries::{IndexedEntry, entry_batches};
 pub use error::{WireError, error_chain, receive_error};
 pub use failure_origin::FailureOrigin;
-pub use prompts::{PromptHead, PromptPayload, SentencePlace, prompt_messages};
+pub use prompts::{DecodeHeader, PromptHead, PromptPayload, RecordHead, prompt_messages};
 pub use refusal::Refusal;
 pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, ServerSecurity};
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};

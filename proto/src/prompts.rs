@@ -1,15 +1,33 @@
-//! A prompt on its way to a decoder: what its output row needs, and its states, cut into messages.
+//! What an encoder sends a decoder of a shard: how much it is, its records, and the prompts of their segments,
+//! cut into messages.
 
 use baton_job::{Record, RecordSource};
+use baton_segments::Segment;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::entries::{decode_fields, decode_source, encode_fields};
-use crate::{TARGET_MESSAGE_NUM_BYTES, WireError, wire};
+use crate::{ShardAttempt, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
 
-/// A record whose prompt has been read: what is left of it for the output row.
+/// The header of a decoder's stream.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PromptHead {
+pub struct DecodeHeader {
+    /// The attempt.
+    pub attempt: ShardAttempt,
+    /// Segments of all records together.
+    pub num_segments: u64,
+    /// Bytes of ids, sources, kept fields and segments, all together: what the decoder holds until the
+    /// commit.
+    pub num_bytes: u64,
+    /// Of these, bytes of the segments' texts.
+    pub num_text_bytes: u64,
+    /// Prompts of all segments: no more than segments.
+    pub num_prompts: u64,
+}
+
+/// A record whose text has been cut: what is left of it for the output row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordHead {
     /// Position among the shard's entries, from 0.
     pub index: u32,
     /// The record's id.
@@ -18,41 +36,19 @@ pub struct PromptHead {
     pub source: RecordSource,
     /// Its other fields, where they are kept.
     pub fields: Map<String, Value>,
+    /// Segments of its text.
+    pub num_segments: u32,
+    /// The output of a record without segments; empty otherwise.
+    pub copied: String,
+}
+
+/// A prompt's segment and length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptHead {
+    /// What is read.
+    pub segment: Segment,
     /// Length of the prompt, LLM tokens.
     pub prompt_len: u32,
-    /// Which of the record's sentences it is.
-    pub sentence: SentencePlace,
-}
-
-/// A sentence's place among those of its record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SentencePlace {
-    /// Its number, from 0.
-    pub number: u32,
-    /// Sentences of the record, at least one.
-    pub count: u32,
-    /// What the record's output has before this sentence's.
-    pub before: String,
-    /// What it has behind it.
-    pub after: String,
-}
-
-/// A text that is not cut.
-impl Default for SentencePlace {
-    fn default() -> Self {
-        SentencePlace { number: 0, count: 1, before: String::new(), after: String::new() }
-    }
-}
-
-impl PromptHead {
-    /// The head of one of the prompts of `record`, whose other fields go with the first.
-    #[must_use]
-    pub fn of(record: &Record, sentence: SentencePlace, prompt_len: u32) -> Self {
-        let Record { index_in_shard, id, source, .. } = record;
-        let fields = if sentence.number == 0 { record.fields.clone() } else { Map::new() };
-        let (id, source) = (id.clone(), source.clone());
-        PromptHead { index: *index_in_shard, id, source, fields, prompt_len, sentence }
-    }
 }
 
 /// What the decoder's models read of a prompt. Which of the two there is, the mode says.
@@ -62,40 +58,42 @@ pub struct PromptPayload {
     pub states: Bytes,
     /// For the LLM, its tokens.
     pub tokens: Vec<u32>,
-    /// The text that was read, where outputs may copy its words.
-    pub text: String,
 }
 
-/// One prompt as messages under the size limit: its head with the tokens or the first states, then the other states. States are shared,
-/// not copied.
+impl RecordHead {
+    /// The head of a record that has been cut into `num_segments`.
+    #[must_use]
+    pub fn of(record: Record, num_segments: u32) -> Self {
+        let Record { index_in_shard: index, id, source, fields, text } = record;
+        let copied = if num_segments == 0 { text } else { String::new() };
+        RecordHead { index, id, source, fields, num_segments, copied }
+    }
+
+    /// Bytes of its strings and kept fields.
+    #[must_use]
+    pub fn num_bytes(&self) -> usize {
+        self.id.len() + self.source.uri.len() + self.copied.len() + encode_fields(&self.fields).len()
+    }
+}
+
+/// One prompt as messages under the size limit: its head with the tokens or the first states, then the other
+/// states. States are shared, not copied.
 pub fn prompt_messages(
     head: PromptHead,
     payload: PromptPayload,
 ) -> impl Iterator<Item = wire::DecodeShardRequest> {
     use wire::decode_shard_request::Message;
-    let PromptPayload { mut states, tokens, text } = payload;
-    let index = head.index;
-    let extra_fields_json = encode_fields(&head.fields);
-    let SentencePlace { number, count, before, after } = head.sentence;
-    let taken = extra_fields_json.len() + text.len() + before.len() + after.len();
-    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(taken);
+    let PromptPayload { mut states, tokens } = payload;
+    let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(head.segment.num_bytes());
     let first = Message::Prompt(wire::Prompt {
-        index,
-        source: Some(head.source.into()),
-        id: head.id,
-        extra_fields_json,
         prompt_len: head.prompt_len,
+        segment: Some(head.segment.into()),
         states: split_at_most(&mut states, room),
         tokens,
-        text,
-        sentence: number,
-        num_sentences: count,
-        before,
-        after,
     });
     let rest = std::iter::from_fn(move || {
         let chunk = split_at_most(&mut states, TARGET_MESSAGE_NUM_BYTES);
-        (!chunk.is_empty()).then_some(Message::MoreStates(wire::StatesChunk { index, states: chunk }))
+        (!chunk.is_empty()).then_some(Message::MoreStates(wire::StatesChunk { states: chunk }))
     });
     std::iter::once(first).chain(rest).map(|message| wire::DecodeShardRequest { message: Some(message) })
 }
@@ -104,26 +102,85 @@ fn split_at_most(states: &mut Bytes, max_num_bytes: usize) -> Bytes {
     states.split_to(states.len().min(max_num_bytes))
 }
 
+impl From<DecodeHeader> for wire::DecodeShardHeader {
+    fn from(header: DecodeHeader) -> Self {
+        let DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts } = header;
+        let shard = Some(attempt.into());
+        wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, num_prompts }
+    }
+}
+
+impl TryFrom<wire::DecodeShardHeader> for DecodeHeader {
+    type Error = WireError;
+
+    fn try_from(header: wire::DecodeShardHeader) -> Result<Self, WireError> {
+        let wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, num_prompts } = header;
+        let shard = shard.ok_or(WireError::MissingField { field: "DecodeShardHeader.shard" })?;
+        let attempt = shard.try_into()?;
+        Ok(DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts })
+    }
+}
+
+impl From<RecordHead> for wire::RecordHead {
+    fn from(head: RecordHead) -> Self {
+        wire::RecordHead {
+            index: head.index,
+            source: Some(head.source.into()),
+            id: head.id,
+            extra_fields_json: encode_fields(&head.fields),
+            num_segments: head.num_segments,
+            copied: head.copied,
+        }
+    }
+}
+
+impl TryFrom<wire::RecordHead> for RecordHead {
+    type Error = WireError;
+
+    fn try_from(head: wire::RecordHead) -> Result<Self, WireError> {
+        Ok(RecordHead {
+            index: head.index,
+            id: head.id,
+            source: decode_source(head.source, "RecordHead.source")?,
+            fields: decode_fields(&head.extra_fields_json, "RecordHead.extra_fields_json")?,
+            num_segments: head.num_segments,
+            copied: head.copied,
+        })
+    }
+}
+
+impl From<Segment> for wire::Segment {
+    fn from(segment: Segment) -> Self {
+        let Segment { record, number, text, before, after } = segment;
+        wire::Segment { record, number, text, before, after }
+    }
+}
+
+impl From<wire::Segment> for Segment {
+    fn from(segment: wire::Segment) -> Self {
+        let wire::Segment { record, number, text, before, after } = segment;
+        Segment { record, number, text, before, after }
+    }
+}
+
 impl TryFrom<wire::Prompt> for (PromptHead, PromptPayload) {
     type Error = WireError;
 
     /// The head, and the states or tokens that came with it.
     fn try_from(prompt: wire::Prompt) -> Result<Self, WireError> {
-        let wire::Prompt { sentence: number, num_sentences: count, before, after, .. } = prompt;
-        if number >= count {
-            let detail = format!("{number}, of {count}");
-            return Err(WireError::InvalidField { field: "Prompt.sentence", detail });
-        }
-        let head = PromptHead {
-            index: prompt.index,
-            id: prompt.id,
-            source: decode_source(prompt.source, "Prompt.source")?,
-            fields: decode_fields(&prompt.extra_fields_json, "Prompt.extra_fields_json")?,
-            prompt_len: prompt.prompt_len,
-            sentence: SentencePlace { number, count, before, after },
-        };
-        let wire::Prompt { states, tokens, text, .. } = prompt;
-        Ok((head, PromptPayload { states, tokens, text }))
+        let wire::Prompt { segment, prompt_len, states, tokens } = prompt;
+        let segment = segment.ok_or(WireError::MissingField { field: "Prompt.segment" })?;
+        Ok((PromptHead { segment: segment.into(), prompt_len }, PromptPayload { states, tokens }))
+    }
+}
+
+impl TryFrom<wire::Repeat> for (Segment, u32) {
+    type Error = WireError;
+
+    /// The segment, and the number of the prompt that it shares.
+    fn try_from(repeat: wire::Repeat) -> Result<Self, WireError> {
+        let segment = repeat.segment.ok_or(WireError::MissingField { field: "Repeat.segment" })?;
+        Ok((segment.into(), repeat.prompt))
     }
 }
 
@@ -135,15 +192,20 @@ mod tests {
     use crate::MAX_MESSAGE_NUM_BYTES;
     use crate::wire::decode_shard_request::Message;
 
-    fn head() -> PromptHead {
-        PromptHead {
+    fn record() -> RecordHead {
+        RecordHead {
             index: 4,
             id: "r4".into(),
             source: RecordSource { uri: "corpus.csv".into(), line: 9 },
             fields: Map::from_iter([("lang".to_owned(), Value::from("en"))]),
-            prompt_len: 12,
-            sentence: SentencePlace { number: 1, count: 3, before: "\n".into(), after: "".into() },
+            num_segments: 3,
+            copied: "--".into(),
         }
+    }
+
+    fn head() -> PromptHead {
+        let (text, before, after) = ("for xfce4-panel".into(), "\n".into(), String::new());
+        PromptHead { segment: Segment { record: 4, number: 1, text, before, after }, prompt_len: 12 }
     }
 
     fn payload(states: Bytes) -> PromptPayload {
@@ -154,7 +216,7 @@ mod tests {
     fn a_long_prompt_is_cut_into_messages_and_comes_together_again() {
         let states = Bytes::from((0..3 << 20).map(|byte| (byte % 251) as u8).collect::<Vec<u8>>());
         let messages: Vec<_> = prompt_messages(head(), payload(states.clone())).collect();
-        assert_eq!(messages.len(), 4, "kept fields take their room in the first");
+        assert_eq!(messages.len(), 4, "the segment takes its room in the first");
         assert!(messages.iter().all(|message| message.encoded_len() < MAX_MESSAGE_NUM_BYTES));
 
         let mut received = Vec::new();
@@ -165,10 +227,7 @@ mod tests {
                     assert_eq!(received_head, head());
                     received.extend_from_slice(&first.states);
                 }
-                Message::MoreStates(chunk) => {
-                    assert_eq!(chunk.index, 4);
-                    received.extend_from_slice(&chunk.states);
-                }
+                Message::MoreStates(chunk) => received.extend_from_slice(&chunk.states),
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -176,10 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn tokens_and_text_travel_with_the_head() {
-        let text = "for xfce4-panel".to_owned();
-        let payload =
-            PromptPayload { tokens: vec![3, 70_000, 1], text, ..payload(Bytes::from_static(b"1234")) };
+    fn tokens_travel_with_the_head_in_one_message() {
+        let payload = PromptPayload { tokens: vec![3, 70_000, 1], ..payload(Bytes::from_static(b"1234")) };
         let messages: Vec<_> = prompt_messages(head(), payload.clone()).collect();
         let [wire::DecodeShardRequest { message: Some(Message::Prompt(prompt)) }] = &messages[..] else {
             panic!("not one prompt: {messages:?}")
@@ -188,16 +245,21 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_beyond_the_last_is_refused() {
-        let sentence = SentencePlace { number: 3, ..head().sentence };
-        let mut messages = prompt_messages(PromptHead { sentence, ..head() }, payload(Bytes::new()));
-        let Some(Message::Prompt(prompt)) = messages.next().unwrap().message else { panic!("no prompt") };
-        let error = <(PromptHead, PromptPayload)>::try_from(prompt).unwrap_err().to_string();
-        assert!(error.contains("`Prompt.sentence` is not valid: 3, of 3"), "{error}");
+    fn a_record_and_a_repeated_segment_survive_the_wire() {
+        assert_eq!(RecordHead::try_from(wire::RecordHead::from(record())), Ok(record()));
+        let repeat = wire::Repeat { segment: Some(head().segment.into()), prompt: 7 };
+        assert_eq!(<(Segment, u32)>::try_from(repeat), Ok((head().segment, 7)));
     }
 
     #[test]
-    fn a_short_prompt_is_one_message() {
-        assert_eq!(prompt_messages(head(), payload(Bytes::from_static(b"1234"))).count(), 1);
+    fn what_lacks_a_part_is_refused_by_field() {
+        let missing = WireError::MissingField { field: "RecordHead.source" };
+        assert_eq!(RecordHead::try_from(wire::RecordHead::default()), Err(missing));
+        let missing = WireError::MissingField { field: "Prompt.segment" };
+        assert_eq!(<(PromptHead, PromptPayload)>::try_from(wire::Prompt::default()), Err(missing));
+        let missing = WireError::MissingField { field: "Repeat.segment" };
+        assert_eq!(<(Segment, u32)>::try_from(wire::Repeat::default()), Err(missing));
+        let missing = WireError::MissingField { field: "DecodeShardHeader.shard" };
+        assert_eq!(DecodeHeader::try_from(wire::DecodeShardHeader::default()), Err(missing));
     }
 }

@@ -6,7 +6,8 @@ use tonic::metadata::MetadataValue;
 /// The metadata key under which a status carries its refusal.
 const KEY: &str = "baton-refusal";
 
-/// Why a healthy worker does not take a shard on. It is to be placed elsewhere, and the attempt does not count.
+/// Why a healthy worker does not take a shard on. It is to be placed elsewhere, and the attempt does not
+/// count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The worker has as much work as its limits allow. RESOURCE_EXHAUSTED.

@@ -1,7 +1,7 @@
 //! Who may talk to whom: TLS, mutual TLS and bearer tokens, from flags to tonic's settings.
 //!
-//! Files are read once, at the start; a process is restarted to take new ones. Unix sockets and roles within one process need none
-//! of it.
+//! Files are read once, at the start; a process is restarted to take new ones. Unix sockets and roles within
+//! one process need none of it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,20 +24,23 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityArgs {
-    /// Certificate chain of this process, PEM. A server then speaks TLS alone; a client shows it when asked. Example: tls/tls.crt
+    /// Certificate chain of this process, PEM. A server then speaks TLS alone; a client shows it when asked.
+    /// Example: tls/tls.crt
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "BATON_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of --tls-cert, PEM. Example: tls/tls.key
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BATON_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// Clients trust servers whose certificates this authority signed, PEM. Endpoints must then be https:// or unix:. Example: tls/ca.crt
+    /// Clients trust servers whose certificates this authority signed, PEM. Endpoints must then be https://
+    /// or unix:. Example: tls/ca.crt
     #[arg(long, value_name = "FILE", env = "BATON_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
-    /// Servers refuse clients without a certificate signed by this authority, PEM (mutual TLS). Example: tls/ca.crt
+    /// Servers refuse clients without a certificate signed by this authority, PEM (mutual TLS). Example:
+    /// tls/ca.crt
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BATON_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Name that clients expect in a server's certificate, where it is not the endpoint's host: for dns:// endpoints, which are dialled
-    /// by address. Example: baton-decoder
+    /// Name that clients expect in a server's certificate, where it is not the endpoint's host: for dns://
+    /// endpoints, which are dialled by address. Example: baton-decoder
     #[arg(long, value_name = "NAME", requires = "tls_ca", env = "BATON_TLS_SERVER_NAME")]
     pub tls_server_name: Option<String>,
     /// File with a bearer token that servers require and clients send. Example: token/token
@@ -102,6 +105,7 @@ pub struct ClientSecurity {
 pub struct ServerSecurity {
     pub(crate) tls: Option<ServerTlsConfig>,
     token: Option<AuthToken>,
+    asks_for_certificates: bool,
 }
 
 /// A bearer token, as the value of the `authorization` header. Never shown.
@@ -120,6 +124,7 @@ impl SecurityArgs {
             _ => None, // clap asks for both or neither
         };
         let client_ca = read_authority("--tls-client-ca", self.tls_client_ca.as_deref())?;
+        let asks_for_certificates = client_ca.is_some();
         let server_tls = identity.clone().map(|identity| {
             let tls = ServerTlsConfig::new().identity(identity).timeout(TLS_HANDSHAKE_TIMEOUT);
             client_ca.into_iter().fold(tls, ServerTlsConfig::client_ca_root)
@@ -141,7 +146,7 @@ impl SecurityArgs {
         }
         Ok(Security {
             client: ClientSecurity { tls: client_tls, token: token.clone() },
-            server: ServerSecurity { tls: server_tls, token },
+            server: ServerSecurity { tls: server_tls, token, asks_for_certificates },
         })
     }
 }
@@ -157,6 +162,12 @@ impl ServerSecurity {
     #[must_use]
     pub fn uses_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Whether callers have to prove who they are, by a token or a certificate.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.token.is_some() || self.asks_for_certificates
     }
 
     /// Lets a call in if it carries the token, where one is required. To be asked for every call.

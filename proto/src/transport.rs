@@ -9,21 +9,23 @@ use crate::{SecurityError, ServerSecurity};
 /// Largest message that is accepted: gRPC's customary limit.
 pub const MAX_MESSAGE_NUM_BYTES: usize = 4 << 20;
 
-/// Payload after which a sender begins a new message. Far enough under the limit that framing and metadata fit beside it.
+/// Payload after which a sender begins a new message. Far enough under the limit that framing and metadata
+/// fit beside it.
 pub const TARGET_MESSAGE_NUM_BYTES: usize = 1 << 20;
 
 /// Entries of a shard at most, as in the job spec: what a service is ready to hold places for.
 pub const MAX_ENTRIES_PER_SHARD: u32 = 65_536;
 
-/// Bytes a stream may have in flight unread. This is the queue between an encoder and its decoder: larger hides more latency, and
-/// costs this much memory per shard in flight.
+/// Bytes a stream may have in flight unread. This is the queue between an encoder and its decoder: larger
+/// hides more latency, and costs this much memory per shard in flight.
 pub(crate) const STREAM_WINDOW_NUM_BYTES: u32 = 1 << 20;
 
 /// The same for all streams of a connection, so that a dozen stalled shards do not stall the others.
 pub(crate) const CONNECTION_WINDOW_NUM_BYTES: u32 = 16 << 20;
 
-/// Streams of one connection that a server works on at once. A coordinator has one connection to each encoder, an encoder one to each
-/// decoder; services bound their open shards themselves, so this only stops a caller gone wild.
+/// Streams of one connection that a server works on at once. A coordinator has one connection to each
+/// encoder, an encoder one to each decoder; services bound their open shards themselves, so this only stops a
+/// caller gone wild.
 const MAX_STREAMS_PER_CONNECTION: u32 = 4096;
 
 /// How a peer that has vanished without closing its socket is noticed, on both sides: by HTTP/2 pings.

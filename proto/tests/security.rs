@@ -1,4 +1,5 @@
-//! Who may talk to whom, over real connections with certificates made here: each way to be refused says what to check.
+//! Who may talk to whom, over real connections with certificates made here: each way to be refused says what
+//! to check.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

@@ -1,9 +1,9 @@
 """Fetches package description indexes, and packages, with apt, into a cache of our own.
 
-Owns the private apt configuration: the machine's sources, with lists, cache and languages of ours. Nothing of the
-system's apt state is read or changed, and no rights are needed. The configuration is given with `-c`, which apt reads
-after the system's files: proxies and certificates set there still hold, and `#clear` undoes what cannot be
-overridden. Never parses a description.
+Owns the private apt configuration: the machine's sources, with lists, cache and languages of ours. Nothing of
+the system's apt state is read or changed, and no rights are needed. The configuration is given with `-c`,
+which apt reads after the system's files: proxies and certificates set there still hold, and `#clear` undoes
+what cannot be overridden. Never parses a description.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ def read_marker(marker: Path) -> dict:
         return {"sources": {}, "languages": []}
 
 
-def write_configuration(cache: Path, sources: dict[str, str], languages: list[str]) -> Path:
-    """Writes our sources and apt configuration into the cache; returns the configuration's path."""
+def write_configuration(cache: Path, sources: dict[str, str], languages: list[str], indexes: str = "") -> Path:
+    """Writes our sources and apt configuration, with more index targets if given, into the cache; returns its
+    path."""
     source_parts = cache / "sources"
     for directory in (source_parts, cache / "state" / "lists" / "partial", cache / "archives" / "partial"):
         directory.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ Dir::State::status "/dev/null";
 Dir::Cache "{cache}";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
-""",
+{indexes}""",
         encoding="utf-8",
     )
     return configuration

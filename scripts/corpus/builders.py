@@ -1,6 +1,7 @@
 """Turns description lists into rows: translation pairs, and description-synopsis pairs.
 
-Owns what counts as a good pair. Rows have a stable `id`: a hash of their source text, so it survives a new release.
+Owns what counts as a good pair. Rows have a stable `id`: a hash of their source text, so it survives a new
+release.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def is_translation(source: str, target: str) -> bool:
         return False
     if WORD.findall(source.casefold()) == WORD.findall(target.casefold()):
         return False
-    # Bytes compare better across scripts than characters: Chinese has a third of the characters, each of three bytes.
+    # Bytes compare better across scripts than characters: Chinese has a third of the characters, each of
+    # three bytes.
     shorter, longer = sorted((len(source.encode()), len(target.encode())))
     return longer <= MAX_LENGTH_RATIO * shorter + LENGTH_SLACK_BYTES
 
@@ -76,7 +78,8 @@ def pair_rows(packages: dict[str, dict[str, str]], english: dict[str, str], tran
 
 
 def summarization_rows(lists: DescriptionLists) -> tuple[list[dict], list[dict]]:
-    """Description bodies -> synopses: one row for each source package, and rows of their other binary packages."""
+    """Description bodies -> synopses: one row for each source package, and rows of their other binary
+    packages."""
     packages = sources_by_md5(stanzas(lists.packages))
     english = descriptions_by_md5(stanzas(lists.english), "en")
     rows = synopsis_rows(packages, english)
@@ -84,7 +87,8 @@ def summarization_rows(lists: DescriptionLists) -> tuple[list[dict], list[dict]]
 
 
 def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
-    """Of a source package's binaries, the one with its name speaks for it, else the one with the shortest name."""
+    """Of a source package's binaries, the one with its name speaks for it, else the one with the shortest
+    name."""
     candidates: dict[str, tuple[tuple, str]] = {}
     for md5 in english.keys() & packages.keys():
         for binary, source in packages[md5].items():
@@ -95,7 +99,8 @@ def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) 
 
 
 def sibling_rows(packages: dict[str, dict[str, str]], english: dict[str, str], rows: list[dict]) -> list[dict]:
-    """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, have not."""
+    """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, have
+    not."""
     spoken_for = {row["id"] for row in rows}
     shared = sorted((md5, set(packages[md5].values())) for md5 in english.keys() & packages.keys())
     return [row for row in body_rows(shared, english) if row["id"] not in spoken_for]

@@ -1,8 +1,8 @@
 """Reads package descriptions, and aligns a translation with its English original.
 
-A description is a synopsis line and a body. In the index each body line has a leading space, a line ` .` separates
-paragraphs, a line with more leading spaces is displayed as it stands (mostly list items), and paragraphs are wrapped
-by hand (Debian Policy 5.6.13). Pure: text in, values out.
+A description is a synopsis line and a body. In the index each body line has a leading space, a line ` .`
+separates paragraphs, a line with more leading spaces is displayed as it stands (mostly list items), and
+paragraphs are wrapped by hand (Debian Policy 5.6.13). Pure: text in, values out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ INDENTED_LIST_MARKER = re.compile(r"^(?:[-*+•·‣–o]|\(?\d{1,2}[.)])\s+")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a body that translates as one: wrapped text, a list item without its marker, or verbatim lines."""
+    """A stretch of a body that translates as one: wrapped text, a list item without its marker, or verbatim
+    lines."""
 
     kind: str
     text: str
@@ -54,7 +55,8 @@ def sources_by_md5(packages: Iterable[dict[str, str]]) -> dict[str, dict[str, st
 
 
 def descriptions_by_md5(translations: Iterable[dict[str, str]], language: str) -> dict[str, str]:
-    """From the stanzas of `Translation-LANGUAGE`: md5 of the English original -> description in that language."""
+    """From the stanzas of `Translation-LANGUAGE`: md5 of the English original -> description in that
+    language."""
     field = f"Description-{language}"
     return {
         stanza["Description-md5"]: stanza[field]
@@ -134,7 +136,8 @@ def aligned_paragraphs(english: str, translated: str) -> list[tuple[str, str]]:
 
 
 def aligned_texts(source: str, target: str) -> tuple[str, str]:
-    """Makes two aligned texts end alike: whether items end in a semicolon is the list's style, not the text's."""
+    """Makes two aligned texts end alike: whether items end in a semicolon is the list's style, not the
+    text's."""
     source, target = source.rstrip(" ;,"), target.rstrip(" ;,")
     if source.endswith(".") != target.endswith("."):
         source, target = source.rstrip(" ."), target.rstrip(" .")

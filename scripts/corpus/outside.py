@@ -15,7 +15,8 @@ from pathlib import Path
 from corpus.builders import MAX_BODY_WORDS, MIN_BODY_WORDS, is_translation, text_id
 from corpus.errors import CorpusError
 
-# Programs of many kinds whose messages have been translated for decades; and their manual pages, and others with prose in them.
+# Programs of many kinds whose messages have been translated for decades; and their manual pages, and others
+# with prose in them.
 MESSAGE_PACKAGES = (
     "apt aptitude-common bash binutils bison coreutils diffutils dpkg findutils gawk gettext gnupg-l10n grep libc-l10n make"
     " man-db nano passwd sed tar util-linux-locales wget"

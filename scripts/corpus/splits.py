@@ -1,7 +1,7 @@
 """Decides what is held out, and keeps what is held out unseen.
 
-Descriptions of one source package's siblings resemble each other, so a split is drawn by source package. What still
-leaks from package to package, boilerplate and quotations, is dropped from the held-out side. Pure.
+Descriptions of one source package's siblings resemble each other, so a split is drawn by source package. What
+still leaks from package to package, boilerplate and quotations, is dropped from the held-out side. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def split_of_package(source_package: str) -> str:
 
 
 def home_package(source_packages: Iterable[str]) -> str:
-    """The source package that a shared text counts for: one in train if any is, then dev, then the first by name.
+    """The source package that a shared text counts for: one in train if any is, then dev, then the first by
+    name.
 
     A text lands in one split only, and what is held out is never in the description of a package in train.
     """
@@ -49,7 +50,8 @@ def drop_leaks(train: list[dict], held_out: list[dict]) -> list[dict]:
 
 
 def split_rows(rows: list[dict]) -> tuple[dict[str, list[dict]], dict[str, int]]:
-    """Rows by split of their `package`, in order of `id`, and how many leaking rows were dropped from dev and test."""
+    """Rows by split of their `package`, in order of `id`, and how many leaking rows were dropped from dev and
+    test."""
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for row in sorted(rows, key=lambda row: row["id"]):
         splits[split_of_package(row["package"])].append(row)
@@ -62,6 +64,7 @@ def split_rows(rows: list[dict]) -> tuple[dict[str, list[dict]], dict[str, int]]
 
 
 def more_for_train(rows: list[dict], splits: dict[str, list[dict]]) -> list[dict]:
-    """The rows of packages in train that share no word 6-gram with dev or test, in order of `id`; what is held out stays as it is."""
+    """The rows of packages in train that share no word 6-gram with dev or test, in order of `id`; what is
+    held out stays as it is."""
     of_train = sorted((row for row in rows if split_of_package(row["package"]) == "train"), key=lambda row: row["id"])
     return drop_leaks(splits["dev"] + splits["test"], of_train)

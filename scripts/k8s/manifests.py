@@ -4,7 +4,14 @@ Owns the reading of objects. What must hold of them: checks/.
 """
 
 # Kinds that live in no namespace, among those that Baton may use.
-CLUSTER_KINDS = {"Namespace", "PersistentVolume", "PriorityClass", "StorageClass", "ClusterRole", "ClusterRoleBinding"}
+CLUSTER_KINDS = {
+    "Namespace",
+    "PersistentVolume",
+    "PriorityClass",
+    "StorageClass",
+    "ClusterRole",
+    "ClusterRoleBinding",
+}
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod"}
 
 
@@ -54,7 +61,8 @@ class Container:
         return ports
 
     def flags(self):
-        """{flag: value} of the arguments, `--flag=value` or `--flag value`; a flag without a value is None."""
+        """{flag: value} of the arguments, `--flag=value` or `--flag value`; a flag without a value is
+        None."""
         flags, arguments = {}, [str(argument) for argument in self.spec.get("args") or []]
         for index, argument in enumerate(arguments):
             if argument.startswith("--"):

@@ -4,7 +4,9 @@ import re
 from fractions import Fraction
 
 _SUFFIXES = {"": 1, "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
-_SUFFIXES.update({suffix: 1000**power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)})
+_SUFFIXES.update(
+    {suffix: 1000**power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)}
+)
 _SUFFIXES.update({suffix + "i": 1024**power for power, suffix in enumerate("KMGTPE", start=1)})
 _QUANTITY = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:[eE]([+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)")
 

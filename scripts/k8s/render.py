@@ -15,7 +15,9 @@ def render(directory):
     """The objects of the kustomization in `directory`, a list of dicts."""
     command = [str(KUBECTL), "kustomize", str(directory)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    if done.returncode != 0 or done.stderr.strip():  # a warning is a failure: deprecated fields, dropped patches
+    if (
+        done.returncode != 0 or done.stderr.strip()
+    ):  # a warning is a failure: deprecated fields, dropped patches
         raise RenderError(done.stderr.strip() or f"`{' '.join(command)}` ended with status {done.returncode}")
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
@@ -26,13 +28,15 @@ def kustomizations(root):
 
 
 def outside(root):
-    """The objects that manifests may use but do not contain, from `root`/outside.yaml: {(kind, name): keys}."""
+    """The objects that manifests may use but do not contain, from `root`/outside.yaml: {(kind, name):
+    keys}."""
     declared = yaml.safe_load((root / "outside.yaml").read_text())
     return {(entry["kind"], entry["name"]): entry.get("keys", []) for entry in declared}
 
 
 def with_component(root, scratch, component):
-    """Writes a kustomization that puts `component` on the CPU overlay into `scratch`, a directory below `root`."""
+    """Writes a kustomization that puts `component` on the CPU overlay into `scratch`, a directory below
+    `root`."""
     scratch.mkdir()
     text = {"resources": ["../overlays/cpu"], "components": [f"../components/{component}"]}
     (scratch / "kustomization.yaml").write_text(yaml.safe_dump(text))

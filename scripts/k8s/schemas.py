@@ -1,7 +1,8 @@
-"""Checks objects against the schemas of Kubernetes' API, strictly: a field that the schema does not name is an error.
+"""Checks objects against the schemas of Kubernetes' API, strictly: a field that the schema does not name is
+an error.
 
-Kubernetes' own kinds have the published schemas of each version in `SCHEMAS`. Kinds that operators add (KEDA, cert-manager) have
-schemas in scripts/k8s/crds/, written by hand for the fields that Baton's manifests use.
+Kubernetes' own kinds have the published schemas of each version in `SCHEMAS`. Kinds that operators add (KEDA,
+cert-manager) have schemas in scripts/k8s/crds/, written by hand for the fields that Baton's manifests use.
 """
 
 import json
@@ -17,7 +18,8 @@ CRDS = Path(__file__).resolve().parent / "crds"
 
 
 class _Pointers(jsonschema.RefResolver):
-    """Follows references by their path alone. The library's own way searches the whole document for ids, of which there are none."""
+    """Follows references by their path alone. The library's own way searches the whole document for ids, of
+    which there are none."""
 
     def resolve_fragment(self, document, fragment):
         for step in fragment.strip("/").split("/"):

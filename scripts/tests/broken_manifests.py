@@ -1,4 +1,5 @@
-"""Rendered overlays in which the tests of scripts/k8s_check.py make mistakes. Needs the tools of `make tools`."""
+"""Rendered overlays in which the tests of scripts/k8s_check.py make mistakes. Needs the tools of `make
+tools`."""
 
 import copy
 import sys
@@ -39,7 +40,11 @@ class WithBrokenManifests(unittest.TestCase):
         return self.object("Deployment", f"baton-{role}")["spec"]
 
     def pod(self, role="decoder"):
-        return (self.object("Job", "baton-coordinator")["spec"] if role == "coordinator" else self.deployment(role))["template"]["spec"]
+        return (
+            self.object("Job", "baton-coordinator")["spec"]
+            if role == "coordinator"
+            else self.deployment(role)
+        )["template"]["spec"]
 
     def container(self, role="decoder"):
         return self.pod(role)["containers"][0]

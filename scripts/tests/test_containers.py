@@ -48,10 +48,18 @@ class Containerfile(unittest.TestCase):
     def test_stages_build_only_on_earlier_ones_and_images_have_versions(self):
         known = set()
         for stage, (origin, lines) in stages().items():
-            options = [origin.replace("${LIBTORCH}", value) for value in ("cpu", "cuda")]
-            options += [source for name, rest in lines if name == "COPY" for source in re.findall(r"--from=(\S+)", rest)]
+            arguments = dict(rest.split("=", 1) for name, rest in instructions() if name == "ARG" and "=" in rest)
+            named = re.fullmatch(r"\$\{(\w+)\}", origin)  # an image of the user's choice; a stage never is
+            options = [arguments[named.group(1)] if named else origin] + [
+                source
+                for name, rest in lines
+                if name == "COPY"
+                for source in re.findall(r"--from=(\S+)", rest)
+            ]
             for source in options:
-                is_image = "/" in source and re.search(r":[\w.${}-]+$", source) and not source.endswith(":latest")
+                is_image = (
+                    "/" in source and re.search(r":[\w.${}-]+$", source) and not source.endswith(":latest")
+                )
                 self.assertTrue(source in known or is_image, f"{stage} is from {source}")
             known.add(stage)
 
@@ -69,13 +77,17 @@ class Containerfile(unittest.TestCase):
         self.assertEqual(stages()["coordinator"][0], "runtime")
 
     def test_the_environment_of_the_numeric_libraries_is_the_one_that_the_services_want(self):
-        wanted = re.findall(r'\("([A-Z_]+)", "(\w+)"\)', (REPOSITORY / "worker/src/environment.rs").read_text())
+        wanted = re.findall(
+            r'\("([A-Z_]+)", "(\w+)"\)', (REPOSITORY / "worker/src/environment.rs").read_text()
+        )
         self.assertTrue(wanted)
         environment = next(rest for name, rest in stages()["service"][1] if name == "ENV")
         self.assertEqual(set(environment.split()), {f"{name}={value}" for name, value in wanted})
 
     def test_rust_is_the_one_that_the_workspace_asks_for(self):
-        wanted = re.search(r'^rust-version = "(\d+\.\d+)', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE).group(1)
+        wanted = re.search(
+            r'^rust-version = "(\d+\.\d+)', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE
+        ).group(1)
         self.assertIn(("ARG", f"RUST_VERSION={wanted}"), instructions())
 
 
@@ -85,9 +97,13 @@ class BuildContext(unittest.TestCase):
         self.kept = [line[1:] for line in ignore if line.startswith("!")]
 
     def test_every_member_of_the_workspace_is_sent_to_the_builder(self):
-        members = re.search(r"members = \[(.*?)\]", (REPOSITORY / "Cargo.toml").read_text(), re.DOTALL).group(1)
+        members = re.search(r"members = \[(.*?)\]", (REPOSITORY / "Cargo.toml").read_text(), re.DOTALL).group(
+            1
+        )
         for member in re.findall(r'"([^"]+)"', members) + ["Cargo.toml", "Cargo.lock", ".cargo", "scripts"]:
-            self.assertTrue(any(fnmatch(member, kept) or member.startswith(kept + "/") for kept in self.kept), member)
+            self.assertTrue(
+                any(fnmatch(member, kept) or member.startswith(kept + "/") for kept in self.kept), member
+            )
 
     def test_what_is_sent_exists_and_is_small(self):
         for kept in self.kept:
@@ -103,8 +119,14 @@ class Images(unittest.TestCase):
             for container in pod.all_containers():
                 self.assertIn(f"-t {container.spec['image']} ", built)
             if pod.owner["kind"] == "Deployment":
-                exposed = {int(rest) for name, rest in stages()[pod.containers[0].name][1] + stages()["runtime"][1] if name == "EXPOSE"}
-                self.assertEqual(exposed, set(port["containerPort"] for port in pod.containers[0].spec["ports"]))
+                exposed = {
+                    int(rest)
+                    for name, rest in stages()[pod.containers[0].name][1] + stages()["runtime"][1]
+                    if name == "EXPOSE"
+                }
+                self.assertEqual(
+                    exposed, set(port["containerPort"] for port in pod.containers[0].spec["ports"])
+                )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ class Sound(WithBrokenManifests):
         self.assertEqual([item for item in self.items if item["kind"] == "Job"], [])
         nightly = self.object("CronJob", "baton-nightly")["spec"]["jobTemplate"]["spec"]
         self.assertEqual(nightly["podFailurePolicy"], job["podFailurePolicy"])
-        self.assertEqual(nightly["template"]["spec"]["securityContext"], job["template"]["spec"]["securityContext"])
+        self.assertEqual(
+            nightly["template"]["spec"]["securityContext"], job["template"]["spec"]["securityContext"]
+        )
 
 
 class Schemas(WithBrokenManifests):
@@ -69,12 +71,17 @@ class Schemas(WithBrokenManifests):
 
     def test_a_wrong_type_is_found(self):
         self.deployment()["revisionHistoryLimit"] = "3"
-        self.assertRegex(str([error for item in self.items for error in schema_errors(item)]), "revisionHistoryLimit: '3' is not of type")
+        self.assertRegex(
+            str([error for item in self.items for error in schema_errors(item)]),
+            "revisionHistoryLimit: '3' is not of type",
+        )
 
     def test_an_api_version_that_is_gone_is_found(self):
         autoscaler = self.object("HorizontalPodAutoscaler", "baton-decoder")
         autoscaler["apiVersion"] = "autoscaling/v2beta2"
-        self.assertRegex(str(list(schema_errors(autoscaler))), "has no kind HorizontalPodAutoscaler in autoscaling/v2beta2")
+        self.assertRegex(
+            str(list(schema_errors(autoscaler))), "has no kind HorizontalPodAutoscaler in autoscaling/v2beta2"
+        )
 
     def test_a_field_that_an_operator_does_not_know_is_found(self):
         self.use("keda")
@@ -137,7 +144,9 @@ class Enums(WithBrokenManifests):
             self.assertRegex(errors, f"is {word}, not one of")
 
     def test_a_pod_security_level_that_does_not_exist(self):
-        self.object("Namespace", "baton")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "strict"
+        self.object("Namespace", "baton")["metadata"]["labels"][
+            "pod-security.kubernetes.io/enforce"
+        ] = "strict"
         self.assert_found("enforce is 'strict', which is no level")
 
 
@@ -147,14 +156,29 @@ class Pods(WithBrokenManifests):
             (lambda: self.pod()["securityContext"].pop("runAsNonRoot"), "runAsNonRoot is not true"),
             (lambda: self.pod()["securityContext"].pop("runAsUser"), "runAsUser is None"),
             (lambda: self.pod()["securityContext"].update(runAsUser=0), "runAsUser is 0"),
-            (lambda: self.pod()["securityContext"].pop("seccompProfile"), "seccompProfile is not RuntimeDefault"),
-            (lambda: self.container()["securityContext"].pop("readOnlyRootFilesystem"), "readOnlyRootFilesystem"),
-            (lambda: self.container()["securityContext"].pop("allowPrivilegeEscalation"), "allowPrivilegeEscalation"),
+            (
+                lambda: self.pod()["securityContext"].pop("seccompProfile"),
+                "seccompProfile is not RuntimeDefault",
+            ),
+            (
+                lambda: self.container()["securityContext"].pop("readOnlyRootFilesystem"),
+                "readOnlyRootFilesystem",
+            ),
+            (
+                lambda: self.container()["securityContext"].pop("allowPrivilegeEscalation"),
+                "allowPrivilegeEscalation",
+            ),
             (lambda: self.container()["securityContext"].update(privileged=True), "privileged"),
             (lambda: self.container()["securityContext"].update(capabilities={"drop": []}), "capabilities"),
             (lambda: self.pod().update(hostNetwork=True), "hostNetwork is set"),
-            (lambda: self.pod().pop("automountServiceAccountToken"), "automountServiceAccountToken is not false"),
-            (lambda: self.pod()["volumes"].append({"name": "h", "hostPath": {"path": "/"}}), "volume h is a hostPath"),
+            (
+                lambda: self.pod().pop("automountServiceAccountToken"),
+                "automountServiceAccountToken is not false",
+            ),
+            (
+                lambda: self.pod()["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+                "volume h is a hostPath",
+            ),
         ):
             with self.subTest(message):
                 self.use("cpu")
@@ -220,7 +244,9 @@ class Pods(WithBrokenManifests):
 
     def test_a_drain_that_is_cut_short(self):
         del self.pod()["terminationGracePeriodSeconds"]
-        self.assert_found("--grace-period-s=120 and ten seconds to end do not fit terminationGracePeriodSeconds 30")
+        self.assert_found(
+            "--grace-period-s=120 and ten seconds to end do not fit terminationGracePeriodSeconds 30"
+        )
         self.use("cpu")
         self.replace_argument("decoder", "--grace-period-s=", None)
         self.assert_found("sets no --grace-period-s")
@@ -235,9 +261,20 @@ class Resources(WithBrokenManifests):
         return self.container()["resources"]
 
     def test_quantities(self):
-        expected = {"500m": 0.5, "2": 2, 3: 3, "1.5Gi": 1.5 * 2**30, "1e3": 1000, "1E": 10**18, ".5": 0.5, "1k": 1000}
+        expected = {
+            "500m": 0.5,
+            "2": 2,
+            3: 3,
+            "1.5Gi": 1.5 * 2**30,
+            "1e3": 1000,
+            "1E": 10**18,
+            ".5": 0.5,
+            "1k": 1000,
+        }
         self.assertEqual({text: quantity(text) for text in expected}, expected)
-        self.assertEqual([quantity(text) for text in ("2GB", "500 m", "", None, True, "1gi", "0x10")], [None] * 7)
+        self.assertEqual(
+            [quantity(text) for text in ("2GB", "500 m", "", None, True, "1gi", "0x10")], [None] * 7
+        )
 
     def test_a_bad_quantity(self):
         self.resources()["limits"]["memory"] = "2GB"
@@ -294,7 +331,9 @@ class Binaries(WithBrokenManifests):
         self.assertEqual(self.flag_errors("encoder", ["--bundle=/bundle", "--check"]), "")
         self.assertRegex(self.flag_errors("encoder", ["--bundel=/bundle"]), "the binary has no flag --bundel")
         self.assertRegex(self.flag_errors("encoder", ["--bundle"]), "--bundle needs a value")
-        self.assertRegex(self.flag_errors("encoder", ["--log-format=text"]), "--log-format=text is not one of human, json")
+        self.assertRegex(
+            self.flag_errors("encoder", ["--log-format=text"]), "--log-format=text is not one of human, json"
+        )
 
     def test_a_variable_that_the_binary_does_not_read(self):
         self.container("encoder")["env"] = [{"name": "BATON_BUNDEL", "value": "/bundle"}]
@@ -315,7 +354,10 @@ class Binaries(WithBrokenManifests):
             return "\n".join(binaries.start_errors(Manifests(self.items), {role: binary}))
 
     def test_values_that_the_binary_does_not_take(self):
-        self.assertRegex(self.start_errors("encoder", "echo no such flag >&2; exit 2"), "does not take its arguments: no such flag")
+        self.assertRegex(
+            self.start_errors("encoder", "echo no such flag >&2; exit 2"),
+            "does not take its arguments: no such flag",
+        )
         complains_of_the_bundle = 'echo "$@: no bundle.json" >&2; exit 1'
         self.assertEqual(self.start_errors("encoder", complains_of_the_bundle), "")
 
@@ -324,13 +366,22 @@ class Binaries(WithBrokenManifests):
         self.assertEqual(self.start_errors("coordinator", wants_inputs), "")
         job = next(item for item in self.items if item["kind"] == "ConfigMap" and "job.toml" in item["data"])
         job["data"]["job.toml"] = job["data"]["job.toml"].replace("inputs", "input")
-        self.assertRegex(self.start_errors("coordinator", wants_inputs), "Job/baton-coordinator container coordinator: the binary")
+        self.assertRegex(
+            self.start_errors("coordinator", wants_inputs),
+            "Job/baton-coordinator container coordinator: the binary",
+        )
 
     def test_a_metric_that_no_process_has(self):
         self.use("keda")
         known = {"baton_coordinator_waiting_shards", "baton_coordinator_shards_in_flight"}
         errors = list(binaries.metric_errors(Manifests(self.items), known))
-        self.assertEqual(errors, ["ScaledObject/baton-decoder: asks for the metric baton_decoder_waiting_tokens, which no process has"])
+        self.assertEqual(
+            errors,
+            [
+                "ScaledObject/baton-decoder: asks for the metric baton_decoder_waiting_tokens, which no "
+                "process has"
+            ],
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ class Network(WithBrokenManifests):
         self.assert_found("NetworkPolicy/baton-encoder: podSelector matches no pod")
 
     def test_a_policy_with_a_peer_that_matches_nothing(self):
-        self.policy("encoder")["egress"][0]["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] = "batton"
+        self.policy("encoder")["egress"][0]["to"][0]["podSelector"]["matchLabels"][
+            "app.kubernetes.io/name"
+        ] = "batton"
         self.assert_found("NetworkPolicy/baton-encoder: a peer in egress matches no pod")
 
     def test_a_policy_with_a_port_nobody_has(self):
@@ -47,7 +49,10 @@ class Network(WithBrokenManifests):
         self.assert_found("NetworkPolicy/baton-encoder: has egress rules, but policyTypes leaves them out")
 
     def test_an_exception_outside_its_block(self):
-        self.policy("storage")["egress"][0]["to"][0]["ipBlock"] = {"cidr": "10.0.0.0/8", "except": ["169.254.0.0/16"]}
+        self.policy("storage")["egress"][0]["to"][0]["ipBlock"] = {
+            "cidr": "10.0.0.0/8",
+            "except": ["169.254.0.0/16"],
+        }
         self.assert_found("the exception 169.254.0.0/16 is not inside 10.0.0.0/8")
 
     def test_a_flow_that_is_shut_out(self):
@@ -58,7 +63,14 @@ class Network(WithBrokenManifests):
     def test_a_flow_that_should_be_shut_out(self):
         metadata = {"name": "open", "namespace": "baton"}
         spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]}
-        self.items.append({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+        self.items.append(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": metadata,
+                "spec": spec,
+            }
+        )
         self.assert_found("NetworkPolicy: encoder can reach coordinator on port 9464")
 
     def test_storage_for_those_that_need_it_and_no_other(self):
@@ -85,16 +97,23 @@ class Workloads(WithBrokenManifests):
 
     def test_a_selector_that_takes_another_deployments_pods(self):
         self.deployment()["selector"]["matchLabels"] = {"app.kubernetes.io/name": "baton"}
-        self.assert_found("Deployment/baton-decoder: selector matches the pods of Deployment/baton-encoder as well")
+        self.assert_found(
+            "Deployment/baton-decoder: selector matches the pods of Deployment/baton-encoder as well"
+        )
 
     def test_a_spread_of_other_pods(self):
-        self.pod()["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] = "encoder"
+        self.pod()["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"][
+            "app.kubernetes.io/component"
+        ] = "encoder"
         self.assert_found("a topologySpreadConstraint does not select the pods it is written for")
 
     def test_restart_policies_that_the_api_server_refuses(self):
         self.pod()["restartPolicy"] = "Never"
         self.assert_found("Deployment/baton-decoder: restartPolicy Never is for jobs only")
-        for policy, message in (("Always", "of a job is Never or OnFailure"), ("OnFailure", "needs restartPolicy Never")):
+        for policy, message in (
+            ("Always", "of a job is Never or OnFailure"),
+            ("OnFailure", "needs restartPolicy Never"),
+        ):
             self.pod("coordinator")["restartPolicy"] = policy
             self.assert_found(message)
 
@@ -154,7 +173,10 @@ class Scaling(WithBrokenManifests):
     def test_two_autoscalers_of_one_deployment(self):
         self.use("keda")
         self.items.append(find(rendered("cpu"), "HorizontalPodAutoscaler", "baton-decoder"))
-        self.assert_found("Deployment/baton-decoder is scaled by ScaledObject/baton-decoder as well|is scaled by HorizontalPod.* as well")
+        self.assert_found(
+            "Deployment/baton-decoder is scaled by ScaledObject/baton-decoder as well|is scaled by "
+            "HorizontalPod.* as well"
+        )
 
     def test_an_empty_range(self):
         self.autoscaler().update(minReplicas=4, maxReplicas=2)
@@ -165,6 +187,8 @@ class Scaling(WithBrokenManifests):
         self.assert_found("target of type Utilization has no value that fits")
 
     def test_a_share_of_a_request_that_is_not_made(self):
+        metric = self.object("HorizontalPodAutoscaler", "baton-decoder")["spec"]["metrics"][0]
+        metric["resource"]["target"] = {"type": "Utilization", "averageUtilization": 45}
         del self.container()["resources"]["requests"]["cpu"]
         self.assert_found("has no cpu request, of which a share could be used")
 
@@ -183,7 +207,10 @@ class Scaling(WithBrokenManifests):
             ({"selector": {"matchLabels": {"app": "decoder"}}}, "selects no pod"),
             ({"maxUnavailable": 0}, "allows no eviction at all"),
             ({"minAvailable": 1}, "has either minAvailable or maxUnavailable"),
-            ({"selector": {"matchLabels": {"app.kubernetes.io/component": "coordinator"}}}, "selects pods of a job"),
+            (
+                {"selector": {"matchLabels": {"app.kubernetes.io/component": "coordinator"}}},
+                "selects pods of a job",
+            ),
         ):
             self.use("cpu")
             self.budget().update(change)

@@ -1,4 +1,5 @@
-"""Test sets of other text than package descriptions: what counts as a message, and what is taken of a manual page."""
+"""Test sets of other text than package descriptions: what counts as a message, and what is taken of a manual
+page."""
 
 import struct
 import tempfile

@@ -20,7 +20,8 @@ def names(source, target, num_sources=()):
 
 class Names(unittest.TestCase):
     def test_a_name_stands_alike_on_both_sides(self):
-        self.assertEqual(names("Simple client for XMPP", "semplice client per XMPP", {"client": 99}), ["XMPP"])
+        self.assertEqual(names("Simple client for XMPP", "semplice client per XMPP", {"client": 99}),
+        ["XMPP"])
 
     def test_a_name_that_one_side_has_more_often_is_left_alone(self):
         self.assertEqual(names("Qt and the Qt tools", "gli strumenti di Qt"), [])
@@ -29,7 +30,8 @@ class Names(unittest.TestCase):
         self.assertEqual(names("an API for GTK", "un'API per GTK"), ["GTK"])
 
     def test_signs_inside_belong_to_the_name_and_those_around_it_do_not(self):
-        self.assertEqual(names('the "xfce4-panel", C++ (v1.2).', 'lo "xfce4-panel", C++ (v1.2).'), ["C++", "v1.2", "xfce4-panel"])
+        self.assertEqual(names('the "xfce4-panel", C++ (v1.2).', 'lo "xfce4-panel", C++ (v1.2).'), ["C++",
+        "v1.2", "xfce4-panel"])
 
     def test_rare_words_in_small_letters_are_names_and_frequent_or_short_ones_are_not(self):
         pair = ("files of minicom in tar", "file di minicom in tar")

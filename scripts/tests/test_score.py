@@ -26,7 +26,9 @@ class Outputs(unittest.TestCase):
         self.write("part-000000.jsonl", '{"id": "1", "output": "uno"}\n')
         (self.directory / "errors").mkdir()
         self.write("errors/part-000000.jsonl", '{"id": "3", "code": "too_long"}\n')
-        self.assertEqual(read_fields(output_files(self.directory), "id", ["output"]), {"1": ["uno"], "2": ["due"]})
+        self.assertEqual(
+            read_fields(output_files(self.directory), "id", ["output"]), {"1": ["uno"], "2": ["due"]}
+        )
 
     def test_a_broken_row_is_named_by_file_and_line(self):
         path = self.write("part-000000.jsonl", '{"id": "1", "output": "uno"}\n{"id": "2"}\n')

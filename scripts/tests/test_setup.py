@@ -1,6 +1,7 @@
 """Tests of scripts/setup.py: what is in the cache is whole, and each failure is one line.
 
-Where pip takes part it is the real one, offline: it reads a wheel from a directory, or asks an index that refuses.
+Where pip takes part it is the real one, offline: it reads a wheel from a directory, or asks an index that
+refuses.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ import zipfile
 from pathlib import Path
 from unittest import mock
 
-SPEC = importlib.util.spec_from_file_location("baton_setup", Path(__file__).resolve().parent.parent / "setup.py")
+SPEC = importlib.util.spec_from_file_location(
+    "baton_setup", Path(__file__).resolve().parent.parent / "setup.py"
+)
 setup = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(setup)
 
@@ -77,7 +80,9 @@ class Parts(InTemporaryDirectory):
 
     def test_too_small_a_disk_is_refused_before_anything_is_downloaded(self):
         self.part.work_num_megabytes = 10**12
-        with self.assertRaisesRegex(setup.SetupError, r"MB free and part needs 1000000000000 MB: .*XDG_CACHE_HOME"):
+        with self.assertRaisesRegex(
+            setup.SetupError, r"MB free and part needs 1000000000000 MB: .*XDG_CACHE_HOME"
+        ):
             self.part.provide(self.build)
         self.assertEqual(self.builds, 0)
 

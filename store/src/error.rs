@@ -1,5 +1,5 @@
-//! The one error type of this crate, and the one place that reads the operating system's error codes. Those of S3 are
-//! read in `s3::failure`.
+//! The one error type of this crate, and the one place that reads the operating system's error codes. Those
+//! of S3 are read in `s3::failure`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,22 @@ pub enum StoreError {
         location: String,
         /// What is wrong with it.
         reason: String,
+    },
+
+    /// The place must be on a local disk.
+    #[error("{location} is not local; copy it to a local directory and name that")]
+    NotLocal {
+        /// As given.
+        location: String,
+    },
+
+    /// A pipe, a socket or a device, which has no size and cannot be read twice.
+    #[error(
+        "input {uri} is no regular file; write it to one first, or give it as standard input (--input -)"
+    )]
+    NotAFile {
+        /// The file.
+        uri: String,
     },
 
     /// A key would leave the store's directory, or is hidden.
@@ -101,8 +117,22 @@ pub enum StoreError {
         source: io::Error,
     },
 
+    /// The address of a server of one's own is none.
+    #[error("{variable} is no endpoint{}: {reason}; write http://HOST:PORT or https://HOST", shown(.value))]
+    S3InvalidEndpoint {
+        /// Where it was found.
+        variable: &'static str,
+        /// The address.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
     /// No region is configured, and no endpoint that would do without.
-    #[error("no AWS region is set; set AWS_REGION, or AWS_ENDPOINT_URL for a server of your own")]
+    #[error(
+        "no AWS region is set; set AWS_REGION, or AWS_ENDPOINT_URL for a server of your own (a profile's \
+         endpoint_url counts only if it is a URL)"
+    )]
     S3NoRegion,
 
     /// The SDK's chain found no credentials, or could not renew them.
@@ -205,6 +235,11 @@ pub enum StoreError {
         #[source]
         source: S3Failure,
     },
+}
+
+/// An address for a message, unless it may hold a password.
+fn shown(address: &str) -> String {
+    if address.contains('@') { String::new() } else { format!(" ({address:?})") }
 }
 
 impl StoreError {

@@ -1,28 +1,31 @@
 //! The corpus: which files a user's patterns name, and their bytes.
 //!
-//! Owns what is the same for all places: the order of the listing, the names that are skipped, and that a file is read
-//! only as it was listed.
+//! Owns what is the same for all places: the order of the listing, the names that are skipped, and that a
+//! file is read only as it was listed.
 
 mod local;
 mod s3;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-use crate::s3::{ObjectStream, S3Address, StreamReader, shared_client};
+use crate::object::etag_of;
+use crate::s3::{ObjectStream, S3Address, StreamReader, read_range, shared_client};
 use crate::store::blocking;
 use crate::{Location, StoreError};
 
+pub(crate) use local::resolved;
 #[cfg(test)]
-pub(crate) use s3::{list as list_s3, open as open_s3};
+pub(crate) use s3::{list as list_s3, open as open_s3, open_ranges as open_ranges_s3};
 
 /// One input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputFile {
-    /// A path as the pattern spells it but for `./` and `//`, relative if the pattern is; or `s3://bucket/key`.
+    /// A path as the pattern spells it but for `./` and `//`, relative if the pattern is; or
+    /// `s3://bucket/key`.
     pub uri: String,
     /// Bytes, as stored.
     pub size: u64,
@@ -30,10 +33,10 @@ pub struct InputFile {
     pub etag: String,
 }
 
-/// Lists the files that `patterns` name: a file; a directory, with all files below it; or a glob (`*`, `?`, `[...]`,
-/// and `**` for any directories), whose matches are files. Sorted by URI, each file once. Below a directory or a
-/// glob, names that begin with `.` or `_` are skipped: they are hidden, unfinished, or about other files. On S3, the
-/// slashes in keys make directories.
+/// Lists the files that `patterns` name: a file; a directory, with all files below it; or a glob (`*`, `?`,
+/// `[...]`, and `**` for any directories), whose matches are files. Sorted by URI, each file once. Below a
+/// directory or a glob, names that begin with `.` or `_` are skipped: they are hidden, unfinished, or about
+/// other files. On S3, the slashes in keys make directories.
 ///
 /// # Errors
 /// [`StoreError::NoInput`] for a pattern that names nothing, and whatever keeps a directory from being read.
@@ -55,7 +58,8 @@ pub async fn list_inputs(patterns: &[String]) -> Result<Vec<InputFile>, StoreErr
     Ok(files.into_values().collect())
 }
 
-/// Whether [`list_inputs`] would list a file at `location` for `pattern`, were there one. Follows links, sends no request.
+/// Whether [`list_inputs`] would list a file at `location` for `pattern`, were there one. Follows links,
+/// sends no request.
 ///
 /// # Errors
 /// [`StoreError::InvalidLocation`] for the pattern.
@@ -76,7 +80,8 @@ pub fn is_named_by(pattern: &str, location: &Location) -> Result<bool, StoreErro
     })
 }
 
-/// Whether `file` lies in the directory `fixed` under a name that is not skipped and matches the wildcards in `rest`, if any.
+/// Whether `file` lies in the directory `fixed` under a name that is not skipped and matches the wildcards in
+/// `rest`, if any.
 fn is_below(fixed: &Path, rest: &Path, file: &Path) -> bool {
     let Ok(name) = file.strip_prefix(fixed) else { return false };
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
@@ -93,8 +98,9 @@ fn fixed_directory(pattern: &Path) -> PathBuf {
     pattern.components().take_while(|component| !has_wildcard(component)).collect()
 }
 
-/// Opens a listed file, if it is still what was listed. The reader blocks: read it on a thread of your own. One on S3
-/// reads across broken connections, and fails if the object is replaced meanwhile.
+/// Opens a listed file, if it is still what was listed. The reader blocks: read it on a thread of your own.
+/// It gives the bytes of the listed version alone, and all of them: where the file is changed meanwhile, it
+/// fails with an error that [`is_input_changed`] knows. One on S3 reads across broken connections.
 ///
 /// # Errors
 /// [`StoreError::InputChanged`], or if the file cannot be opened.
@@ -102,17 +108,76 @@ pub async fn open_input(input: &InputFile) -> Result<Box<dyn Read + Send>, Store
     match Location::parse(&input.uri)? {
         Location::Local(path) => {
             let input = input.clone();
-            blocking(move || {
-                let (file, found) = local::open(&input.uri, &path)?;
-                if found != input {
-                    return Err(StoreError::InputChanged { uri: input.uri });
-                }
-                Ok(Box::new(file) as Box<dyn Read + Send>)
-            })
-            .await
+            blocking(move || Ok(Box::new(local::open_listed(input, &path)?) as Box<dyn Read + Send>)).await
         }
         Location::S3 { .. } => s3::open(shared_client().await?, input).await,
     }
+}
+
+/// Any bytes of a listed file, as long as it is what was listed.
+pub struct InputRanges(Ranges);
+
+enum Ranges {
+    Local { file: std::fs::File, input: InputFile },
+    S3 { client: aws_sdk_s3::Client, address: S3Address, input: InputFile, runtime: tokio::runtime::Handle },
+}
+
+/// Opens a listed file for reads of any of its bytes, if it is still what was listed.
+///
+/// # Errors
+/// [`StoreError::InputChanged`], or if the file cannot be opened.
+pub async fn open_ranges(input: &InputFile) -> Result<InputRanges, StoreError> {
+    let input = input.clone();
+    match Location::parse(&input.uri)? {
+        Location::Local(path) => {
+            blocking(move || {
+                let (file, found) = local::open(&input.uri, &path)?;
+                match found == input {
+                    true => Ok(InputRanges(Ranges::Local { file, input })),
+                    false => Err(StoreError::InputChanged { uri: input.uri }),
+                }
+            })
+            .await
+        }
+        Location::S3 { .. } => s3::open_ranges(shared_client().await?, input),
+    }
+}
+
+impl InputRanges {
+    /// Bytes of the whole file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.0 {
+            Ranges::Local { input, .. } | Ranges::S3 { input, .. } => input.size,
+        }
+    }
+
+    /// Fills `buffer` with the bytes from `start` on. It blocks: call it on a thread of your own.
+    ///
+    /// # Errors
+    /// The file has fewer bytes, is not what was listed any more, or cannot be read.
+    pub fn read_at(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match &self.0 {
+            Ranges::Local { file, input } => {
+                std::os::unix::fs::FileExt::read_exact_at(file, buffer, start)?;
+                match etag_of(&file.metadata()?) == input.etag {
+                    true => Ok(()),
+                    false => Err(io::Error::other(StoreError::InputChanged { uri: input.uri.clone() })),
+                }
+            }
+            Ranges::S3 { client, address, input, runtime } => {
+                let read = read_range(client, address, &input.etag, start, buffer);
+                runtime.block_on(read).map_err(io::Error::other)
+            }
+        }
+    }
+}
+
+/// Whether a reader of [`open_input`] failed because the input is no longer what was listed.
+#[must_use]
+pub fn is_input_changed(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>());
+    matches!(cause, Some(StoreError::InputChanged { .. }))
 }
 
 /// Opens a file by its path or URI. The reader blocks: read it on a thread of your own.

@@ -1,8 +1,9 @@
 //! The backend for a local directory.
 //!
-//! An object is written to a temporary file in the same file system, synced, and then given its name in one step:
-//! a rename that refuses to replace for a create, a plain rename for a put. The directory is synced after. Temporary
-//! files live in one hidden directory, where no listing sees them; those of a crashed writer are swept on open.
+//! An object is written to a temporary file in the same file system, synced, and then given its name in one
+//! step: a rename that refuses to replace for a create, a plain rename for a put. The directory is synced
+//! after. Temporary files live in one hidden directory, where no listing sees them; those of a crashed writer
+//! are swept on open.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -136,7 +137,8 @@ impl LocalDirectory {
         write().map_err(StoreError::io("write", path))
     }
 
-    /// Removes temporary files that no living writer can own. That is a courtesy: what cannot be removed stays.
+    /// Removes temporary files that no living writer can own. That is a courtesy: what cannot be removed
+    /// stays.
     fn sweep_abandoned(&self, now: SystemTime) {
         let is_abandoned = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());

@@ -20,8 +20,9 @@ pub struct ObjectMeta {
 pub enum CreateOutcome {
     /// The object is ours and durable.
     Created,
-    /// The object exists and was not touched. It is another writer's, or our own: if the answer to a create on S3 is
-    /// lost, the repeated request finds what the first one wrote. So compare bytes where the difference matters.
+    /// The object exists and was not touched. It is another writer's, or our own: if the answer to a create
+    /// on S3 is lost, the repeated request finds what the first one wrote. So compare bytes where the
+    /// difference matters.
     AlreadyExists,
 }
 

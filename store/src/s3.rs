@@ -1,9 +1,9 @@
 //! The backend for a prefix of an S3 bucket, through the official SDK.
 //!
-//! Owns reading, looking up and listing; [`upload`] writes, [`stream`] reads across broken connections, [`client`]
-//! knows the environment, [`failure`] says what went wrong. Atomicity is the server's: an object appears whole, and
-//! `If-None-Match: *` lets one writer create it. So the server must honour conditional writes, as AWS does and as
-//! `conformance` checks; not every imitation does.
+//! Owns reading, looking up and listing; [`upload`] writes, [`stream`] reads across broken connections,
+//! [`client`] knows the environment, [`failure`] says what went wrong. Atomicity is the server's: an object
+//! appears whole, and `If-None-Match: *` lets one writer create it. So the server must honour conditional
+//! writes, as AWS does and as `conformance` checks; not every imitation does.
 
 mod client;
 mod failure;
@@ -19,7 +19,7 @@ use crate::{Location, ObjectMeta, StoreError};
 
 pub(crate) use client::shared_client;
 pub use failure::S3Failure;
-pub(crate) use stream::{ObjectStream, StreamReader};
+pub(crate) use stream::{ObjectStream, StreamReader, read_range};
 pub(crate) use upload::WriteMode;
 
 /// The objects of a bucket whose keys begin with one prefix. Cheap to clone.
@@ -52,7 +52,8 @@ impl S3Prefix {
         S3Prefix { client, bucket: bucket.to_owned(), prefix }
     }
 
-    /// What is no key of a store, such as the empty objects that some tools write for directories, is not listed.
+    /// What is no key of a store, such as the empty objects that some tools write for directories, is not
+    /// listed.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut objects =
             list_bucket(&self.client, &self.bucket, &format!("{}{prefix}", self.prefix)).await?;

@@ -25,9 +25,9 @@ enum Backend {
 }
 
 impl Store {
-    /// Opens the store at `location`. A local directory is created if it does not exist, and what crashed writers
-    /// left behind is removed once it is an hour old. On S3 this sends no request: the first operation tells whether
-    /// the bucket is there.
+    /// Opens the store at `location`. A local directory is created if it does not exist, and what crashed
+    /// writers left behind is removed once it is an hour old. On S3 this sends no request: the first
+    /// operation tells whether the bucket is there.
     ///
     /// # Errors
     /// What the file system may refuse; for S3, [`StoreError::S3NoRegion`].
@@ -120,8 +120,8 @@ impl Store {
         }
     }
 
-    /// Creates an object if no object has this key. Atomic: of all writers of a key exactly one creates it, others
-    /// see all of it or nothing. Durable when it returns.
+    /// Creates an object if no object has this key. Atomic: of all writers of a key exactly one creates it,
+    /// others see all of it or nothing. Durable when it returns.
     ///
     /// # Errors
     /// [`StoreError::InvalidKey`], [`StoreError::DiskFull`] and whatever else keeps it from being written.
@@ -136,8 +136,8 @@ impl Store {
         }
     }
 
-    /// Creates an object as [`Store::create`] does, with all that `reader` gives. A local directory holds little of it in memory; S3
-    /// takes an object in one request, so there it is held whole.
+    /// Creates an object as [`Store::create`] does, with all that `reader` gives. A local directory holds
+    /// little of it in memory; S3 takes an object in one request, so there it is held whole.
     ///
     /// # Errors
     /// As for [`Store::create`], and if `reader` fails.
@@ -162,7 +162,8 @@ impl Store {
         }
     }
 
-    /// Writes an object, replacing one with this key. Atomic and durable like [`Store::create`]; the last writer wins.
+    /// Writes an object, replacing one with this key. Atomic and durable like [`Store::create`]; the last
+    /// writer wins.
     ///
     /// # Errors
     /// As for [`Store::create`].

@@ -12,7 +12,8 @@ pub struct TelemetryArgs {
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
-    /// Address and port of the HTTP pages /metrics, /livez and /readyz, or `none`. They need no credentials and hold no record text.
+    /// Address and port of the HTTP pages /metrics, /livez and /readyz, or `none`. They need no credentials
+    /// and hold no record text.
     #[arg(long, value_name = "ADDRESS", env = "BATON_HTTP_LISTEN", default_value = "0.0.0.0:9464")]
     pub http_listen: HttpListen,
 }
@@ -20,7 +21,8 @@ pub struct TelemetryArgs {
 /// Flags of logging.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
-    /// What to log on stderr, in the syntax of tracing's EnvFilter. Examples: info; warn,baton_coordinator=debug
+    /// What to log on stderr, in the syntax of tracing's EnvFilter. Examples: info;
+    /// warn,baton_coordinator=debug
     #[arg(long, value_name = "FILTER", global = true, env = "BATON_LOG")]
     pub log: Option<String>,
     /// Form of a log line.

@@ -1,6 +1,7 @@
 //! The HTTP port: metrics for Prometheus, pages for probes, and whatever pages a process adds.
 //!
-//! Plain HTTP without credentials, because the kubelet's probes and Prometheus speak that: nothing secret is shown.
+//! Plain HTTP without credentials, because the kubelet's probes and Prometheus speak that: nothing secret is
+//! shown.
 
 use std::net::SocketAddr;
 
@@ -36,7 +37,8 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Binds the port of `/metrics`, `/livez` and `/readyz`. Nothing is answered before [`serve`](Self::serve).
+    /// Binds the port of `/metrics`, `/livez` and `/readyz`. Nothing is answered before
+    /// [`serve`](Self::serve).
     ///
     /// # Errors
     /// The port cannot be bound.

@@ -1,7 +1,8 @@
 //! What every Baton process shows of itself: logs, metrics, health pages, and the trace that follows a shard.
 //!
-//! Owns the flags for these, the log formats, the metrics registry, the HTTP server for people, Prometheus and probes, and the W3C
-//! trace context in gRPC metadata. It knows no service: each registers its own metrics and adds its own pages.
+//! Owns the flags for these, the log formats, the metrics registry, the HTTP server for people, Prometheus
+//! and probes, and the W3C trace context in gRPC metadata. It knows no service: each registers its own
+//! metrics and adds its own pages.
 //!
 //! Logs never hold record text or secrets; that is for the callers to keep.
 //!

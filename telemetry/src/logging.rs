@@ -1,6 +1,7 @@
 //! Log lines on stderr.
 //!
-//! A process must outlive whoever reads its stderr, so nothing here fails or panics when a line cannot be written.
+//! A process must outlive whoever reads its stderr, so nothing here fails or panics when a line cannot be
+//! written.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -60,12 +61,14 @@ impl Write for Stderr {
     }
 }
 
-/// Writes a line for the user of a terminal. Unlike `eprintln!`, it does not panic when stderr is closed. See [`tell!`](crate::tell).
+/// Writes a line for the user of a terminal. Unlike `eprintln!`, it does not panic when stderr is closed. See
+/// [`tell!`](crate::tell).
 pub fn write_stderr_line(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Tells the user of a terminal a line, formatted as by `format!`. Unlike `eprintln!`, it does not panic when stderr is closed.
+/// Tells the user of a terminal a line, formatted as by `format!`. Unlike `eprintln!`, it does not panic when
+/// stderr is closed.
 #[macro_export]
 macro_rules! tell {
     ($($line:tt)*) => { $crate::write_stderr_line(::std::format_args!($($line)*)) };

@@ -1,7 +1,7 @@
 //! The registry of a process's metrics, and their text form for Prometheus.
 //!
-//! Each service owns its metrics and registers them under their full names, so that a name seen on a dashboard is found by searching
-//! the source for it.
+//! Each service owns its metrics and registers them under their full names, so that a name seen on a
+//! dashboard is found by searching the source for it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -25,13 +25,14 @@ pub struct MetricsRegistry {
 }
 
 impl MetricsRegistry {
-    /// A registry that has the process's memory, and its version as `baton_build_info`, where `process` is the role: `encoder`,
-    /// `decoder`, `coordinator`.
+    /// A registry that has the process's memory, and its version as `baton_build_info`, where `process` is
+    /// the role: `encoder`, `decoder`, `coordinator`.
     #[must_use]
     pub fn new(process: &'static str) -> Self {
         let metrics = Self { registry: Arc::default() };
         let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("process", process)]);
-        metrics.register("baton_build", "Version and role of this process", build); // the format appends _info
+        // The format appends _info.
+        metrics.register("baton_build", "Version and role of this process", build);
         metrics.reading("process_resident_memory_bytes", "Memory in use", resident_memory_num_bytes);
         metrics
     }

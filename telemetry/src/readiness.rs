@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// Whether work may be sent to this process. Being alive is another question, which peers and load do not answer.
+/// Whether work may be sent to this process. Being alive is another question, which peers and load do not
+/// answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// Send work.

@@ -1,7 +1,8 @@
-//! The trace that follows one attempt at a shard through all processes: the W3C trace context, in gRPC metadata.
+//! The trace that follows one attempt at a shard through all processes: the W3C trace context, in gRPC
+//! metadata.
 //!
-//! The coordinator begins a trace for each attempt; encoder and decoder continue it. Its id is a field of their spans, so that one
-//! search over the logs of all processes finds all that happened to the attempt.
+//! The coordinator begins a trace for each attempt; encoder and decoder continue it. Its id is a field of
+//! their spans, so that one search over the logs of all processes finds all that happened to the attempt.
 //!
 //! Reference: <https://www.w3.org/TR/trace-context/>.
 

@@ -1,5 +1,5 @@
-//! Coordinators, encoders and decoders as real processes, and what lies between them: proxies on every connection, or a network of
-//! namespaces.
+//! Coordinators, encoders and decoders as real processes, and what lies between them: proxies on every
+//! connection, or a network of namespaces.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -155,11 +155,12 @@ impl Cluster {
         }
         let plan = self.plan.clone();
         let (coordinators, workers): (Vec<_>, Vec<_>) =
-            self.processes.iter_mut().partition(|process| matches!(process.process, Process::Coordinator(_)));
+            self.processes.iter_mut().partition(|process| process.is_coordinator());
         let mut workers: Vec<_> =
             workers.into_iter().filter(|worker| plan.starts_with(worker.process)).collect();
         workers.iter_mut().try_for_each(|worker| worker.start())?;
-        // Faults are counted in work: a machine that takes a minute to load libtorch five times gets that minute.
+        // Faults are counted in work: a machine that takes a minute to load libtorch five times gets that
+        // minute.
         let deadline = Instant::now() + START_DEADLINE;
         while let Some(late) = workers.iter().find(|worker| !worker.is_ready()) {
             ensure!(
@@ -177,6 +178,18 @@ impl Cluster {
     pub(crate) fn start_duplicate(&mut self, index: usize) -> anyhow::Result<()> {
         self.add_coordinator(index, "-duplicate");
         self.processes.last_mut().context("it was just added")?.start()
+    }
+
+    /// Starts the same job again, with another output, by new coordinators; those of the job before must have
+    /// ended.
+    pub(crate) fn start_next_job(&mut self, site: &Site, output: &str, job: usize) -> anyhow::Result<()> {
+        self.processes.retain(|process| !process.is_coordinator());
+        self.layout.job_flags = site.job_flags(output);
+        for index in 0..self.plan.num_coordinators {
+            self.add_coordinator(index, &format!("-job-{job}"));
+        }
+        let mut coordinators = self.processes.iter_mut().filter(|process| process.is_coordinator());
+        coordinators.try_for_each(Supervised::start)
     }
 
     fn add_coordinator(&mut self, index: usize, suffix: &str) {

@@ -1,7 +1,8 @@
-//! Envoy between the processes: it answers gRPC calls with UNAVAILABLE, or holds them back, and says how many.
+//! Envoy between the processes: it answers gRPC calls with UNAVAILABLE, or holds them back, and says how
+//! many.
 //!
-//! Needs the environment variable `BATON_ENVOY`, the path of the `envoy` binary. `make test` fetches the pinned binary
-//! (`scripts/setup.py tools`) and sets the variable.
+//! Needs the environment variable `BATON_ENVOY`, the path of the `envoy` binary. `make test` fetches the
+//! pinned binary (`scripts/setup.py tools`) and sets the variable.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,7 +41,8 @@ impl Envoy {
     /// Starts Envoy with its files in `directory`.
     pub(crate) fn start(directory: &Path, admin_port: u16, routes: &[Route]) -> anyhow::Result<Envoy> {
         let binary = std::env::var_os("BATON_ENVOY").context(
-            "BATON_ENVOY is not set: run the suite with `make chaos`, which fetches Envoy and sets it to the binary",
+            "BATON_ENVOY is not set: run the suite with `make chaos`, which fetches Envoy and sets it to \
+             the binary",
         )?;
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port));
         let config = directory.join("envoy.json");
@@ -129,10 +131,12 @@ fn bootstrap(admin: SocketAddr, routes: &[Route]) -> Value {
                 "load_assignment": { "cluster_name": named(index), "endpoints": [{ "lb_endpoints": [{
                     "endpoint": { "address": socket_address(route.target) },
                 }] }] },
-                "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": { "http2_protocol_options": {} },
-                } },
+                "typed_extension_protocol_options": {
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "explicit_http_config": { "http2_protocol_options": {} },
+                    },
+                },
             })
         })
         .collect();

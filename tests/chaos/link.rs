@@ -1,7 +1,8 @@
-//! A TCP proxy with one address and one target, whose connections can be made to fail in the ways in which networks do.
+//! A TCP proxy with one address and one target, whose connections can be made to fail in the ways in which
+//! networks do.
 //!
-//! It knows nothing of what it carries but the end of an HTTP request's head, which it needs to answer 503 in the server's stead. What
-//! it did to whom is counted, so that a test can tell whether a fault was felt.
+//! It knows nothing of what it carries but the end of an HTTP request's head, which it needs to answer 503 in
+//! the server's stead. What it did to whom is counted, so that a test can tell whether a fault was felt.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub(crate) enum Mode {
     Pass,
     /// All are reset, and so is whoever comes.
     Reset,
-    /// Bytes are taken and kept. A connection that lived through it is reset when it ends: some of its bytes are lost.
+    /// Bytes are taken and kept. A connection that lived through it is reset when it ends: some of its bytes
+    /// are lost.
     Silence,
     /// 100 kB/s each way.
     Slow,
@@ -104,7 +106,8 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             }
         }
         Mode::Pass | Mode::Silence | Mode::Slow => {
-            let Ok(server) = TcpStream::connect(shared.target).await else { return }; // the client sees its end
+            // The client sees its end.
+            let Ok(server) = TcpStream::connect(shared.target).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let _ = relay(client, server, &shared).await;
         }
@@ -185,7 +188,8 @@ async fn refuse_request(client: &mut TcpStream) -> std::io::Result<()> {
     }
     let length = SLOW_DOWN.len();
     let answer = format!(
-        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{SLOW_DOWN}"
+        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\nConnection: \
+         close\r\n\r\n{SLOW_DOWN}"
     );
     client.write_all(answer.as_bytes()).await?;
     client.shutdown().await?;

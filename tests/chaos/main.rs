@@ -1,14 +1,17 @@
-//! The fault suite: a cluster of real processes on this machine, real faults by a seeded schedule, and the bytes of an undisturbed run.
+//! The fault suite: a cluster of real processes on this machine, real faults by a seeded schedule, and the
+//! bytes of an undisturbed run.
 //!
-//! Each seed is one run (`schedule.rs`). It fails if a record is not exactly once in outputs or errors, if a byte differs from the
-//! undisturbed run's, if a process ends otherwise than it was made to, or if a fault was not felt by anyone.
+//! Each seed is one run (`schedule.rs`). It fails if a record is not exactly once in outputs or errors, if a
+//! byte differs from the undisturbed run's, if a process ends otherwise than it was made to, or if a fault
+//! was not felt by anyone.
 //!
 //! ```text
 //! make chaos SEEDS=100                  the seeds 1 to 100
 //! make chaos SEEDS=1 FIRST_SEED=17      that one again
 //! ```
 //!
-//! Runs that need what the machine does not give are left out, and the suite says so. What it needs is fetched by `make tools`.
+//! Runs that need what the machine does not give are left out, and the suite says so. What it needs is
+//! fetched by `make tools`.
 
 #![allow(
     clippy::print_stderr,
@@ -38,13 +41,14 @@ mod storage;
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use cluster::Site;
-use run::Contents;
-use schedule::{Plan, World};
+use run::{Contents, Report};
+use schedule::{Fault, Plan, PlannedFault, Process, World};
 use storage::Storage;
 
 /// Without a wish: one run in each world.
@@ -72,8 +76,15 @@ fn main() -> ExitCode {
         }
         let (name, suite) = (format!("seed_{seed}"), Arc::clone(&suite));
         let world = format!("{:?}", plan.world).to_lowercase();
-        trials.push(Trial::test(name, move || suite.run(&plan)).with_kind(world));
+        trials.push(Trial::test(name, move || suite.run(&plan).map(drop)).with_kind(world));
     }
+    trials.push(Trial::test("a_fault_that_a_job_outruns_is_felt_in_the_next_job", move || {
+        let stop = Fault::Stop(Process::Decoder(0), Duration::from_millis(200));
+        let faults = vec![PlannedFault { after_share: 1.0, fault: stop }]; // when nothing is left to disturb
+        let plan = Plan { seed: 0, num_coordinators: 1, faults, ..Plan::of_seed(1) };
+        let num_jobs = suite.run(&plan)?.num_jobs;
+        if num_jobs == 2 { Ok(()) } else { Err(Failed::from(format!("it took {num_jobs} jobs"))) }
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -86,7 +97,7 @@ struct Suite {
 }
 
 impl Suite {
-    fn run(&self, plan: &Plan) -> Result<(), Failed> {
+    fn run(&self, plan: &Plan) -> Result<Report, Failed> {
         cluster::check_binaries().map_err(|error| format!("{error:#}"))?;
         let planned: Vec<String> = plan
             .faults
@@ -97,9 +108,9 @@ impl Suite {
         let directory = self.directory().path().join(format!("seed-{}", plan.seed));
         std::fs::create_dir(&directory)?;
         match run::run(plan, &directory, site, expected) {
-            Ok(line) => {
-                eprintln!("chaos: seed {}: {line}", plan.seed);
-                Ok(())
+            Ok(report) => {
+                eprintln!("chaos: seed {}: {report}", plan.seed);
+                Ok(report)
             }
             Err(error) => {
                 let kept = std::env::temp_dir().join(format!(

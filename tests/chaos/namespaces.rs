@@ -1,7 +1,8 @@
-//! A network of hosts on this machine: a namespace for each process, joined by a bridge, and the means to unplug one of them.
+//! A network of hosts on this machine: a namespace for each process, joined by a bridge, and the means to
+//! unplug one of them.
 //!
-//! Needs root and `ip` (iproute2). Everything is removed when the network is dropped; what a killed run has left is removed by the
-//! next, which knows it by its name.
+//! Needs root and `ip` (iproute2). Everything is removed when the network is dropped; what a killed run has
+//! left is removed by the next, which knows it by its name.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -20,7 +21,8 @@ const FIRST_HOST: u8 = 10;
 #[derive(Debug)]
 pub(crate) struct Network {
     hosts: Vec<Host>,
-    /// Names and addresses are the machine's: one suite at a time has them. Held until the network is dropped.
+    /// Names and addresses are the machine's: one suite at a time has them. Held until the network is
+    /// dropped.
     _lock: File,
 }
 
@@ -106,7 +108,8 @@ impl Host {
 
     /// Packets that the host has sent.
     pub(crate) fn num_packets_sent(&self) -> anyhow::Result<u64> {
-        let path = format!("/sys/class/net/{}/statistics/rx_packets", self.outer_end()); // what comes in at the cable's other end
+        // What comes in at the cable's other end.
+        let path = format!("/sys/class/net/{}/statistics/rx_packets", self.outer_end());
         let count = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         Ok(count.trim().parse()?)
     }

@@ -10,7 +10,8 @@ const NUM_PORTS: u16 = 1_000;
 /// A port that is free, and that this process has not given out for as long as can be.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % u32::from(NUM_PORTS)) as u16; // suites side by side begin in different places
+    // Suites side by side begin in different places.
+    let start = (std::process::id() % u32::from(NUM_PORTS)) as u16;
     let mut candidates =
         (0..NUM_PORTS).map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % NUM_PORTS);
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();

@@ -75,14 +75,17 @@ impl Supervised {
         Ok(())
     }
 
-    /// Looks after the process: notes that it has ended, and starts it again when it is time. Gives the status of one that ended of
-    /// itself.
+    /// Looks after the process: notes that it has ended, and starts it again when it is time. Gives the
+    /// status of one that ended of itself.
     pub(crate) fn tick(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if let Some(child) = &mut self.running
             && let Some(status) = child.try_wait()?
         {
             self.running = None;
             let Some(expected) = self.expected.take() else { return Ok(Some(status)) };
+            if is_complete(self.process, status) {
+                return Ok(Some(status)); // it was done before the signal reached it
+            }
             self.check_ending(expected, status)?;
             self.num_endings += 1;
             self.starts_again_at = Some(Instant::now() + self.restart_delay);
@@ -101,6 +104,11 @@ impl Supervised {
         };
         ensure!(is_right, "{} ended with {status}, not as {expected:?}; {}", self.process, self.last_words());
         Ok(())
+    }
+
+    /// Whether it is a coordinator, which ends with its job.
+    pub(crate) fn is_coordinator(&self) -> bool {
+        matches!(self.process, Process::Coordinator(_))
     }
 
     /// Whether it runs and nobody has asked it to end.
@@ -184,6 +192,7 @@ impl Supervised {
     /// Ends the process without looking how, and for good.
     pub(crate) fn discard(&mut self) {
         self.starts_again_at = None;
+        self.expected = None;
         if let Some(mut child) = self.running.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -195,6 +204,11 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// Whether this is how a coordinator ends whose partition is complete: all records succeeded, or some failed.
+pub(crate) fn is_complete(process: Process, status: ExitStatus) -> bool {
+    matches!(process, Process::Coordinator(_)) && matches!(status.code(), Some(0 | 3))
 }
 
 fn log_of(prefix: &Path, life: u32) -> PathBuf {

@@ -1,6 +1,7 @@
 //! One run: a cluster, its faults, and what must hold in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,46 +11,88 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Site};
 use crate::corpus;
 use crate::faults::Faults;
-use crate::process::Ending;
+use crate::process::{Ending, is_complete};
 use crate::schedule::{Plan, Process};
 
 /// A job that commits nothing for so long is stuck. How long it takes in all is the machine's affair.
 const STALL_DEADLINE: Duration = Duration::from_secs(180);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(20);
-/// Exit codes of a coordinator whose partition is complete: all records succeeded, or some failed.
-const COMPLETE: [i32; 2] = [0, 3];
+/// Jobs in one run. A plan is for one, and a fast machine takes two.
+const MAX_JOBS: usize = 5;
 
 /// Every object of an output by its key.
 pub(crate) type Contents = BTreeMap<String, Vec<u8>>;
 
-/// Runs `plan` and compares what it made with `expected`. Gives a line about the run.
-pub(crate) fn run(plan: &Plan, directory: &Path, site: &Site, expected: &Contents) -> anyhow::Result<String> {
+/// What a run that held was like.
+pub(crate) struct Report {
+    faults: String,
+    /// How many jobs it took to feel every fault.
+    pub(crate) num_jobs: usize,
+    took: Duration,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faults: {}, jobs: {}, {:.0} s", self.faults, self.num_jobs, self.took.as_secs_f64())
+    }
+}
+
+/// Runs `plan` and compares what it made with `expected`.
+///
+/// The cluster gets the same job again, with another output, until every fault has been felt: how fast a
+/// machine is must not decide whether a fault finds work to disturb.
+pub(crate) fn run(plan: &Plan, directory: &Path, site: &Site, expected: &Contents) -> anyhow::Result<Report> {
     let started = Instant::now();
-    let output = format!("out-{}", plan.seed);
-    let mut cluster = Cluster::start(plan, directory, site, &output)?;
+    let output = |job: usize| format!("out-{}-{job}", plan.seed);
+    let mut cluster = Cluster::start(plan, directory, site, &output(0))?;
     let mut faults = Faults::of(plan, directory)?;
+    let mut num_jobs = 0;
+    loop {
+        until_done(plan, &mut cluster, &mut faults, site, num_jobs, &output(num_jobs))?;
+        faults.end_job(&mut cluster)?;
+        end_coordinators(&mut cluster)?;
+        num_jobs += 1;
+        if faults.are_over() {
+            break;
+        }
+        ensure!(num_jobs < MAX_JOBS, "{num_jobs} jobs did not feel every fault; faults: {faults}");
+        cluster.start_next_job(site, &output(num_jobs), num_jobs)?;
+    }
+    drain(&mut cluster)?;
+    drop(cluster);
+
+    for job in 0..num_jobs {
+        let contents = site.storage.contents(&output(job))?;
+        check_each_record_once(&contents)?;
+        check_same_bytes(&contents, expected)?;
+    }
+    Ok(Report { faults: faults.to_string(), num_jobs, took: started.elapsed() })
+}
+
+/// Looks after faults and processes until the coordinators have done the job that writes `output`.
+fn until_done(
+    plan: &Plan,
+    cluster: &mut Cluster,
+    faults: &mut Faults,
+    site: &Site,
+    num_jobs_done: usize,
+    output: &str,
+) -> anyhow::Result<()> {
     let mut unfinished: BTreeSet<usize> = (0..plan.num_coordinators).collect();
     let (mut num_parts, mut last_commit) = (0, Instant::now());
     while !unfinished.is_empty() {
-        let num_parts_now = site.storage.num_parts(&output)?;
+        let num_parts_now = site.storage.num_parts(output)?;
         if num_parts_now > num_parts {
             (num_parts, last_commit) = (num_parts_now, Instant::now());
         }
         let is_stuck = last_commit.elapsed() > STALL_DEADLINE;
         ensure!(!is_stuck, "stuck at {num_parts} of {} parts; faults: {faults}", corpus::NUM_PARTS);
-        tick_processes(&mut cluster, &mut unfinished)?;
-        faults.tick(&mut cluster, num_parts as f64 / corpus::NUM_PARTS as f64)?;
+        tick_processes(cluster, &mut unfinished)?;
+        faults.tick(cluster, num_jobs_done, num_parts as f64 / corpus::NUM_PARTS as f64)?;
         std::thread::sleep(TICK);
     }
-    let num_felt = faults.finish(&mut cluster)?;
-    drain(&mut cluster)?;
-    drop(cluster);
-
-    let contents = site.storage.contents(&output)?;
-    check_each_record_once(&contents)?;
-    check_same_bytes(&contents, expected)?;
-    Ok(format!("{num_felt} faults felt, {:.0} s", started.elapsed().as_secs_f64()))
+    Ok(())
 }
 
 /// Looks after all processes, and notes the coordinators that are done.
@@ -57,7 +100,7 @@ fn tick_processes(cluster: &mut Cluster, unfinished: &mut BTreeSet<usize>) -> an
     for supervised in &mut cluster.processes {
         let Some(status) = supervised.tick()? else { continue };
         match supervised.process {
-            Process::Coordinator(index) if status.code().is_some_and(|code| COMPLETE.contains(&code)) => {
+            Process::Coordinator(index) if is_complete(supervised.process, status) => {
                 unfinished.remove(&index); // a duplicate may be done first: what it says is true all the same
             }
             process => bail!("{process} ended by itself with {status}; {}", supervised.last_words()),
@@ -66,49 +109,41 @@ fn tick_processes(cluster: &mut Cluster, unfinished: &mut BTreeSet<usize>) -> an
     Ok(())
 }
 
-/// Ends what still runs as an orchestrator would: all of it must end well.
-fn drain(cluster: &mut Cluster) -> anyhow::Result<()> {
+/// Waits for coordinators that are still there when the job is done: of two of a partition one may have a
+/// moment to go.
+fn end_coordinators(cluster: &mut Cluster) -> anyhow::Result<()> {
     let deadline = Instant::now() + DRAIN_DEADLINE;
-    for supervised in &mut cluster.processes {
-        match supervised.process {
-            Process::Coordinator(_) => {
-                // One of two coordinators of a partition may have a moment to go.
-                while supervised.is_running() {
-                    if let Some(status) = supervised.tick()? {
-                        let is_complete = status.code().is_some_and(|code| COMPLETE.contains(&code));
-                        ensure!(
-                            is_complete,
-                            "a coordinator too many ended with {status}; {}",
-                            supervised.last_words()
-                        );
-                    }
-                    ensure!(
-                        Instant::now() < deadline,
-                        "a coordinator goes on after the job; {}",
-                        supervised.last_words()
-                    );
-                    std::thread::sleep(TICK);
-                }
+    for supervised in cluster.processes.iter_mut().filter(|process| process.is_coordinator()) {
+        while supervised.is_running() {
+            if let Some(status) = supervised.tick()? {
+                let words = || supervised.last_words();
+                let is_complete = is_complete(supervised.process, status);
+                ensure!(is_complete, "a coordinator too many ended with {status}; {}", words());
             }
-            process => {
-                if !supervised.is_running() || !supervised.is_alive() {
-                    supervised.discard(); // it was on its way to another life
-                    continue;
-                }
-                let num_endings = supervised.num_endings();
-                supervised.end(Ending::Drained(0))?;
-                while supervised.num_endings() == num_endings {
-                    supervised.tick()?;
-                    ensure!(
-                        Instant::now() < deadline,
-                        "{process} does not drain; {}",
-                        supervised.last_words()
-                    );
-                    std::thread::sleep(TICK);
-                }
-            }
+            let is_late = Instant::now() > deadline;
+            ensure!(!is_late, "a coordinator goes on after the job; {}", supervised.last_words());
+            std::thread::sleep(TICK);
         }
         supervised.discard();
+    }
+    Ok(())
+}
+
+/// Ends the workers as an orchestrator would: all of them must end well.
+fn drain(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let deadline = Instant::now() + DRAIN_DEADLINE;
+    for supervised in cluster.processes.iter_mut().filter(|process| !process.is_coordinator()) {
+        if supervised.is_running() && supervised.is_alive() {
+            let num_endings = supervised.num_endings();
+            supervised.end(Ending::Drained(0))?;
+            while supervised.num_endings() == num_endings {
+                supervised.tick()?;
+                let is_late = Instant::now() > deadline;
+                ensure!(!is_late, "{} does not drain; {}", supervised.process, supervised.last_words());
+                std::thread::sleep(TICK);
+            }
+        }
+        supervised.discard(); // one that does not run is on its way to another life
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What goes wrong in a run, and when: a pure function of the seed.
 //!
-//! Time is counted in committed parts, not in seconds, so a slow machine sees the same schedule as a fast one.
+//! Time is counted in committed parts, not in seconds, so a slow machine sees the same schedule as a fast
+//! one. A fault that a fast job outruns begins in the next job: `run.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,9 +17,12 @@ const LATE_DECODER: usize = NUM_DECODERS - 1;
 
 /// Faults in one run.
 const NUM_FAULTS: usize = 7;
-/// The first fault comes when this share of the parts is committed, the last before that one: the job must still have work to disturb.
+/// The first fault comes when this share of the parts is committed, the last before that one: the job must
+/// still have work to disturb.
 const FIRST_SHARE: f64 = 0.03;
 const LAST_SHARE: f64 = 0.70;
+/// No fault begins when more than this share of a job's parts is committed: it waits for the next job.
+pub(crate) const LATEST_SHARE: f64 = 0.85;
 
 /// Where the processes run, and what lies between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +80,7 @@ pub(crate) enum Fault {
     Partition(Process, Duration),
 }
 
-/// A fault, and the share of committed parts at which it comes.
+/// A fault, and when it comes: in shares of a job's parts that are committed, over all jobs of the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PlannedFault {
     pub(crate) after_share: f64,
@@ -128,7 +132,8 @@ impl Plan {
     }
 }
 
-/// Whatever else is planned for a worker comes before its end: while it is away, the others may finish the job.
+/// Whatever else is planned for a worker comes before its end: while it is away, the others may finish the
+/// job.
 fn end_workers_last(faults: &mut [Fault]) {
     for index in 0..faults.len() {
         let (Fault::Kill(worker) | Fault::Terminate(worker)) = faults[index] else { continue };

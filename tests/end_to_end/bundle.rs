@@ -1,5 +1,5 @@
-//! A tiny bundle with random weights: two-layer Llamas of width 32 and byte tokenizers. Its outputs mean nothing, but they are made
-//! by the real models and depend on every byte of the prompt.
+//! A tiny bundle with random weights: two-layer Llamas of width 32 and byte tokenizers. Its outputs mean
+//! nothing, but they are made by the real models and depend on every byte of the prompt.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use baton_bundle::{
-    BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart, LlmWriter,
-    MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart,
-    Task, WeightDtype, write_manifest,
+    Alignment, BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart,
+    LlmWriter, MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart, PromptAttention,
+    PromptEmbeddingSource, SlmPart, SlmTokenizer, T5Config, T5FeedForward, Task, WeightDtype, write_manifest,
 };
 use baton_job::Mode;
 use rand::{RngExt, SeedableRng};
@@ -18,6 +18,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 const WIDTH: usize = 32;
@@ -27,10 +28,14 @@ const SPECIAL_TOKENS: [&str; 2] = [BEGIN, END];
 /// One token per byte, so a prompt has as many tokens as its text has bytes, and two for the template.
 const VOCAB_SIZE: usize = SPECIAL_TOKENS.len() + 256;
 
+/// What the small model of an aligned bundle reads as one token.
+const MERGES: [(&str, &str); 3] = [("o", "l"), ("Ġ", "m"), ("i", "t")];
+
 pub(crate) const MAX_PROMPT_TOKENS: usize = 80;
 pub(crate) const MAX_NEW_TOKENS: usize = 24;
 
-/// The bundle that all tests share and none changes. It is written afresh by each test process and lies in the build directory.
+/// The bundle that all tests share and none changes. It is written afresh by each test process and lies in
+/// the build directory.
 pub(crate) fn shared_bundle() -> &'static Path {
     static BUNDLE: OnceLock<PathBuf> = OnceLock::new();
     BUNDLE.get_or_init(|| {
@@ -62,15 +67,76 @@ pub(crate) fn write_bundle(directory: &Path, seed: u64) {
     write_manifest(directory, manifest()).unwrap();
 }
 
+/// Writes a bundle of an LLM and a small model of other tokens, aligned by characters. A new projector's last
+/// layer is zero.
+#[allow(dead_code, reason = "each test binary uses a part of this file")]
+pub(crate) fn write_aligned_bundle(directory: &Path, seed: u64, is_new: bool) {
+    write_bundle(directory, seed);
+    fs::remove_dir_all(directory.join("slm")).unwrap();
+    write_small_model(&directory.join("slm"), seed + 1);
+    let layers = ["projector.input", "projector.output"].map(|layer| {
+        [(format!("{layer}.weight"), vec![WIDTH, WIDTH]), (format!("{layer}.bias"), vec![WIDTH])]
+    });
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed + 2));
+    let draw = |(name, shape): &(String, Vec<usize>)| match is_new && name.starts_with("projector.output") {
+        true => vec![0; 4 * shape.iter().product::<usize>()],
+        false => weights.draw(name, shape),
+    };
+    let bytes: Vec<Vec<u8>> = layers.as_flattened().iter().map(draw).collect();
+    write_f32(&directory.join("projector/model.safetensors"), layers.as_flattened(), &bytes);
+    let by_tokens = manifest();
+    let (mut projector, mut slm) = (by_tokens.projector.clone().unwrap(), by_tokens.slm.clone().unwrap());
+    projector.prompt_embedding = PromptEmbeddingSource::Slm;
+    slm.family = Family::T5;
+    slm.vocab_size = small_config().vocab_size;
+    slm.templates = BTreeMap::from([("default".to_owned(), format!("{{text}}{END}"))]);
+    let manifest = BundleManifest {
+        projector: Some(projector),
+        slm: Some(slm),
+        alignment: Alignment::Characters,
+        modes: vec![Mode::Hybrid, Mode::Slm],
+        ..by_tokens
+    };
+    write_manifest(directory, manifest).unwrap();
+}
+
+/// Writes a T5 in the Hugging Face layout. Its tokenizer merges some bytes and ends every text with `</s>`.
+#[allow(dead_code, reason = "each test binary uses a part of this file")]
+pub(crate) fn write_small_model(directory: &Path, seed: u64) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join("config.json"), small_config().to_json()).unwrap();
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
+    weights.write(&directory.join("model.safetensors"), &small_config().tensor_shapes());
+    let mut tokenizer = byte_tokenizer(&MERGES);
+    let end = tokenizer.token_to_id(END).unwrap();
+    let mut ended = TemplateProcessing::builder();
+    ended.try_single(format!("$A {END}")).unwrap().special_tokens(vec![(END, end)]);
+    tokenizer.with_post_processor(Some(ended.build().unwrap()));
+    tokenizer.save(directory.join("tokenizer.json"), false).unwrap();
+}
+
+fn small_config() -> ModelConfig {
+    ModelConfig {
+        num_key_value_heads: 4,
+        vocab_size: VOCAB_SIZE + MERGES.len(),
+        family: FamilyConfig::T5(T5Config {
+            num_decoder_layers: 2,
+            layer_norm_epsilon: 1e-6,
+            relative_attention_num_buckets: 8,
+            relative_attention_max_distance: 16,
+            feed_forward_proj: T5FeedForward::GatedGelu,
+            scale_decoder_outputs: true,
+        }),
+        ..config()
+    }
+}
+
 struct Weights(ChaCha8Rng);
 
 impl Weights {
     fn write(&mut self, path: &Path, tensors: &[(String, Vec<usize>)]) {
         let bytes: Vec<Vec<u8>> = tensors.iter().map(|(name, shape)| self.draw(name, shape)).collect();
-        let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
-            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
-        });
-        safetensors::serialize_to_file(views, None, path).unwrap();
+        write_f32(path, tensors, &bytes);
     }
 
     /// Uniform, with a spread that keeps the tiny model's logits far apart; norms are 1.
@@ -80,6 +146,13 @@ impl Weights {
         let mut value = || if is_norm { 1.0 } else { self.0.random_range(-0.4f32..0.4) };
         (0..num_values).flat_map(|_| value().to_le_bytes()).collect()
     }
+}
+
+fn write_f32(path: &Path, tensors: &[(String, Vec<usize>)], bytes: &[Vec<u8>]) {
+    let views = tensors.iter().zip(bytes).map(|((name, shape), bytes)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
 fn config() -> ModelConfig {
@@ -101,11 +174,18 @@ fn config() -> ModelConfig {
 }
 
 fn tokenizer() -> Tokenizer {
+    byte_tokenizer(&[])
+}
+
+/// Bytes, and pairs of bytes that are one token.
+fn byte_tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
     let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     bytes.sort_unstable();
     let tokens = SPECIAL_TOKENS.map(str::to_owned).into_iter().chain(bytes.into_iter().map(String::from));
+    let tokens = tokens.chain(merges.iter().map(|(left, right)| format!("{left}{right}")));
     let vocab: Vocab = tokens.zip(0..).collect();
-    let mut tokenizer = Tokenizer::new(BPE::builder().vocab_and_merges(vocab, Vec::new()).build().unwrap());
+    let merges = merges.iter().map(|(left, right)| ((*left).to_owned(), (*right).to_owned())).collect();
+    let mut tokenizer = Tokenizer::new(BPE::builder().vocab_and_merges(vocab, merges).build().unwrap());
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     let special = SPECIAL_TOKENS.map(|token| AddedToken::from(token, true).normalized(false));
@@ -123,7 +203,7 @@ fn manifest() -> BundleManifest {
         format: MANIFEST_FORMAT,
         name: "tiny".to_owned(),
         task: Task::Translation { source: "en".to_owned(), target: "it".to_owned() },
-        llm: LlmPart {
+        llm: Some(LlmPart {
             family: Family::Llama,
             layers: 1,
             d_model: WIDTH,
@@ -134,7 +214,7 @@ fn manifest() -> BundleManifest {
                 max_new_tokens: MAX_NEW_TOKENS,
             }),
             adapter: None,
-        },
+        }),
         projector: Some(ProjectorPart {
             d_llm: WIDTH,
             d_slm: WIDTH,
@@ -150,12 +230,19 @@ fn manifest() -> BundleManifest {
             prompt_attention: PromptAttention::Bidirectional,
             bos_token: BEGIN.to_owned(),
             eos_token: END.to_owned(),
+            templates: BTreeMap::new(),
+            tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(Fusion::Add),
+        alignment: Alignment::Tokens,
         modes: vec![Mode::Hybrid, Mode::Llm, Mode::Verified],
         templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
         generation: BTreeMap::new(),
-        limits: Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: MAX_NEW_TOKENS },
+        limits: Limits {
+            max_prompt_tokens: MAX_PROMPT_TOKENS,
+            max_new_tokens: MAX_NEW_TOKENS,
+            max_slm_prompt_tokens: None,
+        },
         parts: ["llm", "projector", "slm"].map(part).to_vec(),
         training: serde_json::Map::new(),
         files: BTreeMap::new(),

@@ -120,8 +120,8 @@ impl Job {
         self.output().join("_SUCCESS").exists()
     }
 
-    /// Every visible file of the output directory by its relative path, but for the manifest's timings. Hidden are the unfinished
-    /// objects of runs that died, which the store removes in time.
+    /// Every visible file of the output directory by its relative path, but for the manifest's timings.
+    /// Hidden are the unfinished objects of runs that died, which the store removes in time.
     pub(crate) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let mut contents = BTreeMap::new();
         collect(&self.output(), "", &mut contents);

@@ -1,4 +1,5 @@
-//! `baton eval` on the tiny bundle: jobs are run, joined with the test set and reported as text, JSON and a plot.
+//! `baton eval` on the tiny bundle: jobs are run, joined with the test set and reported as text, JSON and a
+//! plot.
 
 use std::fs;
 

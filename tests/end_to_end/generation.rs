@@ -1,5 +1,5 @@
-//! Greedy decoding, beam search and sampling as a user meets them: the same record gives the same output wherever it is processed, and
-//! options do what they say.
+//! Greedy decoding, beam search and sampling as a user meets them: the same record gives the same output
+//! wherever it is processed, and options do what they say.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,8 @@ use baton_decoder_svc::{DecoderConfig, DecoderService};
 use baton_encoder_svc::{EncoderConfig, EncoderService};
 use baton_job::{GenerationOptions, JobSpec, Partition, ShardLimits};
 use baton_proto::Connections;
-use serde_json::Value;
+use baton_worker::serve_locally;
+use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -48,7 +49,7 @@ fn methods() -> [(&'static [&'static str], GenerationOptions); 3] {
             GenerationOptions {
                 beams: 4,
                 n_best: 2,
-                length_penalty: Some(0.8),
+                length_penalty: 0.8,
                 no_repeat_ngram: 3,
                 copy_bias: 2.0,
                 name_bias: 0.5,
@@ -57,13 +58,7 @@ fn methods() -> [(&'static [&'static str], GenerationOptions); 3] {
         ),
         (
             &["--temperature", "0.9", "--top-p", "0.95", "--seed", "7", "--n-best", "2"],
-            GenerationOptions {
-                temperature: Some(0.9),
-                top_p: Some(0.95),
-                seed: Some(7),
-                n_best: 2,
-                ..short
-            },
+            GenerationOptions { temperature: Some(0.9), top_p: Some(0.95), seed: 7, n_best: 2, ..short },
         ),
     ]
 }
@@ -133,7 +128,7 @@ fn run_on_three_workers(directory: &Path, generation: GenerationOptions) {
         bundle: shared_bundle().to_str().unwrap().to_owned(),
         inputs: vec![input.to_str().unwrap().to_owned()],
         output: directory.join("out").to_str().unwrap().to_owned(),
-        shard: ShardLimits { max_records: RECORDS_PER_SHARD, ..ShardLimits::default() },
+        shard: ShardLimits { records_per_shard: RECORDS_PER_SHARD, ..ShardLimits::default() },
         generation,
         ..JobSpec::default()
     };
@@ -152,8 +147,8 @@ fn run_on_three_workers(directory: &Path, generation: GenerationOptions) {
             };
             let (encoder_connections, encoder_endpoint) = listen("encoder");
             let (decoder_connections, decoder_endpoint) = listen("decoder");
-            tokio::spawn(baton_encoder_svc::serve(encoder, encoder_connections, std::future::pending()));
-            tokio::spawn(baton_decoder_svc::serve(decoder, decoder_connections, std::future::pending()));
+            tokio::spawn(serve_locally(encoder.into_served(), encoder_connections, std::future::pending()));
+            tokio::spawn(serve_locally(decoder.into_served(), decoder_connections, std::future::pending()));
             encoders.push(encoder_endpoint);
             decoders.push(decoder_endpoint);
         }
@@ -288,4 +283,32 @@ fn contradictory_generation_flags_are_refused_by_name() {
     refused(&["--n-best", "3"], &["generation.n_best", "greedy"]);
     refused(&["--beams", "2", "--n-best", "3"], &["generation.n_best", "1 to 2"]);
     refused(&["--stop-token", "no such token"], &["no such token", "slm/tokenizer.json"]);
+}
+
+#[test]
+fn a_stop_string_that_did_not_end_an_output_does_not_cut_it() {
+    let outputs = |flags: &[&str]| {
+        let job = Job::of_records(40).with_flags(&["--max-new-tokens", "20"]).with_flags(flags);
+        job.run_expecting(0);
+        job.outputs()
+    };
+    let plain = outputs(&["--min-new-tokens", "20"]);
+    // A character that some output has among its first and not again.
+    let stop = plain.iter().find_map(|row| {
+        let text: Vec<char> = row["output"].as_str().unwrap().chars().collect();
+        let early = text.iter().take(5).copied();
+        early.filter(char::is_ascii_graphic).find(|c| text.iter().filter(|other| *other == c).count() == 1)
+    });
+    let stop = stop.expect("some output has an early character that it does not repeat").to_string();
+    let stopped = outputs(&["--min-new-tokens", "20", "--stop-string", &stop]);
+    let mut num_with_one = 0;
+    for (plain, stopped) in plain.iter().zip(&stopped) {
+        // Outputs of 20 tokens: none could end before the limit.
+        let text = plain["output"].as_str().unwrap();
+        if text.contains(&stop) && !text.ends_with(&stop) {
+            num_with_one += 1;
+            assert_eq!((&stopped["output"], &stopped["finish_reason"]), (&plain["output"], &json!("length")));
+        }
+    }
+    assert!(num_with_one > 0);
 }

@@ -52,6 +52,44 @@ fn an_interrupted_job_finishes_its_shards_and_goes_on_later() {
     assert_same_bytes(&job, &undisturbed);
 }
 
+fn interrupt(child: &std::process::Child) {
+    let signalled = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
+}
+
+/// Reads what the running job says until it says `line`.
+fn wait_for_line(child: &mut std::process::Child, line: &str) -> impl Iterator<Item = String> + use<> {
+    let mut said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let found = said.by_ref().map(Result::unwrap).any(|text| text.contains(line));
+    assert!(found, "`{line}` was not said");
+    said.map(Result::unwrap)
+}
+
+#[test]
+fn an_interrupt_while_models_load_stops_at_once() {
+    let job = Job::of_records(NUM_RECORDS);
+    let mut child = job.start();
+    let mut said = wait_for_line(&mut child, "verifying bundle");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(said.any(|line| line.contains("the same command")), "how to go on is said");
+    job.run_expecting(0);
+}
+
+#[test]
+fn a_second_interrupt_stops_at_once_and_the_job_goes_on_later() {
+    let job = Job::of_records(NUM_RECORDS);
+    let mut child = job.start();
+    job.wait_for_parts(1, &mut child);
+    interrupt(&child);
+    let mut said = wait_for_line(&mut child, "interrupt again to stop at once");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(said.any(|line| line.contains("the same command goes on")), "how to go on is said");
+    job.run_expecting(0);
+    assert!(job.is_finished());
+}
+
 #[test]
 fn two_runs_of_one_job_at_once_make_one_output() {
     let undisturbed = Job::of_records(NUM_RECORDS);

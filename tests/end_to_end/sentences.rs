@@ -1,7 +1,9 @@
 //! Jobs that generate sentence by sentence.
 
+use baton_segments::{Piece, Unit, cut, join};
 use serde_json::{Value, json};
 
+use crate::bundle::MAX_PROMPT_TOKENS;
 use crate::command::Job;
 
 /// Texts with the sentences that they have, and what stands around these.
@@ -68,23 +70,47 @@ fn an_output_joins_what_its_sentences_alone_would_be_in_any_batch() {
 }
 
 #[test]
-fn a_text_may_be_longer_than_a_prompt_but_a_sentence_may_not() {
+fn a_text_and_a_sentence_may_be_longer_than_a_prompt() {
     let sentence = "An archive of small tools reads mail quickly.";
     let long_text = [sentence; 40].join(" ");
-    let long_sentence = format!("Reads mail. Writes {}", "archives of tools ".repeat(100));
-    let job = || Job::new().with_input("a.jsonl", lines([long_text.clone(), long_sentence.clone()]));
+    let long_sentence = format!("Reads mail. Writes {}, and so on", "archives of tools ".repeat(30));
+    let texts = [long_text.as_str(), long_sentence.as_str()];
+    let job = || Job::new().with_input("a.jsonl", lines(texts.map(str::to_owned)));
+    let job = || job().with_flags(&["--max-new-tokens", "6"]);
 
     let whole = job();
     whole.run_expecting(3);
     assert_eq!(whole.errors().len(), 2, "{:?}", whole.errors());
 
     let job = job().with_flags(&["--by-sentence"]);
-    job.run_expecting(3);
-    let [row] = &job.outputs()[..] else { panic!("one output expected") };
-    assert_eq!(row["id"], "0");
-    let [error] = &job.errors()[..] else { panic!("one error expected") };
-    assert_eq!((&error["id"], &error["code"]), (&json!("1"), &json!("prompt_too_long")));
-    assert!(error["message"].as_str().unwrap().starts_with("sentence 2 has "), "{error}");
+    job.run_expecting(0);
+    for (row, text) in job.outputs().iter().zip(texts) {
+        // The tiny bundle has a token for each byte, and two for its template.
+        let pieces = cut(text, Unit::Sentence, |piece| piece.len() + 2 <= MAX_PROMPT_TOKENS);
+        let texts = pieces.iter().map(|piece| piece.text.to_owned());
+        let alone = Job::new().with_input("a.jsonl", lines(texts)).with_flags(&["--max-new-tokens", "6"]);
+        alone.run_expecting(0);
+        let written: Vec<String> =
+            alone.outputs().iter().map(|row| row["output"].as_str().unwrap().to_owned()).collect();
+        let expected =
+            join(pieces.iter().zip(&written).map(|(piece, written)| Piece { text: written, ..*piece }));
+        assert_eq!(row["output"], expected);
+    }
+}
+
+#[test]
+fn a_text_without_a_letter_is_copied_and_white_space_around_a_text_stays() {
+    let texts = ["+39 06 1234 5678", "  Reads mail.\n", "-----"];
+    let job = Job::new().with_input("a.jsonl", lines(texts.map(str::to_owned)));
+    let job = job.with_flags(&["--by-sentence"]);
+    job.run_expecting(0);
+    let rows = job.outputs();
+    for (row, text) in [(&rows[0], texts[0]), (&rows[2], texts[2])] {
+        assert_eq!((&row["output"], &row["finish_reason"]), (&json!(text), &json!("stop")));
+        assert_eq!((&row["prompt_tokens"], &row["output_tokens"]), (&json!(0), &json!(0)));
+    }
+    let output = rows[1]["output"].as_str().unwrap();
+    assert!(output.starts_with("  ") && output.ends_with('\n'), "{output:?}");
 }
 
 #[test]

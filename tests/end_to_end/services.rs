@@ -1,11 +1,14 @@
-//! The two services over their sockets, as a coordinator sees them: what they say of themselves, what they refuse, and that an attempt
-//! that is dropped leaves nothing behind.
+//! The two services over their sockets, as a coordinator sees them: what they say of themselves, what they
+//! refuse, and that an attempt that is dropped leaves nothing behind.
+
+use std::fs;
+use std::path::Path;
 
 use baton_bundle::Bundle;
 use baton_decoder_svc::{DecoderConfig, DecoderService};
 use baton_encoder_svc::{EncoderConfig, EncoderService};
 use baton_job::{
-    GenerationOptions, Lease, Mode, Record, RecordSource, Shard, ShardEntry, ShardIndex, layout,
+    GenerationOptions, Lease, Mode, PartFormat, Record, RecordSource, Shard, ShardEntry, ShardIndex, layout,
 };
 use baton_proto::wire::decoder_client::DecoderClient;
 use baton_proto::wire::encoder_client::EncoderClient;
@@ -14,12 +17,15 @@ use baton_proto::wire::{
     encode_shard_request, shard_event,
 };
 use baton_proto::{Connection, Connections, ShardAttempt, entry_batches};
+use baton_worker::serve_locally;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::bundle::{MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, shared_bundle};
+use crate::bundle::{MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, shared_bundle, write_bundle};
+use crate::command::Job;
 
 struct Services {
     directory: TempDir,
@@ -30,8 +36,12 @@ struct Services {
 
 impl Services {
     async fn start() -> Services {
+        Self::start_with(shared_bundle()).await
+    }
+
+    async fn start_with(bundle: &Path) -> Services {
         let directory = tempfile::tempdir().unwrap();
-        let bundle = Bundle::open(shared_bundle()).unwrap();
+        let bundle = Bundle::open(bundle).unwrap();
         let connections = Connections::default();
         let listen = |name: &str| {
             let path = directory.path().join(name);
@@ -42,8 +52,8 @@ impl Services {
         let (decoder_connections, decoder_channel) = listen("decoder.sock");
         let encoder = EncoderService::load(&bundle, EncoderConfig::cpu(), connections.clone()).await.unwrap();
         let decoder = DecoderService::load(&bundle, DecoderConfig::cpu()).await.unwrap();
-        tokio::spawn(baton_encoder_svc::serve(encoder, encoder_connections, std::future::pending()));
-        tokio::spawn(baton_decoder_svc::serve(decoder, decoder_connections, std::future::pending()));
+        tokio::spawn(serve_locally(encoder.into_served(), encoder_connections, std::future::pending()));
+        tokio::spawn(serve_locally(decoder.into_served(), decoder_connections, std::future::pending()));
         let (encoder, decoder) = (EncoderClient::new(encoder_channel), DecoderClient::new(decoder_channel));
         Services { directory, bundle, encoder, decoder }
     }
@@ -58,6 +68,7 @@ impl Services {
             mode: Mode::Hybrid,
             task: None,
             generation: GenerationOptions::default(),
+            parts: baton_job::PartOptions::default(),
             first_entry: shard.first_entry,
             is_probe: false,
         }
@@ -146,7 +157,7 @@ async fn an_attempt_for_another_bundle_or_mode_or_template_is_refused() {
             Code::FailedPrecondition,
             "0123",
         ),
-        (ShardAttempt { mode: Mode::Slm, ..attempt.clone() }, Code::FailedPrecondition, "`slm`"),
+        (ShardAttempt { mode: Mode::Verified, ..attempt.clone() }, Code::FailedPrecondition, "`verified`"),
         (ShardAttempt { task: Some("poem".to_owned()), ..attempt.clone() }, Code::InvalidArgument, "`poem`"),
         (ShardAttempt { num_entries: 2, ..attempt.clone() }, Code::InvalidArgument, "as many entries"),
     ];
@@ -156,6 +167,48 @@ async fn an_attempt_for_another_bundle_or_mode_or_template_is_refused() {
         assert!(status.message().contains(piece), "{status}");
     }
     assert!(!services.has("_baton"), "nothing was written");
+}
+
+/// A bundle that serves `modes`, of the same weights whatever they are.
+fn write_bundle_of_modes(directory: &Path, modes: &[Mode]) {
+    write_bundle(directory, 1);
+    let path = directory.join("bundle.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["modes"] = serde_json::to_value(modes).unwrap();
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_run_is_what_the_mode_of_the_request_says_in_one_process_and_in_services() {
+    let directory = tempfile::tempdir().unwrap();
+    let (both, alone) = (directory.path().join("both"), directory.path().join("alone"));
+    write_bundle_of_modes(&both, &[Mode::Hybrid, Mode::Slm]);
+    write_bundle_of_modes(&alone, &[Mode::Slm]);
+    let shard = shard(0, 20);
+    let lines: String = shard
+        .prompts()
+        .map(|record| format!("{}\n", json!({ "id": record.id, "text": record.text })))
+        .collect();
+    let part_of_job = |bundle: &Path, mode: &str| {
+        let job = Job::new().with_input("a.jsonl", &lines).with_bundle(bundle).with_flags(&["--mode", mode]);
+        job.run_expecting(0);
+        job.contents()["part-000000.jsonl"].clone()
+    };
+    let (hybrid, slm) = (part_of_job(&both, "hybrid"), part_of_job(&both, "slm"));
+    assert!(slm == part_of_job(&alone, "slm"), "the LLM takes part where the small model is asked alone");
+    assert!(slm != hybrid);
+
+    let mut services = Services::start_with(&both).await;
+    for (mode, part) in [(Mode::Slm, slm), (Mode::Hybrid, hybrid)] {
+        let output = services.directory.path().join(mode.as_str());
+        let output_location = output.to_str().unwrap().to_owned();
+        let attempt = ShardAttempt { mode, output_location, ..services.attempt(&shard) };
+        services.run(attempt, &shard).await.unwrap();
+        assert!(
+            fs::read(output.join(layout::part_key(shard.index, PartFormat::default()))).unwrap() == part,
+            "{mode}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -171,6 +224,9 @@ async fn a_dropped_attempt_is_cancelled_and_the_services_go_on() {
     let next = shard(1, 5);
     let attempt = services.attempt(&next);
     services.run(attempt, &next).await.unwrap();
-    assert!(services.has(&layout::part_key(ShardIndex(1))));
-    assert!(!services.has(&layout::part_key(ShardIndex(0))), "an abandoned attempt commits nothing");
+    assert!(services.has(&layout::part_key(ShardIndex(1), PartFormat::default())));
+    assert!(
+        !services.has(&layout::part_key(ShardIndex(0), PartFormat::default())),
+        "an abandoned attempt commits nothing"
+    );
 }

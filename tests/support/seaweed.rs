@@ -1,9 +1,10 @@
-//! A real S3 server for tests: SeaweedFS, on free ports of this machine, in a temporary directory, killed when the last
-//! test that holds it ends, by a panic or not.
+//! A real S3 server for tests: SeaweedFS, on free ports of this machine, in a temporary directory, killed
+//! when the last test that holds it ends, by a panic or not.
 //!
-//! Needs the environment variable `BATON_WEED`, the path of the `weed` binary. `make test` fetches the pinned binary
-//! (`scripts/setup.py tools`) and sets the variable. Owns no S3 client: buckets and files are made and read behind
-//! S3's back, through the server's own file interface, so that what is tested does not check itself.
+//! Needs the environment variable `BATON_WEED`, the path of the `weed` binary. `make test` fetches the pinned
+//! binary (`scripts/setup.py tools`) and sets the variable. Owns no S3 client: buckets and files are made and
+//! read behind S3's back, through the server's own file interface, so that what is tested does not check
+//! itself.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -47,11 +48,13 @@ impl Seaweed {
 
     fn start() -> Seaweed {
         let weed = std::env::var_os("BATON_WEED").expect(
-            "BATON_WEED is not set: run the tests with `make test`, which fetches SeaweedFS and sets it to the binary",
+            "BATON_WEED is not set: run the tests with `make test`, which fetches SeaweedFS and sets it to \
+             the binary",
         );
         let directory = tempfile::tempdir().unwrap();
+        let credentials = format!(r#"[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}]"#);
         let config = format!(
-            r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],"actions":["Admin"]}}]}}"#
+            r#"{{"identities":[{{"name":"test","credentials":{credentials},"actions":["Admin"]}}]}}"#
         );
         fs::write(directory.path().join("s3.json"), config).unwrap();
         fs::create_dir(directory.path().join("data")).unwrap();
@@ -98,7 +101,8 @@ impl Seaweed {
         assert_eq!(status, 201, "{path}");
     }
 
-    /// Reads an object; `None` if there is none. `path` is `bucket/key`; a directory, `bucket/key/`, is read as its listing in JSON.
+    /// Reads an object; `None` if there is none. `path` is `bucket/key`; a directory, `bucket/key/`, is read
+    /// as its listing in JSON.
     pub(crate) fn get_file(&self, path: &str) -> Option<Vec<u8>> {
         let (status, body) = self.filer("GET", path, b"").unwrap();
         (status == 200).then_some(body)
@@ -110,7 +114,8 @@ impl Seaweed {
 
     /// All parts of the server answer, and a file can be written.
     fn is_ready(&self) -> bool {
-        let answers = |answer: io::Result<(u16, Vec<u8>)>, wanted| matches!(answer, Ok((status, _)) if status == wanted);
+        let answers =
+            |answer: io::Result<(u16, Vec<u8>)>, wanted| answer.is_ok_and(|(status, _)| status == wanted);
         answers(exchange(self.s3_port, "GET", "/healthz", b""), 200)
             && answers(self.filer("PUT", "ready/probe", b"probe"), 201)
     }
@@ -143,7 +148,8 @@ fn exchange(port: u16, method: &str, path: &str, body: &[u8]) -> io::Result<(u16
     let length = body.len();
     write!(
         connection,
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nContent-Length: \
+         {length}\r\n\r\n"
     )?;
     connection.write_all(body)?;
     let mut answer = Vec::new();
@@ -155,8 +161,8 @@ fn exchange(port: u16, method: &str, path: &str, body: &[u8]) -> io::Result<(u16
     Ok((status, answer.split_off(head_end + 4)))
 }
 
-/// Ports that are free with their gRPC twins, below those that the system hands out by itself. Test processes that run
-/// side by side begin to look in different places.
+/// Ports that are free with their gRPC twins, below those that the system hands out by itself. Test processes
+/// that run side by side begin to look in different places.
 fn free_ports<const NUM_PORTS: usize>() -> [u16; NUM_PORTS] {
     const FIRST: u32 = 11_000;
     const NUM_CANDIDATES: u32 = 9_000;

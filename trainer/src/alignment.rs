@@ -1,8 +1,9 @@
 //! Initial values by which prompt and response share one embedding space from the first step on.
 //!
-//! The principal components of the LLM's embeddings that fit the small model's width become the map of the prompt embedding, and the
-//! same components of a token's LLM embedding become its row in the small model's embedding. A token that the small model copies from
-//! the prompt then needs to be found, but not to be recognized anew.
+//! The principal components of the LLM's embeddings that fit the small model's width become the map of the
+//! prompt embedding, and the same components of a token's LLM embedding become its row in the small model's
+//! embedding. A token that the small model copies from the prompt then needs to be found, but not to be
+//! recognized anew.
 
 use std::path::Path;
 
@@ -19,9 +20,10 @@ const RMS_EPS: f64 = 1e-6;
 
 /// Replaces random values by aligned ones.
 ///
-/// `prompt_embedding.map`, where there is one, becomes the components, scaled to outputs of mean square one as a random map has.
-/// Rows of the embedding, which is called `embedding_name`, get length one, as random rows have. `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks
-/// start as the mean of the parts they are merged from; special tokens, which have none, keep their random rows.
+/// `prompt_embedding.map`, where there is one, becomes the components, scaled to outputs of mean square one
+/// as a random map has. Rows of the embedding, which is called `embedding_name`, get length one, as random
+/// rows have. `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks start as the mean of the
+/// parts they are merged from; special tokens, which have none, keep their random rows.
 pub(crate) fn align(
     (weights, embedding_name): (&mut Weights, &str),
     llm_embeddings: &Tensor,

@@ -1,7 +1,8 @@
 //! Which pairs make up which step: a pure function of seed, lengths and token budget.
 //!
-//! Each epoch is a fresh permutation. Neighbours in it are gathered into pools, sorted by length inside the pool so that a step's
-//! pairs are alike, cut under the token budget, and the batches shuffled. Step `n` can be found again from `n` alone.
+//! Each epoch is a fresh permutation. Neighbours in it are gathered into pools, sorted by length inside the
+//! pool so that a step's pairs are alike, cut under the token budget, and the batches shuffled. Step `n` can
+//! be found again from `n` alone.
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -9,13 +10,49 @@ use rand_chacha::ChaCha8Rng;
 /// Pairs sorted together before batches are cut. Large enough for even batches, small enough to stay random.
 const POOL_NUM_PAIRS: usize = 4096;
 
+/// Of which pairs an epoch is made: all of the first, and so many of the others that those have their share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mix {
+    num_first: usize,
+    num_others: usize, // that there are
+    num_drawn: usize,  // that an epoch takes of them
+}
+
+impl Mix {
+    /// All pairs are alike.
+    pub(crate) fn none(num_pairs: usize) -> Self {
+        Self { num_first: num_pairs, num_others: 0, num_drawn: 0 }
+    }
+
+    /// `share`: of the others among the pairs of an epoch, below 1.
+    pub(crate) fn new(num_first: usize, num_others: usize, share: f64) -> Self {
+        let num_drawn = (num_first as f64 * share / (1.0 - share)).round() as usize;
+        Self { num_first, num_others, num_drawn: if num_others == 0 { 0 } else { num_drawn } }
+    }
+
+    /// The pairs of an epoch: of the others those behind the ones that the epoch before took, round and round.
+    fn pairs(self, seed: u64, epoch: u64) -> Vec<usize> {
+        let mut others: Vec<usize> = (self.num_first..self.num_first + self.num_others).collect();
+        others.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ u64::MAX));
+        let start = epoch as usize * self.num_drawn;
+        let drawn = (start..start + self.num_drawn).map(|place| others[place % others.len()]);
+        (0..self.num_first).chain(drawn).collect()
+    }
+}
+
 /// The batches of one epoch, as indices of pairs.
 ///
-/// `row_counts`: rows of each pair. Every pair is in exactly one batch; no batch exceeds `budget` rows unless it is a single pair.
-pub(crate) fn epoch_batches(row_counts: &[usize], budget: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+/// `row_counts`: rows of each pair. Every pair of the mix is in exactly one batch; no batch exceeds `budget`
+/// rows unless it is a single pair.
+pub(crate) fn epoch_batches(
+    row_counts: &[usize],
+    mix: Mix,
+    budget: usize,
+    (seed, epoch): (u64, u64),
+) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(epoch);
-    let mut order: Vec<usize> = (0..row_counts.len()).collect();
+    let mut order = mix.pairs(seed, epoch);
     order.shuffle(&mut rng);
     let mut batches = Vec::new();
     for pool in order.chunks_mut(POOL_NUM_PAIRS) {
@@ -49,6 +86,7 @@ pub(crate) fn cut_batches(order: &[usize], row_counts: &[usize], budget: usize) 
 #[derive(Debug)]
 pub(crate) struct BatchSchedule {
     row_counts: Vec<usize>,
+    mix: Mix,
     budget: usize,
     seed: u64,
     epoch: u64,
@@ -57,9 +95,9 @@ pub(crate) struct BatchSchedule {
 }
 
 impl BatchSchedule {
-    pub(crate) fn new(row_counts: Vec<usize>, budget: usize, seed: u64) -> Self {
-        let batches = epoch_batches(&row_counts, budget, seed, 0);
-        Self { row_counts, budget, seed, epoch: 0, first_step: 0, batches }
+    pub(crate) fn new(row_counts: Vec<usize>, mix: Mix, budget: usize, seed: u64) -> Self {
+        let batches = epoch_batches(&row_counts, mix, budget, (seed, 0));
+        Self { row_counts, mix, budget, seed, epoch: 0, first_step: 0, batches }
     }
 
     /// The pairs of `step`. Steps are asked for in rising order.
@@ -67,7 +105,7 @@ impl BatchSchedule {
         while step >= self.first_step + self.batches.len() {
             self.first_step += self.batches.len();
             self.epoch += 1;
-            self.batches = epoch_batches(&self.row_counts, self.budget, self.seed, self.epoch);
+            self.batches = epoch_batches(&self.row_counts, self.mix, self.budget, (self.seed, self.epoch));
         }
         &self.batches[step - self.first_step]
     }
@@ -86,10 +124,32 @@ mod tests {
         (0..10_000).map(|i| 5 + (i * 7919) % 60).collect()
     }
 
+    fn all() -> Mix {
+        Mix::none(lengths().len())
+    }
+
+    #[test]
+    fn mixed_in_pairs_have_their_share_and_take_turns() {
+        let mix = Mix::new(60, 50, 0.25); // 20 of the 50 an epoch
+        let others = |epoch| -> Vec<usize> {
+            let mut pairs: Vec<usize> = epoch_batches(&lengths(), mix, 512, (1, epoch)).concat();
+            pairs.sort_unstable();
+            assert_eq!(pairs[..60], (0..60).collect::<Vec<_>>(), "all of the first are there");
+            pairs.split_off(60)
+        };
+        let mut taken: Vec<usize> = (0..5).flat_map(others).collect();
+        assert_eq!(taken.len(), 100);
+        taken.sort_unstable();
+        assert!(taken.chunks(2).zip(60..110).all(|(pair, other)| pair == [other, other]), "{taken:?}");
+        let few = Mix::new(60, 5, 0.25).pairs(1, 0);
+        assert_eq!(few.iter().filter(|&&pair| pair == 62).count(), 4, "fewer come several times");
+    }
+
     #[test]
     fn every_pair_is_in_exactly_one_batch_of_an_epoch() {
         let lengths = lengths();
-        let mut seen: Vec<usize> = epoch_batches(&lengths, 512, 1, 3).into_iter().flatten().collect();
+        let mut seen: Vec<usize> =
+            epoch_batches(&lengths, all(), 512, (1, 3)).into_iter().flatten().collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
     }
@@ -97,7 +157,7 @@ mod tests {
     #[test]
     fn no_batch_exceeds_its_token_budget() {
         let lengths = lengths();
-        for batch in epoch_batches(&lengths, 512, 1, 0) {
+        for batch in epoch_batches(&lengths, all(), 512, (1, 0)) {
             assert!(batch.iter().map(|&i| lengths[i]).sum::<usize>() <= 512);
         }
     }
@@ -109,9 +169,9 @@ mod tests {
 
     #[test]
     fn a_step_asked_of_a_fresh_schedule_is_the_same_batch() {
-        let mut running = BatchSchedule::new(lengths(), 512, 42);
+        let mut running = BatchSchedule::new(lengths(), all(), 512, 42);
         let far = (0..3000).map(|step| running.batch(step).to_vec()).next_back().unwrap();
-        let mut fresh = BatchSchedule::new(lengths(), 512, 42);
+        let mut fresh = BatchSchedule::new(lengths(), all(), 512, 42);
         assert_eq!(fresh.batch(2999), far);
         assert!(fresh.epochs_at(2999) > 2.0, "the step lies in a later epoch");
     }
@@ -119,6 +179,6 @@ mod tests {
     #[test]
     fn epochs_differ_from_each_other() {
         let lengths = lengths();
-        assert_ne!(epoch_batches(&lengths, 512, 1, 0), epoch_batches(&lengths, 512, 1, 1));
+        assert_ne!(epoch_batches(&lengths, all(), 512, (1, 0)), epoch_batches(&lengths, all(), 512, (1, 1)));
     }
 }

@@ -1,7 +1,7 @@
 //! A run's state on disk: weights, moments, step and best validation loss.
 //!
-//! A checkpoint is a directory that appears by rename when it is complete; the one before it is deleted after that. So a run that
-//! is killed at any moment finds one whole checkpoint.
+//! A checkpoint is a directory that appears by rename when it is complete; the one before it is deleted after
+//! that. So a run that is killed at any moment finds one whole checkpoint.
 
 use std::{
     fs,

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use baton_bundle::{Family, Fusion, InputNorm, ProjectorPart, PromptAttention, PromptEmbeddingSource};
+use baton_bundle::{
+    Alignment, Family, Fusion, InputNorm, Limits, ProjectorPart, PromptAttention, PromptEmbeddingSource,
+};
 use baton_job::{GenerationLayer, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -46,15 +48,22 @@ pub struct TrainConfig {
     pub train: PairFiles,
     /// Validation pairs.
     pub dev: PairFiles,
-    /// JSONL field of the text to read; with points, a field within a field. `fields.text` is what a job has read with `--keep-fields`.
+    /// JSONL field of the text to read; with points, a field within a field. `fields.text` is what a job has
+    /// read with `--keep-fields`.
     #[serde(default = "defaults::source_field")]
     pub source_field: String,
     /// JSONL field of the text to write; `output` is what a job has written.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
-    /// Directory of the frozen LLM in the Hugging Face layout.
+    /// Pairs of another kind that are mixed in, so that what a small model could before is not forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub general: Option<GeneralPairs>,
+    /// Directory of the frozen LLM in the Hugging Face layout. None is read where a small model of its own
+    /// tokens learns alone.
+    #[serde(default, skip_serializing_if = "is_empty_path")]
     pub llm: PathBuf,
-    /// Directory of an adapter that the LLM reads with, such as the `adapter/` of a bundle; it goes into the bundle.
+    /// Directory of an adapter that the LLM reads with, such as the `adapter/` of a bundle; it goes into the
+    /// bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_adapter: Option<PathBuf>,
     /// Hidden states are taken after this block of the LLM, counted from 1.
@@ -63,9 +72,19 @@ pub struct TrainConfig {
     /// Earlier blocks, rising, whose states are mixed with those, by shares that are trained. None is usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed_layers: Vec<usize>,
-    /// Linear layers of the projector, with ReLU between them. One, a linear map, learns best (docs/quality.md, "Ablations").
+    /// Linear layers of the projector, with ReLU between them. One, a linear map, learns best
+    /// (docs/experiments/quality.md, "Ablations").
     #[serde(default = "defaults::projector_depth")]
     pub projector_depth: usize,
+    /// Whose tokens the small model's prompt is made of. By characters it keeps its own: `start_from` is then a
+    /// bundle of a small model that reads its own, such as `baton bundle import-slm` makes, whose template and
+    /// tokens stay, and a new projector begins at zero.
+    #[serde(default, skip_serializing_if = "is_by_tokens")]
+    pub alignment: Alignment,
+    /// Tensors of the small model that do not learn, by name; `*` stands for any characters. Example:
+    /// `["shared.weight", "decoder.*"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// What the small model reads.
     #[serde(default = "defaults::reads")]
     pub reads: Reads,
@@ -75,7 +94,8 @@ pub struct TrainConfig {
     /// Whether prompt positions see each other both ways (prefix-LM) or causally.
     #[serde(default = "defaults::prompt_attention")]
     pub prompt_attention: PromptAttention,
-    /// Prompt template; `{text}` stands for the source text.
+    /// Prompt template of the LLM; `{text}` stands for the source text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
     /// Longer prompts are left out of training, and the bundle refuses them. Tokens of the LLM's tokenizer.
     pub max_prompt_tokens: usize,
@@ -84,8 +104,8 @@ pub struct TrainConfig {
     /// Shape of a small model that is trained from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slm: Option<SlmShape>,
-    /// Instead of `slm`, what training goes on from: a bundle, its projector included where it fits, or a directory with a small model in the
-    /// Hugging Face layout.
+    /// Instead of `slm`, what training goes on from: a bundle, its projector included where it fits, or a
+    /// directory with a small model in the Hugging Face layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
     /// How it is trained.
@@ -113,8 +133,10 @@ pub struct BundleIdentity {
     /// Where the training data comes from.
     pub data_origin: String,
     /// Where the LLM comes from, and its licence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub llm_origin: String,
     /// Licence of the LLM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub llm_licence: String,
 }
 
@@ -140,8 +162,8 @@ pub struct SlmShape {
     /// Which tokenizer it writes in.
     #[serde(default, skip_serializing_if = "SlmTokenizer::is_own")]
     pub tokenizer: SlmTokenizer,
-    /// At most so many of these tokens are the LLM's own, bytes not counted: those that copied words are made of. 0 makes a
-    /// tokenizer that knows nothing of the LLM's; otherwise the LLM's has to be byte-level BPE.
+    /// At most so many of these tokens are the LLM's own, bytes not counted: those that copied words are made
+    /// of. 0 makes a tokenizer that knows nothing of the LLM's; otherwise the LLM's has to be byte-level BPE.
     #[serde(default)]
     pub llm_tokens: usize,
     /// What the embeddings start from.
@@ -188,13 +210,17 @@ pub enum Initialization {
 pub struct Hyperparameters {
     /// Optimizer steps.
     pub steps: usize,
-    /// In so many of them, the first, projector and prompt embedding learn alone; worth a try with `start_from`.
+    /// In so many of them, the first, projector and prompt embedding learn alone; worth a try with
+    /// `start_from`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub projector_steps: usize,
     /// Tokens (prompt and response) of one step.
     pub batch_tokens: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// That of projector and prompt embedding, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector_learning_rate: Option<f64>,
     /// Steps over which the rate rises linearly to its peak; then it falls along a cosine to a twentieth.
     pub warmup_steps: usize,
     /// AdamW's decay of matrices.
@@ -211,6 +237,25 @@ pub struct Hyperparameters {
     pub validate_every: usize,
     /// Validation uses this many pairs at most, the first of the file.
     pub validation_pairs: usize,
+}
+
+/// Pairs that are mixed in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneralPairs {
+    /// Where they are, with the same fields as the training pairs.
+    pub files: PairFiles,
+    /// Their share among the pairs of an epoch, above 0 and below 1. Where there are fewer, they come several
+    /// times; where there are more, each epoch takes the next of them.
+    pub share: f64,
+}
+
+fn is_by_tokens(alignment: &Alignment) -> bool {
+    *alignment == Alignment::Tokens
+}
+
+fn is_empty_path(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -261,11 +306,26 @@ impl TrainConfig {
             Trains::Slm => self.validate_start()?,
             Trains::Llm => self.validate_llm_training()?,
         }
+        if let Some(general) = &self.general {
+            let share = general.share;
+            check(
+                share > 0.0 && share < 1.0,
+                "general.share",
+                share.to_string(),
+                "must be above 0 and below 1",
+            )?;
+        }
+        check(
+            h.projector_learning_rate.is_none_or(|rate| rate > 0.0),
+            "hyperparameters.projector_learning_rate",
+            h.projector_learning_rate.unwrap_or_default().to_string(),
+            "must be above 0",
+        )?;
         check(
             self.projector_depth > 0,
             "projector_depth",
             self.projector_depth.to_string(),
-            "must be at least 1; 2 is usual",
+            "must be at least 1, which is usual",
         )?;
         check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
         check(
@@ -302,7 +362,25 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Whether an LLM takes part.
+    pub(crate) fn has_llm(&self) -> bool {
+        self.alignment == Alignment::Tokens || self.reads == Reads::Hybrid
+    }
+
     fn validate_start(&self) -> Result<(), TrainError> {
+        let by_characters = self.alignment == Alignment::Characters;
+        check(
+            !by_characters || (self.start_from.is_some() && self.fusion == Fusion::Add),
+            "alignment",
+            "characters".to_owned(),
+            "needs start_from, a bundle of a small model that reads its own tokens, and fusion add",
+        )?;
+        check(
+            !self.has_llm() || !(is_empty_path(&self.llm) || self.template.is_empty()),
+            "llm",
+            "missing".to_owned(),
+            "give the LLM's directory and `template`; only a small model of its own tokens learns without",
+        )?;
         check(
             self.slm.is_some() != self.start_from.is_some(),
             "slm",
@@ -341,6 +419,15 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Longest prompts and responses, where a bundle does not say otherwise.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_prompt_tokens: self.max_prompt_tokens,
+            max_slm_prompt_tokens: None,
+            max_new_tokens: self.max_response_tokens,
+        }
+    }
+
     /// The projector that is trained between models of these widths.
     pub(crate) fn projector(&self, d_llm: usize, d_slm: usize) -> ProjectorPart {
         ProjectorPart {
@@ -348,6 +435,7 @@ impl TrainConfig {
             d_slm,
             input_norm: InputNorm::Rms,
             prompt_embedding: match (self.reads, self.fusion) {
+                _ if self.alignment == Alignment::Characters => PromptEmbeddingSource::Slm,
                 (Reads::Hybrid, Fusion::Replace) => PromptEmbeddingSource::None,
                 (Reads::Slm, _) | (Reads::Hybrid, Fusion::Add) => PromptEmbeddingSource::Llm,
             },
@@ -356,17 +444,29 @@ impl TrainConfig {
         }
     }
 
-    /// The learning rate of a step, counted from 0: linear warm-up, then cosine down to a twentieth of the peak.
+    /// The learning rate of a step, counted from 0: linear warm-up, then cosine down to a twentieth of the
+    /// peak.
     #[must_use]
     pub fn learning_rate(&self, step: usize) -> f64 {
+        self.hyperparameters.learning_rate * self.share_of_peak(step)
+    }
+
+    /// The same for projector and prompt embedding.
+    #[must_use]
+    pub fn projector_learning_rate(&self, step: usize) -> f64 {
+        let h = &self.hyperparameters;
+        h.projector_learning_rate.unwrap_or(h.learning_rate) * self.share_of_peak(step)
+    }
+
+    fn share_of_peak(&self, step: usize) -> f64 {
         let h = &self.hyperparameters;
         if step < h.warmup_steps {
-            return h.learning_rate * (step + 1) as f64 / h.warmup_steps as f64;
+            return (step + 1) as f64 / h.warmup_steps as f64;
         }
         let decay_steps = h.steps.saturating_sub(h.warmup_steps).max(1);
         let progress = ((step - h.warmup_steps) as f64 / decay_steps as f64).min(1.0);
         let floor = 0.05;
-        h.learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+        floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
-    BundleManifest, Limits, LlmAdapter, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin, SlmPart,
-    TextTokenizer, adapter_files, write_manifest,
+    Alignment, BundleManifest, LlmAdapter, LlmPart, MANIFEST_FORMAT, ModelConfig, PartOrigin, SlmPart,
+    SlmTokenizer, TextTokenizer, adapter_files, write_manifest,
 };
 use baton_job::Mode;
 use baton_model::write_safetensors;
@@ -14,31 +14,39 @@ use tch::Kind;
 use crate::{
     Reads, TrainConfig, TrainError,
     learner::Finished,
+    own_tokens::OwnTokens,
     states::write_atomically,
     weights::{Weights, belongs_to_projector},
 };
 
-/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from, and the adapter that it was read with.
+/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from, and the
+/// adapter that it was read with.
 pub(crate) fn write_bundle(
     config: &TrainConfig,
-    slm_config: &ModelConfig,
+    (slm_config, own_tokens): (&ModelConfig, Option<&OwnTokens>),
     finished: &Finished<'_>,
 ) -> Result<(), TrainError> {
     let directory = finished.bundle;
     let [projector, slm] = ["projector", "slm"].map(|part| directory.join(part));
-    for part in [&projector, &slm] {
-        fs::create_dir_all(part).map_err(TrainError::io("create", part))?;
-    }
+    fs::create_dir_all(&slm).map_err(TrainError::io("create", &slm))?;
     let (projector_weights, slm_weights): (Weights, Weights) = finished
         .weights
         .iter()
         .map(|(name, w)| (name.clone(), w.shallow_clone()))
         .partition(|(name, _)| belongs_to_projector(name));
-    write_safetensors(&projector.join("model.safetensors"), &projector_weights, Kind::BFloat16)?;
+    if !projector_weights.is_empty() {
+        fs::create_dir_all(&projector).map_err(TrainError::io("create", &projector))?;
+        write_safetensors(&projector.join("model.safetensors"), &projector_weights, Kind::BFloat16)?;
+    }
     write_safetensors(&slm.join("model.safetensors"), &slm_weights, Kind::BFloat16)?;
     write_atomically(&slm.join("config.json"), slm_config.to_json().as_bytes())?;
-    copy(&finished.run.join("tokenizer.json"), &slm.join("tokenizer.json"))?;
-    link_llm(config, directory)?;
+    match own_tokens {
+        Some(own) => own.copy_tokenizer(&slm)?,
+        None => copy(&finished.run.join("tokenizer.json"), &slm.join("tokenizer.json"))?,
+    }
+    if config.has_llm() {
+        link_llm(config, directory)?;
+    }
     if let Some(from) = read_adapter(config) {
         let to = directory.join("adapter");
         fs::create_dir_all(&to).map_err(TrainError::io("create", &to))?;
@@ -46,7 +54,11 @@ pub(crate) fn write_bundle(
             copy(from, to)?;
         }
     }
-    write_manifest(directory, slm_manifest(config, slm_config, finished)?)?;
+    let manifest = match own_tokens {
+        Some(own) => own_tokens_manifest(config, own, finished)?,
+        None => slm_manifest(config, slm_config, finished)?,
+    };
+    write_manifest(directory, manifest)?;
     Ok(())
 }
 
@@ -82,6 +94,39 @@ pub(crate) fn origins(config: &TrainConfig, trained: &[&str]) -> Vec<PartOrigin>
     std::iter::once(llm).chain(trained).collect()
 }
 
+/// The LLM as it was read.
+fn llm_part(config: &TrainConfig, llm: &ModelConfig) -> LlmPart {
+    LlmPart {
+        family: llm.family(),
+        layers: config.llm_layer,
+        d_model: llm.hidden_size,
+        vocab_size: llm.vocab_size,
+        writer: None,
+        adapter: read_adapter(config).map(|_| LlmAdapter { hybrid_reads_it: true }),
+    }
+}
+
+fn trained_parts(config: &TrainConfig) -> &'static [&'static str] {
+    match read_adapter(config) {
+        Some(_) => &["adapter", "projector", "slm"],
+        None => &["projector", "slm"],
+    }
+}
+
+fn own_tokens_manifest(
+    config: &TrainConfig,
+    own: &OwnTokens,
+    finished: &Finished<'_>,
+) -> Result<BundleManifest, TrainError> {
+    match config.has_llm() {
+        true => {
+            let llm = ModelConfig::read(&config.llm.join("config.json"))?;
+            Ok(own.manifest(config, Some(llm_part(config, &llm)), finished, trained_parts(config)))
+        }
+        false => Ok(own.manifest(config, None, finished, &["slm"])),
+    }
+}
+
 fn slm_manifest(
     config: &TrainConfig,
     slm_config: &ModelConfig,
@@ -98,19 +143,8 @@ fn slm_manifest(
         let token = id.and_then(|id| tokenizer.token(id));
         token.ok_or_else(|| TrainError::Tokenizer(format!("{} lacks token {id:?}", tokenizer_path.display())))
     };
-    let adapter = read_adapter(config);
-    let llm = LlmPart {
-        family: llm_config.family(),
-        layers: config.llm_layer,
-        d_model: llm_config.hidden_size,
-        vocab_size: llm_config.vocab_size,
-        writer: None,
-        adapter: adapter.map(|_| LlmAdapter { hybrid_reads_it: true }),
-    };
-    let trained: &[&str] = match adapter {
-        Some(_) => &["adapter", "projector", "slm"],
-        None => &["projector", "slm"],
-    };
+    let llm = llm_part(config, &llm_config);
+    let trained = trained_parts(config);
     Ok(BundleManifest {
         projector: Some(config.projector(llm_config.hidden_size, slm_config.hidden_size)),
         slm: Some(SlmPart {
@@ -120,9 +154,11 @@ fn slm_manifest(
             prompt_attention: config.prompt_attention,
             bos_token: token(slm_config.bos_token_id)?,
             eos_token: token(slm_config.eos_token_ids.first().copied())?,
+            templates: BTreeMap::new(),
+            tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(config.fusion),
-        ..manifest(config, finished, (llm, mode, origins(config, trained)))
+        ..manifest(config, finished, (Some(llm), mode, origins(config, trained)))
     })
 }
 
@@ -130,7 +166,7 @@ fn slm_manifest(
 pub(crate) fn manifest(
     config: &TrainConfig,
     finished: &Finished<'_>,
-    (llm, mode, parts): (LlmPart, Mode, Vec<PartOrigin>),
+    (llm, mode, parts): (Option<LlmPart>, Mode, Vec<PartOrigin>),
 ) -> BundleManifest {
     let identity = &config.bundle;
     let rounded = |loss: f64| (loss * 1e4).round() / 1e4;
@@ -152,13 +188,11 @@ pub(crate) fn manifest(
         projector: None,
         slm: None,
         fusion: None,
+        alignment: Alignment::Tokens,
         modes: vec![mode],
         templates: BTreeMap::from([(baton_bundle::DEFAULT_TEMPLATE.to_owned(), config.template.clone())]),
         generation: identity.generation.clone().into_iter().filter(|(of, _)| *of == mode).collect(),
-        limits: Limits {
-            max_prompt_tokens: config.max_prompt_tokens,
-            max_new_tokens: config.max_response_tokens,
-        },
+        limits: config.limits(),
         parts,
         training: training.as_object().expect("an object was just built").clone(),
         files: BTreeMap::new(),

@@ -1,8 +1,10 @@
 //! The trainer: a JSONL file of pairs in, a bundle out.
 //!
-//! Where a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its hidden states are computed once and
-//! kept on disk (`states.rs`). Another run can fine-tune the LLM itself (`llm_learner.rs`). Everything a run needs to go on is in its checkpoint, and every random choice is a function of the
-//! seed and the step, so that a run that is killed and started again takes the same path as one that is not.
+//! Where a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its
+//! hidden states are computed once and kept on disk (`states.rs`). Another run can fine-tune the LLM itself
+//! (`llm_learner.rs`). Everything a run needs to go on is in its checkpoint, and every random choice is a
+//! function of the seed and the step, so that a run that is killed and started again takes the same path as
+//! one that is not.
 //!
 //! It does not know gRPC, shards or S3. Method: arXiv 2402.16844; AdamW: arXiv 1711.05101.
 
@@ -20,6 +22,7 @@ mod llm_learner;
 mod llm_merges;
 mod objective;
 mod optimizer;
+mod own_tokens;
 mod pair_files;
 mod pairs;
 mod prepare;
@@ -32,7 +35,8 @@ mod states;
 mod weights;
 
 pub use config::{
-    BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, Trains,
+    BundleIdentity, GeneralPairs, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer,
+    TrainConfig, Trains,
 };
 pub use error::TrainError;
 pub use events::TrainEvent;

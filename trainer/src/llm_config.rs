@@ -15,7 +15,8 @@ pub struct LlmTraining {
     pub eos_token: String,
     /// Longer responses are left out of training, and outputs end there. Tokens of the LLM's tokenizer.
     pub max_new_tokens: usize,
-    /// Whether every weight of the LLM learns. Takes 16 bytes of memory for each, and a copy in the format of the products.
+    /// Whether every weight of the LLM learns. Takes 16 bytes of memory for each, and a copy in the format of
+    /// the products.
     #[serde(default, skip_serializing_if = "is_false")]
     pub whole: bool,
     /// Instead, which of its layers get an adapter that learns.

@@ -17,8 +17,8 @@ use crate::{
     states::write_atomically,
 };
 
-/// Writes a bundle of an LLM alone: the LLM as a symbolic link and the `adapter` that was trained, in bf16, by its shape and layers; or the whole
-/// LLM in bf16.
+/// Writes a bundle of an LLM alone: the LLM as a symbolic link and the `adapter` that was trained, in bf16,
+/// by its shape and layers; or the whole LLM in bf16.
 pub(crate) fn write_bundle(
     config: &TrainConfig,
     llm_config: &ModelConfig,
@@ -60,6 +60,6 @@ pub(crate) fn write_bundle(
         writer: Some(config.llm_training().writer()),
         adapter: adapter.map(|_| LlmAdapter { hybrid_reads_it: false }),
     };
-    write_manifest(finished.bundle, export::manifest(config, finished, (llm, Mode::Llm, parts)))?;
+    write_manifest(finished.bundle, export::manifest(config, finished, (Some(llm), Mode::Llm, parts)))?;
     Ok(())
 }

@@ -1,17 +1,22 @@
-//! The LLM itself as what learns: the whole of it, or an adapter beside its frozen matrices (LoRA; Hu et al., arXiv 2106.09685).
+//! The LLM itself as what learns: the whole of it, or an adapter beside its frozen matrices (LoRA; Hu et al.,
+//! arXiv 2106.09685).
 //!
-//! A sequence is what the decoder feeds in mode `llm`: the prompt in its template, the prompt's end, the response. The loss is that of the
-//! response and its end token. A whole LLM is built anew at every step from its f32 master weights, as small models are. A frozen one is built
-//! once, around the adapter's matrices, which the optimizer changes in place.
+//! A sequence is what the decoder feeds in mode `llm`: the prompt in its template, the prompt's end, the
+//! response. The loss is that of the response and its end token. A whole LLM is built anew at every step from
+//! its f32 master weights, as small models are. A frozen one is built once, around the adapter's matrices,
+//! which the optimizer changes in place.
 
 use std::{ops::ControlFlow, path::Path};
 
-use baton_bundle::{LinearLayer, LoraShape, ModelConfig, PromptTokenizer, TextTokenizer, lora_tensor_names};
+use baton_bundle::{
+    LinearLayer, LoraShape, ModelConfig, PromptReader, PromptTokenizer, TextTokenizer, lora_tensor_names,
+};
 use baton_model::{Checkpoint, LanguageModel, LowRank, ModelError, ModelParts, TensorSource};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     TrainConfig, TrainError, TrainEvent,
+    batches::Mix,
     learner::{Finished, Learner},
     llm_export,
     objective::{PackedTokens, PairSet, Regularization, compute},
@@ -48,15 +53,17 @@ impl<'a> Run<'a> {
         let mut prompt_end = config.llm_training().writer().prompt_end_ids(&config.llm, &llm_config)?;
         let begin = prompt_end.pop().expect("a prompt's end is never empty");
         let tokenizer_path = config.llm.join("tokenizer.json");
-        let prompt_tokenizer = PromptTokenizer::open(&tokenizer_path, &config.template)?;
+        let prompt_reader =
+            PromptReader::LlmTokens(PromptTokenizer::open(&tokenizer_path, &config.template)?);
+        let limits = config.limits();
         let response_tokenizer = TextTokenizer::open(&tokenizer_path)?;
         let end = config.llm_training().writer().eos_id(&response_tokenizer)?;
         let tokenize = |texts: &[TextPair], files| -> Result<PairSet, TrainError> {
             let mut pairs: Vec<TokenPair> =
-                tokenize_pairs(texts, &prompt_tokenizer, &response_tokenizer, config.max_prompt_tokens)?;
+                tokenize_pairs(texts, &prompt_reader, &response_tokenizer, limits)?;
             pairs.iter_mut().for_each(|pair| pair.prompt.extend(&prompt_end));
             let usable = usable_pairs(&pairs, files, config)?;
-            Ok(PairSet { pairs, usable, states: None })
+            Ok(PairSet { pairs, mix: Mix::none(usable.len()), usable, states: None })
         };
         let texts = TextPairs::read(config)?;
         let (train, validation) =

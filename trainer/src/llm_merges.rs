@@ -1,7 +1,8 @@
 //! Which merges of the LLM's tokenizer are worth keeping in the small model's.
 //!
-//! A set of tokens is usable if it is closed: with a token, the two parts that it is merged from. BPE applies the merge of the lowest
-//! rank first; so a word all of whose merges are kept, in their order, is cut exactly as with all merges.
+//! A set of tokens is usable if it is closed: with a token, the two parts that it is merged from. BPE applies
+//! the merge of the lowest rank first; so a word all of whose merges are kept, in their order, is cut exactly
+//! as with all merges.
 
 use std::{
     cmp::Reverse,
@@ -33,7 +34,8 @@ impl LlmMerges {
 
     /// The merges, by rank, that make the tokens which the most `words` use, at most `max_merges` of them.
     ///
-    /// Each word counts once however often it occurs: frequent names are learned anyway, rare ones are what has to be copied.
+    /// Each word counts once however often it occurs: frequent names are learned anyway, rare ones are what
+    /// has to be copied.
     pub(crate) fn needed_by<'a>(
         &self,
         words: impl Iterator<Item = &'a str>,

@@ -1,18 +1,21 @@
 //! The training objective: from some pairs to the mean loss of their response tokens.
 //!
-//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 where the CPU multiplies that faster, so that gradients flow
-//! through the very code that inference runs.
+//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 where
+//! the CPU multiplies that faster, so that gradients flow through the very code that inference runs.
 
 use baton_bundle::{ModelConfig, ProjectorPart, PromptAttention};
 use baton_model::{
-    Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass, fuse,
-    response_cross_entropy,
+    AlignedRows, Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass,
+    fuse, response_cross_entropy,
 };
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::{
-    Reads, TrainConfig, TrainError, export,
+    Reads, TrainConfig, TrainError,
+    batches::Mix,
+    export,
     learner::{Finished, Learner},
+    own_tokens::OwnTokens,
     pairs::TokenPair,
     states::HiddenStates,
     weights::Weights,
@@ -31,6 +34,8 @@ pub(crate) struct PairSet {
     pub(crate) usable: Vec<usize>,
     /// None where the LLM is not read.
     pub(crate) states: Option<HiddenStates>,
+    /// Which of the usable pairs are mixed in.
+    pub(crate) mix: Mix,
 }
 
 impl PairSet {
@@ -63,6 +68,8 @@ pub(crate) struct Objective<'a> {
     pub(crate) projector: ProjectorPart,
     /// `[llm vocab, d_llm]` bf16, where the prompt's own embedding takes part.
     pub(crate) llm_embeddings: Option<Tensor>,
+    /// The start of a small model that keeps its own tokens.
+    pub(crate) own_tokens: Option<OwnTokens>,
 }
 
 impl Learner for Objective<'_> {
@@ -84,12 +91,17 @@ impl Learner for Objective<'_> {
         let eos = i64::from(self.slm_config.eos_token_ids[0]);
         let packed = PackedTokens::new(set, batch, bos, eos);
 
-        let prompt_states = self.prompt_states(weights, set, batch, &packed)?;
-        Ok(packed.response_loss(&slm, prompt_states, self.config.prompt_attention, regularization))
+        let (prompt_states, prompt_attention) = match &self.own_tokens {
+            None => (self.prompt_states(weights, set, batch, &packed)?, self.config.prompt_attention),
+            Some(own) => {
+                (self.own_states(&slm, (weights, set), batch, &packed)?, own.part().prompt_attention)
+            }
+        };
+        Ok(packed.response_loss(&slm, prompt_states, prompt_attention, regularization))
     }
 
     fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError> {
-        export::write_bundle(self.config, &self.slm_config, finished)
+        export::write_bundle(self.config, (&self.slm_config, self.own_tokens.as_ref()), finished)
     }
 }
 
@@ -123,6 +135,30 @@ impl Objective<'_> {
     }
 }
 
+impl Objective<'_> {
+    /// The same where the small model reads its own tokens.
+    fn own_states(
+        &self,
+        slm: &LanguageModel,
+        (weights, set): (&Weights, &PairSet),
+        batch: &[usize],
+        packed: &PackedTokens,
+    ) -> Result<Tensor, TrainError> {
+        let embeddings = slm.embed(&Tensor::from_slice(&packed.prompt_tokens));
+        let Some(states) = &set.states else { return Ok(embeddings) };
+        let projector = Projector::load(weights, &self.projector, compute())?;
+        let mut first_state = 0;
+        let alignments = batch.iter().map(|&pair| {
+            let (tokens, alignment) = set.pairs[pair].reading.as_ref().expect("the LLM reads every pair");
+            let first = first_state;
+            first_state += tokens.len();
+            (first, set.pairs[pair].prompt.len(), alignment)
+        });
+        let aligned = AlignedRows::new(alignments, Device::Cpu);
+        Ok(aligned.add_projected(embeddings, &projector, &states.packed(batch)))
+    }
+}
+
 /// Token ids of one packed batch: each sequence is prompt, BOS, response.
 pub(crate) struct PackedTokens {
     layout: PackedLayout,
@@ -149,7 +185,8 @@ impl PackedTokens {
         Self { layout, prompt_tokens, response_inputs, response_targets }
     }
 
-    /// Mean loss of the response tokens, where `writer` writes. `prompt_states`: what it reads, `[prompt tokens, d]` f32.
+    /// Mean loss of the response tokens, where `writer` writes. `prompt_states`: what it reads,
+    /// `[prompt tokens, d]` f32.
     pub(crate) fn response_loss(
         &self,
         writer: &LanguageModel,

@@ -1,6 +1,8 @@
-//! AdamW over the master weights (Loshchilov and Hutter, arXiv 1711.05101), with clipping of the global gradient norm.
+//! AdamW over the master weights (Loshchilov and Hutter, arXiv 1711.05101), with clipping of the global
+//! gradient norm.
 //!
-//! Its moments are plain named tensors, so that a checkpoint can hold them; tch's own optimizers keep theirs to themselves.
+//! Its moments are plain named tensors, so that a checkpoint can hold them; tch's own optimizers keep theirs
+//! to themselves.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -25,13 +27,14 @@ impl AdamW {
         Self { first_moments: zeros(), second_moments: zeros(), weight_decay, clip_norm }
     }
 
-    /// One update from the gradients that the weights hold, which are cleared. `age_of` gives how many updates a weight has had, or nothing if
-    /// it is not to learn yet. Returns the norm of the gradient of those that learn, before clipping.
+    /// One update from the gradients that the weights hold, which are cleared. `age_of` gives how many
+    /// updates a weight has had, or nothing if it is not to learn yet; `rate_of` its learning rate. Returns
+    /// the norm of the gradient of those that learn, before clipping.
     pub(crate) fn update(
         &mut self,
         weights: &mut Weights,
         age_of: impl Fn(&str) -> Option<usize>,
-        learning_rate: f64,
+        rate_of: impl Fn(&str) -> f64,
     ) -> f64 {
         no_grad(|| {
             let mut gradients: Vec<(&String, Tensor, usize)> = Vec::new();
@@ -49,6 +52,7 @@ impl AdamW {
             for (name, gradient, age) in gradients {
                 let bias1 = 1.0 - BETA1.powi(age as i32 + 1);
                 let bias2 = 1.0 - BETA2.powi(age as i32 + 1);
+                let learning_rate = rate_of(name);
                 let mut weight = weights[name].shallow_clone();
                 let mut gradient = gradient;
                 let _ = gradient.g_mul_scalar_(scale);
@@ -75,8 +79,8 @@ impl AdamW {
 mod tests {
     use super::*;
 
-    /// Expected weights after three steps of torch.optim.AdamW 2.13 (betas 0.9 and 0.98, eps 1e-9, decay 0.1 of `w` alone) behind
-    /// clip_grad_norm_(1.0), on the loss mean((x w^T + b)^2).
+    /// Expected weights after three steps of torch.optim.AdamW 2.13 (betas 0.9 and 0.98, eps 1e-9, decay 0.1
+    /// of `w` alone) behind clip_grad_norm_(1.0), on the loss mean((x w^T + b)^2).
     #[test]
     fn three_steps_equal_those_of_pytorch() {
         let leaf = |t: Tensor| t.set_requires_grad(true);
@@ -89,7 +93,7 @@ mod tests {
         let mut norms = Vec::new();
         for step in 0..3 {
             x.linear(&weights["w"], Some(&weights["b"])).square().mean(Kind::Float).backward();
-            norms.push(optimizer.update(&mut weights, |_| Some(step), 0.01));
+            norms.push(optimizer.update(&mut weights, |_| Some(step), |_| 0.01));
         }
         let close = |found: &[f64], expected: &[f64]| {
             for (f, e) in found.iter().zip(expected) {
@@ -117,16 +121,16 @@ mod tests {
         loss(&staged).backward();
         let age_of =
             |step: usize| move |name: &str| if name == "early" { Some(step) } else { step.checked_sub(1) };
-        let norm = optimizer.update(&mut staged, age_of(0), 0.01);
+        let norm = optimizer.update(&mut staged, age_of(0), |_| 0.01);
         assert_eq!((value(&staged, "late"), norm), (2.0, 6.0), "its gradient does not count either");
         assert!(value(&staged, "early") < 1.0);
         loss(&staged).backward();
-        optimizer.update(&mut staged, age_of(1), 0.01);
+        optimizer.update(&mut staged, age_of(1), |_| 0.01);
 
         let mut at_once = weights();
         let mut optimizer = AdamW::new(&at_once, 0.0, 1e9);
         loss(&at_once).backward();
-        optimizer.update(&mut at_once, |_| Some(0), 0.01);
+        optimizer.update(&mut at_once, |_| Some(0), |_| 0.01);
         assert!((value(&staged, "late") - value(&at_once, "late")).abs() < 1e-6);
     }
 }

@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use baton_job::{Compression, InputFormat};
+use baton_formats::{Format, open_text_file};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// One place or several. A place is a file; a glob; or a directory, which stands for the parts that a job has written there. Files are JSONL,
-/// plain, `.gz` or `.zst`.
+/// One place or several. A place is a file; a glob; or a directory, which stands for the parts that a job has
+/// written there. Files are JSONL, plain, `.gz` or `.zst`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PairFiles {
@@ -91,9 +91,8 @@ fn no_file(place: &str) -> TrainError {
 pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, TrainError> {
     let file = File::open(path).map_err(TrainError::io("read", path))?;
     let name = path.to_string_lossy();
-    let (_, compression): (_, Compression) =
-        InputFormat::of(&name, Some(InputFormat::Jsonl)).expect("a forced format is known");
-    compression.decode(Box::new(file)).map_err(TrainError::io("read", path))
+    let (_, compression) = Format::of(&name, Format::named("jsonl").ok()).expect("a forced format is known");
+    open_text_file(Box::new(file), compression).map_err(TrainError::io("read", path))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer, the response with that of whoever learns to write.
+//! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer or the small model's
+//! own, the response with that of whoever learns to write.
 
 use std::{io::BufRead, path::Path};
 
-use baton_bundle::{PromptTokenizer, TextTokenizer};
+use baton_bundle::{Limits, PromptReader, Reading, TextTokenizer, TokenAlignment};
 use serde_json::Value;
 
 use crate::{TrainConfig, TrainError, pair_files};
@@ -17,8 +18,10 @@ pub(crate) struct TextPair {
 /// A pair in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenPair {
-    /// Ids of the LLM's tokenizer, template included.
+    /// What the small model reads, template included: in its own tokens, or in the LLM's.
     pub(crate) prompt: Vec<u32>,
+    /// What the LLM reads, where the prompt is in the small model's own tokens, and how those are aligned.
+    pub(crate) reading: Option<(Vec<u32>, TokenAlignment)>,
     /// Ids of the writer's tokenizer, without BOS and EOS.
     pub(crate) response: Vec<u32>,
     /// Length of the target text, UTF-8.
@@ -26,6 +29,11 @@ pub(crate) struct TokenPair {
 }
 
 impl TokenPair {
+    /// What the LLM reads.
+    pub(crate) fn llm_tokens(&self) -> &[u32] {
+        self.reading.as_ref().map_or(&self.prompt, |(tokens, _)| tokens)
+    }
+
     /// Rows that the pair takes in a packed batch: prompt, BOS, response.
     pub(crate) fn num_rows(&self) -> usize {
         self.prompt.len() + 1 + self.response.len()
@@ -35,6 +43,8 @@ impl TokenPair {
 /// All pairs of a run.
 pub(crate) struct TextPairs {
     pub(crate) train: Vec<TextPair>,
+    /// Those that are mixed in.
+    pub(crate) general: Vec<TextPair>,
     pub(crate) validation: Vec<TextPair>,
     /// Training rows left out, since a job wrote an output without an end or without a text.
     pub(crate) train_left_out: usize,
@@ -44,9 +54,13 @@ impl TextPairs {
     /// Reads the files that the config names.
     pub(crate) fn read(config: &TrainConfig) -> Result<Self, TrainError> {
         let (train, train_left_out) = read_all(&config.train.list()?, config)?;
+        let general = match &config.general {
+            Some(general) => read_all(&general.files.list()?, config)?.0,
+            None => Vec::new(),
+        };
         let (mut validation, _) = read_all(&config.dev.list()?, config)?;
         validation.truncate(config.hyperparameters.validation_pairs);
-        Ok(Self { train, validation, train_left_out })
+        Ok(Self { train, general, validation, train_left_out })
     }
 }
 
@@ -82,7 +96,8 @@ fn read_all<P: AsRef<Path>>(files: &[P], config: &TrainConfig) -> Result<(Vec<Te
     Ok((pairs, left_out))
 }
 
-/// Whether a row of a job's output ended by itself and says something: else it teaches to stop at the wrong place.
+/// Whether a row of a job's output ended by itself and says something: else it teaches to stop at the wrong
+/// place.
 fn is_whole_output(row: &Value) -> bool {
     row["finish_reason"] == "stop" && !row["output"].as_str().is_some_and(|output| output.trim().is_empty())
 }
@@ -94,20 +109,27 @@ fn field<'row>(row: &'row Value, name: &str) -> Option<&'row Value> {
 
 /// Tokenizes pairs and leaves out those whose prompt is too long. Order is kept.
 ///
-/// Long responses are not for this function to leave out: which prompts the LLM encodes should not depend on the SLM's tokenizer.
+/// Long responses are not for this function to leave out: which prompts the LLM encodes should not depend on
+/// the SLM's tokenizer.
 pub(crate) fn tokenize_pairs(
     pairs: &[TextPair],
-    prompt_tokenizer: &PromptTokenizer,
+    prompt_reader: &PromptReader,
     response_tokenizer: &TextTokenizer,
-    max_prompt_tokens: usize,
+    limits: Limits,
 ) -> Result<Vec<TokenPair>, TrainError> {
     let mut token_pairs = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        let prompt = prompt_tokenizer.encode(&pair.source)?;
-        if prompt.len() <= max_prompt_tokens {
-            let response = response_tokenizer.encode(&pair.target)?;
-            token_pairs.push(TokenPair { prompt, response, response_num_bytes: pair.target.len() });
-        }
+        let Reading { llm_tokens, mut segments } = match prompt_reader.read(&pair.source)? {
+            reading if reading.excess(limits).is_none() => reading,
+            _ => continue,
+        };
+        let (prompt, reading) = match segments.pop() {
+            None => (llm_tokens, None),
+            Some(segment) if llm_tokens.is_empty() => (segment.tokens, None),
+            Some(segment) => (segment.tokens, Some((llm_tokens, segment.alignment))),
+        };
+        let response = response_tokenizer.encode(&pair.target)?;
+        token_pairs.push(TokenPair { prompt, reading, response, response_num_bytes: pair.target.len() });
     }
     Ok(token_pairs)
 }

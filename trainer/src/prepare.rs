@@ -1,26 +1,30 @@
-//! From settings to a run that can take its next step: tokenizer, pairs, hidden states, weights, and the last checkpoint.
+//! From settings to a run that can take its next step: tokenizer, pairs, hidden states, weights, and the last
+//! checkpoint.
 
 use std::{fs, ops::ControlFlow, path::Path, time::Instant};
 
 use baton_bundle::{
-    LoraAdapter, ModelConfig, PromptEmbeddingSource, PromptTokenizer, adapter_files, are_layers_below,
+    Limits, LoraAdapter, ModelConfig, PromptEmbeddingSource, PromptReader, PromptTokenizer, adapter_files,
+    are_layers_below,
 };
 use baton_model::{Checkpoint, Compute, LanguageModel, LlmWeights, ModelParts, TensorSource};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError, Trains,
+    GeneralPairs, Initialization, PairFiles, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError, Trains,
+    batches::Mix,
     checkpoint::{self, RunState},
     events::TrainEvent,
     learner::Learner,
     objective::{Objective, PairSet},
     optimizer::AdamW,
+    own_tokens::OwnTokens,
     pairs::{TextPairs, TokenPair, tokenize_pairs, usable_pairs},
     projector_start::settle,
     run::{Run, RunDirectories},
     slm_start::SlmStart,
     states::{EncodeJob, HiddenStates, write_atomically},
-    weights::Weights,
+    weights::{Weights, matches},
 };
 
 /// States that a random projector is settled on, in tokens: many times the width of an LLM.
@@ -34,52 +38,65 @@ impl<'a> Run<'a> {
         report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         let directory = directories.run.as_path();
-        let llm_config = ModelConfig::read(&config.llm.join("config.json"))?;
-        let TextPairs { train: train_texts, validation: validation_texts, train_left_out } =
+        let TextPairs { train: train_texts, general, validation: validation_texts, train_left_out } =
             TextPairs::read(config)?;
 
         let slm = SlmStart::open(config, directory, &train_texts)?;
-        let prompt_tokenizer = PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
-
-        let tokenize = |texts, files| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
-            let pairs = tokenize_pairs(texts, &prompt_tokenizer, &slm.tokenizer, config.max_prompt_tokens)?;
+        let (prompt_reader, limits) = match &slm.own_tokens {
+            None => (PromptReader::LlmTokens(open_prompt_tokenizer(config)?), config.limits()),
+            Some(own) => {
+                let max_slm_prompt_tokens = Some(own.max_prompt_tokens(config));
+                (own.prompt_reader(config)?, Limits { max_slm_prompt_tokens, ..config.limits() })
+            }
+        };
+        let tokenize = |texts, files: &PairFiles| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
+            let pairs = tokenize_pairs(texts, &prompt_reader, &slm.tokenizer, limits)?;
             let usable = usable_pairs(&pairs, files, config)?;
             Ok((pairs, usable))
         };
-        let (train_pairs, train_usable) = tokenize(&train_texts, &config.train)?;
+        let (mut train_pairs, mut train_usable) = tokenize(&train_texts, &config.train)?;
         let (validation_pairs, validation_usable) = tokenize(&validation_texts, &config.dev)?;
+        let mut mix = Mix::none(train_usable.len());
+        if let Some(GeneralPairs { files, share }) = &config.general {
+            let (pairs, usable) = tokenize(&general, files)?;
+            mix = Mix::new(train_usable.len(), usable.len(), *share);
+            train_usable.extend(usable.into_iter().map(|place| train_pairs.len() + place));
+            train_pairs.extend(pairs);
+        }
 
-        let d_llm = llm_config.hidden_size;
-        let llm_weights_path = config.llm.join("model.safetensors");
-        let llm_embeddings = Checkpoint::open(&llm_weights_path)?
-            .tensor(&llm_config.embedding_name(), &[llm_config.vocab_size as i64, d_llm as i64])?;
-        let (mut weights, projector_is_random) = slm.weights(config, &llm_embeddings)?;
+        let llm = config.has_llm().then(|| ReadLlm::open(config)).transpose()?;
+        let (mut weights, projector_is_random) =
+            slm.weights(config, llm.as_ref().map(|llm| &llm.embeddings))?;
+        check_frozen(config, &slm.config)?;
         let _ = report(TrainEvent::Prepared {
             train_pairs: train_usable.len(),
-            train_pairs_left_out: train_texts.len() - train_usable.len() + train_left_out,
+            train_pairs_left_out: train_texts.len() + general.len() - train_usable.len() + train_left_out,
             validation_pairs: validation_usable.len(),
             parameters: weights.values().map(Tensor::numel).sum(),
         });
 
-        let (validation_states, train_states) = match config.reads {
-            Reads::Slm => (None, None),
-            Reads::Hybrid => {
+        let (validation_states, train_states) = match (config.reads, &llm) {
+            (Reads::Slm, _) | (_, None) => (None, None),
+            (Reads::Hybrid, Some(ReadLlm { config: llm_config, .. })) => {
+                let llm_weights_path = config.llm.join("model.safetensors");
                 let llm_sha256 = reader_sha256(config)?;
+                let compute = Compute::fastest_cpu();
                 let mut states = |set: &'static str, pairs: &[TokenPair]| {
                     let job = EncodeJob {
                         states: &directories.states,
-                        prompts: pairs.iter().map(|p| p.prompt.as_slice()).collect(),
+                        prompts: pairs.iter().map(TokenPair::llm_tokens).collect(),
                         llm_sha256: &llm_sha256,
                         llm_layer: config.llm_layer,
                         mixed_layers: &config.mixed_layers,
-                        d_llm,
+                        d_llm: llm_config.hidden_size,
+                        compute,
                     };
                     let load_llm = || {
                         let parts = ModelParts { blocks: config.llm_layer, lm_head: false };
                         let checkpoint = Checkpoint::open(&llm_weights_path)?;
-                        let adapter = open_adapter(config, &llm_config)?;
+                        let adapter = open_adapter(config, llm_config)?;
                         let weights = LlmWeights::merged(checkpoint, adapter);
-                        Ok(LanguageModel::load(&llm_config, &weights, parts, Compute::fastest_cpu())?)
+                        Ok(LanguageModel::load(llm_config, &weights, parts, compute)?)
                     };
                     let started = Instant::now();
                     HiddenStates::open_or_compute(&job, load_llm, |p| {
@@ -94,6 +111,7 @@ impl<'a> Run<'a> {
                 (Some(states("dev", &validation_pairs)?), Some(states("train", &train_pairs)?))
             }
         };
+        let d_llm = llm.as_ref().map_or(0, |llm| llm.config.hidden_size);
         let projector = config.projector(d_llm, slm.config.hidden_size);
         if let Some(states) = train_states.as_ref().filter(|_| projector_is_random) {
             settle(&mut weights, &projector, config.fusion, &states.sample(SETTLING_NUM_TOKENS))?;
@@ -103,15 +121,21 @@ impl<'a> Run<'a> {
             config,
             slm_config: slm.config,
             projector,
-            llm_embeddings: embeds_prompt.then(|| llm_embeddings.to_kind(Kind::BFloat16)),
+            llm_embeddings: llm.filter(|_| embeds_prompt).map(|llm| llm.embeddings.to_kind(Kind::BFloat16)),
+            own_tokens: slm.own_tokens,
         };
-        let train = PairSet { pairs: train_pairs, usable: train_usable, states: train_states };
-        let validation =
-            PairSet { pairs: validation_pairs, usable: validation_usable, states: validation_states };
+        let train = PairSet { pairs: train_pairs, mix, usable: train_usable, states: train_states };
+        let validation = PairSet {
+            pairs: validation_pairs,
+            mix: Mix::none(validation_usable.len()),
+            usable: validation_usable,
+            states: validation_states,
+        };
         Run::start((config, directory), Box::new(objective), [train, validation], weights, report)
     }
 
-    /// A run over prepared sets, for training and validation; goes on from its last checkpoint if there is one.
+    /// A run over prepared sets, for training and validation; goes on from its last checkpoint if there is
+    /// one.
     pub(crate) fn start(
         (config, directory): (&'a TrainConfig, &'a Path),
         learner: Box<dyn Learner + 'a>,
@@ -127,10 +151,45 @@ impl<'a> Run<'a> {
             let _ = report(TrainEvent::Resumed { step: state.step });
             run.state = state;
         }
-        for weight in run.weights.values_mut() {
-            *weight = weight.set_requires_grad(true);
+        for (name, weight) in &mut run.weights {
+            let is_frozen = config.frozen.iter().any(|pattern| matches(pattern, name));
+            *weight = weight.set_requires_grad(!is_frozen);
         }
         Ok(run)
+    }
+}
+
+/// The LLM that a run reads, as far as it is in memory.
+struct ReadLlm {
+    config: ModelConfig,
+    embeddings: Tensor, // [vocab, d_llm]
+}
+
+impl ReadLlm {
+    fn open(config: &TrainConfig) -> Result<Self, TrainError> {
+        let llm = ModelConfig::read(&config.llm.join("config.json"))?;
+        let weights = Checkpoint::open(&config.llm.join("model.safetensors"))?;
+        let shape = [llm.vocab_size as i64, llm.hidden_size as i64];
+        Ok(Self { embeddings: weights.tensor(&llm.embedding_name(), &shape)?, config: llm })
+    }
+}
+
+/// The LLM's tokenizer with the config's template.
+pub(crate) fn open_prompt_tokenizer(config: &TrainConfig) -> Result<PromptTokenizer, TrainError> {
+    Ok(PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?)
+}
+
+/// A pattern that names no tensor is a slip of the pen.
+fn check_frozen(config: &TrainConfig, slm: &ModelConfig) -> Result<(), TrainError> {
+    let names: Vec<String> = slm.tensor_shapes().into_iter().map(|(name, _)| name).collect();
+    let names_nothing = |pattern: &&String| !names.iter().any(|name| matches(pattern, name));
+    match config.frozen.iter().find(names_nothing) {
+        None => Ok(()),
+        Some(pattern) => Err(TrainError::Config {
+            field: "frozen",
+            value: pattern.clone(),
+            rule: format!("names no tensor of the small model; the first of them is {}", names[0]),
+        }),
     }
 }
 
@@ -149,14 +208,18 @@ fn reader_sha256(config: &TrainConfig) -> Result<String, TrainError> {
 
 /// Finds out whether everything that a run reads is there, before anything is written.
 pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
-    let llm = ModelConfig::read(&config.llm.join("config.json"))?;
-    match config.trains {
-        Trains::Slm => check_slm(config, &llm)?,
-        Trains::Llm => config.llm_training().check_llm(config, &llm)?,
+    if config.has_llm() {
+        let llm = ModelConfig::read(&config.llm.join("config.json"))?;
+        match config.trains {
+            Trains::Slm => check_slm(config, &llm)?,
+            Trains::Llm => config.llm_training().check_llm(config, &llm)?,
+        }
+        Checkpoint::open(&config.llm.join("model.safetensors"))?;
+        open_prompt_tokenizer(config)?;
     }
-    Checkpoint::open(&config.llm.join("model.safetensors"))?;
-    PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?;
-    for files in [&config.train, &config.dev] {
+    OwnTokens::open(config)?;
+    let general = config.general.as_ref().map(|general| &general.files);
+    for files in [&config.train, &config.dev].into_iter().chain(general) {
         files.list()?;
     }
     Ok(())

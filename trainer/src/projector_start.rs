@@ -1,9 +1,10 @@
 //! Initial values by which the projector reads what tells states apart, and adds little at first.
 //!
-//! Most of the length of an LLM's middle states is in a few dimensions that are nearly the same at every position, and most directions that differ have
-//! a hundredth of the variance of the largest. A random first layer passes on little but the former, as a constant that drowns
-//! the prompt's embedding, and learns the latter slowly. So the first layer begins on whitened states (zero mean, equal variance in all
-//! directions but those of hardly any), and the last one small.
+//! Most of the length of an LLM's middle states is in a few dimensions that are nearly the same at every
+//! position, and most directions that differ have a hundredth of the variance of the largest. A random first
+//! layer passes on little but the former, as a constant that drowns the prompt's embedding, and learns the
+//! latter slowly. So the first layer begins on whitened states (zero mean, equal variance in all directions
+//! but those of hardly any), and the last one small.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -14,7 +15,8 @@ use crate::{TrainError, weights::Weights};
 
 /// Variance added in each direction, as a share of the mean: what has less is mostly rounding.
 const RIDGE: f64 = 0.1;
-/// The last layer's weights, as a share of what they are at random, where projected states are added to embeddings.
+/// The last layer's weights, as a share of what they are at random, where projected states are added to
+/// embeddings.
 const ADDED_SHARE: f64 = 0.1;
 
 /// Rewrites a projector of random weights. `states`: `[rows, layers * d_llm]`, a sample of what it will read.
@@ -43,7 +45,8 @@ pub(crate) fn settle(
     Ok(())
 }
 
-/// The mean of rows, `[d]`, and the symmetric matrix, `[d, d]`, that gives them equal variance in all directions (ZCA whitening).
+/// The mean of rows, `[d]`, and the symmetric matrix, `[d, d]`, that gives them equal variance in all
+/// directions (ZCA whitening).
 fn whitening(rows: &Tensor) -> (Tensor, Tensor) {
     let mean = rows.mean_dim([0i64].as_slice(), false, Kind::Float);
     let centred = (rows - &mean).to_kind(Kind::Double);
@@ -77,7 +80,8 @@ mod tests {
         }
     }
 
-    /// Numbers of mean 0 and variance 1, always the same. (Tests share the generator of libtorch, and run at once.)
+    /// Numbers of mean 0 and variance 1, always the same. (Tests share the generator of libtorch, and run at
+    /// once.)
     fn noise(shape: &[i64]) -> Tensor {
         let places = Tensor::arange(shape.iter().product::<i64>(), (Kind::Double, Device::Cpu));
         let uniform = ((places + 1.0) * 12.9898).sin() * 43_758.545_3;

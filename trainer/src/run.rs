@@ -1,4 +1,5 @@
-//! One training run: prepare (tokenizer, pairs, hidden states), then steps, validations and checkpoints, then the bundle.
+//! One training run: prepare (tokenizer, pairs, hidden states), then steps, validations and checkpoints, then
+//! the bundle.
 
 use std::{
     fs,
@@ -32,7 +33,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 pub struct RunDirectories {
     /// Tokenizer, checkpoints, log, and the bundle when it is done.
     pub run: PathBuf,
-    /// Hidden states, of any LLMs, layers and prompts. Runs that share it share the states of the prompts that they share.
+    /// Hidden states, of any LLMs, layers and prompts. Runs that share it share the states of the prompts
+    /// that they share.
     pub states: PathBuf,
 }
 
@@ -53,11 +55,13 @@ pub struct TrainReport {
     pub best_loss: f64,
 }
 
-/// Trains by `config`, going on from the last checkpoint in the run's directory if it has one, and writes the bundle to `bundle` in
-/// it. `observe` is called from the training thread; if it breaks, the run saves a checkpoint and stops.
+/// Trains by `config`, going on from the last checkpoint in the run's directory if it has one, and writes the
+/// bundle to `bundle` in it. `observe` is called from the training thread; if it breaks, the run saves a
+/// checkpoint and stops.
 ///
 /// # Errors
-/// Bad settings or data, a directory of another run, a full disk, a loss that diverges, or a stop that `observe` asked for.
+/// Bad settings or data, a directory of another run, a full disk, a loss that diverges, or a stop that
+/// `observe` asked for.
 pub fn train(
     config: &TrainConfig,
     directories: impl Into<RunDirectories>,
@@ -105,7 +109,8 @@ impl Run<'_> {
     ) -> Result<BestValidation, TrainError> {
         let h = &self.config.hyperparameters;
         let regularization = Regularization { label_smoothing: h.label_smoothing, dropout: h.dropout };
-        let mut schedule = BatchSchedule::new(self.train.row_counts(), h.batch_tokens, h.seed);
+        let mut schedule =
+            BatchSchedule::new(self.train.row_counts(), self.train.mix, h.batch_tokens, h.seed);
         let mut since_report = Interval::start();
         let mut last_checkpoint = Instant::now();
         let started = Instant::now();
@@ -118,11 +123,14 @@ impl Run<'_> {
             let loss = self.learner.loss(&self.weights, &self.train, &batch, regularization)?;
             loss.backward();
             let learning_rate = self.config.learning_rate(step);
+            let projector_rate = self.config.projector_learning_rate(step);
+            let rate_of =
+                |name: &str| if belongs_to_projector(name) { projector_rate } else { learning_rate };
             let age_of = |name: &str| match belongs_to_projector(name) {
                 true => Some(step),
                 false => step.checked_sub(h.projector_steps),
             };
-            let gradient_norm = self.optimizer.update(&mut self.weights, age_of, learning_rate);
+            let gradient_norm = self.optimizer.update(&mut self.weights, age_of, rate_of);
             let loss = f64::try_from(&loss).expect("a loss is one number");
             if !loss.is_finite() || !gradient_norm.is_finite() {
                 return Err(TrainError::Diverged { step, loss });
@@ -161,7 +169,8 @@ impl Run<'_> {
         Ok(self.state.best.expect("the last step ends with a validation"))
     }
 
-    /// Measures the validation loss; keeps the weights if it is the best. They are saved before the checkpoint that says so.
+    /// Measures the validation loss; keeps the weights if it is the best. They are saved before the
+    /// checkpoint that says so.
     fn validate(
         &mut self,
         report: &mut impl FnMut(TrainEvent) -> ControlFlow<()>,

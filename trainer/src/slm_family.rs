@@ -1,7 +1,8 @@
-//! The families that a small model can be of: their `config.json`, their rules, and how large their first weights are.
+//! The families that a small model can be of: their `config.json`, their rules, and how large their first
+//! weights are.
 //!
-//! They are those of the method's paper and what is alike: decoder-only (Llama, Qwen2, GPT-2), whose prompt is the projected states, and
-//! encoder-decoder (T5), whose encoder reads them.
+//! They are those of the method's paper and what is alike: decoder-only (Llama, Qwen2, GPT-2), whose prompt
+//! is the projected states, and encoder-decoder (T5), whose encoder reads them.
 
 use baton_bundle::{
     Family, FamilyConfig, Gpt2Config, LlamaConfig, ModelConfig, PromptAttention, QwenConfig, T5Config,
@@ -26,7 +27,7 @@ pub(crate) fn check(slm: &SlmShape, prompt_attention: PromptAttention) -> Result
             "must be bidirectional: a T5 reads prompts with its encoder",
         ),
         Family::Gpt2 | Family::T5 => Ok(()),
-        Family::Qwen3 | Family::Gemma3 | Family::Mt5 => {
+        Family::Qwen3 | Family::Gemma3 | Family::Mt5 | Family::Bergamot => {
             refuse("slm.family", &slm.family.model_type(), "must be llama, qwen2, gpt2 or t5")
         }
     }
@@ -67,8 +68,9 @@ pub(crate) fn slm_config(config: &TrainConfig, slm: &SlmShape, [bos, eos]: [u32;
 
 /// Standard deviation of the first numbers of a matrix of this shape, `[out, in]`.
 ///
-/// 0.02 (GPT-2's recipe), or in a T5 in^-1/2, for queries divided by the root of a head's width, since scores are not scaled (T5's).
-/// Matrices that write into the residual stream: that divided by sqrt(2 * blocks). Token embeddings: d^-1/2.
+/// 0.02 (GPT-2's recipe), or in a T5 in^-1/2, for queries divided by the root of a head's width, since scores
+/// are not scaled (T5's). Matrices that write into the residual stream: that divided by sqrt(2 * blocks).
+/// Token embeddings: d^-1/2.
 pub(crate) fn first_deviation(config: &ModelConfig, (name, shape): (&str, &[i64])) -> f64 {
     const INTO_RESIDUAL: [&str; 5] = [
         "o_proj.weight",

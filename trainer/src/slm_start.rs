@@ -1,26 +1,35 @@
-//! What the small model is before its first step: tokenizer, shape and weights, from nothing or from a checkpoint.
+//! What the small model is before its first step: tokenizer, shape and weights, from nothing or from a
+//! checkpoint.
 //!
-//! From nothing, the config gives family and shape, and the tokenizer is made from the training pairs or is the LLM's. A checkpoint, be it a
-//! public small model or the one of a bundle, brings all three; from a bundle, the projector goes on, too, as far as its tensors fit.
+//! From nothing, the config gives family and shape, and the tokenizer is made from the training pairs or is
+//! the LLM's. A checkpoint, be it a public small model or the one of a bundle, brings all three; from a
+//! bundle, the projector goes on, too, as far as its tensors fit.
 
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{MANIFEST_FILE, ModelConfig, TextTokenizer, WeightDtype};
-use baton_model::{Checkpoint, TensorSource};
+use baton_bundle::{Bundle, MANIFEST_FILE, ModelConfig, TextTokenizer, WeightDtype};
+use baton_job::Mode;
+use baton_model::{Checkpoint, ModelError, TensorSource};
 use tch::{Kind, Tensor};
 
 use crate::{
     Initialization, SlmShape, SlmTokenizer, TrainConfig, TrainError,
     alignment::align,
     export::copy,
+    own_tokens::OwnTokens,
     pairs::TextPair,
     slm_family::slm_config,
     slm_tokenizer::{BOS_TOKEN, EOS_TOKEN, SlmTokenizerTraining},
     weights::{Weights, belongs_to_projector, initial_weights},
 };
 
+/// A bundle's projector, by its name there.
+const PROJECTOR_FILE: &str = "projector/model.safetensors";
+
 /// The small model's tokenizer and shape.
 pub(crate) struct SlmStart {
+    /// Where it keeps its own tokens, the bundle that it comes from.
+    pub(crate) own_tokens: Option<OwnTokens>,
     pub(crate) config: ModelConfig,
     pub(crate) tokenizer: TextTokenizer,
     tokenizer_path: PathBuf,
@@ -29,6 +38,14 @@ pub(crate) struct SlmStart {
 impl SlmStart {
     /// Makes or copies the tokenizer into the run's directory, unless it is there.
     pub(crate) fn open(config: &TrainConfig, run: &Path, texts: &[TextPair]) -> Result<Self, TrainError> {
+        if let Some(own) = OwnTokens::open(config)? {
+            return Ok(Self {
+                config: ModelConfig { dtype: WeightDtype::Bf16, ..own.bundle.small_model()?.1.clone() },
+                tokenizer: own.bundle.text_tokenizer(Mode::Slm)?,
+                tokenizer_path: run.join("tokenizer.json"),
+                own_tokens: Some(own),
+            });
+        }
         let tokenizer_path = run.join("tokenizer.json");
         let llm_tokenizer = config.llm.join("tokenizer.json");
         if !tokenizer_path.exists() {
@@ -63,36 +80,50 @@ impl SlmStart {
                 slm_config(config, shape, [id(bos)?, id(eos)?])
             }
         };
-        Ok(Self { config, tokenizer, tokenizer_path })
+        Ok(Self { config, tokenizer, tokenizer_path, own_tokens: None })
     }
 
-    /// The weights before the first step, and whether those of the projector are random. `llm_embeddings`: `[llm vocab, d_llm]`.
+    /// The weights before the first step, and whether those of the projector are random. `llm_embeddings`:
+    /// `[llm vocab, d_llm]`, where there is an LLM.
     pub(crate) fn weights(
         &self,
         config: &TrainConfig,
-        llm_embeddings: &Tensor,
+        llm_embeddings: Option<&Tensor>,
     ) -> Result<(Weights, bool), TrainError> {
-        let d_llm = llm_embeddings.size()[1] as usize;
+        let d_llm = llm_embeddings.map_or(0, |embeddings| embeddings.size()[1] as usize);
         let mut projector_is_random = true;
         let mut weights = initial_weights(config, &self.config, d_llm);
         if let Some(start) = &config.start_from {
+            if start.join(MANIFEST_FILE).exists() {
+                let bundle = Bundle::open(start)?;
+                let starts = ["slm/model.safetensors", PROJECTOR_FILE];
+                let mut made = starts.iter().filter(|name| bundle.manifest().files.contains_key(**name));
+                made.try_for_each(|name| bundle.check_sha256(name))?;
+            }
             let slm = Checkpoint::open(&slm_directory(start).join("model.safetensors"))?;
             for (name, shape) in self.config.tensor_shapes() {
                 let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
                 weights.insert(name.clone(), slm.tensor(&name, &shape)?.to_kind(Kind::Float));
             }
-            if start.join(MANIFEST_FILE).exists() {
-                let projector = Checkpoint::open(&start.join("projector/model.safetensors"))?;
+            let projector = start.join(PROJECTOR_FILE);
+            if start.join(MANIFEST_FILE).exists() && projector.exists() {
+                let projector = Checkpoint::open(&projector)?;
                 for (name, weight) in weights.iter_mut().filter(|(name, _)| belongs_to_projector(name)) {
-                    if let Ok(trained) = projector.tensor(name, &weight.size()) {
-                        *weight = trained.to_kind(Kind::Float);
-                        projector_is_random &= !name.starts_with("projector.");
+                    match projector.tensor(name, &weight.size()) {
+                        Ok(trained) => {
+                            *weight = trained.to_kind(Kind::Float);
+                            projector_is_random &= !name.starts_with("projector.");
+                        }
+                        // Of another LLM, or of another depth: it begins anew.
+                        Err(ModelError::MissingTensor { .. } | ModelError::Shape { .. }) => {}
+                        Err(damaged) => return Err(damaged.into()),
                     }
                 }
             }
         } else if config.slm.as_ref().is_some_and(|slm| slm.initialization == Initialization::Aligned) {
             let embedding = self.config.embedding_name();
             let llm_tokenizer = config.llm.join("tokenizer.json");
+            let llm_embeddings = llm_embeddings.expect("a shape is trained with an LLM");
             align((&mut weights, &embedding), llm_embeddings, &llm_tokenizer, &self.tokenizer_path)?;
         }
         Ok((weights, projector_is_random))

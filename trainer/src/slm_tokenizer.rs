@@ -1,9 +1,10 @@
 //! The small model's tokenizer: byte-level BPE that goes on where the LLM's tokenizer ends.
 //!
-//! A name is easily copied from prompt to response if it is the same tokens on both sides. So the merges of the LLM's tokenizer that
-//! copied words need are kept (`llm_merges.rs`), up to a budget, and the rest of the vocabulary is learned on top of them, from the
-//! words that are written and not copied. Learned merges come after all kept ones, so they can join the pieces of a word that the
-//! LLM's tokenizer gives, but not cut it elsewhere.
+//! A name is easily copied from prompt to response if it is the same tokens on both sides. So the merges of
+//! the LLM's tokenizer that copied words need are kept (`llm_merges.rs`), up to a budget, and the rest of the
+//! vocabulary is learned on top of them, from the words that are written and not copied. Learned merges come
+//! after all kept ones, so they can join the pieces of a word that the LLM's tokenizer gives, but not cut it
+//! elsewhere.
 //!
 //! BPE: Sennrich et al., arXiv 1508.07909.
 
@@ -175,7 +176,8 @@ impl Vocabulary {
 
 /// Fills the vocabulary up to `vocab_size` with merges learned on the words that are written, not copied.
 ///
-/// The library's trainer starts from characters. So each token of the vocabulary so far is presented to it as a character of its own.
+/// The library's trainer starts from characters. So each token of the vocabulary so far is presented to it as
+/// a character of its own.
 fn learn_merges(
     vocabulary: &mut Vocabulary,
     words: &BTreeMap<String, WordUse>,

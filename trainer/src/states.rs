@@ -1,10 +1,12 @@
-//! The LLM's hidden states of prompts, computed once and kept on disk, where every run finds those that it needs.
+//! The LLM's hidden states of prompts, computed once and kept on disk, where every run finds those that it
+//! needs.
 //!
-//! Under a directory of states, each LLM has one directory for every choice of layers, and in it chunk files (safetensors): prompts, as
-//! `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and their `states` bf16 `[num_tokens, layers * d_llm]`. A chunk is named by
-//! its prompts and appears by rename when it is complete. So a run computes what no run before has computed, and an interrupted computation
-//! goes on with the next chunk. The arithmetic is what an encoder service chooses on this machine, so the small model learns from the states
-//! that it will be sent.
+//! Under a directory of states, each LLM has one directory for every choice of layers and arithmetic, and in it chunk files
+//! (safetensors): prompts, as `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and their `states`
+//! bf16 `[num_tokens, layers * d_llm]`. A chunk is named by its prompts and appears by rename when it is
+//! complete. So a run computes what no run before has computed, and an interrupted computation goes on with
+//! the next chunk. The arithmetic is what an encoder service chooses on this machine, so the small model
+//! learns from the states that it will be sent.
 
 use std::{
     collections::HashMap,
@@ -14,7 +16,8 @@ use std::{
 };
 
 use baton_bundle::SafetensorsFile;
-use baton_model::{LanguageModel, PackedLayout};
+use baton_job::hex;
+use baton_model::{Compute, LanguageModel, PackedLayout};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor, no_grad};
 
@@ -68,6 +71,8 @@ pub(crate) struct EncodeJob<'a> {
     pub(crate) mixed_layers: &'a [usize],
     /// Width of the states.
     pub(crate) d_llm: usize,
+    /// What the LLM computes on and in which format: states of another arithmetic differ.
+    pub(crate) compute: Compute,
 }
 
 impl EncodeJob<'_> {
@@ -76,7 +81,9 @@ impl EncodeJob<'_> {
         let layers = self.mixed_layers.iter().chain([&self.llm_layer]);
         let layers: Vec<String> = layers.map(usize::to_string).collect();
         let llm = &hex(&Sha256::digest(self.llm_sha256))[..NAME_LEN];
-        self.states.join(format!("{llm}-layers-{}", layers.join("-")))
+        let device = if self.compute.is_cpu() { "cpu" } else { "gpu" };
+        let format = self.compute.weights_name();
+        self.states.join(format!("{llm}-layers-{}-{format}-{device}", layers.join("-")))
     }
 
     /// Numbers of one token.
@@ -86,7 +93,8 @@ impl EncodeJob<'_> {
 }
 
 impl HiddenStates {
-    /// Opens the states of `job.prompts`, computing whatever is not on disk yet. `load_llm` is called only if something is missing.
+    /// Opens the states of `job.prompts`, computing whatever is not on disk yet. `load_llm` is called only if
+    /// something is missing.
     pub(crate) fn open_or_compute(
         job: &EncodeJob<'_>,
         load_llm: impl FnOnce() -> Result<LanguageModel, TrainError>,
@@ -249,6 +257,21 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainErr
     fs::rename(&temporary, path).map_err(TrainError::io("write", path))
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_another_arithmetic_or_of_other_layers_are_found_elsewhere() {
+        let directory = |compute, mixed_layers| {
+            let (states, llm_sha256) = (Path::new("states"), "0123");
+            EncodeJob { states, prompts: vec![], llm_sha256, llm_layer: 20, mixed_layers, d_llm: 8, compute }
+                .directory()
+        };
+        let int8 = directory(Compute::CPU_INT8, &[]);
+        assert!(int8.to_str().unwrap().ends_with("-layers-20-int8-cpu"), "{}", int8.display());
+        assert_ne!(int8, directory(Compute::CPU_BF16, &[]));
+        assert_ne!(int8, directory(Compute::CPU_F32, &[]));
+        assert_ne!(int8, directory(Compute::CPU_INT8, &[10]));
+    }
 }

@@ -1,7 +1,7 @@
 //! Which shards a service takes on, and when it takes no more.
 //!
-//! Owns the limit of open shards, the drain, and with both the service's readiness. Every shard's task holds a [`ShardPermit`]; a
-//! service is idle when the last is gone.
+//! Owns the limit of open shards, the drain, and with both the service's readiness. Every shard's task holds
+//! a [`ShardPermit`]; a service is idle when the last is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +167,7 @@ impl Admission {
 
 /// The answer of a service that is about to stop.
 #[must_use]
-pub fn refuse_draining() -> Status {
+pub(crate) fn refuse_draining() -> Status {
     Refusal::Draining.status("this worker is about to stop; try another one")
 }
 

@@ -1,7 +1,11 @@
 //! The flags that say what a model computes on: device, number format, engines.
 
+use baton_bundle::Bundle;
 use baton_model::{Compute, UnavailableDevice};
 use clap::value_parser;
+
+use crate::device_memory::free_gpu_memory;
+use crate::machine_memory::available_memory;
 
 /// What `--weights` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,7 +31,8 @@ pub struct ComputeArgs {
     /// Where the models run: auto (a GPU if there is one), cpu, cuda, or cuda:N.
     #[arg(long, value_name = "DEVICE", env = "BATON_DEVICE", default_value = "auto", value_parser = parse_device)]
     device: DeviceFlag,
-    /// Engines of one thread, each with its own copy of the weights, that share a model's work. Default: one per CPU; one on a GPU.
+    /// Engines of one thread, each with its own copy of the weights, that share a model's work; as many as CPUs
+    /// and memory have room for at most. Default: one per CPU; one on a GPU.
     #[arg(long, value_name = "ENGINES", env = "BATON_ENGINES", value_parser = value_parser!(u16).range(1..=1024))]
     engines: Option<u16>,
 }
@@ -59,15 +64,46 @@ impl ComputeArgs {
         Ok(compute)
     }
 
-    /// Engines per model.
+    /// Engines per model, each with `weights_num_bytes` of weights: as many as are asked for, but no more than
+    /// there are CPUs for and memory has room for, which is said.
     #[must_use]
-    pub fn engines(&self, compute: Compute) -> usize {
-        match self.engines {
-            Some(engines) => engines.into(),
-            None if compute.is_cpu() => std::thread::available_parallelism().map_or(1, usize::from),
-            None => 1,
+    pub fn engines(&self, compute: Compute, weights_num_bytes: u64) -> usize {
+        let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let (default, max_by_cpus, memory) = match compute.gpu() {
+            None => (num_cpus, num_cpus, available_memory()),
+            Some(index) => (1, usize::MAX, free_gpu_memory(index)),
+        };
+        let wanted = self.engines.map_or(default, usize::from);
+        let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, weights_num_bytes));
+        if engines < wanted {
+            tracing::warn!(
+                "{wanted} engines are more than there is room for: {num_cpus} CPUs, and {} of free memory for {} of \
+                 weights each; using {engines}",
+                in_mib(memory.unwrap_or_default()),
+                in_mib(weights_num_bytes)
+            );
         }
+        engines
     }
+}
+
+/// Copies of the weights that memory has room for, with a fifth of it left for the rest; at least one.
+fn max_by_memory(available_num_bytes: Option<u64>, weights_num_bytes: u64) -> usize {
+    match available_num_bytes {
+        Some(bytes) if weights_num_bytes > 0 => ((bytes / 5 * 4 / weights_num_bytes) as usize).max(1),
+        _ => usize::MAX,
+    }
+}
+
+fn in_mib(num_bytes: u64) -> String {
+    format!("{} MiB", num_bytes >> 20)
+}
+
+/// Bytes of all weights of a bundle as they are stored: what an engine takes at most, in bf16.
+#[must_use]
+pub fn weights_num_bytes(bundle: &Bundle) -> u64 {
+    let files = &bundle.manifest().files;
+    files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, digest)| digest.bytes).sum()
 }
 
 impl WeightsFlag {
@@ -113,6 +149,18 @@ fn parse_device(name: &str) -> Result<DeviceFlag, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn engines_are_bounded_by_cpus_and_by_memory() {
+        let args = |engines| ComputeArgs { weights: WeightsFlag::Int8, device: DeviceFlag::Cpu, engines };
+        let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(args(Some(1000)).engines(Compute::CPU_INT8, 1), num_cpus);
+        assert_eq!(args(Some(1000)).engines(Compute::CPU_INT8, u64::MAX), 1);
+        assert_eq!(args(Some(1)).engines(Compute::CPU_INT8, 1), 1);
+        assert_eq!(max_by_memory(Some(100), 20), 4);
+        assert_eq!(max_by_memory(Some(10), 20), 1);
+        assert_eq!((max_by_memory(None, 20), max_by_memory(Some(10), 0)), (usize::MAX, usize::MAX));
+    }
 
     #[test]
     fn devices_are_named_as_users_name_them() {

@@ -2,7 +2,8 @@
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 
-/// Bytes that are free on a GPU, numbered as CUDA numbers those that this process sees; none if the driver does not say, which is logged.
+/// Bytes that are free on a GPU, numbered as CUDA numbers those that this process sees; none if the driver
+/// does not say, which is logged.
 pub fn free_gpu_memory(index: usize) -> Option<u64> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let free = Nvml::init().and_then(|nvml| {
@@ -29,7 +30,8 @@ enum DeviceName<'a> {
     Uuid(&'a str),
 }
 
-/// The driver's name of a GPU that CUDA calls `index`. `visible`: what `CUDA_VISIBLE_DEVICES` says, indices or UUIDs with commas.
+/// The driver's name of a GPU that CUDA calls `index`. `visible`: what `CUDA_VISIBLE_DEVICES` says, indices
+/// or UUIDs with commas.
 fn device_name(index: usize, visible: Option<&str>) -> DeviceName<'_> {
     let by_index = DeviceName::Index(u32::try_from(index).unwrap_or(u32::MAX));
     match visible.and_then(|visible| visible.split(',').nth(index)).map(str::trim) {

@@ -1,5 +1,6 @@
-//! What encoder and decoder services share: the process and its flags, the life of the thread that runs the model, serving from the
-//! first connection to the end of the drain, the limits on what is taken on, and one task per shard.
+//! What encoder and decoder services share: the process and its flags, the life of the thread that runs the
+//! model, serving from the first connection to the end of the drain, the limits on what is taken on, and what
+//! is done with every shard: its header, its span, its task.
 //!
 //! Neither service's contract nor its work is known here.
 
@@ -9,14 +10,15 @@ mod device_memory;
 mod environment;
 mod limits;
 mod listen;
+mod machine_memory;
 mod memory_budget;
 mod model_thread;
 mod process;
 mod serve;
-mod shard_task;
+mod shard_desk;
 
-pub use admission::{Admission, ShardPermit, refuse_draining};
-pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag};
+pub use admission::{Admission, ShardPermit};
+pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag, weights_num_bytes};
 pub use device_memory::free_gpu_memory;
 pub use environment::settle_libraries;
 pub use limits::WorkerLimits;
@@ -24,5 +26,7 @@ pub use listen::{InvalidListenAddress, ListenAddress, ListenError};
 pub use memory_budget::{MemoryBudget, MemoryShare};
 pub use model_thread::{ModelThreadError, ModelThreads, Pulse};
 pub use process::{EXIT_CODES, Host, WorkerArgs, run};
-pub use serve::{ServeError, ServeOptions, Served, ServedService, serve};
-pub use shard_task::{EventSender, spawn_shard, worker_info};
+pub use serve::{ServeError, ServeOptions, Served, ServedService, serve, serve_locally};
+pub use shard_desk::{
+    EventSender, OpenShard, ShardDesk, ShardEvents, ShardHandler, ShardService, UnsuitedWorker,
+};

@@ -1,7 +1,7 @@
 //! What a service takes on at most.
 
-/// Bounds on the shards of a service. The default suits a role that shares its process with the coordinator, which bounds what is in
-/// flight.
+/// Bounds on the shards of a service. The default suits a role that shares its process with the coordinator,
+/// which bounds what is in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerLimits {
     /// Shards worked on at once.

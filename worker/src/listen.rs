@@ -1,5 +1,5 @@
-//! Where a service's gRPC port is: bound early, so that a wrong address is told at once, and opened late, so that whoever connects
-//! finds a service that has loaded its models.
+//! Where a service's gRPC port is: bound early, so that a wrong address is told at once, and opened late, so
+//! that whoever connects finds a service that has loaded its models.
 
 use std::fmt;
 use std::io;

@@ -35,10 +35,11 @@ impl MemoryBudget {
 }
 
 impl MemoryShare {
-    /// Takes `num_bytes` more.
+    /// Takes `num_bytes` more, if there is room.
     ///
     /// # Errors
-    /// The budget is spent: busy, if other shards have some of it; FAILED_PRECONDITION, if this shard alone is too large for it.
+    /// The budget is spent: busy, if other shards have some of it; FAILED_PRECONDITION, if this shard alone
+    /// is too large for it.
     pub fn grow(&mut self, num_bytes: usize) -> Result<(), Status> {
         let MemoryBudget { max_num_bytes, num_bytes: spent } = &self.budget;
         let wanted = self.num_bytes.saturating_add(num_bytes);
@@ -54,6 +55,23 @@ impl MemoryShare {
         }
         self.num_bytes = wanted;
         Ok(())
+    }
+
+    /// Holds `num_bytes` in all, room or not: more than was taken on is there already, so it only keeps other
+    /// shards away; of what was taken and is not there, the rest is given back.
+    pub fn settle(&mut self, num_bytes: usize) {
+        let spent = &self.budget.num_bytes;
+        match num_bytes.checked_sub(self.num_bytes) {
+            Some(more) => spent.fetch_add(more, Ordering::Relaxed),
+            None => spent.fetch_sub(self.num_bytes - num_bytes, Ordering::Relaxed),
+        };
+        self.num_bytes = num_bytes;
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn num_bytes(&self) -> usize {
+        self.num_bytes
     }
 }
 
@@ -79,6 +97,20 @@ mod tests {
         drop(first);
         second.grow(60).unwrap();
         second.grow(40).unwrap();
+    }
+
+    #[test]
+    fn what_is_there_already_is_counted_beyond_the_budget_and_keeps_others_away() {
+        let budget = MemoryBudget::new(100);
+        let (mut first, mut second) = (budget.share(), budget.share());
+        first.grow(60).unwrap();
+        first.settle(130);
+        assert_eq!(first.num_bytes(), 130);
+        assert_eq!(Refusal::of(&second.grow(1).unwrap_err()), Some(Refusal::Busy));
+        first.settle(50);
+        second.grow(50).unwrap();
+        drop((first, second));
+        budget.share().grow(100).unwrap();
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The threads of a service that run its model: one engine each, with a copy of the weights of its own.
 //!
-//! libtorch on one thread is what keeps a row's bits independent of the batch, so a service uses several cores by several engines; the
-//! async runtime's threads must not be kept busy for whole forward passes. A thread that dies or hangs takes its service down, so that
-//! its shards are leased elsewhere.
+//! libtorch on one thread is what keeps a row's bits independent of the batch, so a service uses several
+//! cores by several engines; the async runtime's threads must not be kept busy for whole forward passes. A
+//! thread that dies or hangs takes its service down, so that its shards are leased elsewhere.
 
 use std::{
     any::Any,
@@ -166,8 +166,8 @@ impl Default for ModelThreads {
 }
 
 impl ModelThreads {
-    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0, and reports its passes to the
-    /// pulse. Returns when all models are loaded.
+    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0,
+    /// and reports its passes to the pulse. Returns when all models are loaded.
     ///
     /// # Errors
     /// There is no thread to be had, or a model cannot be loaded.

@@ -1,7 +1,7 @@
 //! The process of a service: its flags, its ports, its signals, its exit code.
 //!
-//! The HTTP port answers at once, so that probes see a process that loads its models. The gRPC port opens when they are loaded. The
-//! first SIGTERM or SIGINT drains; a second one does not wait for the grace period.
+//! The HTTP port answers at once, so that probes see a process that loads its models. The gRPC port opens
+//! when they are loaded. The first SIGTERM or SIGINT drains; a second one does not wait for the grace period.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::listen::{Bound, open_tcp, open_unix};
 use crate::serve::{Served, ServedService};
-use crate::{ComputeArgs, ListenAddress, ServeOptions, WorkerLimits, serve};
+use crate::{ComputeArgs, ListenAddress, ServeOptions, WorkerLimits, serve, weights_num_bytes};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,10 +53,12 @@ pub struct WorkerArgs {
     /// Shards worked on at once at most; more are answered RESOURCE_EXHAUSTED, and leased elsewhere.
     #[arg(long, value_name = "SHARDS", env = "BATON_MAX_OPEN_SHARDS", default_value_t = 32, value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
     pub max_open_shards: u32,
-    /// Memory for texts, ids and kept fields of all open shards, MiB; more is answered RESOURCE_EXHAUSTED. At least the largest shard's.
+    /// Memory for texts, ids and kept fields of all open shards, MiB; more is answered RESOURCE_EXHAUSTED. At
+    /// least the largest shard's.
     #[arg(long, value_name = "MIB", env = "BATON_MAX_RECORDS_MIB", default_value_t = 256, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
     pub max_records_mib: u32,
-    /// How long shards in flight may take to finish after SIGTERM, seconds. Keep it below the time after which the process is killed.
+    /// How long shards in flight may take to finish after SIGTERM, seconds. Keep it below the time after
+    /// which the process is killed.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
     /// Device, number format, engines.
@@ -92,8 +94,8 @@ pub struct Host {
     is_serving: Arc<AtomicBool>,
 }
 
-/// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then serves it with
-/// [`Host::serve`]. `role` is what logs and metrics call it: `encoder`, `decoder`.
+/// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then
+/// serves it with [`Host::serve`]. `role` is what logs and metrics call it: `encoder`, `decoder`.
 pub fn run<F>(
     role: &'static str,
     args: &WorkerArgs,
@@ -166,6 +168,7 @@ where
         tokio::spawn(http.serve());
     }
     let bound = listen.bind()?;
+    warn_if_open_to_all(&listen, &options);
     let limits = WorkerLimits {
         max_open_shards: args.max_open_shards as usize,
         max_record_num_bytes: args.max_records_mib as usize * MIB,
@@ -177,8 +180,8 @@ where
         metrics,
         limits,
         compute,
-        engines: args.compute.engines(compute),
-        mode: Mode::default(), // until the bundle is known
+        engines: 1,            // until the bundle is known
+        mode: Mode::default(), // as well
         client_security,
         listen,
         bound,
@@ -186,7 +189,7 @@ where
         drain: drain.clone(),
         is_serving: Arc::clone(&is_serving),
     };
-    let (path, mode) = (args.bundle.clone(), args.mode);
+    let (path, mode, compute_args) = (args.bundle.clone(), args.mode, args.compute.clone());
     let serving = async {
         let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&path)).await??;
         let modes = &bundle.manifest().modes;
@@ -197,7 +200,8 @@ where
                 format!("the bundle does not serve mode {mode}; try --mode {}", served.join(" or --mode "));
             return Err(problem.into());
         }
-        start(bundle, Host { mode, ..host }).await
+        let engines = compute_args.engines(compute, weights_num_bytes(&bundle));
+        start(bundle, Host { mode, engines, ..host }).await
     };
     tokio::pin!(serving);
     tokio::select! {
@@ -205,7 +209,8 @@ where
         () = drain.cancelled() => {
             if !is_serving.load(Ordering::Relaxed) {
                 tracing::info!(role, "stopped before the models were loaded");
-                // At once: the thread that loads them would have to be waited for, and must not meet a library that tidies up.
+                // At once: the thread that loads them would have to be waited for, and must not meet a
+                // library that tidies up.
                 signal_hook::low_level::exit(0);
             }
             serving.await
@@ -213,7 +218,10 @@ where
     }
 }
 
-/// Cancels one token at each signal.
+/// How long a process that was told twice to stop may take to tell its callers so.
+const HURRY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Cancels one token at each signal. A process that is still there a moment after the second is ended.
 async fn obey_signals(mut terminations: Signal, mut interrupts: Signal, tokens: [CancellationToken; 2]) {
     for token in tokens {
         tokio::select! {
@@ -221,6 +229,23 @@ async fn obey_signals(mut terminations: Signal, mut interrupts: Signal, tokens: 
             _ = interrupts.recv() => {}
         }
         token.cancel();
+    }
+    tokio::time::sleep(HURRY_TIMEOUT).await;
+    tracing::warn!("told twice to stop, ending at once");
+    signal_hook::low_level::exit(0);
+}
+
+/// Says loudly that anybody who reaches the port is let in.
+fn warn_if_open_to_all(listen: &ListenAddress, options: &ServeOptions) {
+    if let ListenAddress::Tcp(address) = listen
+        && !address.ip().is_loopback()
+        && !options.security.authenticates()
+    {
+        tracing::warn!(
+            %address,
+            "ANYBODY who reaches this port may use this service: it asks for neither a token (--auth-token-file) nor \
+             a client's certificate (--tls-client-ca)"
+        );
     }
 }
 

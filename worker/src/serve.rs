@@ -21,7 +21,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{Admission, ModelThreadError, ModelThreads};
 
-/// The name under which the gRPC health protocol tells liveness: whether the process works, whatever its load and its peers.
+/// The name under which the gRPC health protocol tells liveness: whether the process works, whatever its load
+/// and its peers.
 const LIVENESS: &str = "liveness";
 
 /// How long, after the last shard has ended, connections may take to pass on their last messages.
@@ -103,8 +104,27 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves on accepted connections until `shutdown` resolves. Then no shard is taken on; those in flight finish within the grace
-/// period, and the others are cancelled. When it returns, the model thread runs no more.
+/// Serves roles of the same process until `shutdown` resolves; shards in flight are then finished, and when
+/// it returns, no thread of the service runs any more.
+///
+/// # Errors
+/// The server fails, or a model thread dies. The process should then end: its shards are leased elsewhere.
+pub async fn serve_locally<S, R, IO, E>(
+    served: Served<S, R>,
+    incoming: impl Stream<Item = Result<IO, E>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    S: ServedService,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    serve(served, incoming, shutdown, ServeOptions::default()).await
+}
+
+/// Serves on accepted connections until `shutdown` resolves. Then no shard is taken on; those in flight
+/// finish within the grace period, and the others are cancelled. When it returns, the model thread runs no
+/// more.
 ///
 /// # Errors
 /// The server fails, or the model thread dies.

@@ -22,7 +22,8 @@ pub struct UnsupportedSetting {
 }
 
 impl UnsupportedSetting {
-    pub(crate) fn new(field: impl Into<String>, value: &dyn Display, supported: &'static str) -> Self {
+    /// `value`: what was found; `supported`: what would be accepted.
+    pub fn new(field: impl Into<String>, value: &dyn Display, supported: &'static str) -> Self {
         Self { field: field.into(), value: value.to_string(), supported }
     }
 }
@@ -99,7 +100,8 @@ impl<'a> Fields<'a> {
         Err(UnsupportedSetting::new(field, &!wanted, if wanted { "true" } else { "false" }))
     }
 
-    /// Refuses a text that is not among `accepted`, which `supported` puts in words; left out, it counts as accepted.
+    /// Refuses a text that is not among `accepted`, which `supported` puts in words; left out, it counts as
+    /// accepted.
     pub(super) fn must_be_one_of(
         &self,
         field: &str,

@@ -5,7 +5,8 @@ use super::{FamilyConfig, ModelConfig};
 /// A linear layer by the name that Hugging Face gives its module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinearLayer {
-    /// Path of the module, such as `model.layers.3.self_attn.q_proj`; its matrix is the tensor `MODULE.weight`.
+    /// Path of the module, such as `model.layers.3.self_attn.q_proj`; its matrix is the tensor
+    /// `MODULE.weight`.
     pub module: String,
     /// Numbers that it reads.
     pub inputs: usize,
@@ -31,8 +32,8 @@ impl LinearLayer {
 }
 
 impl ModelConfig {
-    /// All linear layers of all blocks, and the head where it is a matrix of its own, in the order of the forward pass. Embeddings, and what
-    /// else is looked up, are none.
+    /// All linear layers of all blocks, and the head where it is a matrix of its own, in the order of the
+    /// forward pass. Embeddings, and what else is looked up, are none.
     #[must_use]
     pub fn linear_layers(&self) -> Vec<LinearLayer> {
         let layout = self.tensor_layout();

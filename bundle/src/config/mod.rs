@@ -1,9 +1,11 @@
 //! `config.json` of a checkpoint, as Hugging Face writes it: what a model says about its own shape.
 //!
-//! Owns the reading, the checks and the writing of that file, and the list of tensors that follows from it. A [`ModelConfig`] has the
-//! sizes that every family has, and a [`FamilyConfig`] with the constants of its own; one file a family reads and writes them. A
-//! setting that Baton does not implement is refused by the name of its field, so that no checkpoint runs with an option ignored.
+//! Owns the reading, the checks and the writing of that file, and the list of tensors that follows from it. A
+//! [`ModelConfig`] has the sizes that every family has, and a [`FamilyConfig`] with the constants of its own;
+//! one file a family reads and writes them. A setting that Baton does not implement is refused by the name of
+//! its field, so that no checkpoint runs with an option ignored.
 
+mod bergamot;
 mod fields;
 mod gemma3;
 mod gpt2;
@@ -21,6 +23,7 @@ use serde_json::{Map, Value};
 
 use self::fields::Fields;
 pub use self::{
+    bergamot::{BergamotActivation, BergamotConfig},
     fields::UnsupportedSetting,
     gemma3::Gemma3Config,
     gpt2::Gpt2Config,
@@ -78,8 +81,8 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Rows of the embedding matrix.
     pub vocab_size: usize,
-    /// Longest sequence the checkpoint was made for, in tokens. Only a family with a table of positions cannot go beyond:
-    /// [`ModelConfig::max_positions`].
+    /// Longest sequence the checkpoint was made for, in tokens. Only a family with a table of positions
+    /// cannot go beyond: [`ModelConfig::max_positions`].
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding matrix.
     pub tie_word_embeddings: bool,
@@ -110,6 +113,26 @@ pub enum FamilyConfig {
     T5(T5Config),
     /// mT5: T5 1.1 with a large vocabulary.
     Mt5(T5Config),
+    /// Firefox Translations and Bergamot students: encoder and recurrent decoder.
+    Bergamot(BergamotConfig),
+}
+
+/// What models that read with an encoder and write with a decoder differ in from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncoderDecoderShape {
+    /// Blocks of the decoder.
+    pub num_decoder_layers: usize,
+    /// How a block of the decoder knows what has been written.
+    pub past: DecoderPast,
+}
+
+/// How a decoder knows what it has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderPast {
+    /// It attends to it.
+    Attention,
+    /// A state, as wide as the hidden states, runs along with it.
+    Recurrence,
 }
 
 /// How one family reads and writes its `config.json` and names its tensors.
@@ -120,7 +143,7 @@ struct FamilyFile {
     read: fn(&Fields<'_>) -> Result<ModelConfig, UnsupportedSetting>,
 }
 
-const FAMILY_FILES: [FamilyFile; 7] = [
+const FAMILY_FILES: [FamilyFile; 8] = [
     FamilyFile { family: Family::Llama, model_type: "llama", read: llama::read },
     FamilyFile { family: Family::Qwen2, model_type: "qwen2", read: qwen::read_qwen2 },
     FamilyFile { family: Family::Qwen3, model_type: "qwen3", read: qwen::read_qwen3 },
@@ -128,14 +151,16 @@ const FAMILY_FILES: [FamilyFile; 7] = [
     FamilyFile { family: Family::Gpt2, model_type: "gpt2", read: gpt2::read },
     FamilyFile { family: Family::T5, model_type: "t5", read: t5::read_t5 },
     FamilyFile { family: Family::Mt5, model_type: "mt5", read: t5::read_mt5 },
+    FamilyFile { family: Family::Bergamot, model_type: "bergamot", read: bergamot::read },
 ];
 
 impl ModelConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// The file cannot be read or is not such JSON; its `model_type` is not of a family that Baton has; a field is missing or says
-    /// something that Baton does not implement; a dimension is out of bounds or the heads do not divide.
+    /// The file cannot be read or is not such JSON; its `model_type` is not of a family that Baton has; a
+    /// field is missing or says something that Baton does not implement; a dimension is out of bounds or the
+    /// heads do not divide.
     pub fn read(path: &Path) -> Result<Self, BundleError> {
         let bytes = read_bytes(path)?;
         let json: Map<String, Value> = serde_json::from_slice(&bytes)
@@ -156,8 +181,8 @@ impl ModelConfig {
 
     /// Reads the `config.json` of a directory that has `model.safetensors` beside it.
     ///
-    /// T5's files do not tell whether the head is the embedding matrix: releases of transformers differ in what they write there. So
-    /// the weights decide.
+    /// T5's files do not tell whether the head is the embedding matrix: releases of transformers differ in
+    /// what they write there. So the weights decide.
     ///
     /// # Errors
     /// As for [`ModelConfig::read`], or the weights cannot be read.
@@ -172,9 +197,13 @@ impl ModelConfig {
         })
     }
 
-    /// The same config, with the head of an encoder-decoder taken for the embedding matrix if there is no other, or one of the same
-    /// numbers. `bytes_of` gives the bytes of a tensor, where the checkpoint has it.
-    pub(crate) fn tied_by_weights(
+    /// The same config, with the head of an encoder-decoder taken for the embedding matrix if there is no
+    /// other, or one of the same numbers. `bytes_of` gives the bytes of a tensor, where the checkpoint has
+    /// it.
+    ///
+    /// # Errors
+    /// Those of `bytes_of`.
+    pub fn tied_by_weights(
         mut self,
         bytes_of: impl Fn(&str) -> Result<Option<Vec<u8>>, BundleError>,
     ) -> Result<Self, BundleError> {
@@ -196,15 +225,19 @@ impl ModelConfig {
             FamilyConfig::Gemma3(gemma) => gemma3::write(self, gemma),
             FamilyConfig::Gpt2(gpt2) => gpt2::write(self, gpt2),
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::write(self, t5),
+            FamilyConfig::Bergamot(bergamot) => bergamot::write(self, bergamot),
         };
         let mut text = serde_json::to_string_pretty(&json).expect("a config has only strings and numbers");
         text.push('\n');
         text
     }
 
-    /// Passes on a config whose dimensions are usable together. The bounds keep a nonsense file from asking for
-    /// more memory than any machine has.
-    pub(crate) fn checked(self) -> Result<Self, UnsupportedSetting> {
+    /// Passes on a config whose dimensions are usable together. The bounds keep a nonsense file from asking
+    /// for more memory than any machine has.
+    ///
+    /// # Errors
+    /// A dimension is zero, too large, or does not go with another.
+    pub fn checked(self) -> Result<Self, UnsupportedSetting> {
         let sizes = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -234,6 +267,7 @@ impl ModelConfig {
             FamilyConfig::Gemma3(gemma) => gemma.check(&self)?,
             FamilyConfig::Gpt2(gpt2) => gpt2.check(&self)?,
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5.check(&self)?,
+            FamilyConfig::Bergamot(bergamot) => bergamot.check(&self)?,
         }
         Ok(self)
     }
@@ -244,6 +278,7 @@ impl ModelConfig {
         match &self.family {
             FamilyConfig::Gpt2(_) => gpt2::field_name(field),
             FamilyConfig::T5(_) | FamilyConfig::Mt5(_) => t5::field_name(field),
+            FamilyConfig::Bergamot(_) => bergamot::field_name(field),
             _ => field,
         }
     }
@@ -259,16 +294,19 @@ impl ModelConfig {
             FamilyConfig::Gpt2(_) => Family::Gpt2,
             FamilyConfig::T5(_) => Family::T5,
             FamilyConfig::Mt5(_) => Family::Mt5,
+            FamilyConfig::Bergamot(_) => Family::Bergamot,
         }
     }
 
-    /// The constants of a model that reads with an encoder and writes with a decoder, if it is one.
+    /// The shape of a model that reads with an encoder and writes with a decoder, if it is one.
     #[must_use]
-    pub fn encoder_decoder(&self) -> Option<&T5Config> {
-        match &self.family {
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => Some(t5),
-            _ => None,
-        }
+    pub fn encoder_decoder(&self) -> Option<EncoderDecoderShape> {
+        let (num_decoder_layers, past) = match &self.family {
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => (t5.num_decoder_layers, DecoderPast::Attention),
+            FamilyConfig::Bergamot(bergamot) => (bergamot.num_decoder_layers, DecoderPast::Recurrence),
+            _ => return None,
+        };
+        Some(EncoderDecoderShape { num_decoder_layers, past })
     }
 
     /// Which prompt positions a prompt position sees when the model reads as it was trained to.
@@ -315,6 +353,7 @@ impl ModelConfig {
             FamilyConfig::Gemma3(_) => gemma3::tensors(self),
             FamilyConfig::Gpt2(_) => gpt2::tensors(self),
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::tensors(self, t5),
+            FamilyConfig::Bergamot(bergamot) => bergamot::tensors(self, bergamot),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What the families with rotary positions share in their `config.json`: field names, the frequencies' base, sliding layers.
+//! What the families with rotary positions share in their `config.json`: field names, the frequencies' base,
+//! sliding layers.
 
 use serde_json::{Value, json};
 
@@ -91,7 +92,8 @@ pub(super) fn refuse_partial_rotation(fields: &Fields<'_>) -> Result<(), Unsuppo
     }
 }
 
-/// The base that a map of rotary settings names, if it does. Anything that would change frequencies is refused.
+/// The base that a map of rotary settings names, if it does. Anything that would change frequencies is
+/// refused.
 pub(super) fn theta_of_map(field: &str, map: &Value) -> Result<Option<f64>, UnsupportedSetting> {
     let Value::Object(map) = map else {
         return Err(UnsupportedSetting::new(field, map, "a map with rope_type and rope_theta"));
@@ -132,7 +134,8 @@ const SLIDING: &str = "sliding_attention";
 const FULL: &str = "full_attention";
 
 impl SlidingLayers {
-    /// Reads `layer_types`, or takes `default` for each block where the file has none. `window` is the file's `sliding_window`.
+    /// Reads `layer_types`, or takes `default` for each block where the file has none. `window` is the file's
+    /// `sliding_window`.
     ///
     /// Gives none where no block has a window.
     pub(super) fn read(
@@ -198,7 +201,8 @@ impl SlidingLayers {
     }
 }
 
-/// Both spellings of the rotary base: releases of transformers before 5 know only the first, later ones the second.
+/// Both spellings of the rotary base: releases of transformers before 5 know only the first, later ones the
+/// second.
 pub(super) fn both_spellings(theta: f64) -> [(&'static str, Value); 2] {
     [("rope_theta", theta.into()), ("rope_parameters", map_of_theta(theta))]
 }

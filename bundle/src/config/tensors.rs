@@ -33,7 +33,8 @@ impl TensorLayout {
     }
 }
 
-/// The tensors of `num_blocks` blocks, which `block` gives, under names that begin with `prefix` and the block's number.
+/// The tensors of `num_blocks` blocks, which `block` gives, under names that begin with `prefix` and the
+/// block's number.
 pub(super) fn numbered(
     prefix: &str,
     num_blocks: usize,

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{
-    BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart, LlmWriter,
-    ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task,
-    WeightDtype, write_manifest,
+    Alignment, BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart,
+    LlmWriter, ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart,
+    SlmTokenizer, Task, WeightDtype, write_manifest,
 };
 use baton_job::Mode;
 use safetensors::Dtype;
@@ -107,7 +107,7 @@ pub(crate) fn manifest() -> BundleManifest {
         format: 1,
         name: "tiny".to_owned(),
         task: Task::Translation { source: "en".to_owned(), target: "it".to_owned() },
-        llm: LlmPart {
+        llm: Some(LlmPart {
             family: Family::Llama,
             layers: 1,
             d_model: 8,
@@ -118,7 +118,7 @@ pub(crate) fn manifest() -> BundleManifest {
                 max_new_tokens: 48,
             }),
             adapter: None,
-        },
+        }),
         projector: Some(ProjectorPart {
             d_llm: 8,
             d_slm: 8,
@@ -134,16 +134,24 @@ pub(crate) fn manifest() -> BundleManifest {
             prompt_attention: PromptAttention::Bidirectional,
             bos_token: "<|im_start|>".to_owned(),
             eos_token: "<|im_end|>".to_owned(),
+            templates: BTreeMap::new(),
+            tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(Fusion::Add),
+        alignment: Alignment::Tokens,
         modes: vec![Mode::Hybrid, Mode::Llm],
         templates: BTreeMap::from([("default".to_owned(), "<|im_start|>{text}<|im_end|>".to_owned())]),
         generation: BTreeMap::new(),
-        limits: Limits { max_prompt_tokens: 32, max_new_tokens: 32 },
+        limits: Limits { max_prompt_tokens: 32, max_new_tokens: 32, max_slm_prompt_tokens: None },
         parts: vec![part("llm"), part("projector"), part("slm")],
         training: serde_json::Map::new(),
         files: BTreeMap::new(),
     }
+}
+
+/// The LLM of a manifest that has one.
+pub(crate) fn llm(manifest: &mut BundleManifest) -> &mut LlmPart {
+    manifest.llm.as_mut().unwrap()
 }
 
 /// The parts of a bundle, not sealed yet.

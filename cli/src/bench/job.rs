@@ -1,20 +1,21 @@
-//! `baton bench job`: whole jobs, in this process or on a running cluster, by mode, next to what their models alone take.
+//! `baton bench job`: whole jobs, in this process or on a running cluster, by mode, next to what their models
+//! alone take.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use baton_bench::{BareLoop, BareLoopConfig, Machine, median, peak_memory_bytes};
-use baton_bundle::Bundle;
+use baton_bundle::{Bundle, Reading};
 use baton_coordinator::flags::ClusterArgs;
 use baton_coordinator::{Cluster, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
 use baton_decoder_svc::DecoderConfig;
-use baton_decoding::{Generation, GenerationLimits};
+use baton_decoding::Generation;
 use baton_encoder_svc::EncoderConfig;
 use baton_job::{GenerationOptions, JobSpec, Mode, Partition};
 use baton_model::Compute;
 use baton_proto::{Connections, SecurityArgs};
-use baton_worker::{ComputeArgs, WorkerLimits};
+use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::Value;
@@ -35,10 +36,14 @@ pub(super) struct JobBenchArgs {
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
     /// Modes to compare, one after the other in every round. Default: the bundle's first. Example: hybrid,llm
-    #[arg(long, value_name = "MODES", value_delimiter = ',', value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
-        .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
+    #[arg(
+        long, value_name = "MODES", value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
+            .map(|name| name.parse::<Mode>().expect("a possible value is a mode"))
+    )]
     modes: Vec<Mode>,
-    /// Exactly so many tokens a record, so that modes are compared at equal lengths. Default: each ends where its model ends it.
+    /// Exactly so many tokens a record, so that modes are compared at equal lengths. Default: each ends where
+    /// its model ends it.
     #[arg(long, value_name = "TOKENS")]
     new_tokens: Option<u32>,
     /// Only the first so many records.
@@ -72,7 +77,8 @@ struct ModeResult {
     records_per_second: f64,
     output_tokens_per_second: f64,
     output_tokens_per_record: f64,
-    /// Of the models alone, on the same cores, fed from memory: seconds of the encoder and of the decode loop.
+    /// Of the models alone, on the same cores, fed from memory: seconds of the encoder and of the decode
+    /// loop.
     bare_encode_seconds: Option<f64>,
     bare_decode_seconds: Option<f64>,
     /// The bare loop's time as a share of the job's.
@@ -108,7 +114,7 @@ struct Bench<'a> {
 struct Measured {
     mode: Mode,
     bare: Option<BareLoop>,
-    prompts: Vec<Vec<u32>>,
+    prompts: Vec<Reading>,
     generation: Arc<Generation>,
     reports: Vec<JobReport>,
     encode_seconds: Vec<f64>,
@@ -127,7 +133,7 @@ pub(super) fn run(args: &JobBenchArgs) -> anyhow::Result<()> {
     }
     ensure!(args.rounds > 0, "--rounds is at least 1");
     let compute = args.compute.compute()?;
-    let engines = args.compute.engines(compute);
+    let engines = args.compute.engines(compute, weights_num_bytes(&bundle));
     let texts = read_texts(args)?;
     let bench = Bench { args, bundle, compute, engines, texts, directory: tempfile::tempdir()? };
     bench.write_corpus()?;
@@ -202,11 +208,11 @@ impl Bench<'_> {
     /// Loads the bare loop of a mode, and tokenizes its prompts.
     fn prepare(&self, mode: Mode) -> anyhow::Result<Measured> {
         let manifest = self.bundle.manifest();
-        let tokenizer = self.bundle.prompt_tokenizer(None)?;
+        let reader = self.bundle.prompt_reader(mode, None)?;
         let mut prompts = Vec::new();
         for text in &self.texts {
-            let prompt = tokenizer.encode(text)?;
-            if prompt.len() <= manifest.limits.max_prompt_tokens {
+            let prompt = reader.read(text)?;
+            if prompt.excess(manifest.limits).is_none() {
                 prompts.push(prompt); // a job makes an error row of the others
             }
         }
@@ -231,7 +237,7 @@ impl Bench<'_> {
             mode,
             bare: bare.transpose()?,
             prompts,
-            generation: Arc::new(Generation::greedy(GenerationLimits::of_new_tokens(min, max))),
+            generation: Arc::new(Generation::of_new_tokens(min, max)),
             reports: Vec::new(),
             encode_seconds: Vec::new(),
             decode_seconds: Vec::new(),
@@ -324,7 +330,8 @@ impl ModeResult {
 
     fn show(&self, first: &ModeResult) {
         println!(
-            "\n{}: {:.2} s, {:.1} records/s, {:.0} output tokens/s, {:.1} tokens a record; {:.2}x the records/s of {}",
+            "\n{}: {:.2} s, {:.1} records/s, {:.0} output tokens/s, {:.1} tokens a record; {:.2}x the \
+             records/s of {}",
             self.mode,
             self.seconds,
             self.records_per_second,
@@ -337,7 +344,8 @@ impl ModeResult {
             (self.bare_encode_seconds, self.bare_decode_seconds, self.share_of_bare_loop)
         {
             println!(
-                "  the models alone: encode {encode:.2} s, decode {decode:.2} s; the job reaches {:.0} % of that",
+                "  the models alone: encode {encode:.2} s, decode {decode:.2} s; the job reaches {:.0} % of \
+                 that",
                 share * 100.0
             );
         }

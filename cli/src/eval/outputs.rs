@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use baton_formats::{OutputRow, PartFormat};
+use baton_job::layout::shard_of_part_key;
 use serde_json::Value;
 
 use super::test_set::{for_each_row, text_of};
@@ -42,6 +44,11 @@ impl Outputs {
             outputs.seconds = manifest["timings"]["last_run_seconds"].as_f64();
             files = parts(path)?;
         }
+        if path.is_dir() {
+            for file in std::mem::take(&mut files) {
+                outputs.add_part(&file).with_context(|| file.display().to_string())?;
+            }
+        }
         for file in files {
             for_each_row(&file, |row| {
                 let id = text_of(row, "id")?;
@@ -57,6 +64,18 @@ impl Outputs {
             })?;
         }
         Ok(outputs)
+    }
+
+    fn add_part(&mut self, part: &Path) -> anyhow::Result<()> {
+        let format = PartFormat::of_file(&part.to_string_lossy(), None)?;
+        for row in format.reader(Box::new(std::fs::File::open(part)?))? {
+            let OutputRow { id, output: text, prompt_tokens, output_tokens, .. } = row?;
+            let tokens = Some((u64::from(prompt_tokens), u64::from(output_tokens)));
+            if self.by_id.insert(id.clone(), Output { text, tokens }).is_some() {
+                bail!("id {id:?} appears twice");
+            }
+        }
+        Ok(())
     }
 
     /// Sums over all outputs of tokens read and written.
@@ -75,7 +94,7 @@ fn parts(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("part-") && name.ends_with(".jsonl") {
+        if shard_of_part_key(&name).is_some() {
             parts.push(path);
         }
     }
@@ -93,11 +112,11 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         write(
             "part-000000.jsonl",
-            "{\"id\":\"a\",\"output\":\"x\",\"prompt_tokens\":3,\"output_tokens\":2}\n",
+            "{\"id\":\"a\",\"output\":\"x\",\"score\":0.0,\"prompt_tokens\":3,\"output_tokens\":2,\"finish_reason\":\"stop\"}\n",
         );
         write(
             "part-000001.jsonl",
-            "{\"id\":\"b\",\"output\":\"y\",\"prompt_tokens\":1,\"output_tokens\":4}\n",
+            "{\"id\":\"b\",\"output\":\"y\",\"score\":0.0,\"prompt_tokens\":1,\"output_tokens\":4,\"finish_reason\":\"stop\"}\n",
         );
         assert!(Outputs::read(directory.path()).unwrap_err().to_string().contains("no finished job"));
         write("_SUCCESS", "{\"timings\":{\"last_run_seconds\":2.5}}");

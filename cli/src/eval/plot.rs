@@ -1,4 +1,5 @@
-//! Quality against throughput, as SVG: a point with its interval for each job, a level for each system without a rate.
+//! Quality against throughput, as SVG: a point with its interval for each job, a level for each system
+//! without a rate.
 
 use std::ops::Range;
 use std::path::Path;

@@ -1,11 +1,12 @@
-//! Encoder and decoder in this process, reached through the connections of the job: no socket and no file is left behind, however the
-//! process ends.
+//! Encoder and decoder in this process, reached through the connections of the job: no socket and no file is
+//! left behind, however the process ends.
 
 use baton_bundle::Bundle;
 use baton_coordinator::Cluster;
 use baton_decoder_svc::{DecoderConfig, DecoderService};
 use baton_encoder_svc::{EncoderConfig, EncoderService};
 use baton_proto::Connections;
+use baton_worker::serve_locally;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -37,9 +38,9 @@ impl InProcessWorkers {
         };
         let mut services = JoinSet::new();
         let shutdown = until_stopped(stopped.clone());
-        services.spawn(async { Ok(baton_encoder_svc::serve(encoder, to_encoder, shutdown).await?) });
+        services.spawn(async { Ok(serve_locally(encoder.into_served(), to_encoder, shutdown).await?) });
         let shutdown = until_stopped(stopped);
-        services.spawn(async { Ok(baton_decoder_svc::serve(decoder, to_decoder, shutdown).await?) });
+        services.spawn(async { Ok(serve_locally(decoder.into_served(), to_decoder, shutdown).await?) });
         Ok(InProcessWorkers { connections, services, stop })
     }
 

@@ -70,12 +70,13 @@ fn describe(status: &JobStatus) -> String {
 }
 
 /// Says what a job made and where it is.
-pub(crate) fn show_summary(report: &JobReport, output: &str, partition: Partition) {
+pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), partition: Partition) {
     let totals = &report.totals;
     let verb = match report.outcome {
         _ if report.was_complete => "was complete before",
         JobOutcome::Complete => "is complete",
         JobOutcome::CompleteWithFailures => "is complete, some records failed",
+        JobOutcome::InputsBroken => "has ended, but is not complete",
         JobOutcome::Interrupted => "was interrupted; the same command goes on where it was",
     };
     if partition.is_whole() || report.was_complete {
@@ -83,10 +84,13 @@ pub(crate) fn show_summary(report: &JobReport, output: &str, partition: Partitio
     } else {
         tell!("partition {partition} of the job {verb}");
         match (report.outcome, report.job_has_ended) {
-            (JobOutcome::Interrupted, _) => {}
+            (JobOutcome::Interrupted | JobOutcome::InputsBroken, _) => {}
             (_, true) => tell!("              it was the last: the job is complete"),
             (_, false) => tell!("              other partitions are not"),
         }
+    }
+    if totals.records == 0 && matches!(report.outcome, JobOutcome::Complete) {
+        tell!("              the inputs have no records, so there was nothing to do");
     }
     let succeeded = HumanCount(totals.outputs);
     tell!("  records     {succeeded} succeeded, {} failed", HumanCount(totals.errors));
@@ -109,7 +113,7 @@ pub(crate) fn show_summary(report: &JobReport, output: &str, partition: Partitio
         );
     }
     let (shards, bytes) = (HumanCount(totals.shards), HumanBytes(totals.output_bytes));
-    tell!("  outputs     {output}/part-*.jsonl: {shards} parts, {bytes}");
+    tell!("  outputs     {output}/part-*{suffix}: {shards} parts, {bytes}");
     if totals.errors > 0 {
         tell!("  errors      {output}/errors/part-*.jsonl");
     }

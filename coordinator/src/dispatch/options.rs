@@ -10,13 +10,14 @@ use crate::{CoordinatorMetrics, JobStatus};
 /// How a job is run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// How long leases last, how failures are retried, and how many shards a worker has at once. Two shards keep encoder and decoder
-    /// both busy; more also hide the commit and fill the decode batch at shard ends. Each is held in memory by all three roles.
+    /// How long leases last, how failures are retried, and how many shards a worker has at once. Two shards
+    /// keep encoder and decoder both busy; more also hide the commit and fill the decode batch at shard ends.
+    /// Each is held in memory by all three roles.
     pub policy: SchedulePolicy,
     /// How long shards in flight may take to finish once the job is asked to stop.
     pub grace_period: Duration,
-    /// How long nothing may be committed, while nothing is in flight either, before the output is asked what another coordinator of the
-    /// partition has committed.
+    /// How long nothing may be committed, while nothing is in flight either, before the output is asked what
+    /// another coordinator of the partition has committed.
     pub search_others_after: Duration,
 }
 

@@ -2,14 +2,17 @@
 
 use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, Work};
 use baton_proto::wire::ShardReceipt;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::Dispatcher;
+use super::{AttemptEnd, Dispatcher};
 use crate::attempt::AttemptFailure;
 use crate::manifest::end_job;
+use crate::reader::EndOfInput;
 use crate::{CoordinatorError, JobOutcome, JobReport};
 
-/// Before so many records are done, a job is not failed for its share of errors: the first shards may be unlucky.
+/// Before so many records are done, a job is not failed for its share of errors: the first shards may be
+/// unlucky.
 const MIN_RECORDS_FOR_ERROR_RATE: u64 = 1000;
 
 impl Dispatcher<'_> {
@@ -32,13 +35,26 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    pub(super) fn absorb_result(
+    /// Takes in the end of an attempt's task.
+    pub(super) fn absorb_ended(
+        &mut self,
+        ended: Result<AttemptEnd, JoinError>,
+    ) -> Result<(), CoordinatorError> {
+        match ended {
+            Ok((lease, result)) => self.absorb_result(lease, result),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_aborted) => Ok(()), // its lease had expired, or another attempt has committed
+        }
+    }
+
+    fn absorb_result(
         &mut self,
         lease: Lease,
         result: Result<ShardReceipt, AttemptFailure>,
     ) -> Result<(), CoordinatorError> {
         let Some(running) = self.running.remove(&lease) else {
-            // It ended while it was being cancelled; only a commit would still mean something, and another attempt will find it.
+            // It ended while it was being cancelled; only a commit would still mean something, and another
+            // attempt will find it.
             return Ok(());
         };
         match result {
@@ -92,9 +108,9 @@ impl Dispatcher<'_> {
         }
         self.moved_at = Instant::now();
         if let Some(drafts) = &receipt.drafts {
-            self.drafts.drafted_tokens += drafts.drafted_tokens;
-            self.drafts.accepted_tokens += drafts.accepted_tokens;
-            self.drafts.llm_passes += drafts.llm_passes;
+            self.drafts.drafted_tokens = self.drafts.drafted_tokens.saturating_add(drafts.drafted_tokens);
+            self.drafts.accepted_tokens = self.drafts.accepted_tokens.saturating_add(drafts.accepted_tokens);
+            self.drafts.llm_passes = self.drafts.llm_passes.saturating_add(drafts.llm_passes);
         }
         if settled.is_first {
             add_receipt(&mut self.totals, receipt);
@@ -106,7 +122,8 @@ impl Dispatcher<'_> {
         self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
     }
 
-    /// Where nothing moves, another coordinator of this partition may have done the work, and its workers may be gone.
+    /// Where nothing moves, another coordinator of this partition may have done the work, and its workers may
+    /// be gone.
     pub(super) async fn search_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
         let is_waiting = self.running.is_empty() && self.scheduler.num_open() > 0;
         if !is_waiting || self.moved_at.elapsed() < self.options.search_others_after {
@@ -151,12 +168,25 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    pub(super) async fn finish(mut self, num_shards: u32) -> Result<JobReport, CoordinatorError> {
-        self.check_error_rate(0)?;
-        let job_has_ended = self.end_job(num_shards).await?;
+    /// Ends this coordinator's share of the job: with the manifest, unless inputs are broken.
+    pub(super) async fn finish(mut self, end: EndOfInput) -> Result<JobReport, CoordinatorError> {
+        let EndOfInput { num_shards, num_records, broken, num_unread, .. } = end;
+        self.end_of_input = Some(EndOfInput { num_shards, num_records, ..EndOfInput::default() }); // to be shown
+        if broken.is_empty() {
+            self.check_error_rate(0)?;
+            let job_has_ended = self.end_job(num_shards).await?;
+            self.publish_now();
+            let report = JobReport::complete(self.totals, self.resumed, self.now());
+            return Ok(JobReport { job_has_ended, drafts: self.drafts, ..report });
+        }
         self.publish_now();
-        let report = JobReport::complete(self.totals, self.resumed, self.now());
-        Ok(JobReport { job_has_ended, drafts: self.drafts, ..report })
+        Ok(JobReport {
+            outcome: JobOutcome::InputsBroken,
+            drafts: self.drafts,
+            broken,
+            num_unread_inputs: num_unread,
+            ..JobReport::complete(self.totals, self.resumed, self.now())
+        })
     }
 
     /// Ends the job, with as much patience for the store as workers have when they commit.
@@ -187,13 +217,14 @@ impl Dispatcher<'_> {
     }
 }
 
+/// The receipt was checked; its sums are a worker's word, so they may be anything.
 fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
     totals.shards += 1;
     totals.records += records;
     totals.outputs += records - errors;
     totals.errors += errors;
-    totals.prompt_tokens += receipt.prompt_tokens;
-    totals.output_tokens += receipt.output_tokens;
-    totals.output_bytes += receipt.part_num_bytes;
+    totals.prompt_tokens = totals.prompt_tokens.saturating_add(receipt.prompt_tokens);
+    totals.output_tokens = totals.output_tokens.saturating_add(receipt.output_tokens);
+    totals.output_bytes = totals.output_bytes.saturating_add(receipt.part_num_bytes);
 }

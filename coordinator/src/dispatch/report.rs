@@ -57,8 +57,10 @@ impl Dispatcher<'_> {
             committed: self.totals,
             resumed: self.resumed,
             in_flight_records: in_flight.clone().map(|progress| u64::from(progress.decoded_records)).sum(),
-            in_flight_output_tokens: in_flight.map(|progress| progress.decoded_output_tokens).sum(),
-            read_records: self.end_of_input.map_or(sample.records, |end| end.num_records),
+            in_flight_output_tokens: in_flight
+                .map(|progress| progress.decoded_output_tokens)
+                .fold(0, u64::saturating_add), // a worker's word
+            read_records: self.end_of_input.as_ref().map_or(sample.records, |end| end.num_records),
             read_bytes: sample.bytes,
             input_bytes: self.job.inputs.iter().map(|input| input.size).sum(),
             input_is_read: self.end_of_input.is_some(),

@@ -24,6 +24,23 @@ async fn a_worker_that_falls_silent_loses_its_lease() {
     assert!(scene.attempts().contains(&(0, 1)) && scene.attempts().contains(&(0, 2)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_whole_machine_costs_no_lease() {
+    let mut scene = Scene::new(Script::from([((0, 1), Act::Stall)]));
+    scene.options.policy.lease_ttl = Duration::from_secs(60);
+    scene.options.policy.min_straggler_age = Duration::from_secs(3600);
+    assert_eq!(scene.run().await.unwrap().outcome, JobOutcome::Complete);
+    assert_eq!(scene.attempts(), (0..5).map(|shard| (shard, 1)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_receipt_that_cannot_be_true_is_an_attempt_that_broke() {
+    let scene = Scene::new(Script::from([((2, 1), Act::Miscount)]));
+    let report = scene.run().await.unwrap();
+    assert_eq!((report.outcome, report.totals.records), (JobOutcome::Complete, 10));
+    assert!(scene.attempts().contains(&(2, 2)), "the attempt after it finds the part");
+}
+
 #[tokio::test]
 async fn workers_without_room_or_about_to_stop_are_asked_again_and_cost_no_attempt() {
     let acts = |act| move |attempt| ((1, attempt), act);

@@ -1,7 +1,9 @@
-//! The coordinator against encoders that do what a test's script says, over real streams and a real output directory.
+//! The coordinator against encoders that do what a test's script says, over real streams and a real output
+//! directory.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod broken_inputs;
 mod failures;
 mod partitions;
 mod run_job;

@@ -1,4 +1,5 @@
-//! Encoders that do what a test's script says, reached within the process, which commit to a real output directory.
+//! Encoders that do what a test's script says, reached within the process, which commit to a real output
+//! directory.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
-use baton_job::layout::{errors_key, part_key, verdict_key};
-use baton_job::{Backoff, JobSpec, PartSummary, Partition, SchedulePolicy, ShardLimits, Verdict};
+use baton_job::layout::{broken_input_key, errors_key, part_key, verdict_key};
+use baton_job::{Backoff, JobSpec, PartFormat, PartSummary, Partition, SchedulePolicy, ShardLimits, Verdict};
 use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
 use baton_proto::wire::{
     EncodeShardRequest, Entry, GetEncoderInfoRequest, GetEncoderInfoResponse, ShardEvent, ShardReceipt,
@@ -23,7 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// What an encoder does with one attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Act {
-    /// Commits the shard; records that arrive as failures stay failures, and a text with `poison` breaks the attempt.
+    /// Commits the shard; records that arrive as failures stay failures, and a text with `poison` breaks the
+    /// attempt.
     Commit,
     /// Takes the shard on and then fails.
     Break,
@@ -39,6 +41,12 @@ pub(crate) enum Act {
     Drain,
     /// Does not take it on, and never will: another bundle.
     Refuse,
+    /// Commits the shard after another coordinator has said that the first input is broken.
+    CommitBesideBreak,
+    /// Commits the shard after two minutes in which no process could run.
+    Stall,
+    /// Commits it, and says that more records failed than it has.
+    Miscount,
     /// Neither answers nor ends the stream, but took it on.
     Hang,
 }
@@ -115,6 +123,21 @@ impl Encoder for ScriptedEncoder {
                 Act::BreakDecoder => Err(FailureOrigin::Decoder.mark(Status::unavailable("stumbled"))),
                 Act::FailStore => Err(FailureOrigin::Store.mark(Status::unavailable("no store"))),
                 Act::GiveUp => Err(Status::failed_precondition("the disk is full")),
+                Act::CommitBesideBreak => {
+                    let broken = "{\"uri\":\"corpus.jsonl\",\"kind\":\"changed\",\"records_read\":1,\
+                                  \"records_kept\":0,\"reason\":\"x\"}";
+                    let store =
+                        Store::open(Location::parse(&attempt.output_location).unwrap()).await.unwrap();
+                    let _ = store.create(&broken_input_key(0), broken.into()).await.unwrap();
+                    process(&attempt, requests).await
+                }
+                Act::Stall => {
+                    tokio::time::advance(Duration::from_secs(120)).await;
+                    process(&attempt, requests).await
+                }
+                Act::Miscount => process(&attempt, requests)
+                    .await
+                    .map(|receipt| ShardReceipt { failed_records: receipt.records + 1, ..receipt }),
                 _ => process(&attempt, requests).await,
             };
             let event =
@@ -154,14 +177,15 @@ async fn process(
     let shard = attempt.lease.shard;
     assert_eq!(rows + failed.len() as u64, u64::from(attempt.num_entries));
     let outputs = PartSummary::of(&part, rows);
-    let verdict = Verdict { shard, records: rows + failed.len() as u64, failed, outputs };
+    let verdict =
+        Verdict { shard, records: rows + failed.len() as u64, failed, failed_at: Vec::new(), outputs };
     if !attempt.is_probe {
         let store = Store::open(Location::parse(&attempt.output_location).unwrap()).await.unwrap();
         let _ = store.create(&verdict_key(shard), verdict.to_json().into()).await.unwrap();
         if !verdict.failed.is_empty() {
             let _ = store.create(&errors_key(shard), verdict.error_rows().into()).await.unwrap();
         }
-        let _ = store.create(&part_key(shard), part.into()).await.unwrap();
+        let _ = store.create(&part_key(shard, PartFormat::default()), part.into()).await.unwrap();
     }
     Ok(ShardReceipt {
         records: verdict.records as u32,
@@ -221,6 +245,11 @@ impl Scene {
         }
     }
 
+    /// Another input, beside `corpus.jsonl`.
+    pub(crate) fn add_input(&self, name: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.directory.path().join(name), contents).unwrap();
+    }
+
     pub(crate) fn add_encoder(&self, name: &str, script: Script, always: Option<Act>) {
         let (seen, hanging) = (Arc::clone(&self.seen), Mutex::default());
         let encoder = ScriptedEncoder { name: name.to_owned(), script, always, seen, hanging };
@@ -234,9 +263,9 @@ impl Scene {
         let path = |name: &str| self.directory.path().join(name).to_str().unwrap().to_owned();
         JobSpec {
             bundle: "bundle".to_owned(),
-            inputs: vec![path("corpus.jsonl")],
+            inputs: vec![path("*.jsonl*")],
             output: path("out"),
-            shard: ShardLimits { max_records: 2, ..ShardLimits::default() },
+            shard: ShardLimits { records_per_shard: 2, ..ShardLimits::default() },
             ..JobSpec::default()
         }
     }

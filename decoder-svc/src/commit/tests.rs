@@ -1,6 +1,6 @@
 //! Every point at which an attempt can die, and every race between two of them.
 
-use baton_job::{FailureCode, FinishReason, OutputRow, RecordFailure};
+use baton_job::{FailureCode, FinishReason, PartFormat, RecordFailure};
 use baton_store::Location;
 
 use super::*;
@@ -19,7 +19,9 @@ fn output(line: u64) -> Outcome {
         prompt_tokens: 5,
         output_tokens: 3,
         finish_reason: FinishReason::Stop,
+        warnings: Vec::new(),
         alternatives: Vec::new(),
+        origin: None,
         fields: serde_json::Map::new(),
     };
     Outcome::Output { source: source(line), row }
@@ -58,14 +60,14 @@ async fn contents(store: &Store) -> Vec<(String, Bytes)> {
 
 async fn undisturbed() -> Vec<(String, Bytes)> {
     let (_directory, store) = empty_store().await;
-    commit(&store, SHARD, &outcomes()).await.unwrap();
+    commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap();
     contents(&store).await
 }
 
 #[tokio::test]
 async fn a_commit_leaves_verdict_errors_and_part() {
     let (_directory, store) = empty_store().await;
-    let commit = commit(&store, SHARD, &outcomes()).await.unwrap();
+    let commit = commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap();
     assert!(!commit.already_committed);
     let Verdict { records, failed, outputs, .. } = &commit.verdict;
     assert_eq!((*records, failed.len(), outputs.rows), (3, 1, 2));
@@ -76,26 +78,39 @@ async fn a_commit_leaves_verdict_errors_and_part() {
 }
 
 #[tokio::test]
+async fn parts_are_what_the_job_asks_for_and_verdicts_say_where_failed_records_stood() {
+    let (_directory, store) = empty_store().await;
+    let format: PartFormat = "jsonl.zst".parse().unwrap();
+    let parts = PartOptions { format, has_origin: true, keeps_fields: false };
+    let commit = commit(&store, SHARD, &parts, &outcomes()).await.unwrap();
+    assert_eq!(commit.verdict.failed_at, [1]);
+    let part = store.get("part-000007.jsonl.zst").await.unwrap().unwrap();
+    let rows = format.reader(Box::new(std::io::Cursor::new(part))).unwrap();
+    let origins: Vec<_> = rows.map(|row| row.unwrap().origin.unwrap()).collect();
+    assert_eq!(origins, [source(1), source(3)]);
+}
+
+#[tokio::test]
 async fn a_shard_without_failures_has_no_error_object_and_one_without_outputs_an_empty_part() {
     let (_directory, store) = empty_store().await;
-    commit(&store, SHARD, &[output(1)]).await.unwrap();
+    commit(&store, SHARD, &PartOptions::default(), &[output(1)]).await.unwrap();
     assert_eq!(store.get(&errors_key(SHARD)).await.unwrap(), None);
     let other = ShardIndex(8);
-    commit(&store, other, &[failure(1)]).await.unwrap();
-    assert_eq!(store.get(&part_key(other)).await.unwrap(), Some(Bytes::new()));
+    commit(&store, other, &PartOptions::default(), &[failure(1)]).await.unwrap();
+    assert_eq!(store.get(&part_key(other, PartFormat::default())).await.unwrap(), Some(Bytes::new()));
 }
 
 #[tokio::test]
 async fn a_crash_after_any_step_is_completed_to_the_same_bytes() {
     let expected = undisturbed().await;
-    let order = [verdict_key(SHARD), errors_key(SHARD), part_key(SHARD)];
+    let order = [verdict_key(SHARD), errors_key(SHARD), part_key(SHARD, PartFormat::default())];
     for num_steps_done in 0..=order.len() {
         let (_directory, store) = empty_store().await;
         for key in &order[..num_steps_done] {
             let (_, bytes) = expected.iter().find(|(name, _)| name == key).unwrap();
             leave(&store, key, bytes.clone()).await;
         }
-        let commit = commit(&store, SHARD, &outcomes()).await.unwrap();
+        let commit = commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap();
         assert_eq!(commit.already_committed, num_steps_done == order.len(), "after {num_steps_done} steps");
         assert_eq!(contents(&store).await, expected, "after {num_steps_done} steps");
     }
@@ -109,24 +124,24 @@ async fn a_later_attempt_obeys_the_verdict_on_records_that_it_could_decode() {
     leave(&store, &verdict_key(SHARD), verdict.clone()).await;
 
     let all_decoded = [output(1), output(2), output(3)];
-    commit(&store, SHARD, &all_decoded).await.unwrap();
+    commit(&store, SHARD, &PartOptions::default(), &all_decoded).await.unwrap();
     assert_eq!(contents(&store).await, expected);
 }
 
 #[tokio::test]
 async fn a_later_attempt_without_an_output_that_the_verdict_wants_commits_nothing() {
     let (_directory, store) = empty_store().await;
-    let (verdict, part) = judge(SHARD, &outcomes());
+    let (verdict, part) = judge(SHARD, &PartOptions::default(), &outcomes()).unwrap();
     leave(&store, &verdict_key(SHARD), verdict.to_json().into()).await;
 
     let unlucky = [output(1), failure(2), failure(3)];
-    let error = commit(&store, SHARD, &unlucky).await.unwrap_err();
+    let error = commit(&store, SHARD, &PartOptions::default(), &unlucky).await.unwrap_err();
     assert!(matches!(&error, CommitError::OutputMissing { line: 3, .. }), "{error}");
-    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), None);
+    assert_eq!(store.get(&part_key(SHARD, PartFormat::default())).await.unwrap(), None);
 
     // Once the part exists, the same attempt learns that the shard is committed.
-    leave(&store, &part_key(SHARD), part).await;
-    assert!(commit(&store, SHARD, &unlucky).await.unwrap().already_committed);
+    leave(&store, &part_key(SHARD, PartFormat::default()), part).await;
+    assert!(commit(&store, SHARD, &PartOptions::default(), &unlucky).await.unwrap().already_committed);
 }
 
 /// The second record failed, and the third comes out otherwise than in [`outcomes`].
@@ -140,20 +155,20 @@ fn other_outcomes() -> Vec<Outcome> {
 #[tokio::test]
 async fn an_attempt_that_makes_other_bytes_amends_the_sums_before_it_creates_its_part() {
     let (_directory, store) = empty_store().await;
-    let (first, _) = judge(SHARD, &other_outcomes());
+    let (first, _) = judge(SHARD, &PartOptions::default(), &other_outcomes()).unwrap();
     leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
 
-    let amended = commit(&store, SHARD, &outcomes()).await.unwrap();
+    let amended = commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap();
     assert!(!amended.already_committed);
-    let (own, part) = judge(SHARD, &outcomes());
+    let (own, part) = judge(SHARD, &PartOptions::default(), &outcomes()).unwrap();
     assert_eq!(amended.verdict, own, "the same records failed");
-    assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), Some(part));
+    assert_eq!(store.get(&part_key(SHARD, PartFormat::default())).await.unwrap(), Some(part));
     let key = amendment_key(SHARD, &own.outputs.sha256);
     assert_eq!(store.get(&key).await.unwrap(), Some(own.to_json().into()));
 
     // Whoever comes later, and whatever bytes it makes, finds the verdict that the part follows.
     for outcomes in [outcomes(), other_outcomes()] {
-        let late = commit(&store, SHARD, &outcomes).await.unwrap();
+        let late = commit(&store, SHARD, &PartOptions::default(), &outcomes).await.unwrap();
         assert!(late.already_committed);
         assert_eq!(late.verdict, own);
     }
@@ -162,10 +177,10 @@ async fn an_attempt_that_makes_other_bytes_amends_the_sums_before_it_creates_its
 #[tokio::test]
 async fn an_amendment_does_not_change_which_records_failed() {
     let (_directory, store) = empty_store().await;
-    let (first, _) = judge(SHARD, &other_outcomes());
+    let (first, _) = judge(SHARD, &PartOptions::default(), &other_outcomes()).unwrap();
     leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
     let all_decoded = [output(1), output(2), output(3)];
-    let amended = commit(&store, SHARD, &all_decoded).await.unwrap().verdict;
+    let amended = commit(&store, SHARD, &PartOptions::default(), &all_decoded).await.unwrap().verdict;
     assert_eq!((amended.failed, amended.outputs.rows), (first.failed.clone(), 2));
     assert_eq!(store.get(&errors_key(SHARD)).await.unwrap(), Some(first.error_rows().into()));
 }
@@ -174,36 +189,37 @@ async fn an_amendment_does_not_change_which_records_failed() {
 async fn an_attempt_that_died_between_amendment_and_part_leaves_nothing_that_holds_others_up() {
     for finisher in [outcomes(), other_outcomes()] {
         let (_directory, store) = empty_store().await;
-        let (first, _) = judge(SHARD, &other_outcomes());
-        let (amendment, _) = judge(SHARD, &outcomes());
+        let (first, _) = judge(SHARD, &PartOptions::default(), &other_outcomes()).unwrap();
+        let (amendment, _) = judge(SHARD, &PartOptions::default(), &outcomes()).unwrap();
         leave(&store, &verdict_key(SHARD), first.to_json().into()).await;
         let key = amendment_key(SHARD, &amendment.outputs.sha256);
         leave(&store, &key, amendment.to_json().into()).await;
-        let commit = commit(&store, SHARD, &finisher).await.unwrap();
-        let (own, part) = judge(SHARD, &finisher);
+        let commit = commit(&store, SHARD, &PartOptions::default(), &finisher).await.unwrap();
+        let (own, part) = judge(SHARD, &PartOptions::default(), &finisher).unwrap();
         assert_eq!((commit.verdict, commit.already_committed), (own, false));
-        assert_eq!(store.get(&part_key(SHARD)).await.unwrap(), Some(part));
+        assert_eq!(store.get(&part_key(SHARD, PartFormat::default())).await.unwrap(), Some(part));
     }
 }
 
 #[tokio::test]
 async fn of_attempts_with_other_bytes_that_race_one_part_stands_and_all_agree_on_its_sums() {
     let (_directory, store) = empty_store().await;
-    let (ours, theirs) = (outcomes(), other_outcomes());
-    let (one, other) = tokio::join!(commit(&store, SHARD, &ours), commit(&store, SHARD, &theirs));
+    let (ours, theirs, parts) = (outcomes(), other_outcomes(), PartOptions::default());
+    let (one, other) =
+        tokio::join!(commit(&store, SHARD, &parts, &ours), commit(&store, SHARD, &parts, &theirs));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert!(one.already_committed != other.already_committed);
     assert_eq!(one.verdict, other.verdict);
-    let part = store.get(&part_key(SHARD)).await.unwrap().unwrap();
-    one.verdict.check_part(&part).unwrap();
+    let part = store.get(&part_key(SHARD, PartFormat::default())).await.unwrap().unwrap();
+    one.verdict.check_part("the part", &part).unwrap();
 }
 
 #[tokio::test]
 async fn a_part_that_was_changed_is_reported() {
     let (_directory, store) = empty_store().await;
-    commit(&store, SHARD, &outcomes()).await.unwrap();
-    store.put(&part_key(SHARD), Bytes::from_static(b"{}\n")).await.unwrap();
-    let error = commit(&store, SHARD, &outcomes()).await.unwrap_err();
+    commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap();
+    store.put(&part_key(SHARD, PartFormat::default()), Bytes::from_static(b"{}\n")).await.unwrap();
+    let error = commit(&store, SHARD, &PartOptions::default(), &outcomes()).await.unwrap_err();
     assert!(matches!(&error, CommitError::Left { .. }), "{error}");
 }
 
@@ -211,8 +227,8 @@ async fn a_part_that_was_changed_is_reported() {
 async fn of_attempts_that_race_one_commits_and_all_agree() {
     let expected = undisturbed().await;
     let (_directory, store) = empty_store().await;
-    let outcomes = outcomes();
-    let race = [(); 3].map(|()| commit(&store, SHARD, &outcomes));
+    let (outcomes, parts) = (outcomes(), PartOptions::default());
+    let race = [(); 3].map(|()| commit(&store, SHARD, &parts, &outcomes));
     let [first, second, third] = race;
     let (first, second, third) = tokio::join!(first, second, third);
     let commits = [first.unwrap(), second.unwrap(), third.unwrap()];

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use baton_decoding::{
-    BeamOptions, EarlyStopping, FinishedRow, Generation, GenerationLimits, GroupId, LogitRows, Method, Plan,
-    RowId, RowRequest, SamplingOptions, Scheduler, SchedulerLimits, SlotId, SpecialTokens,
+    FinishedRow, Generation, GenerationOptions, GroupId, LogitRows, Plan, RowId, RowRequest, Scheduler,
+    SchedulerLimits, SlotId, SpecialTokens,
 };
 
 /// Outside every vocabulary, so that no row chooses it.
@@ -173,19 +173,19 @@ pub(crate) fn request(row: RowId, prompt_len: usize, generation: Generation) -> 
 }
 
 pub(crate) fn greedy(min_new_tokens: usize, max_new_tokens: usize) -> Generation {
-    Generation::greedy(GenerationLimits::of_new_tokens(min_new_tokens, max_new_tokens))
+    Generation::of_new_tokens(min_new_tokens, max_new_tokens)
 }
 
-pub(crate) fn beam(num_beams: usize, max_new_tokens: usize) -> Generation {
-    let options = BeamOptions { num_beams, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic };
-    Generation { method: Method::Beam(options), ..greedy(0, max_new_tokens) }
+pub(crate) fn beam(beams: u32, max_new_tokens: usize) -> Generation {
+    Generation::new(GenerationOptions { beams, ..GenerationOptions::default() }, max_new_tokens)
 }
 
-pub(crate) const PLAIN_SAMPLING: SamplingOptions =
-    SamplingOptions { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 4 };
+pub(crate) fn plain_sampling() -> GenerationOptions {
+    GenerationOptions { temperature: Some(1.0), seed: 4, ..GenerationOptions::default() }
+}
 
-pub(crate) fn sampling(num_outputs: usize, max_new_tokens: usize) -> Generation {
-    Generation { method: Method::Sample(PLAIN_SAMPLING), num_outputs, ..greedy(0, max_new_tokens) }
+pub(crate) fn sampling(n_best: u32, max_new_tokens: usize) -> Generation {
+    Generation::new(GenerationOptions { n_best, ..plain_sampling() }, max_new_tokens)
 }
 
 /// What one request gives when it is alone.

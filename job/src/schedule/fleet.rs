@@ -1,7 +1,8 @@
 //! The workers: who is there, who may be given a shard, and who of them has the least to do.
 //!
-//! A worker that fails rests, longer each time, and is then tried with one shard before it gets more. Several failures of what was begun
-//! before the first of them are one incident. What a worker has to do is counted in bytes of text, which stand in for tokens.
+//! A worker that fails rests, longer each time, and is then tried with one shard before it gets more. Several
+//! failures of what was begun before the first of them are one incident. What a worker has to do is counted
+//! in bytes of text, which stand in for tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,7 +47,8 @@ pub enum WorkerState {
     Busy,
     /// It has failed and is left alone for a while.
     Resting,
-    /// It does not serve this job, for example because it has loaded another bundle, and is asked again now and then.
+    /// It does not serve this job, for example because it has loaded another bundle, and is asked again now
+    /// and then.
     Refusing,
     /// It is not listed any more. What it has, it may finish.
     Left,
@@ -118,7 +120,8 @@ impl Fleet {
                 self.workers.insert(id, Worker::new(endpoint.clone()));
             }
         }
-        // Who left is remembered as long as it would rest: leaving and coming back is no way to be tried sooner.
+        // Who left is remembered as long as it would rest: leaving and coming back is no way to be tried
+        // sooner.
         self.workers
             .retain(|_, worker| worker.is_member || worker.num_leases > 0 || worker.rests_until > now);
     }
@@ -221,7 +224,8 @@ impl Fleet {
         members.peek().is_some() && members.all(|(_, worker)| worker.refuses)
     }
 
-    /// Whether any worker of a role is at work, or may be given a shard without having to show first that it works again.
+    /// Whether any worker of a role is at work, or may be given a shard without having to show first that it
+    /// works again.
     pub(super) fn has_sound(&self, role: Role, now: Duration) -> bool {
         let is_sound =
             |worker: &Worker| !worker.is_on_trial && (worker.num_leases > 0 || worker.may_work(now));
@@ -249,7 +253,8 @@ impl Fleet {
         &self.workers[&id].endpoint
     }
 
-    /// Shards that one worker of a role takes at once: there are enough for all workers of the role with more of them.
+    /// Shards that one worker of a role takes at once: there are enough for all workers of the role with more
+    /// of them.
     fn capacity(&self, role: Role, policy: &SchedulePolicy) -> u32 {
         let num_members = self.of_role(role).filter(|(_, worker)| worker.is_member).count().max(1);
         u32::try_from(self.max_leases(policy).div_ceil(num_members)).unwrap_or(u32::MAX)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::fleet::Pair;
 use super::search::Search;
 
-/// What an attempt does with its shard. Prompts are counted within the shard from 0, entries that failed while they were read left out.
+/// What an attempt does with its shard. Prompts are counted within the shard from 0, entries that failed
+/// while they were read left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
     /// Processes and commits it.
@@ -101,8 +102,8 @@ impl OpenShard {
         }
     }
 
-    /// Whether the next attempt decides about one record. It then has its workers for itself, so that nothing else can break it and it
-    /// breaks nothing else.
+    /// Whether the next attempt decides about one record. It then has its workers for itself, so that nothing
+    /// else can break it and it breaks nothing else.
     pub(super) fn must_be_alone(&self) -> bool {
         matches!(&self.stage, Stage::Searching(search) if search.next().is_some_and(|range| range.len() == 1))
     }
@@ -148,8 +149,8 @@ impl OpenShard {
 
     /// Returns to whole attempts, without the records that the search accused, once nothing is left to probe.
     ///
-    /// Where every record of the shard is accused, and nothing else went well either, it is not the records: then none is believed to be
-    /// poisonous.
+    /// Where every record of the shard is accused, and nothing else went well either, it is not the records:
+    /// then none is believed to be poisonous.
     pub(super) fn conclude_search_if_over(&mut self, num_successes: u64) {
         let Stage::Searching(search) = &self.stage else { return };
         if search.next().is_some() {
@@ -171,7 +172,8 @@ impl OpenShard {
 }
 
 impl ActiveLease {
-    /// Takes in how many prompts are done; returns by how many bytes that lightens the encoder's and the decoder's load.
+    /// Takes in how many prompts are done; returns by how many bytes that lightens the encoder's and the
+    /// decoder's load.
     pub(super) fn advance(&mut self, num_encoded: u32, num_decoded: u32) -> (u64, u64) {
         let left = |num_done: u32| {
             share(self.num_bytes, self.num_prompts.saturating_sub(num_done), self.num_prompts)

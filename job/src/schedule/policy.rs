@@ -13,7 +13,8 @@ pub struct SchedulePolicy {
     pub max_probe_attempts: u32,
     /// A shard that still breaks attempts after this many searches is given up, and the job with it.
     pub max_searches: u32,
-    /// A shard that the output store kept from being committed this many times is given up. With the default pauses, five minutes.
+    /// A shard that the output store kept from being committed this many times is given up. With the default
+    /// pauses, five minutes.
     pub max_store_attempts: u32,
     /// Pauses of a shard between its attempts.
     pub retry: Backoff,
@@ -60,7 +61,8 @@ impl Default for SchedulePolicy {
 }
 
 impl Backoff {
-    /// The `nth` pause, from 1, with "equal jitter": between half of it and all of it. The same `seed` gives the same jitter.
+    /// The `nth` pause, from 1, with "equal jitter": between half of it and all of it. The same `seed` gives
+    /// the same jitter.
     pub fn pause(self, nth: u32, seed: u64) -> Duration {
         let doublings = nth.saturating_sub(1).min(31);
         let pause = self.initial.saturating_mul(1 << doublings).min(self.max);

@@ -1,7 +1,9 @@
-//! The search for the records of a shard that break every attempt: bisection, so that one among n takes about 2 log n probes.
+//! The search for the records of a shard that break every attempt: bisection, so that one among n takes about
+//! 2 log n probes.
 //!
-//! A probe is an attempt at some of the shard's prompts that commits nothing. Prompts are counted within the shard, from 0; entries that
-//! failed while they were read are not counted, because they cannot break anything.
+//! A probe is an attempt at some of the shard's prompts that commits nothing. Prompts are counted within the
+//! shard, from 0; entries that failed while they were read are not counted, because they cannot break
+//! anything.
 
 use std::ops::Range;
 
@@ -39,7 +41,8 @@ impl Search {
         self.failed_probes = 0;
     }
 
-    /// The probe broke. Several prompts are parted at once, since that accuses nobody; a single one is accused after `max_probes`.
+    /// The probe broke. Several prompts are parted at once, since that accuses nobody; a single one is
+    /// accused after `max_probes`.
     pub(super) fn failed(&mut self, max_probes: u32) {
         let Some(range) = self.suspects.pop() else { return };
         self.failed_probes += 1;
@@ -76,7 +79,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Searches where exactly the probes that hold one of `poisonous` fail; returns the accused and the number of probes.
+    /// Searches where exactly the probes that hold one of `poisonous` fail; returns the accused and the
+    /// number of probes.
     fn search(num_prompts: u32, poisonous: &[u32]) -> (Vec<u32>, u32) {
         let mut search = Search::new(num_prompts);
         let mut num_probes = 0;

@@ -1,5 +1,6 @@
-//! Whole jobs under thousands of random schedules, in virtual time: workers die, stall, leave and come back, have no room, answer late;
-//! records break them; the coordinator restarts. A schedule is a function of its seed, and a failure names the seed.
+//! Whole jobs under thousands of random schedules, in virtual time: workers die, stall, leave and come back,
+//! have no room, answer late; records break them; the coordinator restarts. A schedule is a function of its
+//! seed, and a failure names the seed.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

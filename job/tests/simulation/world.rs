@@ -100,7 +100,8 @@ impl World {
                 workers.insert(format!("{prefix}{index}"), Worker { is_member: true, ..Worker::default() });
             }
         }
-        // Where everything fails, no record can be blamed: the first shard is sound, and so is one record of each larger one.
+        // Where everything fails, no record can be blamed: the first shard is sound, and so is one record of
+        // each larger one.
         let mut shards = vec![Shard { num_prompts: 5, poisonous: BTreeMap::new() }];
         for _ in 0..rng.random_range(1..30) {
             let num_prompts = rng.random_range(0..20);
@@ -347,7 +348,8 @@ impl World {
         }
     }
 
-    /// Whether the coordinator still waits for the attempt. It cancels an attempt that it gives up, but that may come too late.
+    /// Whether the coordinator still waits for the attempt. It cancels an attempt that it gives up, but that
+    /// may come too late.
     fn is_current(&self, attempt: &Attempt) -> bool {
         attempt.incarnation == self.incarnation
             && !self.committed.contains_key(&attempt.assignment.lease.shard)
@@ -406,8 +408,9 @@ impl World {
     fn knock(&mut self, name: &str) {
         let worker = self.workers.get_mut(name).unwrap();
         worker.knocks += 1;
-        // What was under way when it died, and then one at a time, at pauses that double up to half a minute. A restarted coordinator
-        // has to learn anew, and so does one to whom a fault of an attempt without blame lifted the rest.
+        // What was under way when it died, and then one at a time, at pauses that double up to half a minute.
+        // A restarted coordinator has to learn anew, and so does one to whom a fault of an attempt without
+        // blame lifted the rest.
         let seconds = (self.now - worker.died_at).as_secs_f64();
         let most = 20.0 + 10.0 * (1.0 + seconds).log2() + seconds / 10.0;
         let is_hammered = !self.faults.restarts && f64::from(worker.knocks) > most;

@@ -1,8 +1,9 @@
 //! Gemma 3, the text models.
 //!
-//! A norm before and behind each part of a block; norms of query and key heads; GELU in a gated feed-forward layer; embeddings scaled
-//! by the root of their width. Most blocks see a sliding window and have rotary frequencies of their own. Norm weights are stored as
-//! what the factor exceeds one by. Reference: Gemma Team, arXiv 2503.19786, and Hugging Face `Gemma3ForCausalLM`.
+//! A norm before and behind each part of a block; norms of query and key heads; GELU in a gated feed-forward
+//! layer; embeddings scaled by the root of their width. Most blocks see a sliding window and have rotary
+//! frequencies of their own. Norm weights are stored as what the factor exceeds one by. Reference: Gemma
+//! Team, arXiv 2503.19786, and Hugging Face `Gemma3ForCausalLM`.
 
 use baton_bundle::{Gemma3Config, ModelConfig};
 use half::bf16;

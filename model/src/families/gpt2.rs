@@ -1,7 +1,8 @@
 //! GPT-2.
 //!
-//! Pre-norm blocks with layer norms, learned positions, GELU, and a bias everywhere. Matrices are stored transposed. Reference:
-//! Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and Hugging Face `GPT2LMHeadModel`.
+//! Pre-norm blocks with layer norms, learned positions, GELU, and a bias everywhere. Matrices are stored
+//! transposed. Reference: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and
+//! Hugging Face `GPT2LMHeadModel`.
 
 use baton_bundle::{Gpt2Config, ModelConfig};
 use tch::{Kind, Tensor};

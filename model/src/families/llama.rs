@@ -1,7 +1,7 @@
 //! Llama: SmolLM2 as LLM, and Baton's own decoder-only small models; and the block that Qwen2 and Qwen3 vary.
 //!
-//! Pre-norm blocks of grouped-query attention with rotary positions, and a SwiGLU feed-forward layer. Reference: Touvron et al.,
-//! arXiv 2302.13971, and Hugging Face `LlamaForCausalLM`.
+//! Pre-norm blocks of grouped-query attention with rotary positions, and a SwiGLU feed-forward layer.
+//! Reference: Touvron et al., arXiv 2302.13971, and Hugging Face `LlamaForCausalLM`.
 
 use baton_bundle::{LlamaConfig, ModelConfig};
 use tch::Tensor;

@@ -1,8 +1,10 @@
-//! The families, one file each: what a block is made of, and how it is wired. Parameter names are the checkpoints'.
+//! The families, one file each: what a block is made of, and how it is wired. Parameter names are the
+//! checkpoints'.
 //!
-//! What they are made of is in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`; what they are to the rest of the
-//! crate is [`Stack`](crate::stack::Stack); T5, which has two of them, stands for itself.
+//! What they are made of is in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`; what they
+//! are to the rest of the crate is [`Stack`](crate::stack::Stack), or [`EncoderDecoder`](crate::encoder_decoder::EncoderDecoder).
 
+pub(crate) mod bergamot;
 pub(crate) mod gemma3;
 pub(crate) mod gpt2;
 pub(crate) mod llama;

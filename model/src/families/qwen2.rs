@@ -1,4 +1,5 @@
-//! Qwen2 and Qwen2.5: Llama's block with biases on queries, keys and values, and a sliding window in some blocks of some checkpoints.
+//! Qwen2 and Qwen2.5: Llama's block with biases on queries, keys and values, and a sliding window in some
+//! blocks of some checkpoints.
 //!
 //! Reference: Yang et al., arXiv 2407.10671, and Hugging Face `Qwen2ForCausalLM`.
 

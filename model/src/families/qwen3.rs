@@ -1,4 +1,5 @@
-//! Qwen3: Llama's block with a norm on each query and key head, and a sliding window in some blocks of some checkpoints.
+//! Qwen3: Llama's block with a norm on each query and key head, and a sliding window in some blocks of some
+//! checkpoints.
 //!
 //! Reference: Yang et al., arXiv 2505.09388, and Hugging Face `Qwen3ForCausalLM`.
 

@@ -1,16 +1,18 @@
 //! T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5. An encoder reads, a decoder writes.
 //!
-//! Pre-norm blocks with RMS norms and no biases; attention adds learned numbers for relative positions and does not scale. A decoder's
-//! block attends to what is written, then to the encoder's states. Reference: Raffel et al., arXiv 1910.10683, and Hugging Face
-//! `T5ForConditionalGeneration`.
+//! Pre-norm blocks with RMS norms and no biases; attention adds learned numbers for relative positions and
+//! does not scale. A decoder's block attends to what is written, then to the encoder's states. Reference:
+//! Raffel et al., arXiv 1910.10683, and Hugging Face `T5ForConditionalGeneration`.
 
 use baton_bundle::{ModelConfig, T5Config, T5FeedForward};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Attention, CrossAttention, Linear, ModelError, PromptHeads, RelativeBias, Scoring,
+    Attention, CrossAttention, Linear, ModelError, RelativeBias, Scoring,
+    attention_to_prompt::AttentionToPrompt,
+    encoder_decoder::EncoderDecoder,
     feed_forward::{FeedForward, FeedForwardInput},
-    kernels::{Activation, HeadShape},
+    kernels::Activation,
     layer_source::LayerSource,
     layers::RmsNorm,
     linear::LinearInput,
@@ -75,11 +77,7 @@ struct SelfAttentionLayer {
 #[derive(Debug)]
 struct CrossAttentionLayer {
     layer_norm: RmsNorm,
-    shape: HeadShape,
-    q: Linear,  // d -> heads * head_dim
-    kv: Linear, // d -> 2 heads * head_dim: keys, values
-    o: Linear,  // heads * head_dim -> d
-    kind: Kind, // of queries, keys and values
+    attention: AttentionToPrompt,
 }
 
 #[derive(Debug)]
@@ -102,21 +100,25 @@ impl T5 {
         })
     }
 
-    /// The embedding matrix of prompts and of what is written, `[vocab, d]` in the compute kind.
-    pub(crate) fn embedding(&self) -> &Tensor {
+    fn decoder(&self) -> &Decoder {
+        self.decoder.as_ref().expect("only a model loaded with lm_head writes")
+    }
+}
+
+impl EncoderDecoder for T5 {
+    fn embedding(&self) -> &Tensor {
         &self.shared
     }
 
-    pub(crate) fn num_encoder_blocks(&self) -> usize {
+    fn num_encoder_blocks(&self) -> usize {
         self.encoder.block.len()
     }
 
-    pub(crate) fn num_decoder_blocks(&self) -> usize {
+    fn num_decoder_blocks(&self) -> usize {
         self.decoder.as_ref().map_or(0, |decoder| decoder.block.len())
     }
 
-    /// The encoder's last hidden states. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the same shape, f32.
-    pub(crate) fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
+    fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
         let Encoder { relative_attention_bias, block, final_layer_norm } = &self.encoder;
         let x = block.iter().enumerate().fold(x, |x, (layer, block)| {
             let x = block.self_attention.add_to(x, layer, relative_attention_bias, pass);
@@ -125,19 +127,20 @@ impl T5 {
         time(Part::Norm, || final_layer_norm.numbers(&x))
     }
 
-    /// What each block of the decoder keeps of encoded prompts: keys and values, `[rows, heads, head_dim]` in the compute kind.
-    /// `states`: `[rows, d]` f32.
-    pub(crate) fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]> {
-        self.decoder().block.iter().map(|block| block.cross_attention.keys_and_values(states)).collect()
+    fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]> {
+        self.decoder()
+            .block
+            .iter()
+            .map(|block| block.cross_attention.attention.keys_and_values(states))
+            .collect()
     }
 
-    /// All blocks of the decoder, without the final norm. `x`: `[rows, d]` f32, at least one row, whose memory may be reused; result the
-    /// same shape.
-    pub(crate) fn decode(
+    fn decode(
         &self,
         x: Tensor,
         attention: &mut dyn CrossAttention,
-        (positions, dropout): ((&Tensor, i64), f64),
+        positions: (&Tensor, i64),
+        dropout: f64,
     ) -> Tensor {
         let Decoder { relative_attention_bias, block, .. } = self.decoder();
         block.iter().enumerate().fold(x, |x, (layer, block)| {
@@ -149,13 +152,9 @@ impl T5 {
         })
     }
 
-    /// The norm before the head, and the scaling where there is one. `x`: `[rows, d]` f32.
-    pub(crate) fn final_norm(&self, x: &Tensor) -> LinearInput {
+    /// The norm before the head, and the scaling where there is one.
+    fn head_input(&self, x: &Tensor, _head: &Linear) -> LinearInput {
         self.decoder().final_layer_norm.forward(x)
-    }
-
-    fn decoder(&self) -> &Decoder {
-        self.decoder.as_ref().expect("only a model loaded with lm_head writes")
     }
 }
 
@@ -254,35 +253,21 @@ impl CrossAttentionLayer {
         let attention = layer.part("EncDecAttention");
         Ok(Self {
             layer_norm: layer.rms_norm("layer_norm", d, constants.layer_norm_epsilon)?,
-            shape: head_shape(config),
-            q: attention.linear("q", [width, d])?,
-            kv: attention.stacked(d, &[("k", width), ("v", width)])?,
-            o: attention.linear("o", [d, width])?,
-            kind: layer.compute.kind,
+            attention: AttentionToPrompt {
+                shape: head_shape(config),
+                scoring: UNSCALED,
+                q: attention.linear("q", [width, d])?,
+                kv: attention.stacked(d, &[("k", width), ("v", width)])?,
+                o: attention.linear("o", [d, width])?,
+                kind: layer.compute.kind,
+            },
         })
-    }
-
-    /// `states`: `[rows, d]` f32; keys and values `[rows, heads, head_dim]`.
-    fn keys_and_values(&self, states: &Tensor) -> [Tensor; 2] {
-        let HeadShape { heads, head_dim, .. } = self.shape;
-        let input = time(Part::Activation, || self.kv.input(states));
-        let kv = time(Part::Linear, || self.kv.product(&input).into_tensor(self.kind));
-        let kv = kv.view([-1, 2, heads as i64, head_dim as i64]);
-        [0, 1].map(|part| kv.select(1, part))
     }
 
     /// `x`: `[rows, d]` f32
     fn add_to(&self, x: Tensor, layer: usize, attention: &mut dyn CrossAttention, dropout: f64) -> Tensor {
-        let HeadShape { heads, head_dim, .. } = self.shape;
         let normed = time(Part::Norm, || self.layer_norm.forward(&x));
-        let q = time(Part::Linear, || self.q.product(&normed).into_tensor(self.kind));
-        let q = q.view([-1, heads as i64, head_dim as i64]);
-        let attended = time(Part::Attention, || {
-            attention.attend_prompt(layer, PromptHeads { q: &q, scoring: UNSCALED }) // [rows, heads * head_dim]
-        });
-        let attended = time(Part::Activation, || self.o.input(&attended));
-        let output = time(Part::Linear, || self.o.product(&attended));
-        time(Part::Activation, || output.add_to(x, dropout))
+        self.attention.add_to(x, (layer, &normed), attention, dropout)
     }
 }
 

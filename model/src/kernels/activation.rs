@@ -1,6 +1,7 @@
 //! The activation functions of feed-forward layers.
 //!
-//! An [`Activation`] is chosen once per call; kernels are compiled for each [`ActivationFunction`], so that loops have no branch.
+//! An [`Activation`] is chosen once per call; kernels are compiled for each [`ActivationFunction`], so that
+//! loops have no branch.
 
 use baton_lanes::exp;
 
@@ -47,6 +48,12 @@ impl ActivationFunction for Relu {
     fn of(x: f32) -> f32 {
         if x > 0.0 { x } else { 0.0 }
     }
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    one_plus_exp_of_minus(x).recip()
 }
 
 /// `1 + e^-x`, for what is divided by it.

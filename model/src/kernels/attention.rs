@@ -1,9 +1,10 @@
 //! Decode attention on the CPU: one query per row against all keys and values the row has cached.
 //!
-//! libtorch's batched products spend microseconds on each (row, head) pair with one query, whatever its size; here the pair is a few
-//! hundred vector instructions. Keys lie in blocks of 16 tokens with the tokens innermost, so one vector holds one channel of 16
-//! keys and scores need no horizontal sums; values lie with the channels innermost, so the weighted sum needs none either.
-//! Two-pass softmax, f32 arithmetic. A row's result depends on the row alone.
+//! libtorch's batched products spend microseconds on each (row, head) pair with one query, whatever its size;
+//! here the pair is a few hundred vector instructions. Keys lie in blocks of 16 tokens with the tokens
+//! innermost, so one vector holds one channel of 16 keys and scores need no horizontal sums; values lie with
+//! the channels innermost, so the weighted sum needs none either. Two-pass softmax, f32 arithmetic. A row's
+//! result depends on the row alone.
 
 use std::ops::Range;
 
@@ -28,7 +29,8 @@ pub(crate) struct HeadShape {
 pub struct Scoring {
     /// Factor of the product: `1 / sqrt(head_dim)` in most families.
     pub scale: f32,
-    /// Distance from which on keys are out of sight: a query sees itself and `window - 1` neighbours on a side. None: it sees all.
+    /// Distance from which on keys are out of sight: a query sees itself and `window - 1` neighbours on a
+    /// side. None: it sees all.
     pub window: Option<usize>,
 }
 
@@ -138,10 +140,11 @@ pub(crate) struct Scratch {
     sums: Vec<f32>,    // [heads, head_dim]
 }
 
-/// `softmax(scale * q k^T + bias) v` for each row, over the keys that it sees. `queries`, `output`: `[rows, heads, head_dim]`.
+/// `softmax(scale * q k^T + bias) v` for each row, over the keys that it sees. `queries`, `output`:
+/// `[rows, heads, head_dim]`.
 ///
-/// The cache is larger than what a core holds, so it is read once and in the order it lies in memory: block by block, all heads of a
-/// block.
+/// The cache is larger than what a core holds, so it is read once and in the order it lies in memory: block
+/// by block, all heads of a block.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -227,7 +230,8 @@ fn sum_row<N: Number>(store: BlockStore<'_, N>, seen: &SeenTokens<'_>, scratch: 
     for (place, &block) in seen.blocks.iter().enumerate() {
         let begin = place * BLOCK_TOKENS;
         let (first, end) =
-            (seen.places.start.saturating_sub(begin), (seen.places.end - begin).min(BLOCK_TOKENS)); // what lies beyond may be NaN
+            // What lies beyond may be NaN.
+            (seen.places.start.saturating_sub(begin), (seen.places.end - begin).min(BLOCK_TOKENS));
         for head in 0..heads {
             let values = &store.head(head / groups).values(block)[first * head_dim..end * head_dim];
             let start = head * padded_len + begin;
@@ -365,7 +369,8 @@ mod tests {
         }
     }
 
-    /// The same by the book, in f64. `keys`, `values`: `[len, kv_heads, head_dim]`; `query`: `[heads, head_dim]`.
+    /// The same by the book, in f64. `keys`, `values`: `[len, kv_heads, head_dim]`; `query`:
+    /// `[heads, head_dim]`.
     fn reference<N: Number>(
         (scoring, bias): (Scoring, Option<BiasTable<'_>>),
         query: &[N],

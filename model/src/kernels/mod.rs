@@ -1,10 +1,13 @@
 //! CPU kernels for what libtorch does slowly: attention, and the small operations between products.
 //!
-//! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`), compiled once per
-//! instruction set and chosen at run time. Sums run in a fixed number of lanes (`baton-lanes`) with fused multiply-adds, so a row's bits
-//! depend neither on the other rows nor on the instruction set. This file and `row_operations.rs` are the doors for tensors, and
-//! `slices.rs` and `int8_product/` the only unsafe code of the workspace.
-// Slices of tensor memory (`slices.rs`), vector instructions (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has.
+//! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`),
+//! compiled once per instruction set and chosen at run time. Sums run in a fixed number of lanes
+//! (`baton-lanes`) with fused multiply-adds, so a row's bits depend neither on the other rows nor on the
+//! instruction set. This file and `row_operations.rs` are the doors for tensors.
+//!
+//! This is the workspace's unsafe code: slices of tensor memory (`slices.rs`), vector instructions
+//! (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has. Calls
+//! of that last kind are also in `decoding/src/kernels.rs`.
 #![allow(unsafe_code)]
 
 mod activation;
@@ -14,6 +17,7 @@ mod int8_product;
 mod norms;
 mod number;
 mod packed;
+mod recurrence;
 mod row_operations;
 mod rows;
 mod slices;
@@ -25,7 +29,8 @@ use self::{
     attention::{BlockStore, attend_cached, write_token},
     number::Number,
     packed::{PackedHeads, attend_packed},
-    slices::{elements, elements_mut},
+    recurrence::recur_rows,
+    slices::{assert_apart, elements, elements_mut},
 };
 
 pub use self::attention::Scoring;
@@ -37,7 +42,8 @@ pub(crate) use self::{
     packed::PackedSequence,
     row_operations::{
         activate, activate_sums, add, add_scaled_sums, append_scaled_sums, gate, gate_sums, layer_norm,
-        layer_norm_and_quantize, norm_heads, quantize, rms_norm, rms_norm_and_quantize, rotate, scale_sums,
+        layer_norm_and_quantize, layer_norm_in_place_and_quantize, norm_heads, quantize, rms_norm,
+        rms_norm_and_quantize, rotate, scale_sums,
     },
 };
 
@@ -50,7 +56,8 @@ pub(crate) struct LayerBlocks {
     pub(crate) values: Tensor,
 }
 
-/// Writes the keys and values of some tokens, each `[places, kv_heads, head_dim]` in the cache's type, into their places.
+/// Writes the keys and values of some tokens, each `[places, kv_heads, head_dim]` in the cache's type, into
+/// their places.
 ///
 /// # Panics
 /// A tensor is not on the CPU or has another type than the cache; a place is outside the cache.
@@ -76,8 +83,10 @@ fn write_tokens_of<N: Number>(
     let width = shape.kv_heads * shape.head_dim;
     assert_eq!(keys.numel(), places.len() * width, "one key per place");
     assert_eq!(values.numel(), places.len() * width, "one value per place");
-    // SAFETY: the cache's two tensors are lent to this call alone and share memory with nothing; the new keys and values are only
-    // read; no tensor operation runs before the slices end.
+    assert_apart(&layer.keys, [&layer.values, &keys, &values]);
+    assert_apart(&layer.values, [&keys, &values]);
+    // SAFETY: the cache's two tensors are lent to this call alone and share memory with no other argument; the
+    // new keys and values are only read; no tensor operation runs before the slices end.
     let (stored_keys, stored_values, keys, values) = unsafe {
         let stored = (elements_mut::<N>(&mut layer.keys), elements_mut::<N>(&mut layer.values));
         (stored.0, stored.1, elements::<N>(&keys), elements::<N>(&values))
@@ -88,9 +97,52 @@ fn write_tokens_of<N: Number>(
     }
 }
 
+/// One step of a recurrent decoder's block, and its states into the cache: `c = f * c_before + (1 - f) *
+/// candidate`, where `f = sigmoid(gate)`; before a row's first token `c` is zero.
+///
+/// `rows`: what each row has cached, its new token included; `gates`: `[rows, 2 * heads * head_dim]` f32,
+/// gates, then candidates; result `[rows, heads * head_dim]` f32.
+///
+/// # Panics
+/// A tensor is not on the CPU, or a row names a block outside the cache.
+pub(crate) fn recur(
+    layer: &mut LayerBlocks,
+    shape: HeadShape,
+    rows: &[CachedRow<'_>],
+    gates: &Tensor,
+) -> Tensor {
+    match layer.keys.kind() {
+        Kind::BFloat16 => recur_of::<bf16>(layer, shape, rows, gates),
+        _ => recur_of::<f32>(layer, shape, rows, gates),
+    }
+}
+
+fn recur_of<N: Number>(
+    layer: &mut LayerBlocks,
+    shape: HeadShape,
+    rows: &[CachedRow<'_>],
+    gates: &Tensor,
+) -> Tensor {
+    let gates = gates.contiguous();
+    let width = shape.kv_heads * shape.head_dim;
+    assert_eq!(gates.numel(), rows.len() * 2 * width, "a gate and a candidate for each channel");
+    let mut states = Tensor::empty([rows.len() as i64, width as i64], (Kind::Float, tch::Device::Cpu));
+    assert_apart(&layer.keys, [&layer.values, &gates]);
+    assert_apart(&layer.values, [&gates]);
+    // SAFETY: the cache's two tensors are lent to this call alone and share memory with no other argument;
+    // `states` is new; the gates are only read; no tensor operation runs before the slices end.
+    let (cached, gates, out) = unsafe {
+        let cached = (elements_mut::<N>(&mut layer.keys), elements_mut::<N>(&mut layer.values));
+        (cached, elements::<f32>(&gates), elements_mut::<f32>(&mut states))
+    };
+    recur_rows(cached, shape, rows, (gates, out));
+    states
+}
+
 /// One query per row and head against what the row has cached and sees: `softmax(scale * q k^T + bias) v`.
 ///
-/// `queries`: `[rows, heads, head_dim]` in the cache's type; result `[rows, heads * head_dim]` in the same type.
+/// `queries`: `[rows, heads, head_dim]` in the cache's type; result `[rows, heads * head_dim]` in the same
+/// type.
 ///
 /// # Panics
 /// A tensor is not on the CPU or has another type than the cache; a row names a block outside the cache.
@@ -117,8 +169,9 @@ fn decode_attention_of<N: Number>(
     let queries = queries.contiguous();
     let width = (shape.heads * shape.head_dim) as i64;
     let mut output = Tensor::empty([rows.len() as i64, width], (N::KIND, tch::Device::Cpu));
-    // SAFETY: `output` is new and shares memory with nothing; the others are only read; no tensor operation runs before the slices
-    // end. The new memory is written before it is read, and every bit pattern is a number.
+    // SAFETY: `output` is new and shares memory with nothing; the others are only read; no tensor operation
+    // runs before the slices end. The new memory is written before it is read, and every bit pattern is a
+    // number.
     let (store, queries, out) = unsafe {
         let store =
             BlockStore { shape, keys: elements::<N>(&layer.keys), values: elements::<N>(&layer.values) };
@@ -130,8 +183,8 @@ fn decode_attention_of<N: Number>(
 
 /// Attention within each sequence of a packed batch, one after the other: `softmax(scale * q k^T + bias) v`.
 ///
-/// `q`: `[rows, heads, head_dim]`; `k`, `v`: `[rows, kv_heads, head_dim]`, all f32 or all bf16; result `[rows, heads * head_dim]` in the
-/// same type.
+/// `q`: `[rows, heads, head_dim]`; `k`, `v`: `[rows, kv_heads, head_dim]`, all f32 or all bf16; result
+/// `[rows, heads * head_dim]` in the same type.
 ///
 /// # Panics
 /// A tensor is not on the CPU, their types differ, or the sequences are not as long as there are rows.

@@ -99,8 +99,31 @@ pub(super) fn norm_and_quantize_rows<R: RowNorm>(
     }
 }
 
-/// RMS norm of each query head by `norms[0]` and each key head by `norms[1]`, in place. `rows`: `[rows, row_width]`, of which
-/// `heads[0]` query heads come first, then `heads[1]` key heads; what follows is left. `scratch` is overwritten.
+/// The same, with the normed numbers in the place of `x` as well.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn norm_in_place_and_quantize_rows<R: RowNorm>(
+    x: &mut [f32],
+    norm: R,
+    (quantized, scales): (&mut [i8], &mut [f32]),
+    scratch: &mut Vec<f32>,
+) {
+    let width = norm.width();
+    scratch.resize(width, 0.0);
+    let outputs = quantized.chunks_exact_mut(width).zip(scales);
+    for (x, (quantized, row_scale)) in x.chunks_exact_mut(width).zip(outputs) {
+        norm.norm(x, scratch);
+        *row_scale = quantize(scratch, quantized);
+        x.copy_from_slice(scratch);
+    }
+}
+
+/// RMS norm of each query head by `norms[0]` and each key head by `norms[1]`, in place. `rows`:
+/// `[rows, row_width]`, of which `heads[0]` query heads come first, then `heads[1]` key heads; what follows
+/// is left. `scratch` is overwritten.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -194,7 +217,10 @@ mod tests {
         quantize_rows(&normed, 40, (&mut expected, &mut expected_scales), &mut Vec::new());
         let (mut quantized, mut scales) = (vec![0; x.len()], vec![0.0; 5]);
         norm_and_quantize_rows(&x, norm, (&mut quantized, &mut scales), &mut Vec::new());
-        assert_eq!((quantized, scales), (expected, expected_scales));
+        assert_eq!((&quantized, &scales), (&expected, &expected_scales));
+        let mut in_place = x.clone();
+        norm_in_place_and_quantize_rows(&mut in_place, norm, (&mut quantized, &mut scales), &mut Vec::new());
+        assert_eq!((quantized, scales, in_place), (expected, expected_scales, normed));
     }
 
     #[test]

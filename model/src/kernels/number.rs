@@ -50,7 +50,8 @@ impl Number for f32 {
 }
 
 impl Number for bf16 {
-    // bf16 is the upper half of an f32. `half` also quiets signalling NaNs, a branch that keeps loops from being vectorized.
+    // bf16 is the upper half of an f32. `half` also quiets signalling NaNs, a branch that keeps loops from
+    // being vectorized.
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

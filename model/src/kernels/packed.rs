@@ -1,8 +1,11 @@
-//! Attention within each sequence of a packed batch, on the CPU: what prefill and encoding spend on prompts of ordinary length.
+//! Attention within each sequence of a packed batch, on the CPU: what prefill and encoding spend on prompts
+//! of ordinary length.
 //!
-//! A prompt of some tens of tokens is too small for libtorch's products to pay off. Here a head's keys and values are laid out once in
-//! f32, then each query is a few hundred vector instructions. A query sees the first so many tokens of its sequence, which covers
-//! causal, bidirectional and prefix-LM attention, unless it is too far away (`Scoring`). Two-pass softmax, f32 arithmetic. A row's result depends on its sequence alone.
+//! A prompt of some tens of tokens is too small for libtorch's products to pay off. Here a head's keys and
+//! values are laid out once in f32, then each query is a few hundred vector instructions. A query sees the
+//! first so many tokens of its sequence, which covers causal, bidirectional and prefix-LM attention, unless
+//! it is too far away (`Scoring`). Two-pass softmax, f32 arithmetic. A row's result depends on its sequence
+//! alone.
 
 use std::ops::Range;
 
@@ -35,7 +38,8 @@ impl PackedSequence {
     }
 }
 
-/// Queries, keys and values of a packed batch: `[rows, heads, head_dim]` and twice `[rows, kv_heads, head_dim]`.
+/// Queries, keys and values of a packed batch: `[rows, heads, head_dim]` and twice
+/// `[rows, kv_heads, head_dim]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PackedHeads<'a, N> {
     pub(super) shape: HeadShape,

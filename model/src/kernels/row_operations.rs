@@ -1,4 +1,6 @@
-//! The doors to `norms.rs` and `rows.rs`: tensors in, tensors out. All tensors are on the CPU; a tensor that is not contiguous is copied first.
+//! The doors to `norms.rs` and `rows.rs`: tensors in, tensors out. All tensors are on the CPU; a tensor that
+//! is not contiguous is copied first. A function that writes in the memory of a tensor checks that no other
+//! argument is a view of it. What a caller keeps beside, such as another view, sees the new values.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -8,11 +10,12 @@ use super::{
     norms::{self, RowNorm},
     number::{Element, Number},
     rows,
-    slices::{elements, elements_mut},
+    slices::{assert_apart, elements, elements_mut},
 };
 use crate::linear::{Product, QuantizedRows};
 
-/// RMS norm: `x / sqrt(mean(x^2) + eps) * weight`. `x`: `[rows, width]` f32; `weight`: `[width]` f32; result in `kind`.
+/// RMS norm: `x / sqrt(mean(x^2) + eps) * weight`. `x`: `[rows, width]` f32; `weight`: `[width]` f32; result
+/// in `kind`.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, kind: Kind) -> Tensor {
     // SAFETY: the weight is only read, and it is no memory that `norm` writes.
     let norm = norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 };
@@ -25,8 +28,8 @@ pub(crate) fn rms_norm_and_quantize(x: &Tensor, weight: &Tensor, eps: f64) -> Qu
     norm_and_quantize(x, norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 })
 }
 
-/// Layer norm: `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`. `x`: `[rows, width]` f32; `weight`, `bias`: `[width]` f32;
-/// result in `kind`.
+/// Layer norm: `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`. `x`: `[rows, width]` f32; `weight`,
+/// `bias`: `[width]` f32; result in `kind`.
 pub(crate) fn layer_norm(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64, kind: Kind) -> Tensor {
     // SAFETY: as in `rms_norm`.
     let (weight, bias) = unsafe { (elements::<f32>(weight), elements::<f32>(bias)) };
@@ -42,6 +45,26 @@ pub(crate) fn layer_norm_and_quantize(
     // SAFETY: as in `rms_norm`.
     let (weight, bias) = unsafe { (elements::<f32>(weight), elements::<f32>(bias)) };
     norm_and_quantize(x, norms::LayerNorm { weight, bias, eps: eps as f32 })
+}
+
+/// The same, with the normed numbers in the memory of `x`.
+pub(crate) fn layer_norm_in_place_and_quantize(
+    x: Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    eps: f64,
+) -> (Tensor, QuantizedRows) {
+    let mut x = made_contiguous(x);
+    let mut quantized = QuantizedRows::empty(&x.size());
+    // SAFETY: `x` was handed over, `quantized` is new, weight and bias are only read; no tensor operation
+    // runs before the slices end.
+    let (norm, numbers, values) = unsafe {
+        let (weight, bias) = (elements::<f32>(weight), elements::<f32>(bias));
+        let norm = norms::LayerNorm { weight, bias, eps: eps as f32 };
+        (norm, elements_mut::<f32>(&mut x), elements_mut::<i8>(&mut quantized.values))
+    };
+    let outputs = (values, quantized.scales.as_mut_slice());
+    norms::norm_in_place_and_quantize_rows(numbers, norm, outputs, &mut Vec::new());
+    (x, quantized)
 }
 
 fn norm_into(x: &Tensor, norm: impl RowNorm, kind: Kind) -> Tensor {
@@ -69,8 +92,9 @@ fn norm_and_quantize(x: &Tensor, norm: impl RowNorm) -> QuantizedRows {
     quantized
 }
 
-/// RMS norm of each query head and each key head, in the memory of `x`: `[rows, all heads, head_dim]`, f32 or bf16, where the first
-/// `heads[0]` are query heads and the next `heads[1]` key heads. `weights`: `[head_dim]` f32 each.
+/// RMS norm of each query head and each key head, in the memory of `x`: `[rows, all heads, head_dim]`, f32 or
+/// bf16, where the first `heads[0]` are query heads and the next `heads[1]` key heads. `weights`:
+/// `[head_dim]` f32 each.
 pub(crate) fn norm_heads(x: Tensor, heads: [i64; 2], weights: [&Tensor; 2], eps: f64) -> Tensor {
     match x.kind() {
         Kind::BFloat16 => norm_heads_of::<bf16>(x, heads, weights, eps),
@@ -81,7 +105,9 @@ pub(crate) fn norm_heads(x: Tensor, heads: [i64; 2], weights: [&Tensor; 2], eps:
 fn norm_heads_of<N: Number>(x: Tensor, heads: [i64; 2], weights: [&Tensor; 2], eps: f64) -> Tensor {
     let mut x = made_contiguous(x);
     let (_, all_heads, head_dim) = x.size3().expect("queries, keys and values are [rows, heads, head_dim]");
-    // SAFETY: `x` was handed over; the weights are only read; no tensor operation runs before the slices end.
+    assert_apart(&x, weights);
+    // SAFETY: `x` shares no memory with the weights, which are only read; no tensor operation runs before the
+    // slices end.
     let norms =
         weights.map(|weight| norms::RmsNorm { weight: unsafe { elements::<f32>(weight) }, eps: eps as f32 });
     let rows = unsafe { elements_mut::<N>(&mut x) };
@@ -144,7 +170,9 @@ pub(crate) fn append_scaled_sums(product: &Product<'_>, output: &mut Vec<f32>) {
 pub(crate) fn add_scaled_sums(x: Tensor, product: &Product<'_>) -> Tensor {
     let mut x = made_contiguous(x);
     assert_eq!(x.size(), sums_tensor(product).size(), "a sum of equal sizes");
-    // SAFETY: `x` was handed over and is no view of the sums, which are only read; no tensor operation runs before the slices end.
+    assert_apart(&x, [sums_tensor(product)]);
+    // SAFETY: `x` shares no memory with the sums, which are only read; no tensor operation runs before the
+    // slices end.
     rows::add_scaled_sums(unsafe { sums(product) }, unsafe { elements_mut::<f32>(&mut x) });
     x
 }
@@ -160,7 +188,8 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Tensor {
 fn add_from<N: Number>(x: Tensor, y: &Tensor) -> Tensor {
     let (mut x, y) = (made_contiguous(x), y.contiguous());
     assert_eq!(x.size(), y.size(), "a sum of equal sizes");
-    // SAFETY: `x` was handed over and `y` is a product, so they share no memory; no tensor operation runs before the slices end.
+    assert_apart(&x, [&y]);
+    // SAFETY: they share no memory, and `y` is only read; no tensor operation runs before the slices end.
     rows::add_rows(unsafe { elements::<N>(&y) }, unsafe { elements_mut::<f32>(&mut x) });
     x
 }
@@ -180,7 +209,8 @@ pub(crate) fn gate_sums(product: &Product<'_>, activation: Activation) -> Quanti
     output
 }
 
-/// `activation(gate) * up`. `gate_up`: `[rows, 2 * width]`, f32 or bf16; result `[rows, width]` in the same type.
+/// `activation(gate) * up`. `gate_up`: `[rows, 2 * width]`, f32 or bf16; result `[rows, width]` in the same
+/// type.
 pub(crate) fn gate(gate_up: &Tensor, activation: Activation) -> Tensor {
     match gate_up.kind() {
         Kind::BFloat16 => gate_of::<bf16>(gate_up, activation),
@@ -227,7 +257,7 @@ pub(crate) fn activate(x: Tensor, activation: Activation) -> Tensor {
 
 fn activate_of<N: Number>(x: Tensor, activation: Activation) -> Tensor {
     let mut x = made_contiguous(x);
-    // SAFETY: `x` was handed over, and no tensor operation runs before the slice ends.
+    // SAFETY: this is the only slice, and no tensor operation runs before it ends.
     let numbers = unsafe { elements_mut::<N>(&mut x) };
     match activation {
         Activation::Silu => rows::activate_rows::<Silu, N>(numbers),
@@ -237,8 +267,9 @@ fn activate_of<N: Number>(x: Tensor, activation: Activation) -> Tensor {
     x
 }
 
-/// Rotary positions on the first `heads` heads of each row, in the memory of `x` `[rows, all heads, head_dim]`, f32 or bf16.
-/// `positions`: `[rows]` int64; `cosines`, `sines`: `[positions, head_dim / 2]` f32.
+/// Rotary positions on the first `heads` heads of each row, in the memory of `x`
+/// `[rows, all heads, head_dim]`, f32 or bf16. `positions`: `[rows]` int64; `cosines`, `sines`:
+/// `[positions, head_dim / 2]` f32.
 pub(crate) fn rotate(x: Tensor, heads: i64, positions: &Tensor, angles: (&Tensor, &Tensor)) -> Tensor {
     match x.kind() {
         Kind::BFloat16 => rotate_in::<bf16>(x, heads, positions, angles),
@@ -249,7 +280,9 @@ pub(crate) fn rotate(x: Tensor, heads: i64, positions: &Tensor, angles: (&Tensor
 fn rotate_in<N: Number>(x: Tensor, heads: i64, positions: &Tensor, angles: (&Tensor, &Tensor)) -> Tensor {
     let (mut x, positions) = (made_contiguous(x), positions.contiguous());
     let (_, all_heads, head_dim) = x.size3().expect("queries and keys are [rows, heads, head_dim]");
-    // SAFETY: `x` was handed over; the others are only read; no tensor operation runs before the slices end.
+    assert_apart(&x, [&positions, angles.0, angles.1]);
+    // SAFETY: `x` shares no memory with the others, which are only read; no tensor operation runs before the
+    // slices end.
     unsafe {
         rows::rotate_rows(
             elements_mut::<N>(&mut x),
@@ -290,5 +323,25 @@ unsafe fn sums<'a>(product: &'a Product<'_>) -> rows::Sums<'a> {
             bias: *bias,
         },
         Product::Float { .. } => panic!("a float product has no integer sums"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    #[should_panic(expected = "of which another one is a view")]
+    fn a_sum_in_the_memory_of_what_is_added_is_refused() {
+        let x = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        let view = x.view([2, 3]);
+        let _ = super::add(x, &view);
+    }
+
+    #[test]
+    fn neighbours_in_one_tensor_share_nothing() {
+        let both = Tensor::ones([4, 3], (Kind::Float, Device::Cpu));
+        let sum = super::add(both.narrow(0, 0, 2), &both.narrow(0, 2, 2));
+        assert_eq!(sum.sum(Kind::Float).double_value(&[]), 12.0);
     }
 }

@@ -1,15 +1,16 @@
 //! What happens to rows between products: quantization, scaling of integer sums, activation, rotation.
 //!
-//! libtorch spends microseconds on each of these small operations; here each is one pass over a row. A row's result depends on the row
-//! alone. Int8 is symmetric: `x ~ scale * q` with `scale = max|x| / 127` per row of activations and per row of weights, so a product is
-//! an exact integer sum times two scales.
+//! libtorch spends microseconds on each of these small operations; here each is one pass over a row. A row's
+//! result depends on the row alone. Int8 is symmetric: `x ~ scale * q` with `scale = max|x| / 127` per row of
+//! activations and per row of weights, so a product is an exact integer sum times two scales.
 
 use baton_lanes::max_abs_of;
 use multiversion::multiversion;
 
 use super::{activation::ActivationFunction, number::Number};
 
-/// The integer sums of a product and what turns them into numbers: `sums[r][c] * row_scales[r] * column_scales[c] + bias[c]`.
+/// The integer sums of a product and what turns them into numbers:
+/// `sums[r][c] * row_scales[r] * column_scales[c] + bias[c]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sums<'a> {
     /// `[rows, columns]`
@@ -102,8 +103,9 @@ pub(super) fn add_rows<N: Number>(y: &[N], x: &mut [f32]) {
     }
 }
 
-/// `activation(gate) * up` from integer sums in which each row holds all gates, then all ups; quantized. `quantized`:
-/// `[rows, columns / 2]`, `scales`: `[rows]`; `scratch` is overwritten. Gated layers: Shazeer, arXiv 2002.05202.
+/// `activation(gate) * up` from integer sums in which each row holds all gates, then all ups; quantized.
+/// `quantized`: `[rows, columns / 2]`, `scales`: `[rows]`; `scratch` is overwritten. Gated layers: Shazeer,
+/// arXiv 2002.05202.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -140,7 +142,8 @@ pub(super) fn gate_sums<A: ActivationFunction>(
     }
 }
 
-/// `activation(gate) * up` of rows that hold all gates, then all ups. `gate_up`: `[rows, 2 * width]`; `output`: `[rows, width]`.
+/// `activation(gate) * up` of rows that hold all gates, then all ups. `gate_up`: `[rows, 2 * width]`;
+/// `output`: `[rows, width]`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -155,7 +158,8 @@ pub(super) fn gate_rows<A: ActivationFunction, N: Number>(gate_up: &[N], width: 
     }
 }
 
-/// `activation(y)` of integer sums `y`; quantized. `quantized`: `[rows, columns]`, `scales`: `[rows]`; `scratch` is overwritten.
+/// `activation(y)` of integer sums `y`; quantized. `quantized`: `[rows, columns]`, `scales`: `[rows]`;
+/// `scratch` is overwritten.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -197,9 +201,11 @@ pub(super) fn activate_rows<A: ActivationFunction, N: Number>(x: &mut [N]) {
     }
 }
 
-/// Rotary positions: rotates the first `rotated_heads` heads of each row in place, pairing channel `i` with `i + head_dim / 2`.
+/// Rotary positions: rotates the first `rotated_heads` heads of each row in place, pairing channel `i` with
+/// `i + head_dim / 2`.
 ///
-/// `rows`: `[rows, row_width]`; `angles(row)`: cosines and sines of the row's position, `[head_dim / 2]` each.
+/// `rows`: `[rows, row_width]`; `angles(row)`: cosines and sines of the row's position, `[head_dim / 2]`
+/// each.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",

@@ -1,5 +1,7 @@
 //! The memory of contiguous CPU tensors as slices.
 
+use std::ops::Range;
+
 use tch::{Device, Tensor};
 
 use super::number::Element;
@@ -16,8 +18,8 @@ pub(super) unsafe fn elements<E: Element>(tensor: &Tensor) -> &[E] {
     if tensor.numel() == 0 {
         return &[];
     }
-    // SAFETY: checked above; libtorch aligns its memory to 64 bytes and an offset into it is a whole number of elements; the tensor
-    // keeps the memory alive while it is borrowed; the caller rules out writes.
+    // SAFETY: checked above; libtorch aligns its memory to 64 bytes and an offset into it is a whole number
+    // of elements; the tensor keeps the memory alive while it is borrowed; the caller rules out writes.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<E>(), tensor.numel()) }
 }
 
@@ -35,6 +37,27 @@ pub(super) unsafe fn elements_mut<E: Element>(tensor: &mut Tensor) -> &mut [E] {
     }
     // SAFETY: as in `elements`, and the caller rules out every other access.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), tensor.numel()) }
+}
+
+/// Checks that `written`, whose memory is about to be lent by [`elements_mut`], shares none of it with the
+/// tensors that are lent by [`elements`] at the same time. All are contiguous.
+///
+/// # Panics
+/// It does: one is a view of another.
+pub(super) fn assert_apart<const N: usize>(written: &Tensor, read: [&Tensor; N]) {
+    let written = memory_of(written);
+    for tensor in read {
+        let read = memory_of(tensor);
+        let is_apart =
+            written.is_empty() || read.is_empty() || written.end <= read.start || read.end <= written.start;
+        assert!(is_apart, "a kernel writes in the memory of a tensor of which another one is a view");
+    }
+}
+
+/// The addresses of a contiguous tensor's bytes.
+fn memory_of(tensor: &Tensor) -> Range<usize> {
+    let start = tensor.data_ptr() as usize;
+    start..start + tensor.numel() * tensor.kind().elt_size_in_bytes()
 }
 
 fn check<E: Element>(tensor: &Tensor) {

@@ -1,11 +1,12 @@
-//! What models write through scheduler and cache: against transformers, alone and in company, in every format.
+//! What models write through scheduler and cache: against transformers, alone and in company, in every
+//! format.
 
 use std::sync::Arc;
 
 use baton_bundle::PromptAttention;
 use baton_decoding::{
-    BeamOptions, EarlyStopping, FinishedRow, Generation, GenerationLimits, GroupId, Method, Plan, Rewind,
-    RowId, RowRequest, Scheduler, SchedulerLimits, SlotId, StepRow,
+    FinishedRow, Generation, GenerationOptions, GroupId, Plan, Rewind, RowId, RowRequest, Scheduler,
+    SchedulerLimits, SlotId, StepRow,
 };
 use baton_model::{CACHE_BLOCK_TOKENS, CacheLimits, Compute, PrefillRow, Prompt, SlmDecoder};
 use tch::Tensor;
@@ -70,15 +71,9 @@ fn a_cached_decoder_behind_an_encoder_gives_the_logits_of_transformers() {
 }
 
 fn generation(expected: &Expected, num_beams: usize) -> Arc<Generation> {
-    let greedy = Generation::greedy(GenerationLimits::of_new_tokens(0, expected.max_new_tokens));
-    Arc::new(match num_beams {
-        1 => greedy,
-        num_beams => {
-            let (length_penalty, early_stopping) = (1.0, EarlyStopping::Heuristic);
-            let options = BeamOptions { num_beams, length_penalty, early_stopping };
-            Generation { method: Method::Beam(options), num_outputs: num_beams, ..greedy }
-        }
-    })
+    let (beams, n_best) = (num_beams as u32, num_beams as u32);
+    let options = GenerationOptions { beams, n_best, ..GenerationOptions::default() };
+    Arc::new(Generation::new(options, expected.max_new_tokens))
 }
 
 /// What the decoder writes for all prompts in one batch of at most `max_slots` rows, by prompt.

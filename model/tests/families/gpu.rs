@@ -1,4 +1,5 @@
-//! The same models on a GPU, where there is one: libtorch's operations in place of the kernels, and the cache read by gathering.
+//! The same models on a GPU, where there is one: libtorch's operations in place of the kernels, and the cache
+//! read by gathering.
 
 use baton_bundle::PromptAttention;
 use baton_decoding::{SlotId, StepRow};

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use baton_bundle::{
-    Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, InputNorm, Limits, LlmPart, MANIFEST_FORMAT,
-    ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart, Task, arithmetic_of_mode, write_manifest,
+    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, InputNorm, Limits, LlmPart, MANIFEST_FORMAT,
+    ProjectorPart, PromptAttention, PromptEmbeddingSource, Reading, SlmPart, SlmTokenizer, Task,
+    arithmetic_of_mode, write_manifest,
 };
 use baton_decoding::{SlotId, StepRow};
 use baton_job::Mode;
@@ -18,7 +19,7 @@ use tch::{Kind, Tensor};
 use crate::{checkpoint, config, directory, ids, relative_difference};
 
 /// Each family once as LLM, and each that small models are trained from once or more as SLM.
-const PAIRS: [(&str, &str); 7] = [
+pub(crate) const PAIRS: [(&str, &str); 7] = [
     ("t5-untied", "t5-tied"),
     ("mt5-untied", "gpt2-tied"),
     ("llama-untied", "t5-tied-unscaled"),
@@ -31,7 +32,7 @@ const PAIRS: [(&str, &str); 7] = [
 const PROMPT_LENS: [usize; 3] = [5, 1, 31];
 const NUM_WRITTEN: usize = 12;
 
-fn projector_weights(d_llm: usize, d_slm: usize) -> BTreeMap<String, Tensor> {
+pub(crate) fn projector_weights(d_llm: usize, d_slm: usize) -> BTreeMap<String, Tensor> {
     let layers = [("projector.input", d_llm), ("projector.output", d_slm), ("prompt_embedding.map", d_llm)];
     let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
         let tensor = |name: String, shape: &[usize]| {
@@ -45,7 +46,7 @@ fn projector_weights(d_llm: usize, d_slm: usize) -> BTreeMap<String, Tensor> {
 }
 
 /// A bundle of two fixtures. Its tokenizers are never read.
-fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
+pub(crate) fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
     for (part, fixture) in [("llm", llm), ("slm", slm)] {
         let part = path.join(part);
         fs::create_dir(&part).unwrap();
@@ -65,14 +66,14 @@ fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
         format: MANIFEST_FORMAT,
         name: "tiny".to_owned(),
         task: Task::Summarization { language: "en".to_owned() },
-        llm: LlmPart {
+        llm: Some(LlmPart {
             family: llm.family(),
             layers,
             d_model: d_llm,
             vocab_size: llm.vocab_size,
             writer: None,
             adapter: None,
-        },
+        }),
         projector: Some(ProjectorPart {
             d_llm,
             d_slm,
@@ -88,12 +89,15 @@ fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> Bundle {
             prompt_attention: PromptAttention::Bidirectional,
             bos_token: "<s>".to_owned(),
             eos_token: "</s>".to_owned(),
+            templates: BTreeMap::new(),
+            tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(fusion),
+        alignment: Alignment::Tokens,
         modes: vec![Mode::Hybrid],
         templates: BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), "summarize: {text}".to_owned())]),
         generation: BTreeMap::new(),
-        limits: Limits { max_prompt_tokens: 32, max_new_tokens: NUM_WRITTEN },
+        limits: Limits { max_prompt_tokens: 32, max_new_tokens: NUM_WRITTEN, max_slm_prompt_tokens: None },
         parts: Vec::new(),
         training: serde_json::Map::new(),
         files: BTreeMap::new(),
@@ -106,12 +110,13 @@ fn prompt(len: usize) -> Vec<u32> {
     (0..len as u32).map(|token| 3 + (token * 13) % 50).collect()
 }
 
-/// The method by its formula: the LLM's states, projected, or added to the projected embeddings. `[prompt_len, d_slm]`
+/// The method by its formula: the LLM's states, projected, or added to the projected embeddings.
+/// `[prompt_len, d_slm]`
 fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) -> Tensor {
     let (manifest, compute) = (bundle.manifest(), Compute::CPU_F32);
-    let parts = ModelParts { blocks: manifest.llm.layers, lm_head: false };
+    let parts = ModelParts { blocks: bundle.llm().unwrap().0.layers, lm_head: false };
     let model = LanguageModel::load(&config(llm), &checkpoint(llm), parts, compute).unwrap();
-    let (d_llm, d_slm) = (manifest.llm.d_model, manifest.slm.as_ref().unwrap().d_model);
+    let (d_llm, d_slm) = (bundle.llm().unwrap().0.d_model, manifest.slm.as_ref().unwrap().d_model);
     let weights = projector_weights(d_llm, d_slm);
     let embeddings = model.embed(&ids(prompt));
     let embedded = PromptEmbedding::load(&weights, d_llm, d_slm, compute).unwrap().forward(&embeddings);
@@ -158,11 +163,11 @@ fn a_run_takes_as_many_operations_as_are_computed_from_the_shapes() {
         let arithmetic = arithmetic_of_mode(&bundle, Mode::Hybrid).unwrap();
         let expected = |prompt_len: usize| arithmetic.flops_per_record(prompt_len as u64, NUM_WRITTEN as u64);
         for compute in [Compute::CPU_F32, Compute::CPU_INT8] {
-            let encoder = PromptEncoder::load(&bundle, compute).unwrap();
+            let encoder = PromptEncoder::load(&bundle, &[Mode::Hybrid], compute).unwrap();
             let mut decoder = decoder(&bundle, compute);
             let prompts = PROMPT_LENS.map(prompt);
             let _ = take_counted_flops();
-            let states = encoder.encode(&prompts.each_ref().map(Vec::as_slice));
+            let states = encoder.encode(Mode::Hybrid, &prompts.map(Reading::of_llm_tokens)).concat();
             let _ = write(&mut decoder, &rows(&states));
             let expected: u64 = PROMPT_LENS.into_iter().map(expected).sum();
             assert_eq!(take_counted_flops(), expected, "{pair:?}, {compute:?}");
@@ -178,11 +183,12 @@ fn states_of_every_llm_enter_every_small_model_and_rows_do_not_see_each_other() 
         let directory = tempfile::tempdir().unwrap();
         let bundle = bundle(directory.path(), pair, fusion);
         let compute = Compute::CPU_F32;
-        let encoder = PromptEncoder::load(&bundle, compute).unwrap();
+        let encoder = PromptEncoder::load(&bundle, &[Mode::Hybrid], compute).unwrap();
         let prompts = PROMPT_LENS.map(prompt);
-        let together = encoder.encode(&prompts.each_ref().map(Vec::as_slice));
+        let together = encoder.encode(Mode::Hybrid, &prompts.clone().map(Reading::of_llm_tokens)).concat();
         for (prompt, states) in prompts.iter().zip(&together) {
-            assert_eq!(encoder.encode(&[prompt])[0], *states, "{pair:?}");
+            let alone = encoder.encode(Mode::Hybrid, &[Reading::of_llm_tokens(prompt.clone())]);
+            assert_eq!(alone[0], std::slice::from_ref(states), "{pair:?}");
             let by_hand = states_by_hand(&bundle, pair.0, fusion, prompt).to_kind(Kind::BFloat16);
             let shape = [states.prompt_len as i64, states.d_slm as i64];
             let found = Tensor::from_data_size(&states.data, &shape, Kind::BFloat16);

@@ -1,10 +1,12 @@
 //! Every family against Hugging Face transformers, on tiny random checkpoints as transformers writes them.
 //!
-//! Checkpoints and expected values are made by `scripts/family_fixtures.py`.
+//! Checkpoints and expected values are made by `scripts/family_fixtures.py`; those of Marian's students,
+//! which transformers does not have, by `scripts/bergamot_reference.py`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod adapters;
+mod aligned;
 mod decoding;
 mod gpu;
 mod hybrid;
@@ -22,7 +24,7 @@ use baton_model::{
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-const FIXTURES: [&str; 13] = [
+const FIXTURES: [&str; 14] = [
     "llama-untied",
     "qwen2-tied",
     "qwen2-sliding",
@@ -36,6 +38,7 @@ const FIXTURES: [&str; 13] = [
     "t5-untied",
     "t5-tied-unscaled",
     "mt5-untied",
+    "bergamot",
 ];
 
 #[derive(Deserialize)]
@@ -117,7 +120,7 @@ fn read_with_gradients(
         }
         Some(_) => {
             let mut attention = attention(Visibility::Bidirectional);
-            model.encode(embedded, &mut attention, 0.0)
+            model.encode(embedded, &layout.positions(), &mut attention, 0.0)
         }
     }
 }
@@ -139,7 +142,8 @@ fn last_logits(model: &LanguageModel, compute: Compute, expected: &Expected) -> 
     );
     let keys_and_values = model.prompt_keys_and_values(&Tensor::cat(&states, 0));
     let mut attention = PaddedCrossAttention::new(&layout, keys_and_values, (compute.kind, compute.device));
-    let decoded = model.decode(model.embed(&ids(&fed.concat())), &mut attention, 0.0);
+    let positions = layout.responses_only().positions();
+    let decoded = model.decode(model.embed_written(&ids(&fed.concat())), &positions, &mut attention, 0.0);
     let mut end = 0;
     let last_rows: Vec<i64> = fed
         .iter()

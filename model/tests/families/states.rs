@@ -57,7 +57,8 @@ fn narrower_formats_are_near_to_f32() {
         for (compute, tolerance) in
             [(Compute::CPU_BF16, 0.04), (Compute::CPU_BF16.differentiable(), 0.04), (Compute::CPU_INT8, 0.1)]
         {
-            // T5 does not scale its scores down: with random weights, a key's weight follows their rounding the more.
+            // T5 does not scale its scores down: with random weights, a key's weight follows their rounding
+            // the more.
             let tolerance = if is_encoder_decoder(fixture) { 2.0 * tolerance } else { tolerance };
             let error = (logits(compute) - &exact).square().mean(Kind::Float).sqrt().double_value(&[]);
             assert!(error <= tolerance * size, "{fixture} {compute:?}: off by {}", error / size);

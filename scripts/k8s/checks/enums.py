@@ -8,7 +8,12 @@ WORDS = {
     "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
     "ports.protocol": {"TCP", "UDP", "SCTP"},
     "Service.spec.type": {"ClusterIP", "NodePort", "LoadBalancer", "ExternalName"},
-    "Secret.type": {"Opaque", "kubernetes.io/tls", "kubernetes.io/dockerconfigjson", "kubernetes.io/basic-auth"},
+    "Secret.type": {
+        "Opaque",
+        "kubernetes.io/tls",
+        "kubernetes.io/dockerconfigjson",
+        "kubernetes.io/basic-auth",
+    },
     "Deployment.spec.strategy.type": {"RollingUpdate", "Recreate"},
     "DaemonSet.spec.updateStrategy.type": {"RollingUpdate", "OnDelete"},
     "StatefulSet.spec.updateStrategy.type": {"RollingUpdate", "OnDelete"},
@@ -35,7 +40,13 @@ WORDS = {
     "terminationMessagePolicy": {"File", "FallbackToLogsOnError"},
     "fsGroupChangePolicy": {"Always", "OnRootMismatch"},
     "httpGet.scheme": {"HTTP", "HTTPS"},
-    "HorizontalPodAutoscaler.spec.metrics.type": {"Resource", "ContainerResource", "Pods", "Object", "External"},
+    "HorizontalPodAutoscaler.spec.metrics.type": {
+        "Resource",
+        "ContainerResource",
+        "Pods",
+        "Object",
+        "External",
+    },
     "target.type": {"Utilization", "Value", "AverageValue"},
     "policies.type": {"Pods", "Percent"},
     "selectPolicy": {"Max", "Min", "Disabled"},
@@ -56,11 +67,15 @@ def words(manifests):
         for path, value in _leaves(item, [item.get("kind", "")]):
             allowed = _allowed(path)
             if allowed is not None and value not in allowed:
-                yield f"{title(item)}: {'.'.join(path[1:])} is {value!r}, not one of {', '.join(sorted(filter(None, allowed)))}"
+                yield (
+                    f"{title(item)}: {'.'.join(path[1:])} is {value!r}, not one of "
+                    f"{', '.join(sorted(filter(None, allowed)))}"
+                )
 
 
 def pod_security(manifests):
-    """A namespace's pod security labels name levels that exist; an unknown one is enforced as `restricted`."""
+    """A namespace's pod security labels name levels that exist; an unknown one is enforced as
+    `restricted`."""
     for item in manifests.of_kind("Namespace"):
         for mode in ("enforce", "warn", "audit"):
             level = (item["metadata"].get("labels") or {}).get(f"pod-security.kubernetes.io/{mode}")

@@ -8,20 +8,31 @@ from ..manifests import labels_match, title
 _ENDPOINT = re.compile(r"(?:dns|dnss|http|https)://([^:/,]+):(\d+)")
 ROLE = "app.kubernetes.io/component"
 METRICS_PORT = 9464
-# What must get through and what must not: (from, to, port). Encoders dial the decoders that coordinators name.
+# What must get through and what must not: (from, to, port). Encoders dial the decoders that coordinators
+# name.
 FLOWS = [("coordinator", "encoder", 7001), ("coordinator", "decoder", 7002), ("encoder", "decoder", 7002)]
-NO_FLOWS = [("decoder", "encoder", 7001), ("decoder", "coordinator", METRICS_PORT), ("encoder", "coordinator", METRICS_PORT)]
+NO_FLOWS = [
+    ("decoder", "encoder", 7001),
+    ("decoder", "coordinator", METRICS_PORT),
+    ("encoder", "coordinator", METRICS_PORT),
+]
 STORAGE_PORT = 443
 READS_STORAGE = {"coordinator": True, "decoder": True, "encoder": False}
 # Any public address, and the one that hands out a node's credentials.
-STORAGE_ADDRESS, METADATA_ADDRESS = ipaddress.ip_address("203.0.113.1"), ipaddress.ip_address("169.254.169.254")
+STORAGE_ADDRESS, METADATA_ADDRESS = ipaddress.ip_address("203.0.113.1"), ipaddress.ip_address(
+    "169.254.169.254"
+)
 
 
 def services(manifests):
     """Services select pods, and forward to ports that these pods declare."""
     for item in manifests.of_kind("Service"):
         spec, seen = item["spec"], set()
-        pods = manifests.selected({"matchLabels": spec.get("selector")}, item["metadata"]["namespace"]) if spec.get("selector") else []
+        pods = (
+            manifests.selected({"matchLabels": spec.get("selector")}, item["metadata"]["namespace"])
+            if spec.get("selector")
+            else []
+        )
         if not pods:
             yield f"{title(item)}: selects no pod"
         for port in spec.get("ports") or []:
@@ -35,7 +46,10 @@ def services(manifests):
                 if target not in pod.ports():
                     yield f"{title(item)}: targetPort {target} is no port of {pod.title}"
                 elif spec.get("clusterIP") == "None" and pod.ports()[target] != port["port"]:
-                    yield f"{title(item)}: headless, so clients dial {port['port']}, but {pod.title} listens on {pod.ports()[target]}"
+                    yield (
+                        f"{title(item)}: headless, so clients dial {port['port']}, but {pod.title} listens "
+                        f"on {pod.ports()[target]}"
+                    )
 
 
 def endpoints(manifests):
@@ -48,9 +62,15 @@ def endpoints(manifests):
                     namespace = rest.partition(".")[0] or pod.namespace
                     service = manifests.find("Service", name, namespace)
                     if service is None:
-                        yield f"{container.title}: {flag} names {host}, and there is no such Service in {namespace}"
+                        yield (
+                            f"{container.title}: {flag} names {host}, and there is no such Service in "
+                            f"{namespace}"
+                        )
                     elif int(port) not in [entry["port"] for entry in service["spec"]["ports"]]:
-                        yield f"{container.title}: {flag} dials port {port} of {host}, which the Service does not have"
+                        yield (
+                            f"{container.title}: {flag} dials port {port} of {host}, which the Service does "
+                            "not have"
+                        )
 
 
 def policy_selectors(manifests):
@@ -76,7 +96,10 @@ def policy_selectors(manifests):
                 for port in rule.get("ports") or []:
                     declared = [pod for pod in behind if port.get("port") in pod.ports()]
                     if behind and not declared:
-                        yield f"{title(item)}: port {port.get('port')} in {direction} is declared by no pod behind the rule"
+                        yield (
+                            f"{title(item)}: port {port.get('port')} in {direction} is declared by no pod "
+                            "behind the rule"
+                        )
                     if isinstance(port.get("port"), int) and not 1 <= port["port"] <= 65535:
                         yield f"{title(item)}: port {port['port']} is not between 1 and 65535"
 
@@ -103,11 +126,17 @@ def flows(manifests):
     pods = {pod.labels.get(ROLE): pod for pod in manifests.pods}
     for wanted, routes in ((True, FLOWS), (False, NO_FLOWS)):
         for source, target, port in routes:
-            if source in pods and target in pods and _passes(manifests, pods[source], pods[target], port) != wanted:
+            if (
+                source in pods
+                and target in pods
+                and _passes(manifests, pods[source], pods[target], port) != wanted
+            ):
                 yield f"NetworkPolicy: {source} {'cannot' if wanted else 'can'} reach {target} on port {port}"
     for role, wanted in READS_STORAGE.items():
         if role in pods and _reaches_address(manifests, pods[role], STORAGE_ADDRESS, STORAGE_PORT) != wanted:
-            yield f"NetworkPolicy: {role} {'cannot' if wanted else 'can'} reach storage on port {STORAGE_PORT}"
+            yield (
+                f"NetworkPolicy: {role} {'cannot' if wanted else 'can'} reach storage on port {STORAGE_PORT}"
+            )
         if role in pods and _reaches_address(manifests, pods[role], METADATA_ADDRESS, STORAGE_PORT):
             yield f"NetworkPolicy: {role} can reach the node's metadata on {METADATA_ADDRESS}"
     for role, pod in pods.items():
@@ -124,16 +153,23 @@ def _rules(manifests, pod, direction):
         and labels_match(item["spec"].get("podSelector"), pod.labels)
         and direction in item["spec"].get("policyTypes", ["Ingress"])
     ]
-    return [rule for spec in restricting for rule in spec.get(direction.lower()) or []] if restricting else None
+    return (
+        [rule for spec in restricting for rule in spec.get(direction.lower()) or []] if restricting else None
+    )
 
 
 def _has_port(rule, pod, port):
     ports = rule.get("ports")
-    return not ports or any((pod.ports() if pod else {}).get(entry.get("port"), entry.get("port")) == port for entry in ports)
+    return not ports or any(
+        (pod.ports() if pod else {}).get(entry.get("port"), entry.get("port")) == port for entry in ports
+    )
 
 
 def _passes(manifests, source, target, port):
-    for pod, other, direction, side in ((source, target, "Egress", "to"), (target, source, "Ingress", "from")):
+    for pod, other, direction, side in (
+        (source, target, "Egress", "to"),
+        (target, source, "Ingress", "from"),
+    ):
         rules = _rules(manifests, pod, direction)
         if rules is None:
             continue
@@ -142,7 +178,9 @@ def _passes(manifests, source, target, port):
             for rule in rules
             if _has_port(rule, target, port)
             and any(
-                "podSelector" in peer and "namespaceSelector" not in peer and labels_match(peer["podSelector"], other.labels)
+                "podSelector" in peer
+                and "namespaceSelector" not in peer
+                and labels_match(peer["podSelector"], other.labels)
                 for peer in rule.get(side) or [{"podSelector": {}}]
             )
         ]
@@ -169,7 +207,8 @@ def _reaches_address(manifests, pod, address, port):
 def _reaches_name_servers(manifests, pod):
     rules, labels = _rules(manifests, pod, "Egress"), {"kubernetes.io/metadata.name": "kube-system"}
     return rules is None or any(
-        _has_port(rule, None, 53) and any(labels_match(peer.get("namespaceSelector"), labels) for peer in rule.get("to") or [])
+        _has_port(rule, None, 53)
+        and any(labels_match(peer.get("namespaceSelector"), labels) for peer in rule.get("to") or [])
         for rule in rules
     )
 

@@ -7,7 +7,9 @@ from ..manifests import CLUSTER_KINDS, name_of, title
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 # Kinds whose name becomes a host name or part of a pod's.
 _LABEL_NAMED = {"Namespace", "Service", "Job"}
 
@@ -32,7 +34,11 @@ def labels(manifests):
     for item in manifests.items:
         for holder in [item] + [{"metadata": pod.metadata} for pod in manifests.pods if pod.owner is item]:
             for key, value in (holder["metadata"].get("labels") or {}).items():
-                if not _LABEL_KEY.fullmatch(key) or not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
+                if (
+                    not _LABEL_KEY.fullmatch(key)
+                    or not isinstance(value, str)
+                    or not _LABEL_VALUE.fullmatch(value)
+                ):
                     yield f"{title(item)}: label {key}: {value!r} is not allowed"
 
 
@@ -45,7 +51,10 @@ def namespaces(manifests):
             if namespace:
                 yield f"{title(item)}: lives in no namespace, but names {namespace}"
         elif namespace not in made:
-            yield f"{title(item)}: namespace {namespace} is not among those made here ({', '.join(sorted(made)) or 'none'})"
+            yield (
+                f"{title(item)}: namespace {namespace} is not among those made here "
+                f"({', '.join(sorted(made)) or 'none'})"
+            )
 
 
 def references(manifests):
@@ -62,10 +71,16 @@ def references(manifests):
 def _missing(manifests, pod, kind, name, keys):
     found = manifests.find(kind, name, pod.namespace)
     if found is not None:
-        there = set(found.get("data") or {}) | set(found.get("binaryData") or {}) | set(found.get("stringData") or {})
+        there = (
+            set(found.get("data") or {})
+            | set(found.get("binaryData") or {})
+            | set(found.get("stringData") or {})
+        )
     elif (kind, name) in manifests.outside:
         there = set(manifests.outside[(kind, name)])
-    elif kind == "Secret" and any(item["spec"].get("secretName") == name for item in manifests.of_kind("Certificate")):
+    elif kind == "Secret" and any(
+        item["spec"].get("secretName") == name for item in manifests.of_kind("Certificate")
+    ):
         there = {"tls.crt", "tls.key", "ca.crt"}
     else:
         yield f"{pod.title}: {kind} {name} does not exist, nor is it in outside.yaml"
@@ -84,8 +99,12 @@ def _used_by(pod):
         ):
             if field in volume:
                 source = volume[field]
-                keys = {entry["key"] for entry in source.get("items") or []} | set(_files_used(pod, volume["name"]))
-                yield kind, source.get(name_field), keys if field != "persistentVolumeClaim" else set(), source.get("optional")
+                keys = {entry["key"] for entry in source.get("items") or []} | set(
+                    _files_used(pod, volume["name"])
+                )
+                yield kind, source.get(name_field), (
+                    keys if field != "persistentVolumeClaim" else set()
+                ), source.get("optional")
     for container in pod.all_containers():
         for source in container.spec.get("envFrom") or []:
             for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
@@ -99,9 +118,12 @@ def _used_by(pod):
 
 
 def _files_used(pod, volume):
-    """Files of a mounted volume that arguments and variables name: /etc/baton/job.toml of a mount at /etc/baton."""
+    """Files of a mounted volume that arguments and variables name: /etc/baton/job.toml of a mount at
+    /etc/baton."""
     for container in pod.all_containers():
-        values = [str(argument).partition("=")[2] or str(argument) for argument in container.spec.get("args") or []]
+        values = [
+            str(argument).partition("=")[2] or str(argument) for argument in container.spec.get("args") or []
+        ]
         values += [variable.get("value") or "" for variable in container.environment().values()]
         for mount in container.spec.get("volumeMounts") or []:
             prefix = mount["mountPath"].rstrip("/") + "/"

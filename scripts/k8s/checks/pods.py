@@ -13,7 +13,10 @@ def security(manifests):
             if pod.spec.get(field):
                 yield f"{pod.title}: {field} is set"
         if pod.spec.get("automountServiceAccountToken") is not False:
-            yield f"{pod.title}: automountServiceAccountToken is not false, and no process of Baton needs the token"
+            yield (
+                f"{pod.title}: automountServiceAccountToken is not false, and no process of Baton needs the "
+                "token"
+            )
         for volume in pod.spec.get("volumes") or []:
             if "hostPath" in volume:
                 yield f"{pod.title}: volume {volume['name']} is a hostPath"
@@ -24,7 +27,10 @@ def security(manifests):
                 yield f"{container.title}: runAsNonRoot is not true"
             user = context.get("runAsUser")
             if not isinstance(user, int) or user == 0:
-                yield f"{container.title}: runAsUser is {user}; the kubelet can only check a number other than 0"
+                yield (
+                    f"{container.title}: runAsUser is {user}; the kubelet can only check a number other "
+                    "than 0"
+                )
             if (context.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
                 yield f"{container.title}: seccompProfile is not RuntimeDefault"
             if context.get("readOnlyRootFilesystem") is not True:
@@ -48,7 +54,8 @@ def images(manifests):
 
 
 def mounts(manifests):
-    """Mounts and volumes belong together, and none lies inside a mount where the kubelet cannot make its directory."""
+    """Mounts and volumes belong together, and none lies inside a mount where the kubelet cannot make its
+    directory."""
     for pod in manifests.pods:
         volumes = {volume["name"]: volume for volume in pod.spec.get("volumes") or []}
         used = set()
@@ -65,7 +72,10 @@ def mounts(manifests):
             for path in paths:
                 for outer, volume in paths.items():
                     if path.startswith(outer + "/") and ("configMap" in volume or "secret" in volume):
-                        yield f"{container.title}: {path} lies inside {outer}, a volume in which nothing can be made"
+                        yield (
+                            f"{container.title}: {path} lies inside {outer}, a volume in which nothing can "
+                            "be made"
+                        )
             if not container.is_init and "/tmp" not in paths:
                 yield f"{container.title}: nothing is mounted at /tmp, and the root is read only"
         for name in sorted(set(volumes) - used):
@@ -82,8 +92,13 @@ def container_ports(manifests):
                 name, number = port.get("name"), port["containerPort"]
                 if not 1 <= number <= 65535:
                     yield f"{container.title}: port {number} is not between 1 and 65535"
-                if name is not None and (len(name) > 15 or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name.isdigit()):
-                    yield f"{container.title}: port name {name!r} is not allowed (15 lower case letters, digits, dashes)"
+                if name is not None and (
+                    len(name) > 15 or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name.isdigit()
+                ):
+                    yield (
+                        f"{container.title}: port name {name!r} is not allowed (15 lower case letters, "
+                        "digits, dashes)"
+                    )
                 for identity in ([name] if name else []) + [(number, port.get("protocol", "TCP"))]:
                     if identity in seen:
                         yield f"{container.title}: port {identity} is declared twice"
@@ -107,12 +122,18 @@ def probes(manifests):
                     continue
                 action = probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc") or {}
                 if "port" in action and action["port"] not in container.ports():
-                    yield f"{container.title}: {kind} asks port {action['port']}, which the container does not declare"
+                    yield (
+                        f"{container.title}: {kind} asks port {action['port']}, which the container does "
+                        "not declare"
+                    )
                 if probe.get("timeoutSeconds", 1) > probe.get("periodSeconds", 10):
                     yield f"{container.title}: {kind} waits longer than its period"
             path = (container.spec.get("livenessProbe") or {}).get("httpGet", {}).get("path")
             if path not in (None, "/livez"):
-                yield f"{container.title}: livenessProbe asks {path}: only /livez does not depend on load and peers"
+                yield (
+                    f"{container.title}: livenessProbe asks {path}: only /livez does not depend on load and "
+                    "peers"
+                )
 
 
 def grace_periods(manifests):
@@ -133,7 +154,9 @@ def grace_periods(manifests):
 def variables(manifests):
     """Arguments refer to variables that exist; another $(NAME) would reach the process as it is written."""
     for pod in manifests.pods:
-        given = {"JOB_COMPLETION_INDEX"} if (pod.job_spec() or {}).get("completionMode") == "Indexed" else set()
+        given = (
+            {"JOB_COMPLETION_INDEX"} if (pod.job_spec() or {}).get("completionMode") == "Indexed" else set()
+        )
         for container in pod.all_containers():
             known = given | set(container.environment())
             for argument in (container.spec.get("command") or []) + (container.spec.get("args") or []):

@@ -24,7 +24,10 @@ def resources(manifests):
             for name, value in requests.items():
                 requested, limit = quantity(value), quantity(limits.get(name))
                 if "/" in name and limit is None:
-                    yield f"{container.title}: {name} stands in requests alone; the API server wants it in limits"
+                    yield (
+                        f"{container.title}: {name} stands in requests alone; the API server wants it in "
+                        "limits"
+                    )
                 elif "/" in name and requested != limit:
                     yield f"{container.title}: {name} request {value} differs from its limit {limits[name]}"
                 elif None not in (requested, limit) and requested > limit:
@@ -32,7 +35,8 @@ def resources(manifests):
 
 
 def scratch_space(manifests):
-    """A pod that may fill its emptyDirs is not evicted for it: their limits fit its ephemeral storage limit."""
+    """A pod that may fill its emptyDirs is not evicted for it: their limits fit its ephemeral storage
+    limit."""
     for pod in manifests.pods:
         sizes = []
         for volume in pod.spec.get("volumes") or []:
@@ -40,10 +44,15 @@ def scratch_space(manifests):
                 source = volume["emptyDir"] or {}
                 size = quantity(source.get("sizeLimit"))
                 if size is None:
-                    yield f"{pod.title}: emptyDir {volume['name']} has no sizeLimit, or one that is no quantity"
+                    yield (
+                        f"{pod.title}: emptyDir {volume['name']} has no sizeLimit, or one that is no quantity"
+                    )
                 elif source.get("medium") != "Memory":
                     sizes.append(size)
-        limits = [quantity(((c.spec.get("resources") or {}).get("limits") or {}).get("ephemeral-storage")) for c in pod.containers]
+        limits = [
+            quantity(((c.spec.get("resources") or {}).get("limits") or {}).get("ephemeral-storage"))
+            for c in pod.containers
+        ]
         if sizes and None in limits:
             yield f"{pod.title}: has emptyDirs and a container without an ephemeral-storage limit"
         elif sizes and sum(sizes) > sum(limits):

@@ -33,7 +33,10 @@ def autoscalers(manifests):
             yield f"{title(item)}: scales {kind}/{reference['name']}, which does not exist"
             continue
         if reference.get("apiVersion", target["apiVersion"]) != target["apiVersion"]:
-            yield f"{title(item)}: names its target by {reference['apiVersion']}, which is {target['apiVersion']}"
+            yield (
+                f"{title(item)}: names its target by {reference['apiVersion']}, which is "
+                f"{target['apiVersion']}"
+            )
         if title(target) in scaled:
             yield f"{title(item)}: {title(target)} is scaled by {scaled[title(target)]} as well"
         scaled[title(target)] = title(item)
@@ -49,7 +52,13 @@ def autoscalers(manifests):
 
 
 def _bad_metric(manifests, item, target, metric):
-    fields = {"Resource": "resource", "ContainerResource": "containerResource", "Pods": "pods", "Object": "object", "External": "external"}
+    fields = {
+        "Resource": "resource",
+        "ContainerResource": "containerResource",
+        "Pods": "pods",
+        "Object": "object",
+        "External": "external",
+    }
     field = fields.get(metric.get("type"))
     if field is None or field not in metric:
         yield f"{title(item)}: a metric of type {metric.get('type')} lacks its field {field}"
@@ -64,11 +73,15 @@ def _bad_metric(manifests, item, target, metric):
         for pod in manifests.pods:
             for container in pod.containers if pod.owner is target else []:
                 if name not in ((container.spec.get("resources") or {}).get("requests") or {}):
-                    yield f"{title(item)}: {container.title} has no {name} request, of which a share could be used"
+                    yield (
+                        f"{title(item)}: {container.title} has no {name} request, of which a share could be "
+                        "used"
+                    )
 
 
 def triggers(manifests):
-    """KEDA's thresholds are numbers in strings, and an object that may scale to zero can be woken without its own pods."""
+    """KEDA's thresholds are numbers in strings, and an object that may scale to zero can be woken without its
+    own pods."""
     for item in manifests.of_kind("ScaledObject"):
         queries = []
         for trigger in item["spec"]["triggers"]:

@@ -49,7 +49,10 @@ def jobs(manifests):
         if "backoffLimitPerIndex" in job and not indexed:
             yield f"{pod.title}: backoffLimitPerIndex needs completionMode Indexed"
         if job.get("parallelism", 1) > job.get("completions", 1):
-            yield f"{pod.title}: parallelism {job['parallelism']} is more than completions {job.get('completions', 1)}"
+            yield (
+                f"{pod.title}: parallelism {job['parallelism']} is more than completions "
+                f"{job.get('completions', 1)}"
+            )
         if "selector" in job or job.get("manualSelector"):
             yield f"{pod.title}: a job's selector is made by the cluster"
         rules = (job.get("podFailurePolicy") or {}).get("rules") or []
@@ -63,7 +66,10 @@ def jobs(manifests):
                 yield f"{pod.title}: a failure rule has either onExitCodes or onPodConditions"
             codes = rule.get("onExitCodes") or {}
             if codes.get("containerName", next(iter(names))) not in names:
-                yield f"{pod.title}: a failure rule names container {codes['containerName']}, which does not exist"
+                yield (
+                    f"{pod.title}: a failure rule names container {codes['containerName']}, which does not "
+                    "exist"
+                )
             values = codes.get("values") or []
             if values != sorted(set(values)) or (codes.get("operator") == "In" and 0 in values):
                 yield f"{pod.title}: exit codes {values} must be in order, each once, and 0 is no failure"
@@ -80,14 +86,19 @@ def _partitions(pod, job):
             continue
         index, _, total = partition.partition("/")
         if index != "$(JOB_COMPLETION_INDEX)" or total != str(job.get("completions")):
-            yield f"{container.title}: --partition={partition} does not fit completions {job.get('completions')}"
+            yield (
+                f"{container.title}: --partition={partition} does not fit completions "
+                f"{job.get('completions')}"
+            )
 
 
 def cron_jobs(manifests):
     """Schedules can be read."""
     for item in manifests.of_kind("CronJob"):
         fields = str(item["spec"].get("schedule", "")).split()
-        if len(fields) != 5 or not all(_is_cron_field(field, *bounds) for field, bounds in zip(fields, _CRON_FIELDS)):
+        if len(fields) != 5 or not all(
+            _is_cron_field(field, *bounds) for field, bounds in zip(fields, _CRON_FIELDS)
+        ):
             yield f"{title(item)}: schedule {item['spec'].get('schedule')!r} is not five cron fields"
         zone = item["spec"].get("timeZone", "Etc/UTC")
         if not re.fullmatch(r"[A-Za-z_+\-0-9]+(/[A-Za-z_+\-0-9]+)*", zone) or zone == "Local":

@@ -1,6 +1,7 @@
 //! Input files on local disks.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
@@ -15,6 +16,47 @@ pub(super) fn open(uri: &str, path: &Path) -> Result<(File, InputFile), StoreErr
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
     let (file, metadata) = opened.map_err(StoreError::io("read", path))?;
     Ok((file, InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) }))
+}
+
+/// Opens a listed file. The reader gives bytes of the listed version alone, and all of them: where the file is
+/// written to, cut off or appended to meanwhile, it fails with [`StoreError::InputChanged`] inside its error.
+pub(super) fn open_listed(input: InputFile, path: &Path) -> Result<ListedFile, StoreError> {
+    let (file, found) = match open(&input.uri, path) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::InputChanged { uri: input.uri });
+        }
+        opened => opened?,
+    };
+    if found != input {
+        return Err(StoreError::InputChanged { uri: input.uri });
+    }
+    Ok(ListedFile { file, input, num_bytes_read: 0 })
+}
+
+/// A file while it is read as it was listed.
+#[derive(Debug)]
+pub(super) struct ListedFile {
+    file: File,
+    input: InputFile,
+    num_bytes_read: u64,
+}
+
+impl Read for ListedFile {
+    /// Looks at the file after each read: a write first changes the time and then the bytes, so bytes of a file
+    /// whose time still is the listed one are the listed ones.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let num_bytes = self.file.read(buffer)?;
+        self.num_bytes_read += num_bytes as u64;
+        let ends_early = num_bytes == 0 && !buffer.is_empty() && self.num_bytes_read < self.input.size;
+        if ends_early || !is_as_listed(&self.file.metadata()?, &self.input) {
+            return Err(io::Error::other(StoreError::InputChanged { uri: self.input.uri.clone() }));
+        }
+        Ok(num_bytes)
+    }
+}
+
+fn is_as_listed(metadata: &Metadata, input: &InputFile) -> bool {
+    metadata.len() == input.size && etag_of(metadata) == input.etag
 }
 
 /// The files that `pattern` names, which is `path`.
@@ -63,7 +105,7 @@ fn list_glob(pattern: &str, path: &Path) -> Result<Vec<InputFile>, StoreError> {
 }
 
 /// `path` made absolute, with the links in what exists of it followed.
-pub(super) fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let resolve = |existing: &Path| {
@@ -77,6 +119,9 @@ fn input_file(path: &Path) -> Result<InputFile, StoreError> {
     let path = without_dots(path);
     let metadata = fs::metadata(&path).map_err(StoreError::io("look up", &path))?;
     let uri = path.to_str().ok_or_else(|| StoreError::NameNotUtf8 { path: path.clone() })?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotAFile { uri: uri.to_owned() });
+    }
     Ok(InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) })
 }
 

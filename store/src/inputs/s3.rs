@@ -4,15 +4,16 @@ use std::io::Read;
 
 use aws_sdk_s3::Client;
 use glob::{MatchOptions, Pattern};
+use tokio::runtime::Handle;
 
-use super::{InputFile, is_skipped};
+use super::{InputFile, InputRanges, Ranges, is_skipped};
 use crate::s3::{ObjectStream, S3Address, StreamReader, head_object, list_bucket};
 use crate::{Location, ObjectMeta, StoreError};
 
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
-/// The objects that `pattern` names in `bucket`: the object with that key, else all below that directory, else the
-/// matches of the glob. No slashes are around `pattern`; an empty one is the whole bucket.
+/// The objects that `pattern` names in `bucket`: the object with that key, else all below that directory,
+/// else the matches of the glob. No slashes are around `pattern`; an empty one is the whole bucket.
 pub(crate) async fn list(client: &Client, bucket: &str, pattern: &str) -> Result<Vec<InputFile>, StoreError> {
     let address = S3Address { bucket: bucket.to_owned(), key: pattern.to_owned() };
     if !pattern.is_empty()
@@ -41,6 +42,15 @@ pub(crate) async fn open(client: &Client, input: &InputFile) -> Result<Box<dyn R
     Ok(Box::new(StreamReader::new(stream)))
 }
 
+/// Opens an object, in the version that was listed, for reads of any of its bytes. Sends no request.
+pub(crate) fn open_ranges(client: &Client, input: InputFile) -> Result<InputRanges, StoreError> {
+    let Location::S3 { bucket, prefix } = Location::parse(&input.uri)? else {
+        return Err(StoreError::InputChanged { uri: input.uri });
+    };
+    let address = S3Address { bucket, key: prefix };
+    Ok(InputRanges(Ranges::S3 { client: client.clone(), address, input, runtime: Handle::current() }))
+}
+
 async fn list_glob(client: &Client, bucket: &str, pattern: &str) -> Result<Vec<ObjectMeta>, StoreError> {
     let glob = Pattern::new(pattern).map_err(|source| {
         let pattern = Location::S3 { bucket: bucket.to_owned(), prefix: pattern.to_owned() }.to_string();
@@ -56,8 +66,8 @@ async fn list_glob(client: &Client, bucket: &str, pattern: &str) -> Result<Vec<O
     Ok(objects)
 }
 
-/// Whether a key, taken relative to what the user spelled out, names a file: no part of it is hidden, underscored or
-/// empty, as it is in the objects that some tools write for directories.
+/// Whether a key, taken relative to what the user spelled out, names a file: no part of it is hidden,
+/// underscored or empty, as it is in the objects that some tools write for directories.
 fn is_wanted(relative_key: &str) -> bool {
     relative_key.split('/').all(|name| !name.is_empty() && !is_skipped(name.as_bytes()))
 }

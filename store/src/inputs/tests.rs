@@ -121,3 +121,80 @@ fn a_file_that_does_not_exist_yet_is_known_to_be_named_or_not() {
         assert_eq!(is_named_by(pattern, &object).unwrap(), is_named, "{pattern}");
     }
 }
+
+#[tokio::test]
+async fn any_bytes_of_a_listed_file_are_read_until_it_changes() {
+    let corpus = corpus(&["a.parquet"]);
+    let path = corpus.path().join("a.parquet");
+    std::fs::write(&path, (0..=255u8).collect::<Vec<_>>()).unwrap();
+    let listed = list_inputs(&[path.to_str().unwrap().to_owned()]).await.unwrap();
+    let ranges = open_ranges(&listed[0]).await.unwrap();
+    assert_eq!(ranges.size(), 256);
+    for (start, expected) in [(0u64, 0..4u8), (250, 250..254), (3, 3..3)] {
+        let mut buffer = vec![0; expected.len()];
+        ranges.read_at(start, &mut buffer).unwrap();
+        assert_eq!(buffer, expected.collect::<Vec<_>>());
+    }
+    assert!(ranges.read_at(254, &mut [0; 4]).is_err(), "there are two bytes only");
+    std::fs::write(&path, "other").unwrap();
+    let error = ranges.read_at(0, &mut [0; 4]).unwrap_err().to_string();
+    assert!(error.contains("changed while the job ran"), "{error}");
+    assert!(matches!(open_ranges(&listed[0]).await, Err(StoreError::InputChanged { .. })));
+}
+
+/// A listed file of 200,000 bytes, of which some are read.
+async fn half_read(corpus: &TempDir) -> (String, Box<dyn Read + Send>) {
+    let uri = corpus.path().join("a.txt").to_str().unwrap().to_owned();
+    fs::write(&uri, [b'a'; 200_000]).unwrap();
+    // Written long ago: a clock of some milliseconds does not tell writes at the same moment apart.
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    fs::File::options().write(true).open(&uri).unwrap().set_modified(long_ago).unwrap();
+    let [input] = &list_inputs(std::slice::from_ref(&uri)).await.unwrap()[..] else { panic!("one file") };
+    let mut reader = open_input(input).await.unwrap();
+    reader.read_exact(&mut [0; 1000]).unwrap();
+    (uri, reader)
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_gives_no_byte_more() {
+    type Change = fn(&str);
+    let changes: [(&str, Change); 4] = [
+        ("cut off", |uri| fs::OpenOptions::new().write(true).open(uri).unwrap().set_len(50_000).unwrap()),
+        ("appended to", |uri| {
+            use std::io::Write;
+            fs::OpenOptions::new().append(true).open(uri).unwrap().write_all(b"more").unwrap();
+        }),
+        ("rewritten in its size", |uri| fs::write(uri, [b'b'; 200_000]).unwrap()),
+        ("emptied", |uri| fs::write(uri, "").unwrap()),
+    ];
+    for (what, change) in changes {
+        let corpus = corpus(&[]);
+        let (uri, mut reader) = half_read(&corpus).await;
+        change(&uri);
+        let mut rest = Vec::new();
+        let error = reader.read_to_end(&mut rest).expect_err(what);
+        assert!(is_input_changed(&error), "{what}: {error}");
+        assert!(error.to_string().starts_with(&format!("input {uri} changed")), "{what}: {error}");
+        assert!(rest.is_empty(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_one_replaces_is_read_to_its_end_as_it_was_listed() {
+    let corpus = corpus(&["b.txt"]);
+    let (uri, mut reader) = half_read(&corpus).await;
+    fs::rename(corpus.path().join("b.txt"), &uri).unwrap();
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, vec![b'a'; 199_000]);
+}
+
+#[tokio::test]
+async fn a_pipe_is_no_input_file() {
+    let corpus = corpus(&[]);
+    let pipe = corpus.path().join("pipe.txt");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let error = list_inputs(&[pipe.to_str().unwrap().to_owned()]).await.unwrap_err().to_string();
+    assert!(error.contains("pipe.txt is no regular file"), "{error}");
+}

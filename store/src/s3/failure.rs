@@ -14,7 +14,8 @@ pub(super) const CONDITIONAL_CONFLICT: &str = "ConditionalRequestConflict";
 /// The condition of a conditional request does not hold.
 pub(super) const PRECONDITION_FAILED: &str = "PreconditionFailed";
 
-/// What the server or the connection said, in one line: status, code, message and request id, or the chain of causes.
+/// What the server or the connection said, in one line: status, code, message and request id, or the chain of
+/// causes.
 #[derive(Debug)]
 pub struct S3Failure(String);
 
@@ -26,7 +27,8 @@ impl fmt::Display for S3Failure {
 
 impl Error for S3Failure {}
 
-/// True if the server answered with this code, or with the status that stands for it where an answer has no body.
+/// True if the server answered with this code, or with the status that stands for it where an answer has no
+/// body.
 pub(super) fn is_answer<E>(error: &SdkError<E, HttpResponse>, code: &str, status: u16) -> bool
 where
     SdkError<E, HttpResponse>: ProvideErrorMetadata,

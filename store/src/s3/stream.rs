@@ -1,8 +1,8 @@
 //! Reading an object as a stream that outlives its connections.
 //!
-//! A corpus is read as fast as it is processed, so one object may be read for hours, and servers close connections
-//! that idle. A broken stream is resumed with a ranged request for the same version of the object. Nothing is read
-//! ahead of the caller but what the connection's own buffers hold.
+//! A corpus is read as fast as it is processed, so one object may be read for hours, and servers close
+//! connections that idle. A broken stream is resumed with a ranged request for the same version of the
+//! object. Nothing is read ahead of the caller but what the connection's own buffers hold.
 
 use std::io::{self, Read};
 
@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use super::{S3Address, bare_etag, failure};
 use crate::StoreError;
 
-/// How often in a row a stream may break without a byte read in between. Each resumption is itself a request with
-/// the client's retries, so a server that is down for a while does not use these up.
+/// How often in a row a stream may break without a byte read in between. Each resumption is itself a request
+/// with the client's retries, so a server that is down for a while does not use these up.
 const MAX_BREAKS_WITHOUT_PROGRESS: u32 = 5;
 
 /// One version of an object, read from front to back.
@@ -41,7 +41,7 @@ impl ObjectStream {
         address: S3Address,
         etag: Option<&str>,
     ) -> Result<Option<ObjectStream>, StoreError> {
-        let Some(found) = get_object(client, &address, etag, 0).await? else { return Ok(None) };
+        let Some(found) = get_object(client, &address, etag, None).await? else { return Ok(None) };
         Ok(Some(ObjectStream {
             client: client.clone(),
             address,
@@ -61,7 +61,8 @@ impl ObjectStream {
     /// The next bytes; `None` at the end. Dropping the future loses nothing but the request under way.
     ///
     /// # Errors
-    /// [`StoreError::InputChanged`] if the object was replaced while it was read, and what keeps it from being read.
+    /// [`StoreError::InputChanged`] if the object was replaced while it was read, and what keeps it from
+    /// being read.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
             let broken = match self.body.try_next().await {
@@ -76,7 +77,8 @@ impl ObjectStream {
                 }
                 Err(error) => failure::broken_body(&self.address.uri(), &error),
             };
-            // An error after the last byte is a checksum that does not match: what was read cannot be taken back.
+            // An error after the last byte is a checksum that does not match: what was read cannot be taken
+            // back.
             if self.position >= self.size || self.breaks_without_progress == MAX_BREAKS_WITHOUT_PROGRESS {
                 return Err(broken);
             }
@@ -87,25 +89,76 @@ impl ObjectStream {
     }
 
     async fn resume(&self) -> Result<ByteStream, StoreError> {
-        match get_object(&self.client, &self.address, Some(&self.etag), self.position).await? {
+        match get_object(
+            &self.client,
+            &self.address,
+            Some(&self.etag),
+            Some(format!("bytes={}-", self.position)),
+        )
+        .await?
+        {
             Some(rest) => Ok(rest.body),
             None => Err(StoreError::InputChanged { uri: self.address.uri() }),
         }
     }
 }
 
+/// Fills `buffer` with bytes of one version of an object, across broken connections.
+///
+/// # Errors
+/// [`StoreError::InputChanged`] if the object was replaced or has fewer bytes, and what keeps it from being
+/// read.
+pub(crate) async fn read_range(
+    client: &Client,
+    address: &S3Address,
+    etag: &str,
+    start: u64,
+    buffer: &mut [u8],
+) -> Result<(), StoreError> {
+    let mut filled = 0;
+    let mut breaks_without_progress = 0;
+    while filled < buffer.len() {
+        let (first, last) = (start + filled as u64, start + buffer.len() as u64 - 1);
+        let changed = || StoreError::InputChanged { uri: address.uri() };
+        let range = Some(format!("bytes={first}-{last}"));
+        let mut body = get_object(client, address, Some(etag), range).await?.ok_or_else(changed)?.body;
+        let broken = loop {
+            match body.try_next().await {
+                Ok(Some(bytes)) if bytes.len() <= buffer.len() - filled => {
+                    buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
+                    filled += bytes.len();
+                    breaks_without_progress = 0;
+                }
+                Ok(Some(_)) => return Err(changed()), // more than was asked for: another object
+                Ok(None) => {
+                    break failure::broken_body(
+                        &address.uri(),
+                        &io::Error::from(io::ErrorKind::UnexpectedEof),
+                    );
+                }
+                Err(error) => break failure::broken_body(&address.uri(), &error),
+            }
+        };
+        breaks_without_progress += 1;
+        if filled < buffer.len() && breaks_without_progress > MAX_BREAKS_WITHOUT_PROGRESS {
+            return Err(broken);
+        }
+    }
+    Ok(())
+}
+
 async fn get_object(
     client: &Client,
     address: &S3Address,
     etag: Option<&str>,
-    position: u64,
+    range: Option<String>,
 ) -> Result<Option<GetObjectOutput>, StoreError> {
     let request = client
         .get_object()
         .bucket(&address.bucket)
         .key(&address.key)
         .set_if_match(etag.map(|etag| format!("\"{etag}\"")))
-        .set_range((position > 0).then(|| format!("bytes={position}-")));
+        .set_range(range);
     match request.send().await {
         // A server may not know `If-Match`, so its answer is checked as well.
         Ok(found) if etag.is_some_and(|etag| bare_etag(found.e_tag()) != etag) => {

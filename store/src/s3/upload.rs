@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::{S3Address, S3Prefix, failure, head_object};
 use crate::{CreateOutcome, StoreError};
 
-/// Up to this size an object is written in one request, whose condition every server checks atomically. Of the
-/// completion of an upload in parts that is true on AWS, while SeaweedFS 4.48 was seen to let several of them win. A
-/// request that fails is sent again whole, so this also bounds what a retry costs.
+/// Up to this size an object is written in one request, whose condition every server checks atomically. Of
+/// the completion of an upload in parts that is true on AWS, while SeaweedFS 4.48 was seen to let several of
+/// them win. A request that fails is sent again whole, so this also bounds what a retry costs.
 pub(super) const MAX_SINGLE_WRITE_NUM_BYTES: usize = 32 << 20;
 
 /// The size of a part of a larger object. S3 wants 5 MiB or more, and at most 10,000 parts.
@@ -177,7 +177,8 @@ impl S3Prefix {
                 Ok(Completion::Settled(CreateOutcome::AlreadyExists))
             }
             Err(error) => {
-                // The latter: an earlier try was carried out and its answer lost, or somebody aborted the upload.
+                // The latter: an earlier try was carried out and its answer lost, or somebody aborted the
+                // upload.
                 let is_crossed = failure::is_answer(&error, failure::CONDITIONAL_CONFLICT, 409)
                     || failure::is_answer(&error, "NoSuchUpload", 404);
                 let error = failure::store_error("write", &upload.address.uri(), &error);

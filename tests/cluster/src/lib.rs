@@ -1,6 +1,8 @@
-//! Starts Baton's commands as real processes on this machine and watches them: their logs, their HTTP pages, their exit codes.
+//! Starts Baton's commands as real processes on this machine and watches them: their logs, their HTTP pages,
+//! their exit codes.
 //!
-//! The binaries are those in the build directory beside the test: `cargo build --workspace --bins` makes them, as `make test` does.
+//! The binaries are those in the build directory beside the test: `cargo build --workspace --bins` makes
+//! them, as `make test` does.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a helper that fails is a failed test")]
 

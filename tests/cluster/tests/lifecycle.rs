@@ -1,8 +1,10 @@
-//! What a service says of its health, how it stops, and that the death of one end of a stream is cleaned up at the other.
+//! What a service says of its health, how it stops, and that the death of one end of a stream is cleaned up
+//! at the other.
 
 use std::collections::BTreeSet;
 
 use baton_cluster_tests::{Process, Worker, command, page, wait_for};
+use baton_job::PartFormat;
 use baton_job::ShardIndex;
 use baton_job::layout::part_key;
 use baton_proto::{Connections, Refusal};
@@ -86,7 +88,7 @@ async fn a_draining_pair_finishes_its_shard_takes_no_other_and_exits_with_0() {
     assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     decoder.process.signal("INT");
     assert_eq!(decoder.process.wait().code, Some(0));
-    assert!(directory.path().join(part_key(ShardIndex(0))).exists());
+    assert!(directory.path().join(part_key(ShardIndex(0), PartFormat::default())).exists());
 }
 
 #[tokio::test]
@@ -126,7 +128,10 @@ async fn the_death_of_an_encoder_frees_the_decoder() {
     for metric in [OPEN_SHARDS, "baton_decoder_slots_in_use", "baton_decoder_waiting_tokens"] {
         decoder.wait_for_metric(metric, 0.0);
     }
-    assert!(!directory.path().join(part_key(ShardIndex(0))).exists(), "nothing of it was committed");
+    assert!(
+        !directory.path().join(part_key(ShardIndex(0), PartFormat::default())).exists(),
+        "nothing of it was committed"
+    );
 }
 
 #[tokio::test]

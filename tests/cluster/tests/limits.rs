@@ -1,7 +1,8 @@
 //! Too much is refused at the edge, with the name of the limit, and the service goes on.
 
 use baton_cluster_tests::{Worker, page, wait_for};
-use baton_proto::{FailureOrigin, Refusal};
+use baton_job::{GenerationOptions, ShardEntry};
+use baton_proto::{FailureOrigin, Refusal, ShardAttempt};
 use tonic::Code;
 
 use crate::bundle::shared_bundle;
@@ -78,6 +79,48 @@ async fn records_above_the_memory_limit_are_refused_by_its_name() {
         .unwrap();
     small.send_all(&shard(20)).await;
     small.receipt().await.unwrap();
+}
+
+/// Bytes of the document that is read sentence by sentence.
+const DOCUMENT_NUM_BYTES: usize = 3 << 20;
+
+#[tokio::test]
+async fn a_long_document_of_short_sentences_takes_what_it_holds_and_is_read_once_where_it_repeats_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let sentence = |number: usize| format!("Mail {} came. ", number % 300);
+    let mut sentences = (0..).map(sentence);
+    let mut text = String::new();
+    while text.len() < DOCUMENT_NUM_BYTES {
+        text += &sentences.next().unwrap();
+    }
+    let mut document = shard(1);
+    let ShardEntry::Prompt(record) = &mut document.entries[0] else { panic!("a record") };
+    record.text = text;
+    let generation = GenerationOptions { by_sentence: true, max_new_tokens: Some(2), ..Default::default() };
+    let attempt = |output: &str| ShardAttempt {
+        generation: generation.clone(),
+        ..attempt(&directory.path().join(output), 1)
+    };
+
+    let (encoder, decoder) =
+        (start("baton-encoder", &[]), start("baton-decoder", &["--max-records-mib", "64"]));
+    let (at_encoder, at_decoder) = (encoder.endpoint(), decoder.endpoint());
+    let mut open = OpenShard::open(&at_encoder, &at_decoder, attempt("fits")).await.unwrap();
+    open.send_all(&document).await;
+    let receipt = open.receipt().await.unwrap();
+    assert_eq!((receipt.records, receipt.failed_records), (1, 0));
+    assert!(receipt.output_tokens > 300_000, "{}", receipt.output_tokens);
+    // A token for each byte, and two for the template.
+    let num_tokens: usize = (0..300).map(|number| sentence(number).trim().len() + 2).sum();
+    assert_eq!(encoder.metric("baton_encoder_prompt_tokens_total"), num_tokens as f64);
+
+    let small = start("baton-decoder", &["--max-records-mib", "16"]);
+    let mut refused = OpenShard::open(&at_encoder, &small.endpoint(), attempt("refused")).await.unwrap();
+    refused.send_all(&document).await;
+    let status = refused.receipt().await.unwrap_err();
+    assert_eq!(FailureOrigin::of(&status), Some(FailureOrigin::DecoderOpening), "before anything is read");
+    assert!(status.message().contains("--max-records-mib"), "{status}");
+    assert_eq!(encoder.metric("baton_encoder_prompt_tokens_total"), num_tokens as f64);
 }
 
 #[tokio::test]

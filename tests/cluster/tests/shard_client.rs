@@ -43,6 +43,7 @@ pub(crate) fn attempt(output: &Path, num_records: u32) -> ShardAttempt {
         task: None,
         generation: GenerationOptions::default(),
         is_probe: false,
+        parts: baton_job::PartOptions::default(),
         first_entry: 0,
     }
 }

@@ -6,7 +6,9 @@ use baton_bundle::{BundleManifest, LlmWriter, MANIFEST_FILE, write_manifest};
 use baton_job::Mode;
 use baton_trainer::{SlmTokenizer, TrainConfig, TrainError, train};
 
-use crate::{config, quietly, shape, validation_losses, workspace, written};
+use crate::{
+    advantage_of_right, assert_reads_its_text, config, quietly, shape, validation_losses, workspace,
+};
 
 #[test]
 fn a_small_model_that_writes_the_llms_tokens_can_draft_for_it() {
@@ -26,7 +28,7 @@ fn a_small_model_that_writes_the_llms_tokens_can_draft_for_it() {
     let writer = LlmWriter { prompt_end: "<|im_start|>".into(), eos_token, max_new_tokens: 8 };
     let mut manifest =
         BundleManifest { modes: vec![Mode::Hybrid, Mode::Verified], ..bundle.manifest().clone() };
-    manifest.llm.writer = Some(writer);
+    manifest.llm.as_mut().unwrap().writer = Some(writer);
     fs::remove_file(report.bundle.join(MANIFEST_FILE)).unwrap();
     write_manifest(&report.bundle, manifest).unwrap();
     baton_bundle::verify(&report.bundle).unwrap();
@@ -43,8 +45,27 @@ fn training_goes_on_from_a_bundle_where_it_ended() {
     second.hyperparameters.warmup_steps = 1000; // a first step that changes hardly anything
     let again = train(&second, &workspace.path().join("second"), quietly).unwrap();
     let difference = (again.best_loss - ended.best_loss).abs();
-    assert!(difference < 0.02, "{} after {}", again.best_loss, ended.best_loss); // weights were stored in bf16
+    // Weights were stored in bf16.
+    assert!(difference < 0.02, "{} after {}", again.best_loss, ended.best_loss);
     baton_bundle::verify(&again.bundle).unwrap();
+}
+
+#[test]
+fn a_damaged_projector_of_a_start_is_refused_and_not_begun_anew() {
+    let workspace = workspace();
+    let first = config(workspace.path(), 2);
+    let bundle = train(&first, &workspace.path().join("first"), quietly).unwrap().bundle;
+    let second = TrainConfig { slm: None, start_from: Some(bundle.clone()), ..first };
+    for (part, name) in [("projector", "second"), ("slm", "third")] {
+        let file = bundle.join(part).join("model.safetensors");
+        let whole = fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        fs::write(&file, damaged).unwrap();
+        let error = train(&second, &workspace.path().join(name), quietly).unwrap_err().to_string();
+        assert!(error.contains(&format!("{part}/model.safetensors")) && error.contains("sha256"), "{error}");
+        fs::write(&file, whole).unwrap();
+    }
 }
 
 #[test]
@@ -57,7 +78,7 @@ fn a_public_checkpoint_becomes_the_small_model_of_an_llm() {
     let bundle = baton_bundle::verify(&report.bundle).unwrap();
     let slm = bundle.manifest().slm.as_ref().unwrap();
     assert_eq!((slm.bos_token.as_str(), slm.eos_token.as_str()), ("<|im_start|>", "<|im_end|>"));
-    assert_eq!(written(&bundle, "blue white"), "blu bianco");
+    assert_reads_its_text(&bundle, "a public checkpoint");
 }
 
 #[test]
@@ -82,7 +103,7 @@ fn a_projector_of_another_depth_is_trained_and_served() {
         assert!(report.best_loss < 0.7 * losses[0], "{losses:?}");
         let bundle = baton_bundle::verify(&report.bundle).unwrap();
         assert_eq!(bundle.manifest().projector.as_ref().unwrap().depth, projector_depth);
-        let _ = written(&bundle, "red"); // the encoder reads as many layers
+        assert!(advantage_of_right(&bundle) > 0.0, "the encoder reads {projector_depth} layers");
     }
     let config = TrainConfig { projector_depth: 0, ..config(workspace.path(), 120) };
     let error = train(&config, &workspace.path().join("refused"), quietly).unwrap_err();
@@ -99,7 +120,7 @@ fn a_small_model_learns_from_a_mix_of_layers() {
     assert!(report.best_loss < 0.5 * losses[0], "{losses:?}");
     let bundle = baton_bundle::verify(&report.bundle).unwrap();
     assert_eq!(bundle.manifest().projector.as_ref().unwrap().mixed_layers, [1]);
-    let _ = written(&bundle, "red"); // it is read as it was trained, with as many layers
+    assert_reads_its_text(&bundle, "a mix of layers");
 
     for mixed_layers in [vec![2], vec![0], vec![1, 1]] {
         let config = TrainConfig { mixed_layers, ..config.clone() };

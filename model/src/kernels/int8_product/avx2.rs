@@ -1,5 +1,5 @@
-//! The product by AVX2: bytes become 16-bit numbers, of which `vpmaddwd` multiplies two with two and adds them to an i32. A piece of weights is
-//! two pairs of inputs, each for two registers of outputs.
+//! The product by AVX2: bytes become 16-bit numbers, of which `vpmaddwd` multiplies two with two and adds
+//! them to an i32. A piece of weights is two pairs of inputs, each for two registers of outputs.
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_load_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_madd_epi16,
@@ -8,7 +8,8 @@ use std::arch::x86_64::{
 
 use super::{Output, PIECE_INPUTS, PIECE_OUTPUTS, PackedWeight, Piece};
 
-/// Rows at once. With the two registers of weights they fill 10 of the 16 registers with sums; six would spill.
+/// Rows at once. With the two registers of weights they fill 10 of the 16 registers with sums; six would
+/// spill.
 const TILE_ROWS: usize = 5;
 const PAIRS: usize = PIECE_INPUTS / 2;
 const REGISTER_OUTPUTS: usize = 8;

@@ -1,5 +1,5 @@
-//! The product by AVX-512 VNNI: `vpdpbusd` multiplies four unsigned with four signed bytes and adds them to an i32. A piece of weights is a
-//! register.
+//! The product by AVX-512 VNNI: `vpdpbusd` multiplies four unsigned with four signed bytes and adds them to
+//! an i32. A piece of weights is a register.
 
 use std::arch::x86_64::{
     _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_set1_epi32,
@@ -81,7 +81,8 @@ fn tile<const ROWS: usize, const WIDTH: usize>(
     for index in 0..num_words {
         let mut weights = [_mm512_setzero_si512(); WIDTH];
         for (register, weights) in weights.iter_mut().enumerate() {
-            // SAFETY: the panel has WIDTH registers for each of `num_words`; a piece is as large as a register, and aligned.
+            // SAFETY: the panel has WIDTH registers for each of `num_words`; a piece is as large as a
+            // register, and aligned.
             *weights = unsafe { _mm512_load_si512(panel.as_ptr().add(index * WIDTH + register).cast()) };
         }
         for (row, sums) in tile.iter_mut().enumerate() {

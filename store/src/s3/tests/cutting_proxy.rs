@@ -13,8 +13,8 @@ pub(super) struct CuttingProxy {
 }
 
 impl CuttingProxy {
-    /// Starts a proxy before `server_port` that cuts each of the first `num_cuts` connections over which more than
-    /// `num_bytes` come back.
+    /// Starts a proxy before `server_port` that cuts each of the first `num_cuts` connections over which more
+    /// than `num_bytes` come back.
     pub(super) fn start(server_port: u16, num_cuts: u32, num_bytes: usize) -> CuttingProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let proxy = CuttingProxy {

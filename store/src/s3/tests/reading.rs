@@ -6,7 +6,7 @@ use super::cutting_proxy::CuttingProxy;
 use super::scripted_server::{Answer, ScriptedServer};
 use super::*;
 use crate::InputFile;
-use crate::inputs::{list_s3, open_s3};
+use crate::inputs::{list_s3, open_ranges_s3, open_s3};
 
 const NUM_BYTES: usize = 3 << 20;
 
@@ -121,4 +121,27 @@ async fn a_read_whose_connection_breaks_again_and_again_is_given_up() {
     let error = read_to_end(reader).await.unwrap_err().downcast::<StoreError>().unwrap();
     assert!(matches!(error, StoreError::S3Unreachable { .. }) && error.is_retryable(), "{error:?}");
     assert_eq!(server.requests().len(), 6, "it was tried again");
+}
+
+#[tokio::test]
+async fn any_bytes_of_an_object_are_read_in_the_version_that_was_listed() {
+    let bucket = Bucket::new("ranges");
+    bucket.store("").put("in/a.parquet", pattern(NUM_BYTES)).await.unwrap();
+    let input = list_s3(&bucket.client, "ranges", "in").await.unwrap().remove(0);
+    let ranges = std::sync::Arc::new(open_ranges_s3(&bucket.client, input).unwrap());
+    assert_eq!(ranges.size(), NUM_BYTES as u64);
+    let read = async |start: usize, num_bytes: usize| {
+        let ranges = std::sync::Arc::clone(&ranges);
+        let read = move || {
+            let mut buffer = vec![0; num_bytes];
+            ranges.read_at(start as u64, &mut buffer).map(|()| buffer)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    };
+    for (start, num_bytes) in [(0, 10), (NUM_BYTES - 7, 7), (1000, NUM_BYTES - 1000)] {
+        assert!(read(start, num_bytes).await.unwrap() == pattern(NUM_BYTES)[start..start + num_bytes]);
+    }
+    assert!(read(NUM_BYTES - 7, 8).await.is_err(), "there are seven bytes only");
+    bucket.store("").put("in/a.parquet", "other".into()).await.unwrap();
+    assert!(read(0, 10).await.unwrap_err().to_string().contains("changed"));
 }

@@ -1,0 +1,151 @@
+//! Alignment by characters: which of the LLM's tokens each token of a small model stands for.
+//!
+//! Both models read one text, each in its own tokens. A token covers a span of the text, and a small model's
+//! token takes the states of the LLM's tokens whose spans share characters with its own. Tokens of templates,
+//! special tokens and what a tokenizer inserts cover nothing.
+
+use std::ops::Range;
+
+use crate::Limits;
+
+/// The bytes of a text that a token covers, whole characters. An empty span covers nothing.
+pub type Span = Range<usize>;
+
+/// A prompt in tokens, each with what it covers of the text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpannedTokens {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// The span of each.
+    pub spans: Vec<Span>,
+}
+
+impl SpannedTokens {
+    /// The same tokens in a text that has `offset` bytes before this one.
+    #[must_use]
+    pub fn shifted(self, offset: usize) -> Self {
+        let shift = |span: Span| if span.is_empty() { span } else { span.start + offset..span.end + offset };
+        Self { spans: self.spans.into_iter().map(shift).collect(), ..self }
+    }
+}
+
+/// For each token of a small model's prompt, the LLM's tokens whose states it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenAlignment {
+    positions: Vec<u32>, // of the LLM's tokens, token after token
+    ends: Vec<usize>,    // of each token's share of `positions`
+}
+
+impl TokenAlignment {
+    /// Aligns tokens by the characters of the text that both cover. Spans may come in any order and may
+    /// overlap one another, as those of tokens that share a character do.
+    #[must_use]
+    pub fn by_characters(llm: &[Span], slm: &[Span]) -> Self {
+        let mut by_start: Vec<(Span, u32)> = (0..)
+            .zip(llm)
+            .filter(|(_, span)| !span.is_empty())
+            .map(|(at, span)| (span.clone(), at))
+            .collect();
+        by_start.sort_by_key(|(span, position)| (span.start, *position));
+        // The end of the longest reach up to each, which rises, so that a search finds where to begin.
+        let reaches = by_start.iter().scan(0, |reach: &mut usize, (span, _)| {
+            *reach = span.end.max(*reach);
+            Some(*reach)
+        });
+        let reaches: Vec<usize> = reaches.collect();
+        let mut alignment = Self::default();
+        for span in slm {
+            let start = alignment.positions.len();
+            if !span.is_empty() {
+                let first = reaches.partition_point(|&reach| reach <= span.start);
+                let overlapping = by_start[first..].iter().take_while(|(other, _)| other.start < span.end);
+                let overlapping = overlapping.filter(|(other, _)| other.end > span.start);
+                alignment.positions.extend(overlapping.map(|(_, position)| position));
+                alignment.positions[start..].sort_unstable();
+            }
+            alignment.ends.push(alignment.positions.len());
+        }
+        alignment
+    }
+
+    /// How many tokens it aligns.
+    #[must_use]
+    pub fn num_tokens(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Positions of the LLM's tokens whose states a token takes, rising.
+    ///
+    /// # Panics
+    /// There is no such token.
+    #[must_use]
+    pub fn of_token(&self, token: usize) -> &[u32] {
+        let start = token.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.positions[start..self.ends[token]]
+    }
+
+    /// The tokens that take any states, in order, with the positions of those.
+    pub fn aligned(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        (0..self.num_tokens()).map(|token| (token, self.of_token(token))).filter(|(_, of)| !of.is_empty())
+    }
+}
+
+/// A text as an encoder reads it: once by the LLM, and segment by segment in the tokens of a small model that
+/// has its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// What the LLM reads, template included. Empty where it reads nothing.
+    pub llm_tokens: Vec<u32>,
+    /// What the small model reads, segment by segment. Empty where it reads the LLM's tokens.
+    pub segments: Vec<SegmentPrompt>,
+}
+
+/// A segment's prompt in the tokens of the small model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentPrompt {
+    /// Token ids, template included; never empty.
+    pub tokens: Vec<u32>,
+    /// The LLM's tokens of the [`Reading`] that each of them stands for. Of no tokens where the LLM reads
+    /// nothing.
+    pub alignment: TokenAlignment,
+}
+
+impl Reading {
+    /// A prompt that both models read in the LLM's tokens.
+    #[must_use]
+    pub fn of_llm_tokens(llm_tokens: Vec<u32>) -> Self {
+        Self { llm_tokens, segments: Vec::new() }
+    }
+
+    /// Tokens that pass the larger model: the LLM's, or the small model's where it works alone.
+    #[must_use]
+    pub fn num_tokens(&self) -> usize {
+        let of_segments = || self.segments.iter().map(|segment| segment.tokens.len()).sum();
+        if self.llm_tokens.is_empty() { of_segments() } else { self.llm_tokens.len() }
+    }
+
+    /// That it has more tokens than `limits` allows, in words that go on after "the prompt has".
+    #[must_use]
+    pub fn excess(&self, limits: Limits) -> Option<String> {
+        let of_segments = self.segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
+        let excess = |num_tokens: usize, of: &str, limit: usize| {
+            let excess = format!("{num_tokens} tokens{of}; the bundle reads at most {limit}");
+            (num_tokens > limit).then_some(excess)
+        };
+        excess(self.llm_tokens.len(), "", limits.max_prompt_tokens)
+            .or_else(|| excess(of_segments, " of the small model", limits.slm_prompt_tokens()))
+    }
+
+    /// Tokens of each prompt that is made of it.
+    #[must_use]
+    pub fn prompt_lens(&self) -> Vec<usize> {
+        if self.segments.is_empty() {
+            return vec![self.llm_tokens.len()];
+        }
+        self.segments.iter().map(|segment| segment.tokens.len()).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "alignment/tests.rs"]
+mod tests;

@@ -1,0 +1,208 @@
+//! The rules among the fields of `bundle.json` that need no other file.
+
+use baton_job::{GenerationOptions, Mode};
+
+use crate::manifest::{
+    Alignment, BundleManifest, DEFAULT_TEMPLATE, Family, Fusion, Limits, LlmPart, MANIFEST_FORMAT,
+    ProjectorPart, PromptEmbeddingSource, PromptSource, SlmPart, SmallModel, are_layers_below,
+};
+use crate::tokenizer::split_template;
+
+/// A rule that holds or not, and what is wrong if it does not.
+type Rule = (bool, String);
+
+impl BundleManifest {
+    /// The first broken rule among the manifest's own fields, `files` excepted.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let writer = self.llm.as_ref().and_then(|llm| llm.writer.as_ref());
+        let limits = self.limits;
+        let rules = [
+            (self.format == MANIFEST_FORMAT, format!("`format` is {}, not {MANIFEST_FORMAT}", self.format)),
+            (!self.modes.is_empty(), "`modes` is empty".to_owned()),
+            (
+                self.llm.is_some() || self.slm.is_some(),
+                "there is no model: give `llm`, `slm` or both".to_owned(),
+            ),
+            (
+                !self.modes.iter().any(|mode| mode.llm_writes()) || writer.is_some(),
+                "`modes` has `llm` or `verified`, but there is no `llm.writer`".to_owned(),
+            ),
+            (
+                !self.modes.contains(&Mode::Verified) || self.modes.contains(&Mode::Hybrid),
+                "`modes` has `verified`, but not `hybrid`, which drafts for it".to_owned(),
+            ),
+            (
+                writer.is_none_or(|writer| writer.max_new_tokens > 0),
+                "`llm.writer.max_new_tokens` is 0".to_owned(),
+            ),
+            (
+                writer.is_none_or(|writer| !writer.prompt_end.is_empty()),
+                "`llm.writer.prompt_end` is empty; give it at least one token".to_owned(),
+            ),
+            (
+                self.llm.is_none() || self.templates.contains_key(DEFAULT_TEMPLATE),
+                format!("`templates` has no `{DEFAULT_TEMPLATE}`"),
+            ),
+            (
+                self.llm.is_some() || self.templates.is_empty(),
+                "`templates` are the LLM's, but there is no `llm`; a small model's are in `slm.templates`"
+                    .to_owned(),
+            ),
+            (
+                limits.max_prompt_tokens > 0
+                    && limits.max_new_tokens > 0
+                    && limits.max_slm_prompt_tokens != Some(0),
+                "a number in `limits` is 0".to_owned(),
+            ),
+        ];
+        first_broken(rules)
+            .or_else(|| self.problem_of_small_model())
+            .or_else(|| self.problem_of_generation())
+            .or_else(|| self.problem_of_templates())
+    }
+
+    fn problem_of_generation(&self) -> Option<String> {
+        self.generation.iter().find_map(|(mode, layer)| {
+            if !self.modes.contains(mode) {
+                return Some(format!("`generation` has mode `{mode}`, but `modes` has not"));
+            }
+            GenerationOptions::from_layers([layer])
+                .err()
+                .map(|error| format!("`generation.{mode}` cannot be: {error}"))
+        })
+    }
+
+    fn problem_of_templates(&self) -> Option<String> {
+        let of_slm = self.slm.iter().flat_map(|slm| &slm.templates);
+        let all = self.templates.iter().map(|template| ("", template));
+        all.chain(of_slm.map(|template| ("slm.", template))).find_map(|(part, (name, template))| {
+            let problem = split_template(template).err()?;
+            Some(format!("`{part}templates.{name}` {problem}"))
+        })
+    }
+
+    fn problem_of_small_model(&self) -> Option<String> {
+        let (hybrid, slm_alone) = (self.modes.contains(&Mode::Hybrid), self.modes.contains(&Mode::Slm));
+        let Some(SmallModel { slm, prompts }) = self.small_model() else {
+            let is_needed = hybrid || slm_alone || self.alignment == Alignment::Characters;
+            let is_begun = self.projector.is_some() || self.slm.is_some() || self.fusion.is_some();
+            return (is_needed || is_begun).then(|| {
+                "a small model needs all of `projector`, `slm` and `fusion`; one that reads tokens of its own \
+                 needs `slm`"
+                    .to_owned()
+            });
+        };
+        match (prompts, &self.llm) {
+            (PromptSource::OwnTokens { projector: None }, None) => None,
+            (_, None) => Some("there is a `projector`, but no `llm` whose states it reads".to_owned()),
+            (PromptSource::OwnTokens { projector: None }, Some(_)) => {
+                hybrid.then(|| "`modes` has `hybrid`, but there is no `projector`".to_owned())
+            }
+            (PromptSource::OwnTokens { projector: Some(projector) }, Some(llm))
+            | (PromptSource::LlmTokens { projector, .. }, Some(llm)) => {
+                problem_of_projector(projector, llm, slm, hybrid)
+            }
+        }
+        .or_else(|| match prompts {
+            PromptSource::LlmTokens { projector, fusion } => {
+                problem_of_llm_tokens((projector, fusion), (slm, self.limits), [hybrid, slm_alone])
+            }
+            PromptSource::OwnTokens { .. } => self.problem_of_own_tokens(slm),
+        })
+    }
+
+    fn problem_of_own_tokens(&self, slm: &SlmPart) -> Option<String> {
+        let embeds = self.projector.as_ref().map(|projector| projector.prompt_embedding);
+        let names_agree = self.templates.keys().eq(slm.templates.keys());
+        first_broken([
+            (
+                slm.templates.contains_key(DEFAULT_TEMPLATE),
+                format!("`alignment` is `characters`, but `slm.templates` has no `{DEFAULT_TEMPLATE}`"),
+            ),
+            (
+                self.llm.is_none() || names_agree,
+                "`templates` and `slm.templates` have different names; a task needs one of each".to_owned(),
+            ),
+            (
+                embeds.is_none_or(|source| source == PromptEmbeddingSource::Slm),
+                "`alignment` is `characters`, so `projector.prompt_embedding` must be `slm`".to_owned(),
+            ),
+            (
+                self.fusion == embeds.map(|_| Fusion::Add),
+                "`alignment` is `characters`, so `fusion` must be `add`, and absent without a projector"
+                    .to_owned(),
+            ),
+            (
+                !self.modes.contains(&Mode::Verified),
+                "`modes` has `verified`, but `alignment` is `characters`: drafts need the LLM's tokens"
+                    .to_owned(),
+            ),
+        ])
+    }
+}
+
+fn problem_of_projector(
+    projector: &ProjectorPart,
+    llm: &LlmPart,
+    slm: &SlmPart,
+    hybrid: bool,
+) -> Option<String> {
+    first_broken([
+        (
+            projector.d_llm == llm.d_model,
+            format!("`projector.d_llm` is {}, but `llm.d_model` is {}", projector.d_llm, llm.d_model),
+        ),
+        (
+            projector.d_slm == slm.d_model,
+            format!("`projector.d_slm` is {}, but `slm.d_model` is {}", projector.d_slm, slm.d_model),
+        ),
+        (
+            are_layers_below(&projector.mixed_layers, llm.layers),
+            format!(
+                "`projector.mixed_layers` is {:?}: it must rise from 1, below `llm.layers`, which is {}",
+                projector.mixed_layers, llm.layers
+            ),
+        ),
+        (
+            projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
+            "`projector.mixed_layers` must be empty: of an encoder the last states are read".to_owned(),
+        ),
+        (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
+        (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
+    ])
+}
+
+fn problem_of_llm_tokens(
+    (projector, fusion): (&ProjectorPart, Fusion),
+    (slm, limits): (&SlmPart, Limits),
+    [hybrid, slm_alone]: [bool; 2],
+) -> Option<String> {
+    let has_prompt_embedding = projector.prompt_embedding == PromptEmbeddingSource::Llm;
+    first_broken([
+        (
+            projector.prompt_embedding != PromptEmbeddingSource::Slm,
+            "`projector.prompt_embedding` is `slm`, so `alignment` must be `characters`".to_owned(),
+        ),
+        (
+            limits.max_slm_prompt_tokens.is_none(),
+            "`limits.max_slm_prompt_tokens` belongs to `alignment` `characters`".to_owned(),
+        ),
+        (
+            slm.templates.is_empty(),
+            "`slm.templates` belongs to `alignment` `characters`; otherwise `templates` are for both"
+                .to_owned(),
+        ),
+        (
+            !hybrid || fusion == Fusion::Replace || has_prompt_embedding,
+            "`fusion` is `add`, but `projector.prompt_embedding` is `none`".to_owned(),
+        ),
+        (
+            !slm_alone || has_prompt_embedding,
+            "`modes` has `slm`, but `projector.prompt_embedding` is `none`".to_owned(),
+        ),
+    ])
+}
+
+fn first_broken<const N: usize>(rules: [Rule; N]) -> Option<String> {
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
+}

@@ -1,0 +1,173 @@
+//! What a job would find in its inputs: each is read to its end, and nothing is written.
+
+use std::collections::BTreeMap;
+
+use baton_formats::{InputFailure, InputFailureCause, RecordReader};
+use baton_job::{JobError, JobSpec, ReaderOptions, Record, RecordFailure, ShardCutter, ShardIndex};
+use baton_store::{InputFile, Location, StoreError, list_inputs};
+use tokio::runtime::Handle;
+
+use crate::CoordinatorError;
+use crate::reader::Tally;
+use crate::source::open_source;
+
+/// What the inputs of a job hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobPlan {
+    /// In reading order.
+    pub inputs: Vec<InputPlan>,
+    /// Shards that the job has; as far as they can be told, where an input is broken.
+    pub num_shards: u32,
+}
+
+/// What an input holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InputPlan {
+    /// The file, as the listing names it.
+    pub uri: String,
+    /// Bytes, as stored.
+    pub num_bytes: u64,
+    /// Records, those that would fail included.
+    pub records: u64,
+    /// Bytes of the texts of those that would not.
+    pub text_num_bytes: u64,
+    /// Records that would fail while they are read, by the code of their error row.
+    pub failures: BTreeMap<&'static str, FailedRecords>,
+    /// Why it cannot be read to its end, if so.
+    pub broken: Option<String>,
+    /// What is odd about it, but no failure.
+    pub remarks: Vec<String>,
+}
+
+/// Records that fail for one kind of reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRecords {
+    /// How many.
+    pub count: u64,
+    /// Line of the first.
+    pub first_line: u64,
+    /// What is wrong with the first, without its text.
+    pub first_message: String,
+}
+
+impl JobPlan {
+    /// Reads all inputs of a job. Whether the output directory could be used is not looked at.
+    ///
+    /// # Errors
+    /// The spec is not valid; an input is missing, of an unknown format, or cannot be reached.
+    pub async fn of(spec: JobSpec) -> Result<JobPlan, CoordinatorError> {
+        spec.validate()?;
+        Location::parse(&spec.output)?;
+        let inputs = list_inputs(&spec.inputs).await?;
+        let runtime = Handle::current();
+        let read = move || {
+            let options = spec.reader_options();
+            let mut cutter = ShardCutter::new(spec.shard.clone(), |_| false);
+            let mut plan = JobPlan::default();
+            for input in &inputs {
+                cutter.begin_input();
+                let input = read_input(input, &options, &mut cutter, &runtime)?;
+                if input.broken.is_some() {
+                    cutter.abandon_input();
+                }
+                plan.inputs.push(input);
+            }
+            cutter.finish();
+            plan.num_shards = cutter.num_shards();
+            Ok(plan)
+        };
+        tokio::task::spawn_blocking(read).await.expect("reading does not panic and is not aborted")
+    }
+
+    /// Records of all inputs, and of these, those that would fail.
+    #[must_use]
+    pub fn records(&self) -> (u64, u64) {
+        let failed = |input: &InputPlan| input.failures.values().map(|failed| failed.count).sum::<u64>();
+        (self.inputs.iter().map(|input| input.records).sum(), self.inputs.iter().map(failed).sum())
+    }
+
+    /// Whether an input is broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.inputs.iter().any(|input| input.broken.is_some())
+    }
+}
+
+impl InputPlan {
+    fn add(&mut self, record: Result<Record, RecordFailure>) {
+        self.records += 1;
+        match record {
+            Ok(record) => self.text_num_bytes += record.text.len() as u64,
+            Err(RecordFailure { source, code, message, .. }) => {
+                let first = FailedRecords { count: 0, first_line: source.line, first_message: message };
+                self.failures.entry(code.as_str()).or_insert(first).count += 1;
+            }
+        }
+    }
+}
+
+fn read_input(
+    input: &InputFile,
+    options: &ReaderOptions,
+    cutter: &mut ShardCutter<impl Fn(ShardIndex) -> bool>,
+    runtime: &Handle,
+) -> Result<InputPlan, CoordinatorError> {
+    let InputFile { uri, size, .. } = input;
+    let mut plan = InputPlan { uri: uri.clone(), num_bytes: *size, ..InputPlan::default() };
+    let source = match runtime.block_on(open_source(uri, input, options.format, Tally::unwatched())) {
+        Err(CoordinatorError::Store(error @ StoreError::InputChanged { .. })) => {
+            plan.broken = Some(error.to_string());
+            return Ok(plan);
+        }
+        source => source?,
+    };
+    let mut records = RecordReader::new(uri, source, options).map_err(JobError::from)?;
+    loop {
+        match records.find_next() {
+            Ok(Some(found)) => {
+                cutter.push(found.num_bytes(), || unreachable!("no shard is wanted"));
+                plan.add(found.read());
+            }
+            Ok(None) => break,
+            Err(InputFailure { line, cause: InputFailureCause::Content(message), .. }) => {
+                plan.broken = Some(format!("line {line}: {message}"));
+                break;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    plan.remarks = records.remarks().to_vec();
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_plan_counts_what_is_there_and_names_what_is_wrong_and_writes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        fs::write(path("a.jsonl"), "{\"text\":\"four\"}\n{\"txt\":1}\n{\"text\":\"\"}\n{\"txt\":2}\n")
+            .unwrap();
+        fs::write(path("b.txt.gz"), "no archive").unwrap();
+        fs::write(path("c.txt"), "one\ntwo\n").unwrap();
+        let spec = JobSpec {
+            bundle: "bundle".into(),
+            inputs: vec![path("*.*")],
+            output: path("out"),
+            ..JobSpec::default()
+        };
+        let plan = JobPlan::of(spec).await.unwrap();
+        assert_eq!((plan.records(), plan.num_shards, plan.is_broken()), ((6, 3), 1, true));
+        let [a, b, c] = &plan.inputs[..] else { panic!("three inputs") };
+        let missing = &a.failures["missing_field"];
+        assert_eq!((missing.count, missing.first_line, a.text_num_bytes), (2, 2, 4));
+        assert_eq!(a.failures["empty_text"].count, 1);
+        assert!(b.broken.is_some() && b.records == 0);
+        assert_eq!((c.records, c.text_num_bytes, &c.broken), (2, 6, &None));
+        assert!(!directory.path().join("out").exists());
+    }
+}

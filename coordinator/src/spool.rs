@@ -1,0 +1,76 @@
+//! Standard input as an input: kept in a temporary file before anything of it is read, since an input is read
+//! from its beginning by every run and every attempt. Its sha256 is its tag, so a job is resumed by giving it
+//! the same bytes again.
+
+use std::io::{self, Read, Write};
+
+use baton_store::{InputFile, list_inputs};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::CoordinatorError;
+
+/// How standard input is named among inputs.
+pub(crate) const STANDARD_INPUT: &str = "-";
+
+/// Bytes copied at a time.
+const BUFFER_NUM_BYTES: usize = 64 * 1024;
+
+/// What standard input had. Dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    /// As the job names it.
+    pub(crate) input: InputFile,
+    /// The file that has its bytes.
+    pub(crate) stored: InputFile,
+    _file: NamedTempFile,
+}
+
+impl Spool {
+    /// Reads standard input to its end.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is no room for it.
+    pub(crate) async fn fill() -> Result<Spool, CoordinatorError> {
+        let copied = tokio::task::spawn_blocking(|| copy(io::stdin().lock())).await;
+        let copied = copied.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (file, sha256) = copied.map_err(|source| CoordinatorError::StandardInput { source })?;
+        let path = file.path().to_string_lossy().into_owned();
+        let stored = list_inputs(&[path]).await?.remove(0); // it exists, so it is no pattern
+        let input = InputFile { uri: STANDARD_INPUT.to_owned(), size: stored.size, etag: sha256 };
+        Ok(Spool { input, stored, _file: file })
+    }
+}
+
+/// Copies `input` to a temporary file; gives the sha256 of its bytes, hexadecimal.
+fn copy(mut input: impl Read) -> io::Result<(NamedTempFile, String)> {
+    let mut file = tempfile::Builder::new().prefix("baton-stdin-").tempfile()?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BUFFER_NUM_BYTES];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(num_bytes) => {
+                hash.update(&buffer[..num_bytes]);
+                file.write_all(&buffer[..num_bytes])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((file, sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_kept_whole_with_its_sha256() {
+        let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let (file, sha256) = copy(&bytes[..]).unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == bytes);
+        assert_eq!(sha256, baton_job::sha256_hex(&bytes));
+    }
+}

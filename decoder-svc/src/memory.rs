@@ -1,0 +1,56 @@
+//! What a shard takes of the memory budget until it is committed: as much as its header announces is asked for
+//! when it is taken on, and what is written for it is counted as it comes.
+
+use baton_job::{Alternative, OutputRow};
+use baton_proto::{DecodeHeader, RecordHead, ShardAttempt};
+
+use crate::collector::Generated;
+
+/// What a record takes beside its strings: its head, its row, its place in lists; generously.
+const NUM_BYTES_PER_RECORD: usize = 2 * size_of::<RecordHead>() + size_of::<OutputRow>();
+/// What a segment takes beside its strings: its place among those of its record, what allocating the strings
+/// costs, and its place in the list of a row.
+const NUM_BYTES_PER_SEGMENT: usize = 176;
+/// What a prompt takes beside what is written for it: its row, with the lists that the row has.
+const NUM_BYTES_PER_PROMPT: usize = 160;
+
+/// What the header of a shard's stream announces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Announced {
+    pub(crate) num_segments: u64,
+    /// Of what is held until the commit.
+    pub(crate) num_bytes: u64,
+    num_text_bytes: u64,
+    pub(crate) num_prompts: u64,
+}
+
+impl Announced {
+    pub(crate) fn by(header: &DecodeHeader) -> Self {
+        let &DecodeHeader { num_segments, num_bytes, num_text_bytes, num_prompts, .. } = header;
+        Self { num_segments, num_bytes, num_text_bytes, num_prompts }
+    }
+}
+
+/// What is held of a shard beside what is written.
+pub(crate) fn received_num_bytes(attempt: &ShardAttempt, announced: Announced) -> usize {
+    let num_records = attempt.num_entries as usize;
+    let times =
+        |count: u64, num_bytes: usize| usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(num_bytes);
+    times(announced.num_bytes, 1)
+        .saturating_add(times(announced.num_segments, NUM_BYTES_PER_SEGMENT))
+        .saturating_add(times(announced.num_prompts, NUM_BYTES_PER_PROMPT))
+        .saturating_add(num_records * NUM_BYTES_PER_RECORD)
+}
+
+/// What a shard is expected to take in all: outputs are taken to be as long as the texts.
+pub(crate) fn expected_num_bytes(attempt: &ShardAttempt, announced: Announced) -> usize {
+    let num_text_bytes = usize::try_from(announced.num_text_bytes).unwrap_or(usize::MAX);
+    let written = num_text_bytes.saturating_mul(attempt.generation.n_best as usize);
+    received_num_bytes(attempt, announced).saturating_add(written)
+}
+
+/// What has been written for a row.
+pub(crate) fn written_num_bytes(written: &Generated) -> usize {
+    let of_output = |output: &Alternative| size_of::<Alternative>() + output.output.len();
+    written.as_ref().map_or(0, |outputs| outputs.iter().map(of_output).sum())
+}

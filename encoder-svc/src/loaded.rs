@@ -1,0 +1,137 @@
+//! The loaded encoder: its configuration, its models and what all shards share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use baton_bundle::{Bundle, DEFAULT_TEMPLATE, Limits, PromptReader, Task};
+use baton_job::Mode;
+use baton_model::{Compute, PromptEncoder};
+use baton_proto::{Connections, ShardAttempt, WireError};
+use baton_telemetry::{Counter, MetricsRegistry};
+use baton_worker::{ModelThreads, ShardDesk, WorkerLimits};
+
+use crate::EncoderError;
+use crate::model_queue::ModelQueue;
+
+/// How the encoder computes.
+#[derive(Debug, Clone, Copy)]
+pub struct EncoderConfig {
+    /// Device and number format.
+    pub compute: Compute,
+    /// Threads that run the LLM, each with its own copy of the weights.
+    pub engines: usize,
+    /// Prompt tokens in one forward pass. More use the hardware better, and cost activations: about 100 KiB a
+    /// token at d_model 576.
+    pub max_batch_tokens: usize,
+    /// Bounds on the shards taken on.
+    pub limits: WorkerLimits,
+    /// Mode of the jobs served, with those that [`Mode::served`] names beside it: it says what is loaded. In
+    /// mode `slm` that is no block of the LLM; in mode `llm`, where the decoder reads the tokens itself, no
+    /// model. What is run for a shard, its own mode says.
+    pub mode: Mode,
+}
+
+impl EncoderConfig {
+    /// The fastest number format on this CPU, one engine, batches of 1024 tokens.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self {
+            compute: Compute::fastest_cpu(),
+            engines: 1,
+            max_batch_tokens: 1024,
+            limits: WorkerLimits::default(),
+            mode: Mode::Hybrid,
+        }
+    }
+
+    /// What suits a device: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of 16,384 tokens.
+    #[must_use]
+    pub fn for_device(mode: Mode, (compute, engines): (Compute, usize)) -> Self {
+        let config = Self { compute, engines, mode, ..Self::cpu() };
+        if compute.is_cpu() { config } else { Self { max_batch_tokens: 16_384, ..config } }
+    }
+}
+
+/// An encoder that is loaded and not served yet.
+#[derive(Debug)]
+pub struct EncoderService {
+    pub(crate) loaded: Arc<LoadedEncoder>,
+    pub(crate) model_threads: ModelThreads,
+}
+
+/// What every shard's task uses.
+#[derive(Debug)]
+pub(crate) struct LoadedEncoder {
+    pub(crate) desk: ShardDesk,
+    pub(crate) connections: Connections,
+    pub(crate) max_batch_tokens: usize,
+    pub(crate) limits: Limits,
+    pub(crate) task: Task,
+    pub(crate) prompt_tokens: Counter,
+    /// None where the decoder reads tokens alone.
+    pub(crate) queue: Option<ModelQueue>,
+    readers: BTreeMap<(Mode, String), Arc<PromptReader>>, // by template name
+}
+
+impl EncoderService {
+    /// Loads what a bundle reads prompts with. `connections` reach the decoders.
+    ///
+    /// # Errors
+    /// A part of the bundle cannot be loaded.
+    pub async fn load(
+        bundle: &Bundle,
+        config: EncoderConfig,
+        connections: Connections,
+    ) -> Result<Self, EncoderError> {
+        let manifest = bundle.manifest();
+        let served = config.mode.served().iter().copied().filter(|mode| manifest.modes.contains(mode));
+        let modes: Vec<Mode> = served.collect();
+        let reader = |(mode, name): (Mode, &String)| match bundle.prompt_reader(mode, Some(name)) {
+            Ok(reader) => Ok(((mode, name.clone()), Arc::new(reader))),
+            Err(source) => Err(EncoderError::Bundle { source }),
+        };
+        let templates = |&mode: &Mode| manifest.template_names().map(move |name| (mode, name));
+        let readers = modes.iter().flat_map(templates).map(reader).collect::<Result<_, _>>()?;
+        let desk = ShardDesk::new("encoder", bundle, &modes, config.limits);
+        let (queue, model_threads) = match config.mode.uses_slm() {
+            true => {
+                let bundle = bundle.clone();
+                let load = move || PromptEncoder::load(&bundle, &modes, config.compute);
+                let (queue, threads) = ModelQueue::start(config.engines, load).await?;
+                (Some(queue), threads)
+            }
+            false => (None, ModelThreads::default()),
+        };
+        let loaded = LoadedEncoder {
+            desk,
+            connections,
+            max_batch_tokens: config.max_batch_tokens,
+            limits: manifest.limits,
+            task: manifest.task.clone(),
+            prompt_tokens: Counter::default(),
+            queue,
+            readers,
+        };
+        Ok(Self { loaded: Arc::new(loaded), model_threads })
+    }
+
+    /// Registers what the encoder counts.
+    pub fn register_metrics(&self, metrics: &MetricsRegistry) {
+        self.loaded.desk.register_metrics(metrics);
+        let help = "Tokens of the prompts that the LLM has read";
+        metrics.counter("baton_encoder_prompt_tokens_total", help, &self.loaded.prompt_tokens);
+    }
+}
+
+impl LoadedEncoder {
+    /// What makes prompts of an attempt's texts.
+    pub(crate) fn reader_of(&self, attempt: &ShardAttempt) -> Result<Arc<PromptReader>, WireError> {
+        let template = attempt.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
+        self.readers.get(&(attempt.mode, template.to_owned())).cloned().ok_or_else(|| {
+            let of_mode = self.readers.keys().filter(|(mode, _)| *mode == attempt.mode);
+            let names: Vec<&str> = of_mode.map(|(_, name)| name.as_str()).collect();
+            let detail = format!("the bundle has no template `{template}`; it has: {}", names.join(", "));
+            WireError::InvalidField { field: "ShardHeader.task", detail }
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! One row of a part.
+
+use baton_generation::FinishReason;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::RecordSource;
+
+/// What was generated for one record. Keys are written in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputRow {
+    /// The record's id.
+    pub id: String,
+    /// The text that was generated; the best one, if several were.
+    pub output: String,
+    /// Its score, written with 4 decimals: the mean log-probability of its tokens (natural logarithm), or of
+    /// a beam search their length-penalized sum.
+    #[serde(serialize_with = "four_decimals")]
+    pub score: f64,
+    /// Tokens read.
+    pub prompt_tokens: u32,
+    /// Tokens written, an end token included.
+    pub output_tokens: u32,
+    /// Why generation ended.
+    pub finish_reason: FinishReason,
+    /// What a reader of the output should know, such as a placeholder that was lost, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The other outputs of an n-best job, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
+    /// Where the record came from, where the job asks for that.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RecordSource>,
+    /// The record's own fields but for its id, where they are kept, under a key of their own so that none can
+    /// hide another.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub fields: Map<String, Value>,
+}
+
+/// What else was generated for a record. The fields are those of [`OutputRow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Alternative {
+    pub output: String,
+    #[serde(serialize_with = "four_decimals")]
+    pub score: f64,
+    pub output_tokens: u32,
+    pub finish_reason: FinishReason,
+}
+
+impl OutputRow {
+    /// Tokens written for the record, those of its alternatives included.
+    pub fn total_output_tokens(&self) -> u64 {
+        let alternatives = self.alternatives.iter().map(|alternative| u64::from(alternative.output_tokens));
+        u64::from(self.output_tokens) + alternatives.sum::<u64>()
+    }
+
+    /// The row: one line of JSON with its newline.
+    pub fn to_json_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("a row is plain data with string keys");
+        line.push(b'\n');
+        line
+    }
+}
+
+impl OutputRow {
+    /// The score as it is written.
+    pub(crate) fn score_text(&self) -> String {
+        serde_json::to_string(&rounded(self.score)).expect("a number serializes")
+    }
+}
+
+/// Four decimals; adding 0.0 turns -0.0 into 0.0.
+pub(crate) fn rounded(score: f64) -> f64 {
+    (score * 1e4).round() / 1e4 + 0.0
+}
+
+fn four_decimals<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(rounded(*score))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> OutputRow {
+        OutputRow {
+            id: "7".into(),
+            output: "Ciao \"mondo\"\n".into(),
+            score: -0.123_456,
+            prompt_tokens: 12,
+            output_tokens: 5,
+            finish_reason: FinishReason::Stop,
+            warnings: Vec::new(),
+            alternatives: Vec::new(),
+            origin: None,
+            fields: Map::new(),
+        }
+    }
+
+    fn line(row: &OutputRow) -> String {
+        String::from_utf8(row.to_json_line()).unwrap()
+    }
+
+    #[test]
+    fn a_row_has_its_keys_in_a_fixed_order() {
+        let expected = r#"{"id":"7","output":"Ciao \"mondo\"\n","score":-0.1235,"prompt_tokens":12,"output_tokens":5,"finish_reason":"stop"}"#;
+        assert_eq!(line(&row()), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn alternatives_follow_what_is_best_and_their_tokens_count() {
+        let alternative = Alternative {
+            output: "Salve".into(),
+            score: -0.7,
+            output_tokens: 4,
+            finish_reason: FinishReason::Length,
+        };
+        let row = OutputRow { alternatives: vec![alternative], ..row() };
+        let expected = r#""finish_reason":"stop","alternatives":[{"output":"Salve","score":-0.7,"output_tokens":4,"finish_reason":"length"}]}"#;
+        assert!(line(&row).ends_with(&format!("{expected}\n")), "{}", line(&row));
+        assert_eq!(row.total_output_tokens(), 9);
+    }
+
+    #[test]
+    fn kept_fields_follow_in_the_order_of_the_input() {
+        let fields = Map::from_iter([("z".to_owned(), Value::from(1)), ("output".to_owned(), Value::Null)]);
+        let row = OutputRow { finish_reason: FinishReason::Length, fields, ..row() };
+        assert!(line(&row).ends_with("\"finish_reason\":\"length\",\"fields\":{\"z\":1,\"output\":null}}\n"));
+    }
+
+    #[test]
+    fn a_score_that_rounds_to_zero_has_no_sign() {
+        assert!(line(&OutputRow { score: -0.000_01, ..row() }).contains("\"score\":0.0,"));
+    }
+}

@@ -1,0 +1,105 @@
+//! Rows: what a format's reader gives, found but not looked into.
+
+use std::io::{self, BufRead, Read};
+
+use crate::ReaderOptions;
+use crate::record::FailureCode;
+use crate::table::Cells;
+
+/// Rows of one file, in order. Implementations differ in how a row is delimited and what its fields are.
+pub(crate) trait RowReader: Send {
+    /// The next row; `None` at the end of the file.
+    fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff>;
+
+    /// What is odd about the file, but no failure; known once the first row is.
+    fn remarks(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// How a format's files are opened. What is wrong with the file as a whole is the error's message.
+#[derive(Clone, Copy)]
+pub(crate) enum Opener {
+    /// From front to back, decompressed and converted to UTF-8 before.
+    Text(OpenText),
+    /// By ranges.
+    #[allow(dead_code)] // the first format that has it comes with the next change
+    Ranged(OpenRanged),
+}
+
+type OpenText = fn(Box<dyn BufRead + Send>, &ReaderOptions) -> io::Result<Box<dyn RowReader>>;
+type OpenRanged = fn(Box<dyn RangedRead>, &ReaderOptions) -> io::Result<Box<dyn RowReader>>;
+
+/// The bytes of an input.
+pub enum InputSource {
+    /// From front to back.
+    Stream(Box<dyn Read + Send>),
+    /// Any of them; needed where [`Format::needs_ranges`](crate::Format::needs_ranges).
+    Ranged(Box<dyn RangedRead>),
+}
+
+/// A file of which any part can be read.
+pub trait RangedRead: Send + Sync {
+    /// Bytes of the whole file.
+    fn num_bytes(&self) -> u64;
+
+    /// Fills `buffer` with the bytes from `start` on.
+    ///
+    /// # Errors
+    /// The bytes cannot be read, or the file has fewer.
+    fn read_at(&self, start: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// Why the rest of a file cannot be read.
+#[derive(Debug)]
+pub(crate) struct BrokenOff {
+    /// Where reading stopped, from 1.
+    pub(crate) line: u64,
+    pub(crate) error: io::Error,
+}
+
+/// A row that was found, but not looked into.
+pub(crate) struct Row<'row> {
+    pub(crate) line: u64,
+    /// What it weighs in a shard: its bytes without delimiters, 0 if they are not held.
+    pub(crate) num_bytes: u64,
+    pub(crate) content: RowContent<'row>,
+}
+
+pub(crate) enum RowContent<'row> {
+    /// A line that should be a JSON object.
+    Json(&'row [u8]),
+    /// A line that is a text.
+    Text(&'row [u8]),
+    /// A line that should be a request of a batch.
+    Request(&'row [u8]),
+    /// The cells of a table's row.
+    Cells(Cells<'row>),
+    /// There is nothing to look into.
+    Fault(Fault),
+}
+
+/// What is wrong with a row or record.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) code: FailureCode,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(code: FailureCode, message: impl Into<String>) -> Fault {
+        Fault { code, message: message.into() }
+    }
+
+    pub(crate) fn row_too_long(what: &str, max_row_bytes: usize) -> Fault {
+        Fault::new(
+            FailureCode::TextTooLong,
+            format!("{what} is longer than {max_row_bytes} bytes, the most read at this `max_text_bytes`"),
+        )
+    }
+}
+
+/// What makes the content of a file, as opposed to a row, unusable.
+pub(crate) fn broken_content(message: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.into())
+}

@@ -1,0 +1,68 @@
+//! The small enumerations that options and outputs share.
+
+use serde::{Deserialize, Serialize};
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// The most likely token.
+    Greedy,
+    /// The best sequence that a beam finds.
+    Beam,
+    /// A token drawn by its probability.
+    Sample,
+}
+
+/// When a beam search that has as many finished sequences as beams is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EarlyStopping {
+    /// When the best running sequence, at its present length, scores no higher than the worst finished one
+    /// (`False` in transformers).
+    #[default]
+    Heuristic,
+    /// At once (`True`).
+    AtOnce,
+    /// When no running sequence can still get ahead of the worst finished one, at the length that suits it
+    /// best (`"never"`).
+    Never,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model wrote an end token or something else that the job stops at.
+    Stop,
+    /// The token limit was reached.
+    Length,
+}
+
+impl FinishReason {
+    /// The name in rows.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
+
+impl EarlyStopping {
+    /// Every kind.
+    pub const ALL: [EarlyStopping; 3] =
+        [EarlyStopping::Heuristic, EarlyStopping::AtOnce, EarlyStopping::Never];
+
+    /// Their names, in the same order.
+    pub(crate) const NAMES: &'static [&'static str] = &["heuristic", "at_once", "never"];
+
+    /// The name in job files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}

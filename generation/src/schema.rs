@@ -1,0 +1,143 @@
+//! The options. To add one, add an entry here; `definition.rs` says what becomes of it.
+//!
+//! The comment above an entry is its documentation everywhere: in `--help`, in `docs/reference/generation.md`
+//! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.
+
+use crate::Method::{Beam, Sample};
+use crate::{Allowed, EarlyStopping};
+
+schema! {
+    /// Longest output, tokens, the end token included. The bundle's limit always holds.
+    max_new_tokens: Option<u32> = None, {
+        default: "the bundle's limit", allowed: Allowed::Integers(1, u32::MAX as u64),
+        value_name: "TOKENS", example: "64",
+    }
+
+    /// Longest output relative to its prompt: a second maximum of `ceil(prompt tokens * X)` tokens. It is
+    /// never below `min_new_tokens`.
+    max_new_tokens_per_prompt_token: Option<f64> = None, {
+        default: "none", allowed: Allowed::Numbers(0.001, 1000.0), value_name: "X", example: "2.5",
+    }
+
+    /// Shortest output, tokens. The model cannot choose an end or stop token before.
+    min_new_tokens: u32 = 0, {
+        default: "0", allowed: Allowed::Integers(0, u32::MAX as u64), value_name: "TOKENS",
+    }
+
+    /// Shortest output relative to its prompt: a second minimum of `floor(prompt tokens * X)` tokens. It is
+    /// never above the maximum.
+    min_new_tokens_per_prompt_token: Option<f64> = None, {
+        default: "none", allowed: Allowed::Numbers(0.001, 1000.0), value_name: "X", example: "0.3",
+    }
+
+    /// Sequences that a beam search keeps at each step. 1 decodes greedily.
+    beams: u32 = 1, {
+        default: "1", allowed: Allowed::Integers(1, MAX_SEQUENCES), used_by: &[Beam], chooses_method: true,
+        value_name: "SEQUENCES", example: "4",
+    }
+
+    /// Beam search: a sequence of n tokens scores its summed log-probability / n^X. Above 0 favours long
+    /// outputs, below 0 short ones.
+    length_penalty: f64 = 1.0, {
+        default: "1", allowed: Allowed::Numbers(-8.0, 8.0), used_by: &[Beam], value_name: "X",
+    }
+
+    /// Beam search: when it is over, once it has as many finished sequences as beams. `heuristic`: the best
+    /// running sequence scores no higher at its present length. `never`: no running sequence can still get
+    /// ahead.
+    early_stopping: EarlyStopping = EarlyStopping::Heuristic, {
+        default: "heuristic", allowed: Allowed::Names(EarlyStopping::NAMES), used_by: &[Beam],
+        value_name: "WHEN",
+    }
+
+    /// Sampling: divides the logits. Below 1 is more cautious, above 1 more varied.
+    temperature: Option<f64> = None, {
+        default: "1", allowed: Allowed::Numbers(1e-6, 1000.0), used_by: &[Sample], chooses_method: true,
+        value_name: "X", example: "0.7",
+    }
+
+    /// Sampling: only this many of the most likely tokens.
+    top_k: Option<u32> = None, {
+        default: "all", allowed: Allowed::Integers(1, u32::MAX as u64), used_by: &[Sample],
+        chooses_method: true, value_name: "TOKENS", example: "50",
+    }
+
+    /// Sampling: only the most likely tokens that together have this probability.
+    top_p: Option<f64> = None, {
+        default: "all", allowed: Allowed::Numbers(1e-6, 1.0), used_by: &[Sample], chooses_method: true,
+        value_name: "SHARE", example: "0.9",
+    }
+
+    /// Sampling: only tokens at least this many times as likely as the most likely one.
+    min_p: Option<f64> = None, {
+        default: "all", allowed: Allowed::Numbers(1e-6, 1.0), used_by: &[Sample], chooses_method: true,
+        value_name: "SHARE", example: "0.05",
+    }
+
+    /// Sampling: the same seed draws the same outputs, on any number of machines.
+    seed: u64 = 0, {
+        default: "0", allowed: Allowed::Integers(0, u64::MAX), used_by: &[Sample], value_name: "NUMBER",
+    }
+
+    /// Above 1 makes tokens that were written before less likely: it divides logits above 0 and multiplies
+    /// others.
+    repetition_penalty: f64 = 1.0, {
+        default: "1", allowed: Allowed::Numbers(0.01, 100.0), value_name: "X", example: "1.2",
+    }
+
+    /// No sequence of this many tokens is written twice. 0 allows all.
+    no_repeat_ngram: u32 = 0, {
+        default: "0", allowed: Allowed::Integers(0, u32::MAX as u64), value_name: "TOKENS", example: "3",
+    }
+
+    /// Once an output has begun a word of the source, such as a name, X is added to the logits of what goes
+    /// on with it. 0 adds nothing.
+    copy_bias: f64 = 0.0, {
+        default: "0", allowed: Allowed::Numbers(0.0, 10_000.0), value_name: "X", example: "6",
+    }
+
+    /// For translation: X is added to the logits of what begins a name of the source, until the output has
+    /// it. 0 adds nothing.
+    name_bias: f64 = 0.0, {
+        default: "0", allowed: Allowed::Numbers(0.0, 10_000.0), value_name: "X", example: "2",
+    }
+
+    /// For translation: each sentence of a record's text is a prompt of its own, and the outputs are joined
+    /// by what stands between the sentences. So texts may be of any length, and long ones come out better.
+    by_sentence: bool = false, {
+        default: "false", allowed: Allowed::Truth, value_name: "BOOL",
+    }
+
+    /// Outputs per record, best first: of a beam search up to as many as beams, or samples. The best is the
+    /// row's `output`, the others are its `alternatives`.
+    n_best: u32 = 1, {
+        default: "1", allowed: Allowed::Integers(1, MAX_SEQUENCES), used_by: &[Beam, Sample],
+        value_name: "OUTPUTS",
+    }
+
+    /// Tokens of the output tokenizer, by their exact text, that end an output as its end token does. The
+    /// output leaves them out.
+    stop_tokens: Vec<String> = Vec::new(), {
+        default: "none", allowed: Allowed::Texts, value_name: "TOKEN",
+    }
+
+    /// Texts that end an output. The output is cut before the text that ended it.
+    stop_strings: Vec<String> = Vec::new(), {
+        default: "none", allowed: Allowed::Texts, value_name: "TEXT", example: "'###'",
+    }
+
+    /// Text that must not be translated: each match of the regular expression comes back as it is. Placeholders,
+    /// tags, links and the like do without being named here.
+    protect: Vec<String> = Vec::new(), {
+        default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
+    }
+
+    /// Kinds of units that are left to the model: pattern, code, link, email, tag, entity, placeholder,
+    /// emphasis, path, amount, identifier, emoji, sign, script. `all` sends texts to the model as they are.
+    unprotected: Vec<String> = Vec::new(), {
+        default: "none", allowed: Allowed::Texts, value_name: "KIND", example: "emoji",
+    }
+}
+
+/// Beams or outputs of one record at most. Each takes a place in the decode batch.
+const MAX_SEQUENCES: u64 = 64;

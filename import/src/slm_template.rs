@@ -1,0 +1,128 @@
+//! The prompt template of an imported small model, in the special tokens of its tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use baton_bundle::{
+    ModelConfig, SlmTokenizer as SlmTokenizerFiles, TEXT_PLACEHOLDER, TextTokenizer, read_bytes,
+};
+use tokenizers::{Encoding, Tokenizer};
+
+use crate::ImportError;
+use crate::slm::around_text;
+
+/// The model's tokenizer.
+pub(crate) struct SlmTokenizer {
+    source: PathBuf,
+    tokenizer: Either,
+}
+
+enum Either {
+    /// `tokenizer.json`.
+    Json(Box<Tokenizer>),
+    /// `vocab.spm`, which knows nothing of tokens around a text.
+    SentencePiece(TextTokenizer),
+}
+
+impl SlmTokenizer {
+    /// Reads what was imported from `source` into `slm`.
+    pub(crate) fn read(source: &Path, slm: &Path) -> Result<Self, ImportError> {
+        let refused = |reason: String| ImportError::UnsupportedSource { path: source.to_owned(), reason };
+        let (json, pieces) = (slm.join("tokenizer.json"), slm.join("vocab.spm"));
+        let tokenizer = if json.exists() {
+            let tokenizer = Tokenizer::from_bytes(read_bytes(&json)?)
+                .map_err(|error| refused(format!("its tokenizer.json does not load: {error}")))?;
+            Either::Json(Box::new(tokenizer))
+        } else if pieces.exists() {
+            Either::SentencePiece(TextTokenizer::open(&pieces)?)
+        } else {
+            return Err(refused("it has neither tokenizer.json nor a joint SentencePiece file".to_owned()));
+        };
+        Ok(Self { source: source.to_owned(), tokenizer })
+    }
+
+    /// Which files it is.
+    pub(crate) fn kind(&self) -> SlmTokenizerFiles {
+        match self.tokenizer {
+            Either::Json(_) => SlmTokenizerFiles::Json,
+            Either::SentencePiece(_) => SlmTokenizerFiles::SentencePiece,
+        }
+    }
+
+    /// The id of a token.
+    pub(crate) fn id(&self, token: &str) -> Result<u32, ImportError> {
+        let id = match &self.tokenizer {
+            Either::Json(tokenizer) => tokenizer.token_to_id(token),
+            Either::SentencePiece(tokenizer) => tokenizer.token_id(token),
+        };
+        id.ok_or_else(|| self.refused(format!("its tokenizer has no token `{token}`")))
+    }
+
+    /// The text of a token.
+    pub(crate) fn token(&self, id: u32) -> Result<String, ImportError> {
+        let token = match &self.tokenizer {
+            Either::Json(tokenizer) => tokenizer.id_to_token(id),
+            Either::SentencePiece(tokenizer) => tokenizer.token(id),
+        };
+        token.ok_or_else(|| {
+            self.refused(format!("its config.json names token {id}, which its tokenizer lacks"))
+        })
+    }
+
+    /// The template as the bundle has it. Of a decoder-only model the last token is taken off it and becomes
+    /// the config's begin token.
+    pub(crate) fn settle(
+        &self,
+        template: Option<&str>,
+        config: &mut ModelConfig,
+    ) -> Result<String, ImportError> {
+        let [prefix, suffix] = match &self.tokenizer {
+            Either::Json(tokenizer) => self.special_tokens_around_texts(tokenizer)?,
+            Either::SentencePiece(_) => {
+                let end = config.eos_token_ids.first().map(|&id| self.token(id));
+                [String::new(), end.transpose()?.unwrap_or_default()]
+            }
+        };
+        let (before, after) = match template {
+            Some(template) => around_text(template).ok_or_else(|| {
+                self.refused(format!("the template {template:?} has no {TEXT_PLACEHOLDER}"))
+            })?,
+            None => ("", ""),
+        };
+        let before = if before.starts_with(&prefix) { before.to_owned() } else { prefix + before };
+        if config.encoder_decoder().is_some() {
+            let after = if after.ends_with(&suffix) { after.to_owned() } else { after.to_owned() + &suffix };
+            return Ok(format!("{before}{TEXT_PLACEHOLDER}{after}"));
+        }
+        let Either::Json(tokenizer) = &self.tokenizer else {
+            return Err(self.refused("a decoder-only model needs a tokenizer.json".to_owned()));
+        };
+        let encoding = self.encode(tokenizer, after, false)?;
+        let Some((&begin, offsets)) = encoding.get_ids().last().zip(encoding.get_offsets().last()) else {
+            return Err(self.refused(format!(
+                "it has no encoder, so it goes on from a prompt; give a template whose last token begins the output, such as \
+                 --template '<|im_start|>user\\nTranslate into Italian: {TEXT_PLACEHOLDER}<|im_end|>\\n<|im_start|>assistant\\n'"
+            )));
+        };
+        config.bos_token_id = Some(begin);
+        Ok(format!("{before}{TEXT_PLACEHOLDER}{}", &after[..offsets.0]))
+    }
+
+    /// What the tokenizer puts before and behind any text.
+    fn special_tokens_around_texts(&self, tokenizer: &Tokenizer) -> Result<[String; 2], ImportError> {
+        let ids = |special| Ok::<_, ImportError>(self.encode(tokenizer, "a", special)?.get_ids().to_vec());
+        let (bare, whole) = (ids(false)?, ids(true)?);
+        let start = whole.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
+        let end = (start + bare.len()).min(whole.len());
+        let text = |ids: &[u32]| ids.iter().map(|&id| self.token(id)).collect::<Result<String, _>>();
+        Ok([text(&whole[..start])?, text(&whole[end..])?])
+    }
+
+    fn encode(&self, tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Encoding, ImportError> {
+        let refused = |error| self.refused(format!("its tokenizer refuses {text:?}: {error}"));
+        tokenizer.encode(text, special).map_err(refused)
+    }
+
+    fn refused(&self, reason: String) -> ImportError {
+        ImportError::UnsupportedSource { path: self.source.clone(), reason }
+    }
+}

@@ -1,0 +1,127 @@
+//! An input that cannot be read to its end: it is damaged, or it changed while the job read it.
+//!
+//! Nothing of it can be trusted to be complete, so a job with one never has a `_SUCCESS`. The other inputs are
+//! finished. Where their shards begin follows from how much of the broken one was read, so that is recorded
+//! before any of them is worked on, and every coordinator and every later run goes by the record.
+
+use serde::{Deserialize, Serialize};
+
+use crate::JobError;
+
+/// Inputs that a message names; it counts the rest.
+const MAX_INPUTS_NAMED: usize = 5;
+
+/// What is known of a broken input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenInput {
+    /// The file, as the listing names it.
+    pub uri: String,
+    /// How it broke.
+    pub kind: BrokenKind,
+    /// Records found in it before it broke.
+    pub records_read: u64,
+    /// Of these, those that are in shards which had ended before: they are processed.
+    pub records_kept: u64,
+    /// Where and why, in one line.
+    pub reason: String,
+}
+
+/// How an input broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokenKind {
+    /// Its bytes are those of the listing, and damaged: whoever reads them finds the break in the same place.
+    Damaged,
+    /// Its bytes are no longer those of the listing.
+    Changed,
+}
+
+impl BrokenInput {
+    /// The bytes of the object.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("plain data with string keys serializes");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads the object that has this key.
+    ///
+    /// # Errors
+    /// [`JobError::CorruptObject`].
+    pub fn from_json(key: &str, bytes: &[u8]) -> Result<BrokenInput, JobError> {
+        serde_json::from_slice(bytes).map_err(|source| JobError::CorruptObject {
+            key: key.to_owned(),
+            what: "record of a broken input",
+            source,
+        })
+    }
+
+    /// Whether two readers agree on where the following input begins.
+    pub fn agrees_with(&self, other: &BrokenInput) -> bool {
+        (&self.uri, self.records_read) == (&other.uri, other.records_read)
+    }
+
+    /// What happened to it, in one sentence without its end.
+    fn said(&self) -> String {
+        let BrokenInput { uri, kind, records_read, records_kept, reason } = self;
+        let what = match kind {
+            BrokenKind::Damaged => "cannot be read to its end",
+            BrokenKind::Changed => "changed while it was read",
+        };
+        format!("{uri} {what} ({reason}; {records_read} records read, {records_kept} of them processed)")
+    }
+}
+
+/// One line about the broken inputs of a job, with what to do.
+pub fn broken_inputs_said(broken: &[BrokenInput]) -> String {
+    let named: Vec<String> = broken.iter().take(MAX_INPUTS_NAMED).map(BrokenInput::said).collect();
+    let inputs = match broken.len().saturating_sub(MAX_INPUTS_NAMED) {
+        0 => named.join("; input "),
+        num_more => format!("{}; and {num_more} more", named.join("; input ")),
+    };
+    format!(
+        "input {inputs}; the other inputs are done, but the output is not complete and has no _SUCCESS: mend what is \
+         broken and run the job into a new output directory"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(uri: &str) -> BrokenInput {
+        BrokenInput {
+            uri: uri.into(),
+            kind: BrokenKind::Damaged,
+            records_read: 985,
+            records_kept: 768,
+            reason: "line 986: the gzip stream ends early".into(),
+        }
+    }
+
+    #[test]
+    fn a_broken_input_survives_its_json() {
+        let input = broken("a.jsonl.gz");
+        assert_eq!(BrokenInput::from_json("key", &input.to_json()).unwrap(), input);
+        let error = BrokenInput::from_json("_baton/broken/000000.json", b"{").unwrap_err().to_string();
+        assert!(
+            error.starts_with("_baton/broken/000000.json is not a valid record of a broken input"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_broken_input_is_named_with_its_place_and_what_to_do() {
+        let said =
+            broken_inputs_said(&[broken("a.gz"), BrokenInput { kind: BrokenKind::Changed, ..broken("b") }]);
+        for piece in [
+            "input a.gz cannot be read to its end (line 986: the gzip stream ends early; 985 records read, 768 of",
+            "; input b changed while it was read (",
+            "a new output directory",
+        ] {
+            assert!(said.contains(piece), "{said}");
+        }
+        let many: Vec<BrokenInput> = (0..9).map(|number| broken(&number.to_string())).collect();
+        assert!(broken_inputs_said(&many).contains("; and 4 more; the other"));
+    }
+}

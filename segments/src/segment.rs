@@ -1,0 +1,44 @@
+//! A segment on its way from the reader to the writer, and how written segments are joined.
+
+use crate::Piece;
+
+/// A part of a record's text that is read and written by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Position of its record among the shard's entries, from 0.
+    pub record: u32,
+    /// Its number among the segments of its record, from 0.
+    pub number: u32,
+    /// The text to read.
+    pub text: String,
+    /// What the record's output has before the text that is written for this segment.
+    pub before: String,
+    /// What it has behind it.
+    pub after: String,
+}
+
+impl Segment {
+    /// Segment `number` of `record`.
+    #[must_use]
+    pub fn of_piece(record: u32, number: u32, piece: Piece<'_>) -> Self {
+        let Piece { before, text, after } = piece;
+        Self { record, number, text: text.to_owned(), before: before.to_owned(), after: after.to_owned() }
+    }
+
+    /// Bytes of its text and of what is around it.
+    #[must_use]
+    pub fn num_bytes(&self) -> usize {
+        self.text.len() + self.before.len() + self.after.len()
+    }
+}
+
+/// The text that pieces are together, in order. With what was written in place of each piece's text, it is
+/// the record's output.
+#[must_use]
+pub fn join<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> String {
+    let mut joined = String::new();
+    for Piece { before, text, after } in pieces {
+        joined.extend([before, text, after]);
+    }
+    joined
+}

@@ -1,0 +1,61 @@
+//! Small models with tokens of their own: imported and run alone, and beside an LLM with a new projector.
+
+use std::fs;
+
+use crate::bundle::{write_aligned_bundle, write_small_model};
+use crate::command::{Ended, Job, baton};
+
+const NUM_RECORDS: usize = 20;
+
+#[test]
+fn an_imported_small_model_runs_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, bundle) = (directory.path().join("small-model"), directory.path().join("bundle"));
+    write_small_model(&source, 3);
+    let mut import = baton();
+    import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
+    let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
+    assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+
+    let job = Job::of_records(NUM_RECORDS).with_bundle(&bundle);
+    job.run_expecting(0);
+    let outputs = job.outputs();
+    let distinct: std::collections::BTreeSet<&str> =
+        outputs.iter().map(|row| row["output"].as_str().unwrap()).collect();
+    assert!(distinct.len() > NUM_RECORDS / 2, "the model tells prompts apart: {distinct:?}");
+
+    let by_one = Job::of_records(NUM_RECORDS).with_bundle(&bundle).with_flags(&[
+        "--encode-batch-tokens",
+        "1",
+        "--decode-slots",
+        "1",
+    ]);
+    by_one.run_expecting(0);
+    assert_eq!(by_one.outputs(), outputs);
+
+    let refused = Job::of_records(1).with_bundle(&bundle).with_flags(&["--mode", "hybrid"]).run();
+    refused.assert_error(&["hybrid", "slm"]);
+}
+
+#[test]
+fn with_a_new_projector_a_hybrid_writes_what_its_small_model_writes_to_the_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = directory.path().join("new");
+    write_aligned_bundle(&new, 3, true);
+    let outputs = |bundle: &std::path::Path, mode: &str| {
+        let job = Job::of_records(NUM_RECORDS).with_bundle(bundle).with_flags(&["--mode", mode]);
+        job.run_expecting(0);
+        job.outputs()
+    };
+    let written = |rows: &[serde_json::Value]| -> Vec<[serde_json::Value; 3]> {
+        rows.iter().map(|row| ["id", "output", "score"].map(|field| row[field].clone())).collect()
+    };
+    let (alone, hybrid) = (outputs(&new, "slm"), outputs(&new, "hybrid"));
+    assert_eq!(written(&alone), written(&hybrid));
+
+    let trained = directory.path().join("trained");
+    write_aligned_bundle(&trained, 3, false);
+    assert_ne!(written(&outputs(&trained, "hybrid")), written(&hybrid), "what the LLM reads counts");
+    assert_eq!(written(&outputs(&trained, "slm")), written(&alone));
+    assert!(fs::exists(trained.join("projector/model.safetensors")).unwrap());
+}

@@ -1,0 +1,197 @@
+//! What a model wrote, made whole: units, numbers, case and edges as the source has them.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::numbers;
+use crate::placing::Placing;
+use crate::prepare::{HiddenUnit, Prepared, Role};
+use crate::repair::repair;
+use crate::unit::UnitKind;
+
+/// An output, and what had to be done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The output.
+    pub text: String,
+    /// What a reader of the output may want to look at; each at most once, in order of their names.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that was not as it should be in what a model wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Warning {
+    /// A unit was damaged; it is whole now.
+    Repaired(UnitKind),
+    /// A unit was missing; a rule chose its place.
+    Placed(UnitKind),
+    /// A unit that the source does not have was taken out.
+    Removed(UnitKind),
+    /// A number had other digits than the source's; it has the source's now.
+    NumberRepaired,
+    /// A number is none of the source's.
+    NumberChanged,
+    /// Bytes that are no text were taken out.
+    NoText,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::Repaired(kind) => write!(f, "{}_repaired", kind.as_str()),
+            Warning::Placed(kind) => write!(f, "{}_placed", kind.as_str()),
+            Warning::Removed(kind) => write!(f, "{}_removed", kind.as_str()),
+            Warning::NumberRepaired => f.write_str("number_repaired"),
+            Warning::NumberChanged => f.write_str("number_changed"),
+            Warning::NoText => f.write_str("broken_characters_removed"),
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// The output for the source, from what a model wrote for [`Prepared::text`].
+    #[must_use]
+    pub fn finish(&self, written: &str) -> Finished {
+        if self.text().is_empty() {
+            return Finished { text: self.source.to_owned(), warnings: Vec::new() };
+        }
+        if self.rules.finder.is_none() {
+            return Finished { text: written.to_owned(), warnings: Vec::new() };
+        }
+        let mut warnings = Vec::new();
+        let written = self.without_strange_units(written.trim(), &mut warnings);
+        let mut repaired = repair(self, &written, &mut warnings);
+        if repaired.text.contains(is_broken) && !self.source.contains('\u{FFFD}') {
+            repaired = repaired.without(is_broken);
+            warnings.push(Warning::NoText);
+        }
+        let mended =
+            numbers::mend(self.text(), &self.shown_places(), &mut repaired.text, &mut repaired.units);
+        warnings.extend(mended.has_repaired.then_some(Warning::NumberRepaired));
+        warnings.extend(mended.has_strange.then_some(Warning::NumberChanged));
+        let is_unit = |byte: usize| repaired.units.iter().any(|unit| unit.contains(&byte));
+        let cased = self.case.restore(&repaired.text, is_unit);
+        let whole = self.with_hidden_units(&cased, &repaired.units);
+        let (before, after) = (&self.source[..self.core.start], &self.source[self.core.end..]);
+        warnings.sort_unstable();
+        warnings.dedup();
+        Finished { text: format!("{before}{whole}{after}"), warnings }
+    }
+
+    /// Takes out units of kinds that the model never saw.
+    fn without_strange_units(&self, written: &str, warnings: &mut Vec<Warning>) -> String {
+        let mut kept = String::with_capacity(written.len());
+        let mut at = 0;
+        for unit in self.units_of(written) {
+            if !unit.kind.is_shown() && unit.kind.is_never_invented() {
+                kept.push_str(&written[at..unit.range.start]);
+                at = unit.range.end;
+                warnings.push(Warning::Removed(unit.kind));
+            }
+        }
+        kept.push_str(&written[at..]);
+        kept
+    }
+
+    /// Sets the hidden units into what was written.
+    fn with_hidden_units(&self, written: &str, units: &[Range<usize>]) -> String {
+        if self.hidden.is_empty() {
+            return written.to_owned();
+        }
+        let placing = Placing::new((self.text(), &self.shown_places()), (written, units));
+        let places = self.places(&placing, written);
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_by_key(|&index| (places[index], index));
+        let mut text = String::with_capacity(written.len() + 32);
+        let mut at = 0;
+        for index in order {
+            let unit = &self.hidden[index];
+            let place = places[index];
+            text.push_str(&written[at..place]);
+            at = place;
+            let is_free = unit.role == Role::Single;
+            let needs_space_before = unit.space_before && unit.role != Role::Opens;
+            if needs_space_before && !text.is_empty() && !text.ends_with(char::is_whitespace) {
+                text.push(' ');
+            }
+            text.push_str(&unit.original);
+            let needs_space_after = unit.space_after && (is_free || unit.role == Role::Opens);
+            if needs_space_after
+                && place < written.len()
+                && !written[place..].starts_with(char::is_whitespace)
+            {
+                text.push(' ');
+            }
+        }
+        text.push_str(&written[at..]);
+        text
+    }
+
+    /// A byte of `written` for each hidden unit. If the best places do not nest as the source's do, later
+    /// units never stand before earlier ones.
+    fn places(&self, placing: &Placing<'_>, written: &str) -> Vec<usize> {
+        let mut places: Vec<usize> = Vec::with_capacity(self.hidden.len());
+        let mut numbers: Vec<usize> = Vec::with_capacity(self.hidden.len());
+        for unit in &self.hidden {
+            let (number, place) = match unit.role {
+                Role::Closes(opener) => {
+                    let opened = opener.map(|opener| (self.hidden[opener].place, numbers[opener]));
+                    let mut number = placing.words_up_to(unit.place, opened);
+                    if let Some(opener) = opener {
+                        let has_content = self.hidden[opener].place < unit.place;
+                        let least = numbers[opener] + usize::from(has_content);
+                        number = number.max(least).min(placing.num_words());
+                    }
+                    (number, placing.end_of(number, unit.place))
+                }
+                Role::Single if closes_clause(self.text(), unit) => {
+                    let number = placing.words_up_to(unit.place, None);
+                    (number, placing.end_of(number, unit.place))
+                }
+                Role::Opens | Role::Single => {
+                    let number = placing.words_before(unit.place);
+                    (number, placing.start_of(number, unit.place))
+                }
+            };
+            numbers.push(number);
+            places.push(place.min(written.len()));
+        }
+        if !self.nests(&places) {
+            let mut latest = 0;
+            for place in &mut places {
+                latest = latest.max(*place);
+                *place = latest;
+            }
+        }
+        places
+    }
+
+    /// Whether pairs, put at these places, lie within each other or apart.
+    fn nests(&self, places: &[usize]) -> bool {
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_by_key(|&index| (places[index], index));
+        let mut open: Vec<usize> = Vec::new();
+        for index in order {
+            match self.hidden[index].role {
+                Role::Opens => open.push(index),
+                Role::Closes(Some(opener)) if open.last() == Some(&opener) => drop(open.pop()),
+                Role::Closes(Some(_)) => return false,
+                Role::Closes(None) | Role::Single => {}
+            }
+        }
+        true
+    }
+}
+
+/// What a tokenizer leaves of bytes that are no text, and control characters.
+fn is_broken(c: char) -> bool {
+    c == '\u{FFFD}' || (c.is_control() && c != '\n' && c != '\t')
+}
+
+/// Whether a unit by itself belongs to what stands before it: without space, or before a sign.
+fn closes_clause(text: &str, unit: &HiddenUnit) -> bool {
+    let after = text[unit.place..].trim_start().chars().next();
+    (!unit.space_before && unit.space_after)
+        || (!unit.space_after && after.is_none_or(|c| !c.is_alphanumeric()))
+        || after.is_none()
+}

@@ -1,0 +1,86 @@
+//! What of a segment's text a model sees, and how the rest is put back.
+//!
+//! A model that translates is no safe place for `${HOME}`, `<b>`, a URL or an emoji: it drops, alters and
+//! invents them. So they are *units*: found before tokenizing ([`TextRules::prepare`]) and compared with what
+//! the model wrote ([`Prepared::finish`]). In a translation the output has exactly the units of its source.
+//!
+//! | what | the model sees | afterwards |
+//! |---|---|---|
+//! | edges: white space, list markers, emoji, tags and quotes around the whole | nothing | stand where they stood |
+//! | text without a letter | nothing, no model runs | is the output |
+//! | tags, emphasis, emoji, signs, other scripts | the text without them | placed by rule |
+//! | placeholders, links, paths, code, amounts, codes | the unit | repaired, or placed by rule |
+//! | sentences in capitals or Title Case | small letters | case restored |
+//! | odd spaces, zero-width and bidirectional marks, full-width letters, ligatures | plain text | |
+//!
+//! All of it is a function of the segment's text and the options: no IO, no models, no tokens.
+
+mod case;
+mod edges;
+mod finish;
+mod normal;
+mod numbers;
+mod placing;
+mod prepare;
+mod repair;
+mod script;
+mod unit;
+
+pub use finish::{Finished, Warning};
+pub use prepare::Prepared;
+pub use unit::UnitKind;
+
+use unit::UnitFinder;
+
+/// What is done to texts. Make it once a job; it compiles patterns.
+#[derive(Debug)]
+pub struct TextRules {
+    /// None: texts go to the model as they are.
+    finder: Option<UnitFinder>,
+    must_have_all: bool,
+}
+
+/// What a job says about its texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextOptions {
+    /// Regular expressions of further units; each match is one, and is not translated.
+    pub protect: Vec<String>,
+    /// Kinds of units that are left to the model.
+    pub unprotected: Vec<UnitKind>,
+    /// The language of the texts, such as `en`: letters of another script than its own are units. Without it,
+    /// the script of most letters of a text counts as its own.
+    pub language: Option<String>,
+    /// Outputs may leave units out, as summaries do.
+    pub may_leave_out: bool,
+}
+
+/// A pattern of a job's that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("the pattern `{pattern}` of `protect` is no regular expression: {reason}")]
+pub struct PatternError {
+    pattern: String,
+    reason: String,
+}
+
+impl TextRules {
+    /// Compiles the rules of a job.
+    ///
+    /// # Errors
+    /// One of the job's patterns is no regular expression, or matches the empty text.
+    pub fn new(options: &TextOptions) -> Result<Self, PatternError> {
+        let finder = Some(UnitFinder::new(options)?);
+        Ok(TextRules { finder, must_have_all: !options.may_leave_out })
+    }
+
+    /// No rules: a model sees each text as it is, and its output is the output.
+    #[must_use]
+    pub fn none() -> Self {
+        TextRules { finder: None, must_have_all: false }
+    }
+
+    /// Splits a segment's text into what a model sees and what is put back afterwards.
+    #[must_use]
+    pub fn prepare<'a>(&'a self, text: &'a str) -> Prepared<'a> {
+        Prepared::of(self, text)
+    }
+}

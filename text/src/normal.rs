@@ -1,0 +1,121 @@
+//! Plain text for a model: composed letters, plain spaces, nothing invisible, each byte with its origin.
+
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+
+/// A text in the making, that knows where each of its bytes comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Traced {
+    pub(crate) text: String,
+    /// For each byte of `text`, the byte of the original at which its character starts.
+    pub(crate) origins: Vec<u32>,
+}
+
+impl Traced {
+    fn push(&mut self, c: char, origin: usize) {
+        self.text.push(c);
+        let origin = u32::try_from(origin).unwrap_or(u32::MAX); // texts are limited far below
+        self.origins.resize(self.text.len(), origin);
+    }
+
+    /// Appends `original`, which starts at byte `start` of the whole, as a model should see it. Runs of white
+    /// space become one space, or the end of a paragraph, also across calls; none begins the text.
+    pub(crate) fn push_normal(&mut self, original: &str, start: usize) {
+        let mut chars = original.char_indices().peekable();
+        while let Some((offset, c)) = chars.next() {
+            let mut cluster_end = offset + c.len_utf8();
+            while let Some(&(next, mark)) = chars.peek() {
+                if !is_combining_mark(mark) {
+                    break;
+                }
+                cluster_end = next + mark.len_utf8();
+                chars.next();
+            }
+            for plain in plain_cluster(&original[offset..cluster_end]).chars() {
+                if !plain.is_whitespace() {
+                    self.push(plain, start + offset);
+                } else if ends_paragraph(&original[offset..]) {
+                    self.trim_end();
+                    if !self.text.is_empty() {
+                        self.push('\n', start + offset);
+                        self.push('\n', start + offset);
+                    }
+                } else if !self.text.is_empty() && !self.text.ends_with([' ', '\n']) {
+                    self.push(' ', start + offset);
+                }
+            }
+        }
+    }
+
+    /// Cuts white space at the end.
+    pub(crate) fn trim_end(&mut self) {
+        self.text.truncate(self.text.trim_end().len());
+        self.origins.truncate(self.text.len());
+    }
+}
+
+/// Whether a text begins with white space that has an empty line.
+fn ends_paragraph(text: &str) -> bool {
+    let space = &text[..text.len() - text.trim_start().len()];
+    space.matches('\n').count() > 1
+}
+
+/// A letter with its marks as training texts have it: composed, of usual width, no ligature; nothing where it
+/// is invisible.
+fn plain_cluster(cluster: &str) -> String {
+    let first = cluster.chars().next().unwrap_or(' ');
+    let plain: String = match first {
+        c if is_invisible(c) => cluster[c.len_utf8()..].to_owned(),
+        '\u{FB00}'..='\u{FB06}' | '\u{FF01}'..='\u{FF5E}' => cluster.nfkc().collect(),
+        c if c.is_control() || c.is_whitespace() => " ".to_owned(),
+        '\u{3164}' | '\u{2800}' => " ".to_owned(), // letters that look like a space
+        _ => cluster.to_owned(),
+    };
+    plain.nfc().collect()
+}
+
+/// Characters without width that say how text breaks or runs: soft hyphen, joiners, direction marks, BOM,
+/// variation selectors and tags.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E01EF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> String {
+        let mut traced = Traced::default();
+        traced.push_normal(text, 0);
+        traced.trim_end();
+        traced.text
+    }
+
+    #[test]
+    fn texts_that_look_alike_are_alike() {
+        for text in [
+            "The cafe\u{301} menu",
+            "The\u{a0}café menu",
+            "The  café\tmenu",
+            "The\u{200b} café\u{200e} menu",
+            "The ca\u{ad}fé menu\u{feff}",
+            "\u{1}The café\r\nmenu ",
+            "Ｔｈｅ café ｍｅｎｕ",
+        ] {
+            assert_eq!(plain(text), "The café menu", "{text:?}");
+        }
+        assert_eq!(plain("It \u{fb01}nds ½ of it"), "It finds ½ of it");
+        assert_eq!(plain("One\nline.\r\n \r\nAnother"), "One line.\n\nAnother");
+    }
+
+    #[test]
+    fn each_byte_knows_its_origin() {
+        let original = "a  e\u{301}\u{200b}b";
+        let mut traced = Traced::default();
+        traced.push_normal(original, 10);
+        assert_eq!(traced.text, "a éb");
+        assert_eq!(traced.origins, [10, 11, 13, 13, 19]);
+    }
+}

@@ -1,0 +1,238 @@
+//! A text made ready: its edges, what a model sees of it, and the units to compare with what the model writes.
+
+use std::ops::Range;
+
+use crate::TextRules;
+use crate::case::Case;
+use crate::edges::{close_name, core, open_name};
+use crate::normal::Traced;
+use crate::unit::{Unit, UnitKind};
+
+/// A segment's text, split into what a model sees and what is put back.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) rules: &'a TextRules,
+    /// Bytes of `source` between its edges; empty if no model is asked.
+    pub(crate) core: Range<usize>,
+    pub(crate) case: Case,
+    pub(crate) shown: Vec<ShownUnit>,
+    pub(crate) hidden: Vec<HiddenUnit>,
+    text: String,
+    origins: Vec<u32>,
+}
+
+/// A unit that the model sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShownUnit {
+    pub(crate) kind: UnitKind,
+    /// As the source has it.
+    pub(crate) original: String,
+    /// Where it stands in the model's text, bytes.
+    pub(crate) place: Range<usize>,
+}
+
+/// A unit that the model does not see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HiddenUnit {
+    pub(crate) original: String,
+    pub(crate) role: Role,
+    /// The byte of the model's text at which it was cut out.
+    pub(crate) place: usize,
+    /// White space around it in the source.
+    pub(crate) space_before: bool,
+    pub(crate) space_after: bool,
+}
+
+/// Which side of a place a hidden unit belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Opens a pair: belongs to what follows.
+    Opens,
+    /// Closes the pair that the hidden unit at this index opened.
+    Closes(Option<usize>),
+    /// Stands by itself.
+    Single,
+}
+
+impl<'a> Prepared<'a> {
+    pub(crate) fn of(rules: &'a TextRules, source: &'a str) -> Self {
+        let Some(finder) = &rules.finder else { return Self::as_it_is(rules, source) };
+        let units = finder.find(source);
+        let core = core(source, &units);
+        let inner: Vec<&Unit> = units
+            .iter()
+            .filter(|unit| core.start <= unit.range.start && unit.range.end <= core.end)
+            .collect();
+        let mut traced = Traced::default();
+        let mut shown: Vec<ShownUnit> = Vec::new();
+        let mut hidden: Vec<HiddenUnit> = Vec::new();
+        let mut at = core.start;
+        for unit in inner {
+            push_after_hidden(&mut traced, &source[at..unit.range.start], at, &hidden);
+            let original = source[unit.range.clone()].to_owned();
+            if unit.kind.is_shown() {
+                let start = traced.text.len();
+                traced.push_normal(&original, unit.range.start);
+                shown.push(ShownUnit { kind: unit.kind, original, place: start..traced.text.len() });
+            } else {
+                let is_space = |c: Option<char>| c.is_none_or(char::is_whitespace);
+                hidden.push(HiddenUnit {
+                    role: role(&original, unit.kind, &hidden),
+                    place: traced.text.len(),
+                    space_before: is_space(source[core.start..unit.range.start].chars().next_back()),
+                    space_after: is_space(source[unit.range.end..core.end].chars().next()),
+                    original,
+                });
+                if parts_words(&source[unit.range.clone()], unit.kind) {
+                    traced.push_normal(" ", unit.range.start);
+                }
+            }
+            at = unit.range.end;
+        }
+        push_after_hidden(&mut traced, &source[at..core.end], at, &hidden);
+        traced.trim_end();
+        let Traced { text, origins } = traced;
+        for unit in &mut hidden {
+            unit.place = unit.place.min(text.len()); // the space before it may be gone
+        }
+        let in_unit = |byte: usize| shown.iter().any(|unit| unit.place.contains(&byte));
+        let words: String = text.char_indices().filter(|(byte, _)| !in_unit(*byte)).map(|(_, c)| c).collect();
+        let case = Case::of(&words);
+        let lowered = case.lower(&text, in_unit);
+        Prepared { source, rules, core, case, shown, hidden, text: lowered, origins }
+    }
+
+    fn as_it_is(rules: &'a TextRules, source: &'a str) -> Self {
+        let start_of = |(start, c): (usize, char)| std::iter::repeat_n(start as u32, c.len_utf8());
+        Prepared {
+            source,
+            rules,
+            core: 0..source.len(),
+            case: Case::Sentence,
+            shown: Vec::new(),
+            hidden: Vec::new(),
+            text: source.to_owned(),
+            origins: source.char_indices().flat_map(start_of).collect(),
+        }
+    }
+
+    /// What a model is to translate. Empty if there is nothing: the output is then the source.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The bytes of the source from which these bytes of [`Prepared::text`] come. Both are borders of
+    /// characters.
+    #[must_use]
+    pub fn source_range(&self, range: Range<usize>) -> Range<usize> {
+        let origin = |byte: usize| self.origins.get(byte).map_or(self.core.end, |&origin| origin as usize);
+        let start = origin(range.start);
+        if range.is_empty() {
+            return start..start;
+        }
+        let last = self.origins[range.end - 1] as usize;
+        let end = self.source[last..].chars().next().map_or(last, |c| last + c.len_utf8());
+        start..end.max(start)
+    }
+
+    /// The bytes of the model's text that are units.
+    pub(crate) fn shown_places(&self) -> Vec<Range<usize>> {
+        self.shown.iter().map(|unit| unit.place.clone()).collect()
+    }
+
+    /// The units of another text, by the same rules.
+    pub(crate) fn units_of(&self, text: &str) -> Vec<Unit> {
+        self.rules.finder.as_ref().map(|finder| finder.find(text)).unwrap_or_default()
+    }
+}
+
+/// Appends text; a sign that closes a clause stands at the word before it, though a hidden unit was between.
+fn push_after_hidden(traced: &mut Traced, text: &str, start: usize, hidden: &[HiddenUnit]) {
+    let is_behind_hidden = hidden
+        .last()
+        .is_some_and(|unit| unit.place == traced.text.trim_end().len() || unit.place == traced.text.len());
+    if is_behind_hidden && text.starts_with(['.', ',', ';', ':', '!', '?', ')']) {
+        traced.trim_end();
+    }
+    traced.push_normal(text, start);
+}
+
+fn role(unit: &str, kind: UnitKind, before: &[HiddenUnit]) -> Role {
+    let is_closed = |index: usize| before.iter().any(|other| other.role == Role::Closes(Some(index)));
+    let open = |opens: &dyn Fn(&HiddenUnit) -> bool| {
+        let last = before.iter().enumerate().rev();
+        last.filter(|(index, other)| other.role == Role::Opens && !is_closed(*index))
+            .find(|(_, other)| opens(other))
+            .map(|(index, _)| index)
+    };
+    match kind {
+        UnitKind::Emphasis => match open(&|other| other.original == unit) {
+            Some(index) => Role::Closes(Some(index)),
+            None => Role::Opens,
+        },
+        UnitKind::Tag => match close_name(unit) {
+            Some(name) => Role::Closes(open(&|other| open_name(&other.original) == Some(name))),
+            None if open_name(unit).is_some() => Role::Opens,
+            None => Role::Single,
+        },
+        _ => Role::Single,
+    }
+}
+
+/// Whether a model should see a space where the unit was: a line's break or a sign parts words, bold letters
+/// do not.
+fn parts_words(unit: &str, kind: UnitKind) -> bool {
+    match kind {
+        UnitKind::Tag => open_name(unit).is_none() && close_name(unit).is_none(),
+        UnitKind::Emphasis => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{TextOptions, TextRules};
+
+    fn model_text(text: &str) -> String {
+        TextRules::new(&TextOptions { language: Some("en".to_owned()), ..TextOptions::default() })
+            .unwrap()
+            .prepare(text)
+            .text()
+            .to_owned()
+    }
+
+    #[test]
+    fn a_model_sees_plain_sentences() {
+        for (text, seen) in [
+            ("- A <b>tool</b>\u{a0}that  reads mail 👍\n", "A tool that reads mail"),
+            ("Cannot open {0}.", "Cannot open {0}."),
+            ("Line one<br/>line two", "Line one line two"),
+            ("H<sub>2</sub>O and more", "H2O and more"),
+            ("Written by Иван Петров today", "Written by today"),
+            ("OPEN THE FILE %s NOW", "Open the file %s now"),
+            ("Open the file <br/>.", "Open the file."),
+            ("=====", ""),
+            ("1e-5", ""),
+            ("+39 06 1234 5678", ""),
+        ] {
+            assert_eq!(model_text(text), seen, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_piece_of_the_models_text_knows_where_it_comes_from() {
+        let rules = TextRules::new(&TextOptions::default()).unwrap();
+        let source = "- The cafe\u{301} <b>menu</b>";
+        let prepared = rules.prepare(source);
+        assert_eq!(prepared.text(), "The café menu");
+        let part = |word: &str| {
+            let start = prepared.text().find(word).unwrap();
+            &source[prepared.source_range(start..start + word.len())]
+        };
+        assert_eq!(part("The"), "The");
+        assert_eq!(part("menu"), "menu");
+        assert!("cafe\u{301}".starts_with(part("café")));
+    }
+}

@@ -1,0 +1,232 @@
+//! The units that a model saw, in what it wrote: found, mended where they are damaged, placed where they are
+//! missing, taken out where they are too many.
+
+use std::ops::Range;
+
+use strsim::normalized_levenshtein;
+
+use crate::finish::Warning;
+use crate::placing::{Placing, words};
+use crate::prepare::{Prepared, ShownUnit};
+use crate::unit::{Unit, UnitKind};
+
+/// From this similarity on (1 is equal), a piece of the output is a damaged unit.
+const MIN_SIMILARITY: f64 = 0.5;
+
+/// A text, and the bytes of its units.
+#[derive(Debug, Default)]
+pub(crate) struct Repaired {
+    pub(crate) text: String,
+    pub(crate) units: Vec<Range<usize>>,
+}
+
+/// A change of the output: `with` in place of `range`; `is_unit` if `with` is a unit.
+struct Edit {
+    range: Range<usize>,
+    with: String,
+    is_unit: bool,
+}
+
+/// Makes the shown units of `prepared` stand in `written`.
+pub(crate) fn repair(prepared: &Prepared<'_>, written: &str, warnings: &mut Vec<Warning>) -> Repaired {
+    let mut edits: Vec<Edit> = Vec::new();
+    let mut missing = claim(prepared, written, &mut edits);
+    let free = |range: &Range<usize>, edits: &[Edit]| edits.iter().all(|edit| !overlap(&edit.range, range));
+    let mut extras: Vec<Unit> = prepared.units_of(written);
+    extras.retain(|unit| free(&unit.range, &edits) && unit.kind.is_shown());
+    missing.retain(|unit| {
+        let similarity = |extra: &Unit| normalized_levenshtein(&written[extra.range.clone()], &unit.original);
+        let best = extras.iter().enumerate().max_by(|(_, a), (_, b)| similarity(a).total_cmp(&similarity(b)));
+        match best.filter(|(_, extra)| similarity(extra) >= MIN_SIMILARITY || extra.kind == unit.kind) {
+            Some((place, _)) => {
+                let extra = extras.remove(place);
+                let found = &written[extra.range.clone()];
+                if unit.kind == UnitKind::Amount && squeezed(found) == squeezed(&unit.original) {
+                    // The space before a symbol is the language's.
+                    edits.push(Edit { with: found.to_owned(), range: extra.range, is_unit: true });
+                    return false;
+                }
+                edits.push(Edit { range: extra.range, with: unit.original.clone(), is_unit: true });
+                warnings.push(Warning::Repaired(unit.kind));
+                false
+            }
+            None => true,
+        }
+    });
+    missing.retain(|unit| match damaged(written, unit, |range| free(range, &edits)) {
+        Some(range) => {
+            edits.push(Edit { range, with: unit.original.clone(), is_unit: true });
+            warnings.push(Warning::Repaired(unit.kind));
+            false
+        }
+        None => true,
+    });
+    extras.retain(|extra| extra.kind.is_never_invented() && free(&extra.range, &edits));
+    for extra in extras {
+        warnings.push(Warning::Removed(extra.kind));
+        edits.push(Edit { range: extra.range, with: String::new(), is_unit: false });
+    }
+    if prepared.rules.must_have_all {
+        for unit in missing {
+            edits.push(insertion(prepared, written, unit, &edits));
+            warnings.push(Warning::Placed(unit.kind));
+        }
+    }
+    apply(written, edits)
+}
+
+/// Marks the units that are there, the longest first; returns those that are not, in their order.
+fn claim<'p>(prepared: &'p Prepared<'_>, written: &str, edits: &mut Vec<Edit>) -> Vec<&'p ShownUnit> {
+    let mut order: Vec<&ShownUnit> = prepared.shown.iter().collect();
+    order.sort_by_key(|unit| std::cmp::Reverse(unit.original.len()));
+    let mut missing: Vec<&ShownUnit> = Vec::new();
+    for unit in order {
+        let seen = &prepared.text()[unit.place.clone()];
+        let found = [unit.original.as_str(), seen].into_iter().find_map(|form| {
+            let places = written.match_indices(form).map(|(start, _)| start..start + form.len());
+            let mut free = places.filter(|range| edits.iter().all(|edit| !overlap(&edit.range, range)));
+            free.find(|range| stands_alone(written, range))
+        });
+        match found {
+            Some(range) => edits.push(Edit { range, with: unit.original.clone(), is_unit: true }),
+            None => missing.push(unit),
+        }
+    }
+    missing.sort_by_key(|unit| unit.place.start);
+    missing
+}
+
+/// Whether a range is no part of a longer word or number.
+fn stands_alone(text: &str, range: &Range<usize>) -> bool {
+    let joined = |a: Option<char>, b: Option<char>| {
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        a.is_alphanumeric() && b.is_alphanumeric()
+    };
+    let found = &text[range.clone()];
+    !joined(text[..range.start].chars().next_back(), found.chars().next())
+        && !joined(found.chars().next_back(), text[range.end..].chars().next())
+}
+
+/// The words of `written` that look most like the unit, if any do.
+fn damaged(written: &str, unit: &ShownUnit, is_free: impl Fn(&Range<usize>) -> bool) -> Option<Range<usize>> {
+    let wanted = squeezed(&unit.original);
+    let words = words(written, &[]);
+    let max_words = unit.original.split_whitespace().count() + 1;
+    let mut best: Option<(f64, Range<usize>)> = None;
+    for first in 0..words.len() {
+        for last in first..words.len().min(first + max_words) {
+            let whole = words[first].start..words[last].end;
+            let text = &written[whole.clone()];
+            let kept = text.trim_end_matches(['.', ',', ';', ':', '!', '?']);
+            let range = whole.start..whole.start + kept.len();
+            let found = squeezed(kept);
+            let is_ordinary =
+                found.chars().all(char::is_alphabetic) && found.to_lowercase() != wanted.to_lowercase();
+            let similarity = similarity(&found, &wanted, unit.kind);
+            let is_better = best.as_ref().is_none_or(|(other, _)| similarity > *other);
+            if similarity >= MIN_SIMILARITY
+                && is_better
+                && !is_ordinary
+                && !range.is_empty()
+                && is_free(&range)
+            {
+                best = Some((similarity, range));
+            }
+        }
+    }
+    best.map(|(_, range)| range)
+}
+
+/// A text without its white space.
+fn squeezed(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+/// How much a piece of the output is the unit, from 0 to 1. An amount is known by its digits; so short units
+/// are alike only in signs.
+fn similarity(found: &str, wanted: &str, kind: UnitKind) -> f64 {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    if kind == UnitKind::Amount && digits(found) == digits(wanted) && !found.contains(char::is_alphabetic) {
+        return 1.0;
+    }
+    let has_sign = found.contains(|c: char| !c.is_alphanumeric());
+    if wanted.chars().count() < 4 && !has_sign && !found.eq_ignore_ascii_case(wanted) {
+        return 0.0;
+    }
+    normalized_levenshtein(found, wanted)
+}
+
+/// Where a unit that is nowhere goes, with a space on each side that needs one.
+fn insertion(prepared: &Prepared<'_>, written: &str, unit: &ShownUnit, edits: &[Edit]) -> Edit {
+    let source = prepared.text();
+    let units: Vec<Range<usize>> = edits.iter().map(|edit| edit.range.clone()).collect();
+    let placing = Placing::new((source, &prepared.shown_places()), (written, &units));
+    let before = source[..unit.place.start].chars().next_back();
+    let after = source[unit.place.end..].chars().next();
+    let is_glued_before = before.is_some_and(|c| !c.is_whitespace());
+    let ends_clause = after.is_some_and(|c| !c.is_whitespace() && !c.is_alphanumeric());
+    let (mut at, with) = if ends_clause || after.is_none() {
+        let at = placing.end_of(placing.words_up_to(unit.place.end, None), unit.place.end);
+        let space = if is_glued_before || at == 0 { "" } else { " " };
+        (at, format!("{space}{}", unit.original))
+    } else {
+        let number = placing.words_before(unit.place.start);
+        let at = placing.start_of(number, unit.place.start);
+        let is_at_end = number >= placing.num_words() && at > 0;
+        (at, if is_at_end { format!(" {}", unit.original) } else { format!("{} ", unit.original) })
+    };
+    if let Some(edit) = edits.iter().find(|edit| edit.range.start < at && at < edit.range.end) {
+        at = edit.range.end; // never inside another unit
+        return Edit { range: at..at, with: format!(" {}", unit.original), is_unit: true };
+    }
+    Edit { range: at..at, with, is_unit: true }
+}
+
+impl Repaired {
+    /// Takes out the characters that `is_broken` names, outside units.
+    pub(crate) fn without(self, is_broken: impl Fn(char) -> bool) -> Self {
+        let mut kept = Repaired { text: String::with_capacity(self.text.len()), units: self.units };
+        let in_unit: Vec<Range<usize>> = kept.units.clone();
+        for (place, c) in self.text.char_indices() {
+            if is_broken(c) && !in_unit.iter().any(|unit| unit.contains(&place)) {
+                for unit in kept
+                    .units
+                    .iter_mut()
+                    .zip(&in_unit)
+                    .filter(|(_, old)| old.start > place)
+                    .map(|(unit, _)| unit)
+                {
+                    unit.start -= c.len_utf8();
+                    unit.end -= c.len_utf8();
+                }
+            } else {
+                kept.text.push(c);
+            }
+        }
+        kept
+    }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn apply(written: &str, mut edits: Vec<Edit>) -> Repaired {
+    edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
+    let mut repaired = Repaired::default();
+    let mut at = 0;
+    for edit in edits {
+        repaired.text.push_str(&written[at.min(edit.range.start)..edit.range.start]);
+        if edit.is_unit {
+            let spaces = edit.with.len() - edit.with.trim_start().len();
+            let start = repaired.text.len() + spaces;
+            repaired.units.push(start..start + edit.with.trim().len());
+            repaired.text.push_str(&edit.with);
+        } else if repaired.text.ends_with(' ') && written[edit.range.end..].starts_with(' ') {
+            repaired.text.pop();
+        }
+        at = edit.range.end;
+    }
+    repaired.text.push_str(&written[at..]);
+    repaired
+}

@@ -1,0 +1,260 @@
+//! What both services do with every shard: read the header, take the shard on or refuse it, and run its work
+//! in a task of its own, under a span of its own.
+//!
+//! A service implements [`ShardService`]; its gRPC handler is a [`ShardHandler`] around it.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+
+use baton_bundle::Bundle;
+use baton_job::Mode;
+use baton_proto::wire::{ShardEvent, WorkerInfo};
+use baton_proto::{ShardAttempt, WireError};
+use baton_telemetry::{MetricsRegistry, TraceContext};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument, Span};
+
+use crate::admission::refuse_draining;
+use crate::{Admission, MemoryBudget, MemoryShare, ShardPermit, WorkerLimits};
+
+/// Events that wait for a slow caller. They are totals, so a few suffice.
+const EVENT_QUEUE: usize = 8;
+
+/// Where a shard's task sends its events.
+pub type EventSender = mpsc::Sender<Result<ShardEvent, Status>>;
+/// The events of a shard, as its caller receives them.
+pub type ShardEvents = ReceiverStream<Result<ShardEvent, Status>>;
+
+/// A service that has loaded its models, and what it makes of a shard.
+pub trait ShardService: Sized + Send + Sync + 'static {
+    /// One message of a shard's stream.
+    type Request: Send + 'static;
+    /// What a stream's header says beside the attempt.
+    type Header: Send;
+    /// What the service notes of a shard when it takes it on.
+    type Accepted: Send;
+    /// Why it does not, or why the work fails.
+    type Error: Into<Status> + From<Status> + From<WireError> + From<UnsuitedWorker> + Display + Send;
+
+    /// Where its shards come in.
+    fn desk(&self) -> &ShardDesk;
+
+    /// The attempt that a stream's first message announces; `None` if it is no header.
+    fn header(request: Self::Request) -> Option<Result<(ShardAttempt, Self::Header), WireError>>;
+
+    /// Refuses an attempt that cannot be served here, before any of its work is done.
+    ///
+    /// # Errors
+    /// Why not.
+    fn accept(
+        &self,
+        attempt: &ShardAttempt,
+        header: Self::Header,
+        memory: &mut MemoryShare,
+    ) -> Result<Self::Accepted, Self::Error>;
+
+    /// Works on a shard; its receipt is the last event. Dropping the future cancels the work.
+    fn work(
+        self: Arc<Self>,
+        shard: OpenShard<Self>,
+        events: EventSender,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static;
+}
+
+/// A shard that was taken on: its stream behind the header.
+#[derive(Debug)]
+pub struct OpenShard<S: ShardService> {
+    /// Which attempt it is.
+    pub attempt: ShardAttempt,
+    /// What the service noted of it.
+    pub accepted: S::Accepted,
+    /// The messages to come.
+    pub requests: Streaming<S::Request>,
+    /// What it holds of the memory budget, until its work is done.
+    pub memory: MemoryShare,
+    /// Whose trace it belongs to.
+    pub trace: TraceContext,
+}
+
+/// Where the shards of a service come in: what it serves, and how much at once.
+#[derive(Debug)]
+pub struct ShardDesk {
+    role: &'static str,
+    admission: Admission,
+    records: MemoryBudget,
+    info: WorkerInfo,
+}
+
+/// Why a shard is at the wrong worker.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsuitedWorker {
+    /// It asks for another bundle than the one loaded.
+    #[error("the job runs bundle {wanted}, this {role} has loaded {loaded}: start it with the job's bundle")]
+    OtherBundle {
+        /// Digest in the header.
+        wanted: String,
+        /// `encoder` or `decoder`.
+        role: &'static str,
+        /// Digest of the bundle loaded here.
+        loaded: String,
+    },
+    /// It asks for a mode that this process does not serve.
+    #[error("the job asks for mode `{wanted}`, this {role} serves {served}: start it with --mode {wanted}")]
+    OtherMode {
+        /// Mode in the header.
+        wanted: &'static str,
+        /// `encoder` or `decoder`.
+        role: &'static str,
+        /// The modes served here, joined by commas.
+        served: String,
+    },
+}
+
+impl ShardDesk {
+    /// The desk of a service that has loaded `bundle` for jobs of `modes`; `role` is what messages call it.
+    #[must_use]
+    pub fn new(role: &'static str, bundle: &Bundle, modes: &[Mode], limits: WorkerLimits) -> Self {
+        Self {
+            role,
+            admission: Admission::new(limits.max_open_shards),
+            records: MemoryBudget::new(limits.max_record_num_bytes),
+            info: worker_info(bundle, modes),
+        }
+    }
+
+    /// Registers open shards and refusals.
+    pub fn register_metrics(&self, metrics: &MetricsRegistry) {
+        self.admission.register_metrics(metrics);
+    }
+
+    /// Which shards are taken on, and when none any more.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.admission.clone()
+    }
+
+    /// What the service says of itself.
+    #[must_use]
+    pub fn info(&self) -> WorkerInfo {
+        self.info.clone()
+    }
+
+    fn check(&self, attempt: &ShardAttempt) -> Result<(), UnsuitedWorker> {
+        let role = self.role;
+        if attempt.bundle_digest != self.info.bundle_digest {
+            let (wanted, loaded) = (attempt.bundle_digest.clone(), self.info.bundle_digest.clone());
+            return Err(UnsuitedWorker::OtherBundle { wanted, role, loaded });
+        }
+        if !self.info.modes.iter().any(|mode| mode == attempt.mode.as_str()) {
+            let served = self.info.modes.join(", ");
+            return Err(UnsuitedWorker::OtherMode { wanted: attempt.mode.as_str(), role, served });
+        }
+        Ok(())
+    }
+}
+
+impl From<UnsuitedWorker> for Status {
+    fn from(error: UnsuitedWorker) -> Self {
+        Status::failed_precondition(error.to_string())
+    }
+}
+
+/// Answers a service's calls as long as the service takes part in a job.
+#[derive(Debug)]
+pub struct ShardHandler<S>(Weak<S>);
+
+impl<S: ShardService> ShardHandler<S> {
+    /// A handler that does not keep the service alive.
+    #[must_use]
+    pub fn new(service: &Arc<S>) -> Self {
+        Self(Arc::downgrade(service))
+    }
+
+    /// The service.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn service(&self) -> Result<Arc<S>, Status> {
+        self.0.upgrade().ok_or_else(refuse_draining)
+    }
+
+    /// Takes on the shard of a stream, and works on it in a task of its own. A caller that drops the events
+    /// cancels the work, as does the end of a drain.
+    ///
+    /// # Errors
+    /// The shard is refused: nothing has been done for it.
+    pub async fn take_on(
+        &self,
+        request: Request<Streaming<S::Request>>,
+    ) -> Result<Response<ShardEvents>, Status> {
+        let service = self.service()?;
+        let desk = service.desk();
+        let trace = TraceContext::continue_from(request.metadata());
+        let mut requests = request.into_inner();
+        let mut memory = desk.records.share();
+        let header = async {
+            let first = requests.message().await.map_err(S::Error::from)?;
+            let header = first.and_then(S::header).transpose()?;
+            let (attempt, header) = header.ok_or(WireError::UnexpectedMessage { expected: "a header" })?;
+            desk.check(&attempt)?;
+            let accepted = service.accept(&attempt, header, &mut memory)?;
+            Ok::<_, S::Error>((attempt, accepted))
+        };
+        let (permit, (attempt, accepted)) = desk.admission.admit_with_header(header).await?;
+        let span = tracing::info_span!(
+            "process_shard",
+            role = desk.role,
+            job = attempt.job_id,
+            shard = %attempt.lease.shard,
+            attempt = attempt.lease.attempt,
+            trace_id = trace.trace_id(),
+        );
+        let shard = OpenShard { attempt, accepted, requests, memory, trace };
+        Ok(Response::new(run(span, permit, |events| service.work(shard, events))))
+    }
+}
+
+fn run<F, E>(span: Span, permit: ShardPermit, work: impl FnOnce(EventSender) -> F) -> ShardEvents
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Status> + Display + Send,
+{
+    let (events, stream) = mpsc::channel(EVENT_QUEUE);
+    let work = work(events.clone());
+    let task = async move {
+        let status = tokio::select! {
+            () = events.closed() => return tracing::info!("cancelled by the caller"),
+            () = permit.cancelled() => refuse_draining(),
+            result = work => match result {
+                Ok(()) => return,
+                Err(error) => error.into(),
+            }
+        };
+        // What it means is up to the coordinator, which reports it.
+        tracing::info!(code = ?status.code(), error = status.message(), "failed");
+        drop(permit); // a caller that is slow to read does not keep the shard open
+        let _ = events.send(Err(status)).await;
+    };
+    tokio::spawn(task.instrument(span));
+    ReceiverStream::new(stream)
+}
+
+/// What a service that has loaded `bundle` for jobs of `modes` says of itself.
+fn worker_info(bundle: &Bundle, modes: &[Mode]) -> WorkerInfo {
+    let manifest = bundle.manifest();
+    let served = manifest.modes.iter().filter(|mode| modes.contains(mode));
+    let uses_slm = modes.iter().any(|mode| mode.uses_slm());
+    let d_slm = manifest.slm.as_ref().filter(|_| uses_slm).map_or(0, |slm| slm.d_model);
+    let max_new_tokens = modes.iter().map(|&mode| manifest.max_new_tokens(mode)).max();
+    WorkerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundle_digest: bundle.digest().to_owned(),
+        modes: served.map(ToString::to_string).collect(),
+        max_prompt_tokens: manifest.limits.max_prompt_tokens as u32,
+        max_new_tokens: max_new_tokens.unwrap_or_default() as u32,
+        d_slm: d_slm as u32,
+    }
+}
