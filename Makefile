@@ -60,7 +60,7 @@ test: setup tools layering format-if-installed ## Run everything that must hold:
 # Libtorch's products round otherwise on other CPUs. Of instructions that this CPU has not, the test takes the
 # next best; /proc/cpuinfo says which there are.
 ISAS := AVX2 AVX512_CORE_VNNI DEFAULT
-ISA_TESTS := --lib --test families --test packing --test parity --test beam_parity --test slm_decoder \
+ISA_TESTS := --lib --test families --test packing --test parity --test beam_parity --test batch_decoder \
 	--test training --test end_to_end
 
 .PHONY: test-isa

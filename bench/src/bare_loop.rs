@@ -12,7 +12,7 @@ use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, Sc
 use baton_encoder_svc::pack_batches;
 use baton_job::Mode;
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, Prompt, PromptEncoder, PromptStates, SlmDecoder,
+    BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Compute, Prompt, PromptEncoder, PromptStates,
 };
 
 use crate::BenchError;
@@ -42,7 +42,7 @@ pub struct BareLoopConfig {
 pub struct BareLoop {
     config: BareLoopConfig,
     encoders: Vec<PromptEncoder>,
-    decoders: Vec<SlmDecoder>,
+    decoders: Vec<BatchDecoder>,
     prompt_end: Vec<u32>,
 }
 
@@ -77,10 +77,10 @@ impl BareLoop {
         }
         for _ in 0..config.engines.max(1) {
             if mode.llm_writes() {
-                decoders.push(SlmDecoder::load_llm(bundle, compute, cache)?);
+                decoders.push(BatchDecoder::load_llm(bundle, compute, cache)?);
             } else {
                 encoders.push(PromptEncoder::load(bundle, &[mode], compute)?);
-                decoders.push(SlmDecoder::load(bundle, compute, cache)?);
+                decoders.push(BatchDecoder::load(bundle, compute, cache)?);
             }
         }
         Ok(Self { config, encoders, decoders, prompt_end })
@@ -164,7 +164,7 @@ impl BareLoop {
 
 /// Decodes `rows` in one continuous batch; gives how many tokens they wrote.
 fn decode<'a>(
-    decoder: &mut SlmDecoder,
+    decoder: &mut BatchDecoder,
     config: &BareLoopConfig,
     (rows, prompt_of): (&[usize], &(impl Fn(usize) -> Prompt<'a> + Sync)),
     generation: &Arc<Generation>,

@@ -13,8 +13,8 @@ use std::{
 use baton_bundle::{ModelConfig, PromptAttention, TokenFlops};
 use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, ModelParts, Part, Prompt, RandomWeights,
-    SlmDecoder, TensorSource, matmul_operations_per_second, take_part_times,
+    BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, ModelParts, Part, Prompt,
+    RandomWeights, TensorSource, matmul_operations_per_second, take_part_times,
 };
 use serde::Serialize;
 
@@ -164,7 +164,7 @@ fn check(bench: &DecodeBench, config: &ModelConfig) -> Result<(), BenchError> {
 /// One engine with its rows.
 struct Engine<'a> {
     bench: &'a DecodeBench,
-    decoder: SlmDecoder,
+    decoder: BatchDecoder,
     scheduler: Scheduler,
     rows: Vec<usize>,
 }
@@ -184,7 +184,7 @@ impl<'a> Engine<'a> {
         let longest = bench.prompts.iter().map(Vec::len).max().unwrap_or(0);
         let max_cache_tokens = rows.len() * (longest + bench.new_tokens).next_multiple_of(CACHE_BLOCK_TOKENS);
         let limits = CacheLimits { max_slots: rows.len(), max_cache_tokens };
-        let decoder = SlmDecoder::new(model, PromptAttention::Causal, bench.compute, limits)?;
+        let decoder = BatchDecoder::new(model, PromptAttention::Causal, bench.compute, limits)?;
         let mut special = decoder.special_tokens();
         special.begin_of_sequence = *bench.prompts[0].last().expect("prompts are not empty");
         let limits = SchedulerLimits {

@@ -53,8 +53,9 @@ pub(crate) async fn run_attempt(
         .max_decoding_message_size(MAX_MESSAGE_NUM_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_NUM_BYTES);
     let response = encoder.encode_shard(trace.request(tokio_stream::iter(requests))).await;
-    let mut events = response.map_err(|status| AttemptFailure::of(&status, Stage::Opening))?.into_inner();
-    let broken = |status: Status| AttemptFailure::of(&status, Stage::Open);
+    let mut events =
+        response.map_err(|status| AttemptFailure::of(&status, AttemptStage::Opening))?.into_inner();
+    let broken = |status: Status| AttemptFailure::of(&status, AttemptStage::Open);
     // If nobody listens to progress, we are about to be cancelled.
     let _ = progress.send((lease, ShardProgress::default())).await;
     while let Some(event) = events.message().await.map_err(broken)? {
@@ -117,7 +118,7 @@ pub(crate) fn entries_for(work: &Work, shard: &Arc<Shard>) -> Arc<Shard> {
 
 /// How far an attempt was when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum AttemptStage {
     /// The encoder had not taken the shard on.
     Opening,
     /// It had.
@@ -125,18 +126,18 @@ enum Stage {
 }
 
 impl AttemptFailure {
-    fn of(status: &Status, stage: Stage) -> Self {
+    fn of(status: &Status, stage: AttemptStage) -> Self {
         let reason = format!("{} ({:?})", status.message(), status.code());
         AttemptFailure { failure: classify(status, stage), reason }
     }
 }
 
 /// Who failed, and whether it says something about the shard.
-fn classify(status: &Status, stage: Stage) -> Failure {
+fn classify(status: &Status, stage: AttemptStage) -> Failure {
     let (role, stage) = match FailureOrigin::of(status) {
         None => (Role::Encoder, stage),
-        Some(FailureOrigin::DecoderOpening) => (Role::Decoder, Stage::Opening),
-        Some(FailureOrigin::Decoder) => (Role::Decoder, Stage::Open),
+        Some(FailureOrigin::DecoderOpening) => (Role::Decoder, AttemptStage::Opening),
+        Some(FailureOrigin::Decoder) => (Role::Decoder, AttemptStage::Open),
         Some(FailureOrigin::Store) => return Failure::Store,
     };
     match (Refusal::of(status), status.code(), stage) {
@@ -149,18 +150,18 @@ fn classify(status: &Status, stage: Stage) -> Failure {
             | Code::Unimplemented
             | Code::PermissionDenied
             | Code::Unauthenticated,
-            Stage::Opening,
+            AttemptStage::Opening,
         ) => Failure::Refused(role),
         (
             None,
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted,
-            Stage::Opening,
+            AttemptStage::Opening,
         ) => Failure::Unreached(role),
-        (None, Code::InvalidArgument | Code::OutOfRange, Stage::Open) => Failure::Rejected,
+        (None, Code::InvalidArgument | Code::OutOfRange, AttemptStage::Open) => Failure::Rejected,
         (
             None,
             Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated,
-            Stage::Open,
+            AttemptStage::Open,
         ) => Failure::Hopeless,
         _ => Failure::Broke(role),
     }
@@ -174,8 +175,8 @@ mod tests {
 
     #[test]
     fn a_status_tells_who_failed_and_how() {
-        let open = |status| classify(&status, Stage::Open);
-        let opening = |status| classify(&status, Stage::Opening);
+        let open = |status| classify(&status, AttemptStage::Open);
+        let opening = |status| classify(&status, AttemptStage::Opening);
         let decoder = |status| FailureOrigin::Decoder.mark(status);
         let decoder_opening = |status| FailureOrigin::DecoderOpening.mark(status);
         assert_eq!(opening(Status::unavailable("no route")), Failure::Unreached(Role::Encoder));

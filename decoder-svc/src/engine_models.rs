@@ -3,7 +3,7 @@
 use baton_bundle::Bundle;
 use baton_decoding::{DraftOptions, DraftStep, FinishedRow, Plan, RowId, Scheduler, SchedulerLimits};
 use baton_job::Mode;
-use baton_model::{CACHE_BLOCK_TOKENS, CacheLimits, ModelError, Prompt, SlmDecoder};
+use baton_model::{BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, ModelError, Prompt};
 
 use crate::DecoderConfig;
 use crate::writer::RowPrompt;
@@ -15,7 +15,7 @@ const MAX_DRAFT_TOKENS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct EngineModels {
     /// The model that writes.
-    writer: SlmDecoder,
+    writer: BatchDecoder,
     /// In mode `verified`, what the LLM writes is drafted.
     drafter: Option<Drafter>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct EngineModels {
 /// The model that drafts.
 #[derive(Debug)]
 struct Drafter {
-    slm: SlmDecoder,
+    slm: BatchDecoder,
     next: DraftStep, // written anew for each of its steps
 }
 
@@ -36,15 +36,15 @@ impl EngineModels {
         let &DecoderConfig { compute, max_slots, max_cache_tokens, max_prefill_tokens, mode, .. } = config;
         let cache = CacheLimits { max_slots, max_cache_tokens };
         let writer = match mode.llm_writes() {
-            true => SlmDecoder::load_llm(bundle, compute, cache)?,
-            false => SlmDecoder::load(bundle, compute, cache)?,
+            true => BatchDecoder::load_llm(bundle, compute, cache)?,
+            false => BatchDecoder::load(bundle, compute, cache)?,
         };
         let cache_block_tokens = CACHE_BLOCK_TOKENS;
         let limits = SchedulerLimits { max_slots, max_cache_tokens, cache_block_tokens, max_prefill_tokens };
         let mut scheduler = Scheduler::new(limits, writer.special_tokens());
         let mut drafter = None;
         if mode == Mode::Verified {
-            let slm = SlmDecoder::load(bundle, compute, cache)?;
+            let slm = BatchDecoder::load(bundle, compute, cache)?;
             let begin_of_sequence = slm.special_tokens().begin_of_sequence;
             let options = DraftOptions { begin_of_sequence, max_draft_tokens: MAX_DRAFT_TOKENS };
             scheduler = scheduler.with_drafts(options);

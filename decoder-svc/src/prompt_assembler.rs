@@ -4,14 +4,14 @@ use baton_model::PromptStates;
 use baton_proto::{PromptHead, PromptPayload, WireError};
 use bytes::{Bytes, BytesMut};
 
-use crate::writer::{Reads, RowPrompt};
+use crate::writer::{PromptParts, RowPrompt};
 
 const BYTES_PER_BF16: usize = 2;
 
 /// The prompt that is being received, if any: a stream sends one after the other.
 #[derive(Debug)]
 pub(crate) struct PromptAssembler<'a> {
-    reads: &'a Reads,
+    reads: &'a PromptParts,
     max_prompt_tokens: usize,
     incomplete: Option<Incomplete>,
 }
@@ -24,7 +24,7 @@ struct Incomplete {
 }
 
 impl<'a> PromptAssembler<'a> {
-    pub(crate) fn new(reads: &'a Reads, max_prompt_tokens: usize) -> Self {
+    pub(crate) fn new(reads: &'a PromptParts, max_prompt_tokens: usize) -> Self {
         Self { reads, max_prompt_tokens, incomplete: None }
     }
 
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_prompt_in_one_message_or_in_pieces_is_the_same() {
         let bytes: Vec<u8> = (0..24).collect();
-        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let reads = PromptParts { d_slm: Some(D_SLM), prompt_end: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         let whole = assembler.begin(head(0, 3), states(&bytes)).unwrap().unwrap();
         assert!(assembler.begin(head(0, 3), states(&bytes[..10])).unwrap().is_none());
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn states_that_do_not_fit_their_head_are_refused() {
-        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let reads = PromptParts { d_slm: Some(D_SLM), prompt_end: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         assert!(assembler.begin(head(0, 0), states(&[])).is_err(), "an empty prompt");
         assert!(assembler.begin(head(0, 9), states(&[])).is_err(), "longer than the bundle reads");
@@ -157,20 +157,20 @@ mod tests {
             assembler.begin(head(2, 1), states(&[0; 8])).is_err(),
             "another prompt before the first is whole"
         );
-        let reads = Reads { d_slm: Some(D_SLM), prompt_end: None };
+        let reads = PromptParts { d_slm: Some(D_SLM), prompt_end: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         assert!(assembler.begin(head(0, 1), tokens(&[1])).is_err(), "tokens");
     }
 
     #[test]
     fn a_model_that_reads_tokens_is_given_the_prompt_and_its_end() {
-        let reads = Reads { prompt_end: Some(vec![8, 9]), d_slm: None };
+        let reads = PromptParts { prompt_end: Some(vec![8, 9]), d_slm: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         let (_, prompt) = assembler.begin(head(0, 2), tokens(&[5, 6])).unwrap().unwrap();
         assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]) });
         assert!(assembler.begin(head(1, 3), tokens(&[5, 6])).is_err(), "too few");
         assert!(assembler.begin(head(1, 1), states(&[0; 8])).is_err(), "states");
-        let both = Reads { d_slm: Some(D_SLM), ..reads };
+        let both = PromptParts { d_slm: Some(D_SLM), ..reads };
         let mut assembler = PromptAssembler::new(&both, 8);
         let payload = PromptPayload { states: vec![0; 8].into(), ..tokens(&[5, 6]) };
         assert!(assembler.begin(head(0, 2), payload).unwrap().is_none());

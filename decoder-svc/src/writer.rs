@@ -16,14 +16,14 @@ pub(crate) struct Writer {
     pub(crate) tokenizer: TextTokenizer,
     /// Longest output, tokens.
     pub(crate) max_new_tokens: usize,
-    pub(crate) reads: Reads,
+    pub(crate) reads: PromptParts,
     /// What its tokens spell.
     pub(crate) vocabulary: Arc<Vocabulary>,
 }
 
 /// What the models read of a prompt.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reads {
+pub(crate) struct PromptParts {
     /// Width of the prompt states, if the SLM takes part.
     pub(crate) d_slm: Option<usize>,
     /// What the LLM reads after the prompt's tokens, if it takes part.
@@ -49,7 +49,7 @@ impl Writer {
     }
 
     fn from_manifest(bundle: &Bundle, mode: Mode) -> Result<Self, BundleError> {
-        let mut reads = Reads::default();
+        let mut reads = PromptParts::default();
         if mode.uses_slm() {
             reads.d_slm = Some(bundle.small_model()?.0.slm.d_model);
         }

@@ -41,7 +41,7 @@ const TOKEN_USER_DEFINED: i64 = 4;
 /// Names and bytes of `tokenizer.json`, `tokenizer_config.json` and `generation_config.json`.
 pub(super) fn files(path: &Path, content: &Content) -> Result<Vec<(&'static str, Vec<u8>)>, ImportError> {
     let metadata = GgufMetadata::new(path, content);
-    let special = SpecialTokens::read(&metadata)?;
+    let special = TokenRoles::read(&metadata)?;
     let tokenizer = build(&metadata, &special)
         .map_err(|error| match error {
             BuildError::Metadata(error) => error,
@@ -73,7 +73,7 @@ impl From<tokenizers::Error> for BuildError {
     }
 }
 
-fn build(metadata: &GgufMetadata<'_>, special: &SpecialTokens<'_>) -> Result<Tokenizer, BuildError> {
+fn build(metadata: &GgufMetadata<'_>, special: &TokenRoles<'_>) -> Result<Tokenizer, BuildError> {
     let model = metadata.string("tokenizer.ggml.model")?;
     if model != "gpt2" {
         let problem = format!("is `{model}`; only byte-level BPE (`gpt2`) is supported");
@@ -118,7 +118,7 @@ fn build(metadata: &GgufMetadata<'_>, special: &SpecialTokens<'_>) -> Result<Tok
 }
 
 /// The tokens with a role, as (text, id), and which of them the model expects around each text.
-struct SpecialTokens<'c> {
+struct TokenRoles<'c> {
     bos: Option<(&'c str, u32)>,
     eos: Option<(&'c str, u32)>,
     unknown: Option<(&'c str, u32)>,
@@ -127,7 +127,7 @@ struct SpecialTokens<'c> {
     add_eos: bool,
 }
 
-impl<'c> SpecialTokens<'c> {
+impl<'c> TokenRoles<'c> {
     fn read(metadata: &GgufMetadata<'c>) -> Result<Self, ImportError> {
         let tokens = metadata.strings("tokenizer.ggml.tokens")?;
         let token = |key| -> Result<Option<(&'c str, u32)>, ImportError> {

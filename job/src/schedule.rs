@@ -24,7 +24,7 @@ use crate::{ShardIndex, ShardSet};
 use fleet::{Fleet, Wish};
 pub use fleet::{Pair, Role, WorkerId, WorkerState, WorkerView};
 pub use open_shard::Work;
-use open_shard::{ActiveLease, OpenShard, Stage};
+use open_shard::{ActiveLease, OpenShard, SearchStage};
 pub use policy::{Backoff, SchedulePolicy};
 
 /// Durations of the last commits from which the typical one is taken.
@@ -250,7 +250,7 @@ impl ShardScheduler {
     pub fn probe_passed(&mut self, lease: Lease) {
         let Some(shard) = self.open.get_mut(&lease.shard) else { return };
         let Some(active) = shard.take(lease.attempt) else { return };
-        if let Stage::Searching(search) = &mut shard.stage {
+        if let SearchStage::Searching(search) = &mut shard.stage {
             search.passed();
         }
         shard.conclude_search_if_over(self.num_successes + 1);
@@ -333,7 +333,7 @@ impl ShardScheduler {
             counts.waiting += u64::from(shard.is_waiting());
             counts.in_flight += u64::from(!shard.leases.is_empty());
             counts.given_up += u64::from(shard.is_given_up);
-            counts.searched += u64::from(matches!(shard.stage, Stage::Searching(_)));
+            counts.searched += u64::from(matches!(shard.stage, SearchStage::Searching(_)));
         }
         counts
     }
@@ -369,7 +369,7 @@ impl ShardScheduler {
         }
         let may_be_doubled = |shard: &OpenShard| {
             shard.broken_attempts == 0
-                && matches!(shard.stage, Stage::Whole { .. })
+                && matches!(shard.stage, SearchStage::Whole { .. })
                 && shard.leases.len() == 1
         };
         let (&shard, straggler) = self
@@ -449,14 +449,14 @@ impl ShardScheduler {
                 let nth = shard.store_failures;
                 retry(shard, nth)
             }
-            (Failure::Broke(_) | Failure::Rejected, Stage::Searching(search)) => {
+            (Failure::Broke(_) | Failure::Rejected, SearchStage::Searching(search)) => {
                 search.failed(policy.max_probe_attempts);
                 let nth = search.failed_probes() + 1;
                 shard.conclude_search_if_over(num_successes);
                 retry(shard, nth);
                 AfterFailure::Search
             }
-            (Failure::Broke(_) | Failure::Rejected, Stage::Whole { .. }) => {
+            (Failure::Broke(_) | Failure::Rejected, SearchStage::Whole { .. }) => {
                 shard.broken_attempts += 1;
                 let nth = shard.broken_attempts;
                 if nth < policy.max_attempts {

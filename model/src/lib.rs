@@ -11,6 +11,7 @@
 mod aligned_states;
 mod attention;
 mod attention_to_prompt;
+mod batch_decoder;
 mod cached_attention;
 mod checkpoint;
 mod compute;
@@ -38,7 +39,6 @@ mod random_weights;
 mod relative_bias;
 mod response_pass;
 mod self_attention;
-mod slm_decoder;
 mod stack;
 mod step_time;
 mod transfer;
@@ -47,6 +47,7 @@ pub use aligned_states::AlignedRows;
 pub use attention::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, Visibility,
 };
+pub use batch_decoder::{BatchDecoder, PrefillRow, Prompt};
 pub use checkpoint::{Checkpoint, TensorSource, write_safetensors};
 pub use compute::{Compute, UnavailableDevice, WeightType};
 pub use error::ModelError;
@@ -66,7 +67,6 @@ pub use prompt_encoder::{PromptEncoder, PromptStates};
 pub use random_weights::RandomWeights;
 pub use relative_bias::RelativeBias;
 pub use response_pass::ResponsePass;
-pub use slm_decoder::{PrefillRow, Prompt, SlmDecoder};
 pub use step_time::{Part, take_part_times};
 
 /// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other

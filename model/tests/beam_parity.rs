@@ -13,7 +13,7 @@ use baton_decoding::{
     SchedulerLimits,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelParts, Prompt, PromptStates, SlmDecoder,
+    BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelParts, Prompt, PromptStates,
 };
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -165,7 +165,7 @@ fn decode(fixtures: &Fixtures, prompts: &[PromptStates], max_slots: usize) -> Ve
     baton_model::set_num_threads(1);
     let max_cache_tokens = 100 * CACHE_BLOCK_TOKENS;
     let cache = CacheLimits { max_slots, max_cache_tokens };
-    let mut decoder = SlmDecoder::new(model(fixtures), PromptAttention::Causal, Compute::CPU_F32, cache)
+    let mut decoder = BatchDecoder::new(model(fixtures), PromptAttention::Causal, Compute::CPU_F32, cache)
         .expect("the model has its two special tokens");
     let limits = SchedulerLimits {
         max_slots,

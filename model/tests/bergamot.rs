@@ -16,7 +16,7 @@ use baton_bundle::{ModelConfig, PromptAttention, TextTokenizer, WeightDtype};
 use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
 use baton_import::{ImportOptions, import_llm};
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, LanguageModel, ModelParts, Prompt, SlmDecoder,
+    BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, LanguageModel, ModelParts, Prompt,
 };
 use serde::Deserialize;
 
@@ -85,7 +85,7 @@ fn greedy(student: &Student, compute: Compute, prompts: &[Vec<u32>], max_slots: 
     let model = LanguageModel::load(&student.config, &student.checkpoint, parts, compute).unwrap();
     let max_cache_tokens = max_slots * 512;
     let limits = CacheLimits { max_slots, max_cache_tokens };
-    let mut decoder = SlmDecoder::new(model, PromptAttention::Bidirectional, compute, limits).unwrap();
+    let mut decoder = BatchDecoder::new(model, PromptAttention::Bidirectional, compute, limits).unwrap();
     let limits = SchedulerLimits {
         max_slots,
         max_cache_tokens,

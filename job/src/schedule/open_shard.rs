@@ -27,7 +27,7 @@ pub(super) struct OpenShard {
     pub(super) num_prompts: u32,
     /// Bytes of text, of all prompts.
     pub(super) num_bytes: u64,
-    pub(super) stage: Stage,
+    pub(super) stage: SearchStage,
     pub(super) ready_at: Duration,
     pub(super) leases: Vec<ActiveLease>,
     /// Where it failed last.
@@ -43,7 +43,7 @@ pub(super) struct OpenShard {
 }
 
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(super) enum SearchStage {
     Whole { accused: Vec<u32> },
     Searching(Search),
 }
@@ -70,7 +70,7 @@ impl OpenShard {
         OpenShard {
             num_prompts,
             num_bytes,
-            stage: Stage::Whole { accused: Vec::new() },
+            stage: SearchStage::Whole { accused: Vec::new() },
             ready_at: Duration::ZERO,
             leases: Vec::new(),
             avoid: None,
@@ -95,8 +95,8 @@ impl OpenShard {
     /// What the next attempt does.
     pub(super) fn work(&self) -> Work {
         match &self.stage {
-            Stage::Whole { accused } => Work::Commit { accused: accused.clone() },
-            Stage::Searching(search) => {
+            SearchStage::Whole { accused } => Work::Commit { accused: accused.clone() },
+            SearchStage::Searching(search) => {
                 Work::Probe { prompts: search.next().expect("a search that is over was concluded") }
             }
         }
@@ -105,7 +105,7 @@ impl OpenShard {
     /// Whether the next attempt decides about one record. It then has its workers for itself, so that nothing
     /// else can break it and it breaks nothing else.
     pub(super) fn must_be_alone(&self) -> bool {
-        matches!(&self.stage, Stage::Searching(search) if search.next().is_some_and(|range| range.len() == 1))
+        matches!(&self.stage, SearchStage::Searching(search) if search.next().is_some_and(|range| range.len() == 1))
     }
 
     pub(super) fn lease(&mut self, pair: Pair, now: Duration, lease_ttl: Duration) -> &ActiveLease {
@@ -143,7 +143,7 @@ impl OpenShard {
     pub(super) fn begin_search(&mut self, num_successes: u64) {
         self.num_searches += 1;
         self.successes_before_search = num_successes;
-        self.stage = Stage::Searching(Search::new(self.num_prompts));
+        self.stage = SearchStage::Searching(Search::new(self.num_prompts));
         self.conclude_search_if_over(num_successes);
     }
 
@@ -152,7 +152,7 @@ impl OpenShard {
     /// Where every record of the shard is accused, and nothing else went well either, it is not the records:
     /// then none is believed to be poisonous.
     pub(super) fn conclude_search_if_over(&mut self, num_successes: u64) {
-        let Stage::Searching(search) = &self.stage else { return };
+        let SearchStage::Searching(search) = &self.stage else { return };
         if search.next().is_some() {
             return;
         }
@@ -166,7 +166,7 @@ impl OpenShard {
         if !is_contrasted {
             accused.clear();
         }
-        self.stage = Stage::Whole { accused };
+        self.stage = SearchStage::Whole { accused };
         self.broken_attempts = 0;
     }
 }

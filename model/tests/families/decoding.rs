@@ -8,7 +8,7 @@ use baton_decoding::{
     FinishedRow, Generation, GenerationOptions, GroupId, Plan, Rewind, RowId, RowRequest, Scheduler,
     SchedulerLimits, SlotId, StepRow,
 };
-use baton_model::{CACHE_BLOCK_TOKENS, CacheLimits, Compute, PrefillRow, Prompt, SlmDecoder};
+use baton_model::{BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Compute, PrefillRow, Prompt};
 use tch::Tensor;
 
 use crate::{Expected, ExpectedPrompt, FIXTURES, expected, is_encoder_decoder, model, relative_difference};
@@ -23,7 +23,7 @@ fn a_cached_decoder_behind_an_encoder_gives_the_logits_of_transformers() {
         let limits = CacheLimits { max_slots: num_rows, max_cache_tokens: num_rows * 96 };
         let compute = Compute::CPU_F32;
         let model = model(fixture, None, compute);
-        let mut decoder = SlmDecoder::new(model, PromptAttention::Bidirectional, compute, limits).unwrap();
+        let mut decoder = BatchDecoder::new(model, PromptAttention::Bidirectional, compute, limits).unwrap();
         let rows: Vec<PrefillRow<'_>> = expected
             .prompts
             .iter()
@@ -83,7 +83,7 @@ fn decode(fixture: &str, compute: Compute, num_beams: usize, max_slots: usize) -
     let max_cache_tokens = 20 * CACHE_BLOCK_TOKENS; // a bound that is met
     let limits = CacheLimits { max_slots, max_cache_tokens };
     let model = model(fixture, None, compute);
-    let mut decoder = SlmDecoder::new(model, PromptAttention::Causal, compute, limits).unwrap();
+    let mut decoder = BatchDecoder::new(model, PromptAttention::Causal, compute, limits).unwrap();
     let limits = SchedulerLimits {
         max_slots,
         max_cache_tokens,

@@ -3,7 +3,7 @@
 
 use baton_bundle::PromptAttention;
 use baton_decoding::{SlotId, StepRow};
-use baton_model::{CacheLimits, Compute, PrefillRow, Prompt, SlmDecoder};
+use baton_model::{BatchDecoder, CacheLimits, Compute, PrefillRow, Prompt};
 use tch::{Device, Kind, Tensor};
 
 use crate::{FIXTURES, expected, hidden_states, is_encoder_decoder, model, prompts, relative_difference};
@@ -41,7 +41,7 @@ fn a_gpu_writes_with_the_logits_of_transformers() {
             true => PromptAttention::Bidirectional,
             false => PromptAttention::Causal,
         };
-        let mut decoder = SlmDecoder::new(model(fixture, None, gpu), visibility, gpu, limits).unwrap();
+        let mut decoder = BatchDecoder::new(model(fixture, None, gpu), visibility, gpu, limits).unwrap();
         let start = decoder.special_tokens().begin_of_sequence;
         for (row, prompt) in expected.prompts.iter().enumerate() {
             let (read, fed) = match is_encoder_decoder(fixture) {

@@ -10,8 +10,8 @@ use baton_bundle::{
 use baton_decoding::{SlotId, StepRow};
 use baton_job::Mode;
 use baton_model::{
-    CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Projector, Prompt,
-    PromptEmbedding, PromptEncoder, PromptStates, RandomWeights, SlmDecoder, TensorSource, fuse,
+    BatchDecoder, CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Projector,
+    Prompt, PromptEmbedding, PromptEncoder, PromptStates, RandomWeights, TensorSource, fuse,
     take_counted_flops, write_safetensors,
 };
 use tch::{Kind, Tensor};
@@ -126,9 +126,9 @@ fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) ->
     fuse(fusion, projected, || embedded)
 }
 
-fn decoder(bundle: &Bundle, compute: Compute) -> SlmDecoder {
+fn decoder(bundle: &Bundle, compute: Compute) -> BatchDecoder {
     let limits = CacheLimits { max_slots: 3, max_cache_tokens: 3 * 48 };
-    SlmDecoder::load(bundle, compute, limits).unwrap()
+    BatchDecoder::load(bundle, compute, limits).unwrap()
 }
 
 fn rows(prompts: &[PromptStates]) -> Vec<PrefillRow<'_>> {
@@ -140,7 +140,7 @@ fn rows(prompts: &[PromptStates]) -> Vec<PrefillRow<'_>> {
 }
 
 /// Feeds so many tokens into each row. Logits by step and row.
-fn write(decoder: &mut SlmDecoder, rows: &[PrefillRow<'_>]) -> Vec<Vec<Vec<f32>>> {
+fn write(decoder: &mut BatchDecoder, rows: &[PrefillRow<'_>]) -> Vec<Vec<Vec<f32>>> {
     decoder.prefill(rows);
     let begin = decoder.special_tokens().begin_of_sequence;
     let steps = (0..NUM_WRITTEN as u32).map(|step| {

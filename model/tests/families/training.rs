@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use baton_bundle::PromptAttention;
 use baton_decoding::{SlotId, StepRow};
 use baton_model::{
-    CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Prompt, ResponsePass,
-    SlmDecoder, TensorSource, response_cross_entropy,
+    BatchDecoder, CacheLimits, Compute, LanguageModel, ModelParts, PackedLayout, PrefillRow, Prompt,
+    ResponsePass, TensorSource, response_cross_entropy,
 };
 use tch::{Kind, Tensor};
 
@@ -62,7 +62,7 @@ fn a_training_pass_predicts_what_the_cached_decoder_predicts() {
             let expected = trained.response_logits(trained.embed(&ids(prompts)), &ids(responses), pass);
 
             let limits = CacheLimits { max_slots: 1, max_cache_tokens: 128 };
-            let mut decoder = SlmDecoder::new(model(), prompt_attention, compute, limits).unwrap();
+            let mut decoder = BatchDecoder::new(model(), prompt_attention, compute, limits).unwrap();
             let (mut prompts, mut responses, mut row) = (prompts, responses, 0);
             for (prompt_len, response_len) in pairs {
                 let prompt = prompts.split_off(..prompt_len).unwrap();

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use baton_bundle::{Bundle, LlmAdapter, write_manifest};
 use baton_job::Mode;
-use baton_model::{CacheLimits, Compute, Prompt, PromptEncoder, SlmDecoder};
+use baton_model::{BatchDecoder, CacheLimits, Compute, Prompt, PromptEncoder};
 use baton_trainer::{LlmTraining, LoraTargets, TrainConfig, TrainError, train};
 
 use crate::{
@@ -38,7 +38,7 @@ fn assert_llm_reads_its_text(bundle: &Bundle, what: &str) {
     let limits = CacheLimits { max_slots: 1, max_cache_tokens: 80 };
     let tokenizer = bundle.prompt_tokenizer(None).unwrap();
     let prompt_end = bundle.prompt_end_ids().unwrap();
-    let mut llm = SlmDecoder::load_llm(bundle, Compute::fastest_float_cpu(), limits).unwrap();
+    let mut llm = BatchDecoder::load_llm(bundle, Compute::fastest_float_cpu(), limits).unwrap();
     let ahead = advantage(&bundle.text_tokenizer(Mode::Llm).unwrap(), |source, answer| {
         let mut prompt = tokenizer.encode(source).unwrap();
         prompt.extend(&prompt_end[..prompt_end.len() - 1]);

@@ -21,7 +21,7 @@ use baton_bundle::{
     T5FeedForward, Task, TextTokenizer, WeightDtype,
 };
 use baton_decoding::{SlotId, StepRow};
-use baton_model::{CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder, SlmDecoder};
+use baton_model::{BatchDecoder, CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder};
 use baton_trainer::{
     BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError,
     TrainEvent, Trains, train,
@@ -300,7 +300,7 @@ fn advantage_of_right(bundle: &Bundle) -> f64 {
     let reader = bundle.prompt_reader(mode, None).unwrap();
     let encoder = PromptEncoder::load(bundle, &[mode], compute).unwrap();
     let limits = CacheLimits { max_slots: 1, max_cache_tokens: 80 };
-    let mut decoder = SlmDecoder::load(bundle, compute, limits).unwrap();
+    let mut decoder = BatchDecoder::load(bundle, compute, limits).unwrap();
     advantage(&bundle.text_tokenizer(mode).unwrap(), |source, answer| {
         let reading = reader.read(source).unwrap();
         let states = encoder.encode(mode, &[reading]).swap_remove(0).swap_remove(0);
@@ -324,7 +324,7 @@ fn advantage(output_tokenizer: &TextTokenizer, mut log_probability: impl FnMut(&
 }
 
 /// The log-probability that a model writes `answer` and ends, in nats.
-fn log_probability(decoder: &mut SlmDecoder, prompt: Prompt<'_>, answer: &[u32]) -> f64 {
+fn log_probability(decoder: &mut BatchDecoder, prompt: Prompt<'_>, answer: &[u32]) -> f64 {
     let slot = SlotId(0);
     decoder.prefill(&[PrefillRow { slot, prompt, capacity_tokens: prompt.len() + answer.len() + 1 }]);
     let special = decoder.special_tokens();

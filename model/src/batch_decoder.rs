@@ -1,4 +1,4 @@
-//! The small model at work: prompt states into the KV cache, then one token per live row and step.
+//! A model that writes, row by row: prompt states into the KV cache, then one token per live row and step.
 //!
 //! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by
 //! `baton-decoding`. A row's tokens and scores are the same bits alone or beside any others, on the CPU with
@@ -56,7 +56,7 @@ impl Prompt<'_> {
 /// A model that writes, with the cache of its live rows: the small one, or the large one where it works
 /// alone.
 #[derive(Debug)]
-pub struct SlmDecoder {
+pub struct BatchDecoder {
     model: LanguageModel,
     prompt_visibility: Visibility,
     special: SpecialTokens,
@@ -68,7 +68,7 @@ pub struct SlmDecoder {
     logits: Vec<f32>,       // of the last step, [rows, vocab]
 }
 
-impl SlmDecoder {
+impl BatchDecoder {
     /// Loads `slm/` of a bundle and allocates its cache.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use baton_decoding::{
     StepRow,
 };
 use baton_model::{
-    CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelError, ModelParts, PackedAttention,
-    PackedLayout, PrefillRow, Prompt, PromptStates, SlmDecoder, TensorSource, Visibility,
+    BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelError, ModelParts,
+    PackedAttention, PackedLayout, PrefillRow, Prompt, PromptStates, TensorSource, Visibility,
 };
 use tch::{Kind, Tensor};
 
@@ -85,10 +85,10 @@ fn prompt_states(prompt_len: usize, seed: u64) -> PromptStates {
 
 /// On one libtorch thread, as the services run: with two, a f32 product hands fewer than four rows to one of
 /// them, which then sums in another order.
-fn decoder(compute: Compute, prompt_attention: PromptAttention, limits: SchedulerLimits) -> SlmDecoder {
+fn decoder(compute: Compute, prompt_attention: PromptAttention, limits: SchedulerLimits) -> BatchDecoder {
     baton_model::set_num_threads(1);
     let limits = CacheLimits { max_slots: limits.max_slots, max_cache_tokens: limits.max_cache_tokens };
-    SlmDecoder::new(model(compute), prompt_attention, compute, limits)
+    BatchDecoder::new(model(compute), prompt_attention, compute, limits)
         .expect("the model has its two special tokens")
 }
 
@@ -110,7 +110,7 @@ fn requests() -> Vec<(RowRequest, PromptStates)> {
 
 /// Runs all requests through scheduler and decoder, as a decode service does; results by row.
 fn decode(
-    decoder: &mut SlmDecoder,
+    decoder: &mut BatchDecoder,
     limits: SchedulerLimits,
     requests: &[(RowRequest, PromptStates)],
 ) -> BTreeMap<RowId, FinishedSequence> {
@@ -316,7 +316,7 @@ fn a_model_without_begin_token_is_refused() {
     let parts = ModelParts { blocks: 1, lm_head: true };
     let model = LanguageModel::load(&config, &weights as &dyn TensorSource, parts, Compute::CPU_F32).unwrap();
     let limits = CacheLimits { max_slots: 1, max_cache_tokens: 64 };
-    let refused = SlmDecoder::new(model, PromptAttention::Causal, Compute::CPU_F32, limits).unwrap_err();
+    let refused = BatchDecoder::new(model, PromptAttention::Causal, Compute::CPU_F32, limits).unwrap_err();
     assert!(matches!(refused, ModelError::Unsupported(_)), "{refused}");
     assert!(refused.to_string().contains("bos_token_id"));
 }
