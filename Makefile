@@ -22,8 +22,8 @@ export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/too
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that must build on a machine without libtorch.
-TORCHLESS := baton-text baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding baton-store \
-	baton-bundle baton-import baton-proto baton-telemetry baton-coordinator
+TORCHLESS := baton-text baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding \
+	baton-store baton-bundle baton-import baton-proto baton-telemetry baton-coordinator
 
 # $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
 define never
@@ -50,15 +50,15 @@ demo: setup ## Translate a real corpus with the committed bundle
 	@scripts/demo.sh $(QUICK_BATON)
 
 .PHONY: test
-test: setup tools layering format-if-installed ## Run everything that must hold: lints, layering, all tests
+test: setup tools layering width format-if-installed ## Run everything that must hold: lints, layering, tests
 	$(LINTED) cargo build --locked --workspace --all-targets
 	@python3 scripts/setup.py import-llm $(DEV_BATON)
 	python3 -m unittest discover -s scripts/tests
 	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
 	$(LINTED) cargo test --locked --workspace
 
-# Libtorch's products round otherwise on other CPUs. Of instructions that this CPU has not, the test takes the
-# next best; /proc/cpuinfo says which there are.
+# Libtorch's products round differently on other CPUs. If this CPU lacks an instruction set (/proc/cpuinfo
+# lists them), libtorch falls back to the next best one.
 ISAS := AVX2 AVX512_CORE_VNNI DEFAULT
 ISA_TESTS := --lib --test families --test packing --test parity --test beam_parity --test batch_decoder \
 	--test training --test end_to_end
@@ -106,7 +106,7 @@ bench-peers: llm ## Measure Baton beside CTranslate2 and transformers (make benc
 	$(PEERS)/bin/python scripts/bench_peers.py --baton $(RELEASE_BATON) --llm $(LLM) $(ARGS)
 
 .PHONY: plots
-plots: build ## Measure decode loop and jobs, and draw docs/experiments/plots (make plots ARGS="--input corpus.jsonl")
+plots: build ## Measure and draw docs/experiments/plots (make plots ARGS="--input corpus.jsonl")
 	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement scripts/requirements-plots.txt
 	$(PEERS)/bin/python scripts/plot_performance.py --baton $(RELEASE_BATON) $(ARGS)
@@ -135,7 +135,7 @@ prerequisites:
 	@python3 scripts/setup.py check
 
 .PHONY: lint
-lint: libtorch ## Check formatting, widths, clippy and rustdoc; warnings are errors
+lint: libtorch width ## Check formatting, widths, clippy and rustdoc; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --lib --bins --examples
@@ -146,7 +146,8 @@ width: prerequisites
 
 # Lints need two rustup components that a bare Rust lacks; tests do not. With them, tests compile through
 # scripts/lint_rustc.py, which finds what `make lint` finds without compiling every dependency once more.
-HAS_LINTS := $(shell cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && echo yes)
+HAS_LINTS := $(shell cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 \
+	&& echo yes)
 LINTED := $(if $(HAS_LINTS),RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/lint_rustc.py)
 
 .PHONY: format-if-installed

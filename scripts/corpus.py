@@ -39,33 +39,51 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--cache", type=Path, default=default_cache_directory(), help="fetched lists [%(default)s]")
+    shared.add_argument(
+        "--cache", type=Path, default=default_cache_directory(), help="fetched lists [%(default)s]"
+    )
     shared.add_argument("--refresh", action="store_true", help="fetch again even if cached")
     language = argparse.ArgumentParser(add_help=False)
-    language.add_argument("--language", default="it", help="target language, as in it, da, pt_BR [%(default)s]")
+    language.add_argument(
+        "--language", default="it", help="target language, as in it, da, pt_BR [%(default)s]"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    translation = commands.add_parser("translation", parents=[shared, language], help="English to another language")
+    translation = commands.add_parser(
+        "translation", parents=[shared, language], help="English to another language"
+    )
     translation.add_argument("--out", type=Path, help="directory [data/en-LANGUAGE]")
     translation.set_defaults(command=make_translation)
 
     summarization = commands.add_parser("summarization", parents=[shared], help="description to synopsis")
-    summarization.add_argument("--out", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
+    summarization.add_argument(
+        "--out", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]"
+    )
     summarization.set_defaults(command=make_summarization)
 
     outside = argparse.ArgumentParser(add_help=False)
-    outside.add_argument("--count", type=int, default=1000, help="rows, a random sample that stays the same [%(default)s]")
-    messages = commands.add_parser(
-        "messages", parents=[shared, language, outside], help="test set: messages of programs and their translations"
+    outside.add_argument(
+        "--count", type=int, default=1000, help="rows, a random sample that stays the same [%(default)s]"
     )
-    messages.add_argument("--corpus", type=Path, help="directory of the corpus that was trained on [data/en-LANGUAGE]")
+    messages = commands.add_parser(
+        "messages",
+        parents=[shared, language, outside],
+        help="test set: messages of programs and their translations",
+    )
+    messages.add_argument(
+        "--corpus", type=Path, help="directory of the corpus that was trained on [data/en-LANGUAGE]"
+    )
     messages.set_defaults(command=make_messages)
     manuals = commands.add_parser(
         "manuals", parents=[shared, outside], help="test set: manual pages and their one-line names"
     )
-    manuals.add_argument("--corpus", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]")
+    manuals.add_argument(
+        "--corpus", type=Path, default=Path("data/description-synopsis"), help="[%(default)s]"
+    )
     manuals.set_defaults(command=make_manuals)
 
     add_catalogues_command(commands, language)
@@ -114,10 +132,15 @@ def write_outside(path: Path, rows: list[dict], corpus: Path, count: int) -> Non
     """Writes a sample of the rows that share no run of six words with the corpus's train split."""
     train = corpus / "train.jsonl"
     if not train.is_file():
-        raise CorpusError(f"{train} is not there, and what was trained on has to be kept out: make that corpus first")
+        raise CorpusError(
+            f"{train} is not there, and what was trained on has to be kept out: make that corpus first"
+        )
     kept = drop_leaks(read_rows(train), rows)
     write_rows(path, sorted(kept, key=lambda row: row["id"])[:count])
-    print(f"{path}: {min(count, len(kept))} of {len(kept)} rows; {len(rows) - len(kept)} more share words with {train}")
+    print(
+        f"{path}: {min(count, len(kept))} of {len(kept)} rows; "
+        f"{len(rows) - len(kept)} more share words with {train}"
+    )
 
 
 def make_demo(arguments: argparse.Namespace) -> None:
@@ -128,14 +151,18 @@ def make_demo(arguments: argparse.Namespace) -> None:
     # Ids are hashes, so the first by id are a random sample that stays the same.
     chosen = sorted(fitting, key=lambda row: row["id"])[: arguments.count]
     if len(chosen) < arguments.count:
-        raise CorpusError(f"only {len(chosen)} held-out lines of that length: lower --count or widen the word range")
+        raise CorpusError(
+            f"only {len(chosen)} held-out lines of that length: lower --count or widen the word range"
+        )
     reference = arguments.out.with_name(f"{arguments.out.stem}.reference.jsonl")
     write_rows(arguments.out, [{"id": row["id"], "text": row["source"]} for row in chosen])
     write_rows(reference, [{"id": row["id"], "text": row["target"]} for row in chosen])
     print(f"{arguments.out}: {len(chosen)} lines; references in {reference}")
 
 
-def write_corpus(out: Path, splits: dict[str, list[dict]], dropped: dict[str, int], lists: DescriptionLists) -> None:
+def write_corpus(
+    out: Path, splits: dict[str, list[dict]], dropped: dict[str, int], lists: DescriptionLists
+) -> None:
     """Writes each split, with `stats.json` beside them, and prints the counts."""
     statistics = {
         "release": {

@@ -103,7 +103,8 @@ impl TokenFlops {
         positions
             .map(|position| {
                 let seen = last_seen(position);
-                let last_in_window = seen.min((position + self.window).saturating_sub(1)); // windows reach both ways
+                // A window reaches both ways.
+                let last_in_window = seen.min((position + self.window).saturating_sub(1));
                 let in_window = last_in_window.saturating_sub(position.saturating_sub(self.window));
                 self.weights
                     + of_prompt
@@ -168,8 +169,9 @@ impl Arithmetic {
     }
 }
 
-/// The arithmetic of a mode of the bundle, where prompts have as many tokens of both models. In mode `verified` a generated token is counted once in the SLM
-/// and once in the LLM: the least that it can cost, when every draft is right.
+/// The arithmetic of a mode of the bundle, where prompts have as many tokens of both models. In mode
+/// `verified` a generated token is counted once in the SLM and once in the LLM: the least that it can cost,
+/// when every draft is right.
 ///
 /// # Errors
 /// The small model takes part, and the bundle has none.
@@ -441,7 +443,8 @@ mod tests {
             let vectors: u64 = config
                 .tensor_shapes()
                 .iter()
-                .filter(|(name, shape)| shape.len() == 1 || name.ends_with("wpe.weight")) // added, not multiplied with
+                // These weights are added, not multiplied with.
+                .filter(|(name, shape)| shape.len() == 1 || name.ends_with("wpe.weight"))
                 .map(|(_, shape)| numel(shape))
                 .sum();
             let weights = parameters - vectors;
@@ -456,7 +459,8 @@ mod tests {
         let encoder = TokenFlops::of_blocks(&config, layers as usize);
         assert_eq!(encoder.weights, 2 * layers * (attention + feed_forward));
         let prefill = TokenFlops::of_prefill(&config);
-        assert_eq!(prefill.weights - encoder.weights, 2 * layers * attention / 2); // keys and values of cross-attention
+        // The keys and values of cross-attention.
+        assert_eq!(prefill.weights - encoder.weights, 2 * layers * attention / 2);
         let generating = TokenFlops::of_generating(&config);
         let head = 32_128 * 512;
         assert_eq!(generating.weights, 2 * (layers * (attention + attention / 2 + feed_forward) + head));

@@ -78,14 +78,15 @@ fn fits(bundle: &Bundle, other: &Bundle) -> Result<(), BundleError> {
     for name in ["llm/model.safetensors", "llm/tokenizer.json"] {
         if ours.files.get(name).map(|file| &file.sha256) != theirs.files.get(name).map(|file| &file.sha256) {
             return Err(refused(format!(
-                "{from} has another {name}; only an LLM that was fine-tuned by an adapter (`lora`) shares its weights with the reader of \
-                 a small model"
+                "{from} has another {name}; only an LLM that was fine-tuned by an adapter (`lora`) shares \
+                 its weights with the reader of a small model"
             )));
         }
     }
     if ours.templates.get(DEFAULT_TEMPLATE) != theirs.templates.get(DEFAULT_TEMPLATE) {
         return Err(refused(format!(
-            "{from} has another default template, {:?}, but a record is put into one template for both models; train both with the same",
+            "{from} has another default template, {:?}, but a record is put into one template for both \
+             models; train both with the same",
             theirs.templates.get(DEFAULT_TEMPLATE)
         )));
     }

@@ -234,8 +234,8 @@ impl Bundle {
 pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), BundleError> {
     let path = directory.join(MANIFEST_FILE);
     if !path.exists() {
-        let remedy = "name a directory that `baton train` or `baton bundle import-slm` wrote, or one with bundle.json \
-             and what it names";
+        let remedy = "name a directory that `baton train` or `baton bundle import-slm` wrote, or one with \
+            bundle.json and what it names";
         return Err(BundleError::MissingFile { path, remedy: remedy.to_owned() });
     }
     let bytes = read_bytes(&path)?;

@@ -1,11 +1,11 @@
 //! Bundles: everything one deployment loads, in one directory, safetensors only.
 //!
 //! ```text
-//! bundle.json     what the parts are, how they fit, and the sha256 of every file
-//! llm/            config.json, model.safetensors, tokenizer.json     the frozen reader
-//! adapter/        adapter_config.json, adapter_model.safetensors     what the LLM was fine-tuned by, where it was
-//! projector/      model.safetensors                                  LLM states -> SLM embedding space
-//! slm/            config.json, model.safetensors, tokenizer.json     the trained writer (or its .spm files)
+//! bundle.json   what the parts are, how they fit, and the sha256 of every file
+//! llm/          config.json, model.safetensors, tokenizer.json   the frozen reader
+//! adapter/      adapter_config.json, adapter_model.safetensors   the LLM's fine-tuning, if it has one
+//! projector/    model.safetensors                                LLM states -> SLM embedding space
+//! slm/          config.json, model.safetensors, tokenizer.json   the trained writer (or its .spm files)
 //! ```
 //!
 //! A bundle of an LLM alone has neither `projector/` nor `slm/`; one of a small model alone has `slm/` alone.

@@ -17,8 +17,8 @@ impl LlmWriter {
         let (last, start) = (ids.last().copied(), config.bos_token_id);
         if config.encoder_decoder().is_some() && last != start {
             let problem = format!(
-                "`llm.writer.prompt_end` ends with token {last:?}, but a decoder behind an encoder starts with its \
-                 `decoder_start_token_id`, which is {start:?} here"
+                "`llm.writer.prompt_end` ends with token {last:?}, but a decoder behind an encoder starts \
+                 with its `decoder_start_token_id`, which is {start:?} here"
             );
             return Err(BundleError::Manifest { path: llm.join("config.json"), problem });
         }

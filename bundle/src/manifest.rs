@@ -302,7 +302,8 @@ pub enum SlmTokenizer {
     Json,
     /// `vocab.spm`, a SentencePiece model for prompts and outputs.
     SentencePiece,
-    /// `source.spm` for prompts, `target.spm` for outputs, and `vocab.json` with the ids of the pieces of both.
+    /// `source.spm` for prompts, `target.spm` for outputs, and `vocab.json` with the ids of the pieces of
+    /// both.
     SourceAndTarget,
 }
 

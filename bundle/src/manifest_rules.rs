@@ -87,8 +87,8 @@ impl BundleManifest {
             let is_needed = hybrid || slm_alone || self.alignment == Alignment::Characters;
             let is_begun = self.projector.is_some() || self.slm.is_some() || self.fusion.is_some();
             return (is_needed || is_begun).then(|| {
-                "a small model needs all of `projector`, `slm` and `fusion`; one that reads tokens of its own \
-                 needs `slm`"
+                "a small model needs all of `projector`, `slm` and `fusion`; one that reads tokens of its \
+                 own needs `slm`"
                     .to_owned()
             });
         };

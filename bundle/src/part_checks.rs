@@ -87,7 +87,8 @@ impl Part<'_> {
         let (said, found) = (family.model_type(), config.family().model_type());
         if said != found {
             return Some(format!(
-                "`{name}.family` is that of model type `{said}`, but {name}/config.json has `model_type` `{found}`"
+                "`{name}.family` is that of model type `{said}`, but {name}/config.json has `model_type` \
+                 `{found}`"
             ));
         }
         let sizes = [

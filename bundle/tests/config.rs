@@ -15,10 +15,12 @@ use support::assert_says;
 fn minimal(model_type: &str) -> Value {
     match model_type {
         "gpt2" => json!({
-            "model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100, "n_positions": 32
+            "model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100,
+            "n_positions": 32
         }),
         "t5" | "mt5" => json!({
-            "model_type": model_type, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 3, "num_heads": 4, "vocab_size": 100
+            "model_type": model_type, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 3,
+            "num_heads": 4, "vocab_size": 100
         }),
         _ => json!({
             "model_type": model_type, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,

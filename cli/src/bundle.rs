@@ -25,7 +25,8 @@ enum Command {
     ///
     /// The same source and dtype give the same bytes every time. Quantized GGUF weights are dequantized.
     ImportLlm(ImportLlmArgs),
-    /// Import a public small model as a bundle that works alone, in the mode `slm`; `baton run` takes it at once.
+    /// Import a public small model as a bundle that works alone, in the mode `slm`; `baton run` takes it at
+    /// once.
     ///
     /// Its tokenizer, the tokens around a text and how outputs are generated are read from its files.
     ImportSlm(ImportSlmArgs),
@@ -56,7 +57,8 @@ struct ImportLlmArgs {
 
 #[derive(Debug, Args)]
 struct ImportSlmArgs {
-    /// A directory with config.json, safetensors and tokenizer.json, or a .gguf file. Example: `flan-t5-small`.
+    /// A directory with config.json, safetensors and tokenizer.json, or a .gguf file. Example:
+    /// `flan-t5-small`.
     #[arg(long)]
     from: PathBuf,
     /// The bundle's directory to create; it appears complete or not at all. Example: `models/flan-t5-small`.
@@ -76,8 +78,9 @@ struct ImportSlmArgs {
         conflicts_with = "source_language"
     )]
     language: Option<String>,
-    /// The prompt, where it is more than the text; `\n` is a line end. The tokens that the tokenizer puts around a text
-    /// are added. A decoder-only model needs one: its last token begins the output. Example: 'summarize: {text}'.
+    /// The prompt, where it is more than the text; `\n` is a line end. The tokens that the tokenizer puts
+    /// around a text are added. A decoder-only model needs one: its last token begins the output. Example:
+    /// 'summarize: {text}'.
     #[arg(long)]
     template: Option<String>,
     /// The token that ends an output, where config.json names none or several. Example: '<|im_end|>'.

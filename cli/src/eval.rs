@@ -25,11 +25,12 @@ use test_set::TestSet;
 const EXAMPLES: &str = "\
 Examples:
   baton eval models/en-it --test data/en-it/test.jsonl --baseline
-  baton eval models/en-it models/en-it-slm --test data/en-it/test.jsonl --output out/eval --json eval.json --plot eval.svg
+  baton eval models/en-it models/en-it-slm --test data/en-it/test.jsonl --json eval.json --plot eval.svg
   baton eval models/en-it --test data/en-it/test.jsonl -- --decode-slots 32 --max-new-tokens 64
 
-A record without an output counts as an empty one. Intervals are the middle 95 % of bootstrap resamples, which are drawn alike for all
-systems. Rates are those of jobs that this command ran from start to end, loading of the models left out.";
+A record without an output counts as an empty one. Intervals are the middle 95 % of bootstrap resamples;
+all systems are resampled alike. Rates are those of jobs that this command ran from start to end, without
+the loading of models.";
 
 /// Arguments of `baton eval`.
 #[derive(Debug, clap::Args)]

@@ -59,11 +59,21 @@ pub(crate) struct RunArgs {
 #[command(next_help_heading = "Machine")]
 struct MachineArgs {
     /// Prompt tokens encoded in one pass of the large model. More cost memory. Default: 1024, on a GPU 16384.
-    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576))]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "BATON_ENCODE_BATCH_TOKENS",
+        value_parser = value_parser!(u32).range(1..=1_048_576),
+    )]
     encode_batch_tokens: Option<u32>,
     /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
     /// Default: 64, on a GPU 512.
-    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536))]
+    #[arg(
+        long,
+        value_name = "ROWS",
+        env = "BATON_DECODE_SLOTS",
+        value_parser = value_parser!(u32).range(1..=65_536),
+    )]
     decode_slots: Option<u32>,
     #[command(flatten)]
     compute: ComputeArgs,

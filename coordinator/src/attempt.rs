@@ -78,8 +78,8 @@ fn check_receipt(receipt: &ShardReceipt, num_entries: u32) -> Result<(), Status>
     let ShardReceipt { records, failed_records, .. } = *receipt;
     if records != num_entries || failed_records > records {
         return Err(Status::internal(format!(
-            "the receipt of a shard of {num_entries} entries counts {failed_records} failures among {records} \
-             records; the decoder is broken, or of another version"
+            "the receipt of a shard of {num_entries} entries counts {failed_records} failures among \
+             {records} records; the decoder is broken, or of another version"
         )));
     }
     match receipt.drafts {

@@ -29,8 +29,8 @@ enum EndpointSource {
 /// Not a list of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not an endpoint: write http://HOST:PORT, https://HOST:PORT, dns://NAME:PORT for all addresses of a name, or \
-     unix:/path/to/socket, separated by commas"
+    "`{0}` is not an endpoint: write http://HOST:PORT, https://HOST:PORT, dns://NAME:PORT for all addresses \
+     of a name, or unix:/path/to/socket, separated by commas"
 )]
 pub struct InvalidEndpointList(pub String);
 

@@ -178,7 +178,8 @@ impl Dispatcher<'_> {
                 Ok(()) = self.cluster.decoders.changed() => self.update_workers(Role::Decoder),
                 () = sleep_until(wakeup) => {}
                 () = sleep_until(self.drain_deadline.unwrap_or(wakeup)), if self.drain_deadline.is_some() => {
-                    tracing::warn!(shards = self.running.len(), "the grace period is over, giving up shards in flight");
+                    let shards = self.running.len();
+                    tracing::warn!(shards, "the grace period is over, giving up shards in flight");
                     return Ok(self.interrupted());
                 }
                 Ok(()) = shutdown.changed() => match *shutdown.borrow_and_update() {
@@ -204,8 +205,8 @@ impl Dispatcher<'_> {
         self.started + next.min(now + IDLE_TICK)
     }
 
-    /// The loop looks at its leases once a tick. Where it comes later, this process was stopped, or waited for the
-    /// store, and heard of no progress: the time beyond a tick is nobody's fault.
+    /// The loop looks at its leases once a tick. Where it comes later, this process was stopped, or waited
+    /// for the store, and heard of no progress: the time beyond a tick is nobody's fault.
     fn forgive_pause(&mut self) {
         let now = self.now();
         let pause = (now - self.looked_at).saturating_sub(IDLE_TICK);

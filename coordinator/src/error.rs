@@ -47,8 +47,8 @@ pub enum CoordinatorError {
     },
     /// The job's generation options do not go with those that the bundle proposes.
     #[error(
-        "{problem}; the bundle proposes {proposed}: overrule it by flags, or take an option back, as --beams none \
-         does"
+        "{problem}; the bundle proposes {proposed}: overrule it by flags, or take an option back, as --beams \
+         none does"
     )]
     ProposedGeneration {
         /// The bundle's options.
@@ -61,7 +61,8 @@ pub enum CoordinatorError {
     Store(#[from] StoreError),
     /// The output directory has files, but no job began there.
     #[error(
-        "the output directory {location} is not empty and holds no Baton job (it has {example}); name a new or an empty directory"
+        "the output directory {location} is not empty and holds no Baton job (it has {example}); name a new \
+         or an empty directory"
     )]
     OutputNotEmpty {
         /// The output directory.
@@ -82,7 +83,8 @@ pub enum CoordinatorError {
     },
     /// A part exists for a shard that the input does not have.
     #[error(
-        "{key} exists, but the input has only {num_shards} shards; files were added to the output directory, so use another one"
+        "{key} exists, but the input has only {num_shards} shards; files were added to the output directory, \
+         so use another one"
     )]
     StrayPart {
         /// The part's key.
@@ -105,8 +107,8 @@ pub enum CoordinatorError {
     },
     /// More records failed than the job allows.
     #[error(
-        "{errors} of {records} records failed, more than max_error_rate = {max_error_rate} allows; see errors/ in the output \
-         directory, then correct the input or raise the limit"
+        "{errors} of {records} records failed, more than max_error_rate = {max_error_rate} allows; see \
+         errors/ in the output directory, then correct the input or raise the limit"
     )]
     TooManyErrors {
         /// Failed records so far.

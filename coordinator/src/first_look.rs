@@ -1,5 +1,5 @@
-//! A look at the first rows of each input before the job begins, so that a field name that no row has stops the
-//! job before it uses up its output directory.
+//! A look at the first rows of each input before the job begins, so that a field name that no row has stops
+//! the job before it uses up its output directory.
 
 use baton_formats::{CheckError, InputFailure, InputFailureCause, check_fields};
 use baton_job::JobError;
@@ -14,8 +14,8 @@ use crate::{CoordinatorError, PreparedJob};
 const CONCURRENT_LOOKS: usize = 32;
 
 impl PreparedJob {
-    /// Looks at every input. One that is broken is no reason to stop: what is sound is processed, and the end of
-    /// the job names it.
+    /// Looks at every input. One that is broken is no reason to stop: what is sound is processed, and the end
+    /// of the job names it.
     ///
     /// # Errors
     /// An input has not the fields that the job names, or cannot be reached.

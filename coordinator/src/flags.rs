@@ -30,7 +30,8 @@ pub struct JobArgs {
     #[arg(long, value_name = "DIR", env = "BATON_BUNDLE", help_heading = "Job")]
     bundle: Option<String>,
     /// Input file, directory, prefix or glob; may be given more than once. .jsonl, .ndjson, .csv, .tsv or
-    /// .txt, plain, .gz or .zst; - is standard input, with --format. Examples: --input 'corpus/*.jsonl.gz'; --input s3://bucket/corpus/
+    /// .txt, plain, .gz or .zst; - is standard input, with --format. Examples: --input 'corpus/*.jsonl.gz';
+    /// --input s3://bucket/corpus/
     #[arg(
         long = "input",
         alias = "inputs",
@@ -44,8 +45,14 @@ pub struct JobArgs {
     output: Option<String>,
     /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the
     /// large one alone; verified, the large one, for which the small one drafts. Default: the bundle's first.
-    #[arg(long, value_name = "MODE", env = "BATON_MODE", help_heading = "Job", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
-        .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "BATON_MODE",
+        help_heading = "Job",
+        value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
+            .map(|name| name.parse::<Mode>().expect("a possible value is a mode")),
+    )]
     mode: Option<Mode>,
     /// Name of the bundle's prompt template. Default: default.
     #[arg(long, value_name = "TEMPLATE", env = "BATON_TASK", help_heading = "Job")]
@@ -62,8 +69,14 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME", env = "BATON_ID_FIELD", help_heading = "Records")]
     id_field: Option<String>,
     /// Format of all inputs. Default: told from each file's name.
-    #[arg(long, value_name = "FORMAT", env = "BATON_FORMAT", help_heading = "Records", value_parser = PossibleValuesParser::new(Format::names(Format::reads))
-        .map(|name| Format::named(&name).expect("a possible value is a format")))]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "BATON_FORMAT",
+        help_heading = "Records",
+        value_parser = PossibleValuesParser::new(Format::names(Format::reads))
+            .map(|name| Format::named(&name).expect("a possible value is a format")),
+    )]
     format: Option<Format>,
     /// The byte between the cells of tables: one character, or tab. Default: what a first line `sep=;` says,
     /// else a comma in .csv, a tab in .tsv. Example: --separator ';'
@@ -71,11 +84,25 @@ pub struct JobArgs {
     separator: Option<Separator>,
     /// Copies a record's fields, its text among them, into its output row, under the key `fields`. Default:
     /// false. Example: --keep-fields
-    #[arg(long, value_name = "BOOL", env = "BATON_KEEP_FIELDS", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "BATON_KEEP_FIELDS",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        help_heading = "Records",
+    )]
     keep_fields: Option<bool>,
     /// Writes each record's input file and line (or row) into its output row, as `input` and `line`. Default:
     /// false. Example: --origin
-    #[arg(long, value_name = "BOOL", env = "BATON_ORIGIN", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "BATON_ORIGIN",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        help_heading = "Records",
+    )]
     origin: Option<bool>,
     /// How parts are written: jsonl, jsonl.gz or jsonl.zst. Default: jsonl.
     #[arg(long, value_name = "FORMAT", env = "BATON_OUTPUT_FORMAT", help_heading = "Records")]
@@ -106,15 +133,33 @@ pub struct DispatchArgs {
     pub partition: Partition,
     /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; where there are
     /// more encoders than decoders, one encoder.
-    #[arg(long, value_name = "SHARDS", env = "BATON_SHARDS_IN_FLIGHT", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(
+        long,
+        value_name = "SHARDS",
+        env = "BATON_SHARDS_IN_FLIGHT",
+        default_value_t = 4,
+        value_parser = value_parser!(u32).range(1..=1024),
+    )]
     pub shards_in_flight: u32,
     /// A shard of which nothing is heard for so long is given to other workers, seconds. Longer than the
     /// longest pause of a worker.
-    #[arg(long, value_name = "SECONDS", env = "BATON_LEASE_TTL_S", default_value_t = 60, value_parser = value_parser!(u64).range(1..=86_400))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "BATON_LEASE_TTL_S",
+        default_value_t = 60,
+        value_parser = value_parser!(u64).range(1..=86_400),
+    )]
     pub lease_ttl_s: u64,
     /// Attempts at a shard that may break before it is searched, record by record, for the one that breaks
     /// them.
-    #[arg(long, value_name = "ATTEMPTS", env = "BATON_MAX_ATTEMPTS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "ATTEMPTS",
+        env = "BATON_MAX_ATTEMPTS",
+        default_value_t = 4,
+        value_parser = value_parser!(u32).range(1..=100),
+    )]
     pub max_attempts: u32,
     /// How long shards in flight may take to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
@@ -147,7 +192,8 @@ impl DispatchArgs {
             lease_ttl: Duration::from_secs(self.lease_ttl_s),
             max_attempts: self.max_attempts,
             shards_per_worker: self.shards_in_flight,
-            jitter_seed: u64::from(std::process::id()), // so that coordinators of one job do not retry in step
+            // Coordinators of one job then do not retry in step.
+            jitter_seed: u64::from(std::process::id()),
             ..SchedulePolicy::default()
         };
         RunOptions { policy, grace_period: Duration::from_secs(self.grace_period_s), ..RunOptions::default() }
@@ -338,7 +384,8 @@ mod tests {
     #[test]
     fn flags_overrule_the_job_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = "bundle = 'b'\ninputs = ['x']\noutput = 'o'\nkeep_fields = true\n[generation]\nmax_new_tokens = 9\n";
+        let text = "bundle = 'b'\ninputs = ['x']\noutput = 'o'\nkeep_fields = \
+            true\n[generation]\nmax_new_tokens = 9\n";
         std::fs::write(file.path(), text).unwrap();
         let path = file.path().to_str().unwrap();
         let args = [path, "--output", "p", "--keep-fields=false", "--mode", "slm", "--format", "tsv"];

@@ -16,8 +16,8 @@ use crate::prepare::{CONCURRENT_READS, PreparedJob};
 /// whether they are.
 ///
 /// Every coordinator asks after its own last commit, so whoever asks last finds all parts. If two do so at
-/// once, the first to create the manifest ends the job; the other's says the same. A job of which any coordinator
-/// found an input broken has no manifest.
+/// once, the first to create the manifest ends the job; the other's says the same. A job of which any
+/// coordinator found an input broken has no manifest.
 pub(crate) async fn end_job(
     job: &PreparedJob,
     num_shards: u32,

@@ -52,8 +52,8 @@ impl PreparedJob {
     ///
     /// # Errors
     /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among
-    /// the inputs, or holds another job, or files without a job; an input has no field of the name that the job
-    /// gives; there is no room for temporary files.
+    /// the inputs, or holds another job, or files without a job; an input has no field of the name that the
+    /// job gives; there is no room for temporary files.
     pub async fn open(
         spec: JobSpec,
         bundle_digest: &str,

@@ -27,13 +27,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    every record succeeded; of a partition, every record of it
-  1    the job cannot start, or failed; what was committed stays, and the same command goes on from there
+  1    the job cannot start, or failed; committed shards stay, and the same command continues from there
   2    the flags or the job file are wrong, or do not fit the bundle or the input; nothing was started
-  3    the job, or this partition of it, is complete, but some records failed: see errors/ in the output directory;
-       0 instead with --accept-failed-records
-  4    an input is damaged, or changed since the job began; the other inputs are done, there is no _SUCCESS, and another
-       try changes nothing: mend the input and run the job into a new output directory
-  130  interrupted; the same command goes on where it was
+  3    the job, or this partition, is complete, but some records failed: see errors/ in the output directory;
+       with --accept-failed-records the code is 0
+  4    an input is damaged, or changed since the job began; the other inputs are done, there is no _SUCCESS,
+       and another try changes nothing: mend the input and run the job into a new output directory
+  130  interrupted; the same command continues where it stopped
 
 Signals:
   SIGINT, SIGTERM or SIGHUP finishes the shards in flight and stops; a second one stops at once.";

@@ -199,8 +199,8 @@ pub struct JobReport {
     pub drafts: DraftTotals,
     /// Inputs that could not be read to their end.
     pub broken: Vec<BrokenInput>,
-    /// Inputs after a broken one that this coordinator left unread, because another one may have read it before it
-    /// changed.
+    /// Inputs after a broken one that this coordinator left unread, because another one may have read it
+    /// before it changed.
     pub num_unread_inputs: usize,
 }
 

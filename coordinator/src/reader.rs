@@ -247,9 +247,9 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
         Ok(InputEnd::Whole)
     }
 
-    /// Records a break before any shard after it is given away. False if the inputs after it must stay unread: a
-    /// run at the same time found the break elsewhere, or may have read the input whole before it changed, and
-    /// then its shards begin elsewhere.
+    /// Records a break before any shard after it is given away. False if the inputs after it must stay
+    /// unread: a run at the same time found the break elsewhere, or may have read the input whole before it
+    /// changed, and then its shards begin elsewhere.
     fn record_break(&self, place: usize, broken: &BrokenInput) -> Result<bool, CoordinatorError> {
         let key = broken_input_key(place);
         let record = async {

@@ -9,8 +9,8 @@ use crate::Shutdown;
 pub const INTERRUPTED: u8 = 130;
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop, and says so by `on_signal`: the first drains; the
-/// second ends the process at once, whatever it does, with the exit code of an interrupted job. Nothing is lost by
-/// that, since each commit is atomic. Under `nohup`, SIGHUP stays ignored.
+/// second ends the process at once, whatever it does, with the exit code of an interrupted job. Nothing is
+/// lost by that, since each commit is atomic. Under `nohup`, SIGHUP stays ignored.
 ///
 /// # Errors
 /// A signal cannot be caught.
@@ -47,8 +47,8 @@ pub async fn asked_to_stop(mut shutdown: watch::Receiver<Shutdown>) {
     }
 }
 
-/// Ends the process as an interrupted job does, without waiting for any thread. One that loads a model or waits
-/// for the network may take long, and must not meet a library that tidies up.
+/// Ends the process as an interrupted job does, without waiting for any thread. One that loads a model or
+/// waits for the network may take long, and must not meet a library that tidies up.
 pub fn exit_interrupted() -> ! {
     signal_hook::low_level::exit(INTERRUPTED.into())
 }

@@ -27,7 +27,8 @@ impl RangedRead for Ranges {
     }
 }
 
-/// Opens `stored`, which has the bytes of the input `uri`, as its format is read: by ranges or from front to back.
+/// Opens `stored`, which has the bytes of the input `uri`, as its format is read: by ranges or from front to
+/// back.
 pub(crate) async fn open_source(
     uri: &str,
     stored: &InputFile,

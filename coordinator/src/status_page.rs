@@ -68,7 +68,10 @@ fn to_json(title: Option<&JobTitle>, status: &JobStatus) -> Value {
             "resumed": progress.resumed.records,
             "per_second": status.records_per_second,
         },
-        "output_tokens": { "done": progress.done_output_tokens(), "per_second": status.output_tokens_per_second },
+        "output_tokens": {
+            "done": progress.done_output_tokens(),
+            "per_second": status.output_tokens_per_second,
+        },
         "shards": {
             "committed": progress.committed.shards,
             "in_flight": shards.in_flight,

@@ -1,5 +1,5 @@
-//! Where a decoder may write. A job names its output, so whoever reaches the port could name any place that this
-//! process may write to; the operator says which ones jobs may name.
+//! Where a decoder may write. A job names its output, so whoever reaches the port could name any place that
+//! this process may write to; the operator says which ones jobs may name.
 
 use baton_store::Location;
 

@@ -221,7 +221,8 @@ impl RowResults {
 impl Drop for RowResults {
     fn drop(&mut self) {
         for engine in self.queue.engines.iter() {
-            let _ = engine.commands.send(Command::Cancel(self.group)); // if the engine is gone, so are its rows
+            // If the engine is gone, so are its rows.
+            let _ = engine.commands.send(Command::Cancel(self.group));
         }
     }
 }

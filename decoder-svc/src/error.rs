@@ -23,7 +23,8 @@ pub enum DecoderError {
     },
     /// The cache could not hold the longest record that the bundle serves.
     #[error(
-        "a cache of {max_cache_tokens} tokens cannot hold one prompt and output of this bundle: give it at least {needed_cache_tokens}"
+        "a cache of {max_cache_tokens} tokens cannot hold one prompt and output of this bundle: give it at \
+         least {needed_cache_tokens}"
     )]
     CacheTooSmall {
         /// What is configured, tokens.
@@ -49,8 +50,8 @@ pub enum DecoderError {
     },
     /// A stop token is not one token of the output tokenizer.
     #[error(
-        "the stop token {token:?} is not in the vocabulary of the bundle's output tokenizer: name a token that it has, or use a stop \
-         string"
+        "the stop token {token:?} is not in the vocabulary of the bundle's output tokenizer: name a token \
+         that it has, or use a stop string"
     )]
     UnknownStopToken {
         /// As the job names it.

@@ -17,7 +17,10 @@ use clap::{Parser, value_parser};
     name = "baton-decoder",
     version,
     max_term_width = 100,
-    after_help = format!("{}\n\nExample:\n  baton-decoder --bundle models/en-it --listen 0.0.0.0:7002", baton_worker::EXIT_CODES)
+    after_help = format!(
+        "{}\n\nExample:\n  baton-decoder --bundle models/en-it --listen 0.0.0.0:7002",
+        baton_worker::EXIT_CODES,
+    )
 )]
 struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
@@ -25,19 +28,44 @@ struct Cli {
     listen: ListenAddress,
     /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
     /// Default: 64, on a GPU 512.
-    #[arg(long, value_name = "ROWS", env = "BATON_DECODE_SLOTS", value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "ROWS",
+        env = "BATON_DECODE_SLOTS",
+        value_parser = value_parser!(u32).range(1..=65_536),
+        help_heading = "Limits",
+    )]
     decode_slots: Option<u32>,
     /// Tokens of one engine's key-value cache, all rows together. A row reserves its prompt and all it may
     /// write. Default: 32768, on a GPU what fits into three fifths of its free memory.
-    #[arg(long, value_name = "TOKENS", env = "BATON_CACHE_TOKENS", value_parser = value_parser!(u32).range(1..), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "BATON_CACHE_TOKENS",
+        value_parser = value_parser!(u32).range(1..),
+        help_heading = "Limits",
+    )]
     cache_tokens: Option<u32>,
     /// Prompt tokens prefilled between two steps. Lower keeps live rows moving, higher fills empty slots
     /// faster. Default: 1024, on a GPU 8192.
-    #[arg(long, value_name = "TOKENS", env = "BATON_PREFILL_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "BATON_PREFILL_TOKENS",
+        value_parser = value_parser!(u32).range(1..=1_048_576),
+        help_heading = "Limits",
+    )]
     prefill_tokens: Option<u32>,
     /// Prompt tokens whose states may wait for a slot, all shards together; each costs 2 bytes times the
     /// small model's width. An encoder that has more waits.
-    #[arg(long, value_name = "TOKENS", env = "BATON_MAX_WAITING_TOKENS", default_value_t = 32_768, value_parser = value_parser!(u32).range(1..=268_435_456), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "BATON_MAX_WAITING_TOKENS",
+        default_value_t = 32_768,
+        value_parser = value_parser!(u32).range(1..=268_435_456),
+        help_heading = "Limits",
+    )]
     max_waiting_tokens: u32,
     /// Directory or prefix below which jobs may have their outputs; may be given more than once. Default: any
     /// place that this process may write to. Example: s3://corpora/it
@@ -70,7 +98,8 @@ fn main() -> ExitCode {
         let outputs = AllowedOutputs::below(cli.allow_outputs);
         if outputs.is_any() {
             tracing::warn!(
-                "jobs may name ANY output that this process may write to, here or on S3; --allow-output says where"
+                "jobs may name ANY output that this process may write to, here or on S3; --allow-output says \
+                 where"
             );
         }
         let service = DecoderService::load(&bundle, config).await?.allowing_outputs(outputs);

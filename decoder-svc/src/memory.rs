@@ -1,5 +1,5 @@
-//! What a shard takes of the memory budget until it is committed: as much as its header announces is asked for
-//! when it is taken on, and what is written for it is counted as it comes.
+//! What a shard takes of the memory budget until it is committed: as much as its header announces is asked
+//! for when it is taken on, and what is written for it is counted as it comes.
 
 use baton_job::{Alternative, OutputRow};
 use baton_proto::{DecodeHeader, RecordHead, ShardAttempt};

@@ -114,8 +114,12 @@ proptest! {
             3 => beam(3, 12),
             _ => {
                 let (min_new_tokens, no_repeat_ngram, repetition_penalty) = (4, 2, 1.3);
-                let plain = GenerationOptions::default();
-                let options = GenerationOptions { min_new_tokens, no_repeat_ngram, repetition_penalty, ..plain };
+                let options = GenerationOptions {
+                    min_new_tokens,
+                    no_repeat_ngram,
+                    repetition_penalty,
+                    ..GenerationOptions::default()
+                };
                 Generation::new(options, 20)
             }
         };

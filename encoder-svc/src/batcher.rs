@@ -12,7 +12,8 @@
 /// batch is empty.
 pub fn pack_batches(prompt_lens: &[usize], max_batch_tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..prompt_lens.len()).collect();
-    order.sort_by_key(|&position| std::cmp::Reverse(prompt_lens[position])); // stable: ties stay in corpus order
+    // The sort is stable: ties stay in corpus order.
+    order.sort_by_key(|&position| std::cmp::Reverse(prompt_lens[position]));
 
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut tokens_left = 0;

@@ -16,7 +16,10 @@ use clap::{Parser, value_parser};
     name = "baton-encoder",
     version,
     max_term_width = 100,
-    after_help = format!("{}\n\nExample:\n  baton-encoder --bundle models/en-it --listen 0.0.0.0:7001", baton_worker::EXIT_CODES)
+    after_help = format!(
+        "{}\n\nExample:\n  baton-encoder --bundle models/en-it --listen 0.0.0.0:7001",
+        baton_worker::EXIT_CODES,
+    )
 )]
 struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
@@ -24,7 +27,13 @@ struct Cli {
     listen: ListenAddress,
     /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width
     /// 576; where it does not suffice, passes become smaller. Default: 1024, on a GPU 16384.
-    #[arg(long, value_name = "TOKENS", env = "BATON_ENCODE_BATCH_TOKENS", value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "BATON_ENCODE_BATCH_TOKENS",
+        value_parser = value_parser!(u32).range(1..=1_048_576),
+        help_heading = "Limits",
+    )]
     encode_batch_tokens: Option<u32>,
     #[command(flatten)]
     worker: WorkerArgs,

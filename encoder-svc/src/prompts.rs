@@ -61,7 +61,8 @@ impl ShardPrompts {
             };
             shard.failures.push((index, failure));
         }
-        shard.prompts.retain(|prompt| !prompt.segments.is_empty()); // of records that failed by another segment
+        // Left are segments of records that failed by another segment.
+        shard.prompts.retain(|prompt| !prompt.segments.is_empty());
         shard
     }
 
@@ -152,7 +153,8 @@ mod tests {
         "normalizer": { "type": "Lowercase" }, "pre_tokenizer": { "type": "Whitespace" },
         "post_processor": null, "decoder": null,
         "model": {
-            "type": "WordLevel", "vocab": { "read": 0, "reads": 1, "mail": 2, ".": 3, "x": 4, ":": 5, "?": 6 },
+            "type": "WordLevel",
+            "vocab": { "read": 0, "reads": 1, "mail": 2, ".": 3, "x": 4, ":": 5, "?": 6 },
             "unk_token": "x"
         }
     }"#;

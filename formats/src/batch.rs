@@ -1,9 +1,9 @@
-//! Batch requests as OpenAI has them: a line is a request to `/v1/chat/completions` or `/v1/responses`, and is
-//! answered in that shape.
+//! Batch requests as OpenAI has them: a line is a request to `/v1/chat/completions` or `/v1/responses`, and
+//! is answered in that shape.
 //!
 //! The text is the last message of the user. `model` is not looked at, since the job's bundle answers. Every
-//! other option of a request is either what the job does anyway, or the reason why its line fails: nothing that
-//! was asked for is dropped unseen. Answers have no clock in them: `created` is 0, and ids follow from
+//! other option of a request is either what the job does anyway, or the reason why its line fails: nothing
+//! that was asked for is dropped unseen. Answers have no clock in them: `created` is 0, and ids follow from
 //! `custom_id`.
 
 use std::collections::BTreeMap;
@@ -159,8 +159,8 @@ fn check_options(body: &Map<String, Value>, text_key: &str, options: &BatchOptio
                 Some(of_job) if of_job <= limit => continue,
                 _ => {
                     return Err(format!(
-                        "`body.{key}` is {limit}, and the job may write more; run such requests as a job with \
-                         --max-new-tokens {limit}"
+                        "`body.{key}` is {limit}, and the job may write more; run such requests as a job \
+                         with --max-new-tokens {limit}"
                     ));
                 }
             }
@@ -261,7 +261,8 @@ fn response(row: &OutputRow, digest: &str) -> Value {
     };
     let content = json!([{ "type": "output_text", "text": row.output, "annotations": [] }]);
     let message = json!({
-        "type": "message", "id": format!("msg_{digest}"), "status": status, "role": "assistant", "content": content,
+        "type": "message", "id": format!("msg_{digest}"), "status": status, "role": "assistant",
+        "content": content,
     });
     let (read, written) = (u64::from(row.prompt_tokens), row.total_output_tokens());
     json!({

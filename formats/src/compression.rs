@@ -1,4 +1,5 @@
-//! Compression of whole files: told from a file's name, undone on the bytes of inputs, done on those of parts.
+//! Compression of whole files: told from a file's name, undone on the bytes of inputs, done on those of
+//! parts.
 //!
 //! Owns that an archive is read to its very end or named as broken. What is written depends on the content
 //! alone: no time, no name, one thread.

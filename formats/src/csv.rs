@@ -91,7 +91,8 @@ impl<'w> CellWriter<'w> {
             if cells.iter().any(is_unfit) {
                 return Err(RowError::NotInThisFormat {
                     id: id.to_owned(),
-                    problem: "a cell has a line break or the separator, and cells are not quoted; write csv or jsonl",
+                    problem: "a cell has a line break or the separator, and cells are not quoted; write csv \
+                        or jsonl",
                 });
             }
         }

@@ -69,8 +69,8 @@ impl<'row> Fields<'row> {
         Ok(Fields { fields })
     }
 
-    /// The field's value; of repeated fields, the last. A name that no field has is a path: `a.b` is field `b`
-    /// of the object `a`, `a.0` the first of the array `a`.
+    /// The field's value; of repeated fields, the last. A name that no field has is a path: `a.b` is field
+    /// `b` of the object `a`, `a.0` the first of the array `a`.
     pub(crate) fn get(&self, name: &str) -> Option<FieldValue<'row>> {
         find(&self.fields, name).or_else(|| {
             let (first, rest) = name.split_once('.')?;
@@ -177,8 +177,8 @@ fn parse_object(line: &str) -> Result<Vec<(Cow<'_, str>, FieldValue<'_>)>, Fault
 fn not_json(error: &serde_json::Error, json: &str, offset: usize) -> Fault {
     if let Some((half, place)) = find_half_pair(json) {
         let message = format!(
-            "column {} has {half}, half of a surrogate pair, which is no character; write both halves, or the \
-             character itself",
+            "column {} has {half}, half of a surrogate pair, which is no character; write both halves, or \
+             the character itself",
             offset + place + 1
         );
         return Fault::new(FailureCode::InvalidJson, message);

@@ -23,8 +23,8 @@ pub struct InputFailure {
 /// What stopped the reading of an input.
 #[derive(Debug)]
 pub enum InputFailureCause {
-    /// What the file holds: a cut or corrupt archive, another kind of file, a header that is none. Another try
-    /// changes nothing.
+    /// What the file holds: a cut or corrupt archive, another kind of file, a header that is none. Another
+    /// try changes nothing.
     Content(String),
     /// The place where it lies: a disk or a connection failed. Another try may succeed.
     Source(io::Error),

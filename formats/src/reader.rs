@@ -29,7 +29,8 @@ const MAX_NAME_CHARS: usize = 32;
 /// What of a record is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReaderOptions {
-    /// Field or column that holds the text, by name or path (`a.b`). Lines of a `.txt` file are their own text.
+    /// Field or column that holds the text, by name or path (`a.b`). Lines of a `.txt` file are their own
+    /// text.
     pub text_field: String,
     /// Field or column that holds the id; `None`: `id`, else `custom_id`, else file and line.
     pub id_field: Option<String>,
@@ -82,8 +83,9 @@ pub struct FoundRecord<'reader> {
 }
 
 impl RecordReader {
-    /// Reads `source`, the raw bytes of the file that the listing names `uri`. Format and compression are told
-    /// from the name, unless the options force a format. Nothing is read before the first record is looked for.
+    /// Reads `source`, the raw bytes of the file that the listing names `uri`. Format and compression are
+    /// told from the name, unless the options force a format. Nothing is read before the first record is
+    /// looked for.
     ///
     /// # Errors
     /// The format is not known or not read. A broken file is no error here.

@@ -2,8 +2,8 @@
 //!
 //! It is stricter than the usual parsers about quotes. Text behind a closing quote, or a quote that is never
 //! closed, makes the row on whose line it opened invalid, and reading goes on at the *next line*: a stray
-//! quote costs one row, and not those behind it. For that the bytes of the row at hand are kept; a row that is
-//! too long to be kept is passed over to its end.
+//! quote costs one row, and not those behind it. For that the bytes of the row at hand are kept; a row that
+//! is too long to be kept is passed over to its end.
 
 use std::io::{self, BufRead};
 
@@ -16,8 +16,8 @@ const MAX_COLUMNS: usize = 16 * 1024;
 
 pub(crate) struct Table {
     input: Box<dyn BufRead + Send>,
-    /// Bytes that were read and are not done with: the row at hand begins at `start`, the next byte to look at
-    /// is at `place`.
+    /// Bytes that were read and are not done with: the row at hand begins at `start`, the next byte to look
+    /// at is at `place`.
     bytes: Vec<u8>,
     start: usize,
     place: usize,
@@ -207,8 +207,8 @@ impl Table {
         Ok(Found { line, num_lines, split })
     }
 
-    /// Makes the next row begin at the line after the one on which the row at hand began, or, where the row is
-    /// too long to be kept, after the one on which it went wrong.
+    /// Makes the next row begin at the line after the one on which the row at hand began, or, where the row
+    /// is too long to be kept, after the one on which it went wrong.
     fn resynchronize(&mut self, is_too_long: bool) -> io::Result<()> {
         let row = &self.bytes[self.start..self.place];
         if let Some(found) = row.iter().position(|&byte| byte == b'\n').filter(|_| !is_too_long) {

@@ -40,8 +40,8 @@ pub(crate) fn open_text(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn B
         let num_nuls = head.iter().filter(|&&byte| byte == 0).count();
         if num_nuls * MIN_BYTES_PER_NUL > head.len() {
             return Err(no_text(format!(
-                "it is no text: {num_nuls} of its first {} bytes are NUL; UTF-16 without a byte order mark is \
-                 converted by iconv -f UTF-16LE -t UTF-8",
+                "it is no text: {num_nuls} of its first {} bytes are NUL; UTF-16 without a byte order mark \
+                 is converted by iconv -f UTF-16LE -t UTF-8",
                 head.len()
             )));
         }

@@ -126,8 +126,8 @@ schema! {
         default: "none", allowed: Allowed::Texts, value_name: "TEXT", example: "'###'",
     }
 
-    /// Text that must not be translated: each match of the regular expression comes back as it is. Placeholders,
-    /// tags, links and the like do without being named here.
+    /// Text that must not be translated: each match of the regular expression comes back as it is.
+    /// Placeholders, tags, links and the like do without being named here.
     protect: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
     }

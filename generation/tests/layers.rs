@@ -187,7 +187,8 @@ fn options_that_nothing_uses_or_that_contradict_each_other_are_refused_by_name()
 fn options_that_go_together_are_accepted() {
     for toml in [
         "beams = 64\nn_best = 64\nlength_penalty = -1.0\nearly_stopping = 'never'\nrepetition_penalty = 0.9",
-        "temperature = 0.7\ntop_k = 50\ntop_p = 1.0\nmin_p = 0.05\nseed = 1\nn_best = 8\nstop_strings = ['q']",
+        "temperature = 0.7\ntop_k = 50\ntop_p = 1.0\nmin_p = 0.05\nseed = 1\nn_best = 8\nstop_strings = \
+         ['q']",
         "min_new_tokens = 9\nmin_new_tokens_per_prompt_token = 0.5\nno_repeat_ngram = 3\nstop_tokens = ['.']",
         "beams = 1\nn_best = 1\ntop_k = 1",
     ] {
@@ -212,7 +213,8 @@ fn some_value(option: &OptionInfo) -> Given {
         Allowed::Integers(least, _) => Given::Integer(i128::from(least) + 2),
         Allowed::Numbers(least, _) => Given::Number(least + 0.7),
         Allowed::Names(names) => Given::Text(names[names.len() - 1].to_owned()),
-        Allowed::Texts if option.name == "unprotected" => Given::Texts(vec!["emoji".into()]), // names of kinds
+        // The values are names of kinds.
+        Allowed::Texts if option.name == "unprotected" => Given::Texts(vec!["emoji".into()]),
         Allowed::Texts => Given::Texts(vec!["</s>".into(), "none".into()]),
     }
 }

@@ -1,8 +1,9 @@
-//! Import of public checkpoints into the layout of bundles: as the LLM of one, or as a bundle of a small model.
+//! Import of public checkpoints into the layout of bundles: as the LLM of one, or as a bundle of a small
+//! model.
 //!
 //! A GGUF file, a Hugging Face directory and a directory with a student of Marian's give the same things: a
-//! config, tensors under their Hugging Face names, and the tokenizer's files. What is written is a function of
-//! the source's bytes and the dtype alone, so equal imports have equal hashes. A source that cannot be
+//! config, tensors under their Hugging Face names, and the tokenizer's files. What is written is a function
+//! of the source's bytes and the dtype alone, so equal imports have equal hashes. A source that cannot be
 //! represented exactly (unknown family, unknown tensor, pickled weights) is refused, never approximated.
 //!
 //! `baton-bundle` owns the layout of what is written. This crate stands apart so that a process that only
@@ -31,8 +32,8 @@ pub use slm::{SlmImportOptions, import_slm};
 /// What to import, and where to.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// A `.gguf` file, a directory with `config.json`, safetensors and `tokenizer.json`, or one with a student's
-    /// `model.*.bin` and `vocab.*.spm`.
+    /// A `.gguf` file, a directory with `config.json`, safetensors and `tokenizer.json`, or one with a
+    /// student's `model.*.bin` and `vocab.*.spm`.
     pub from: PathBuf,
     /// The directory to create; must not exist, or be empty.
     pub out: PathBuf,

@@ -26,8 +26,8 @@ const USUAL_MAX_NEW_TOKENS: usize = 256;
 /// What to import as a bundle, and what its files do not say.
 #[derive(Debug, Clone)]
 pub struct SlmImportOptions {
-    /// A directory with `config.json`, safetensors and `tokenizer.json`, a `.gguf` file, or a directory with a
-    /// student of Marian's.
+    /// A directory with `config.json`, safetensors and `tokenizer.json`, a `.gguf` file, or a directory with
+    /// a student of Marian's.
     pub from: PathBuf,
     /// The bundle's directory to create; must not exist, or be empty.
     pub out: PathBuf,

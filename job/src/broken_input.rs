@@ -1,8 +1,8 @@
 //! An input that cannot be read to its end: it is damaged, or it changed while the job read it.
 //!
-//! Nothing of it can be trusted to be complete, so a job with one never has a `_SUCCESS`. The other inputs are
-//! finished. Where their shards begin follows from how much of the broken one was read, so that is recorded
-//! before any of them is worked on, and every coordinator and every later run goes by the record.
+//! Nothing of it can be trusted to be complete, so a job with one never has a `_SUCCESS`. The other inputs
+//! are finished. Where their shards begin follows from how much of the broken one was read, so that is
+//! recorded before any of them is worked on, and every coordinator and every later run goes by the record.
 
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +80,8 @@ pub fn broken_inputs_said(broken: &[BrokenInput]) -> String {
         num_more => format!("{}; and {num_more} more", named.join("; input ")),
     };
     format!(
-        "input {inputs}; the other inputs are done, but the output is not complete and has no _SUCCESS: mend what is \
-         broken and run the job into a new output directory"
+        "input {inputs}; the other inputs are done, but the output is not complete and has no _SUCCESS: mend \
+         what is broken and run the job into a new output directory"
     )
 }
 
@@ -115,7 +115,8 @@ mod tests {
         let said =
             broken_inputs_said(&[broken("a.gz"), BrokenInput { kind: BrokenKind::Changed, ..broken("b") }]);
         for piece in [
-            "input a.gz cannot be read to its end (line 986: the gzip stream ends early; 985 records read, 768 of",
+            "input a.gz cannot be read to its end (line 986: the gzip stream ends early; 985 records read, \
+             768 of",
             "; input b changed while it was read (",
             "a new output directory",
         ] {

@@ -81,7 +81,8 @@ pub enum JobError {
 
     /// The output directory was written in a layout that this version does not know.
     #[error(
-        "{key} has format version {found}, this Baton writes {supported}; finish the job with the Baton that began it"
+        "{key} has format version {found}, this Baton writes {supported}; finish the job with the Baton that \
+         began it"
     )]
     FormatVersion {
         /// The object's key in the output directory.

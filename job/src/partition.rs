@@ -16,7 +16,8 @@ pub struct Partition {
 /// Not a partition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a partition: write I/N with I from 0 to N - 1, for example 0/4 for the first of four coordinators"
+    "`{0}` is not a partition: write I/N with I from 0 to N - 1, for example 0/4 for the first of four \
+     coordinators"
 )]
 pub struct InvalidPartition(pub String);
 

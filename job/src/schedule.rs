@@ -186,7 +186,8 @@ impl ShardScheduler {
             if let Some(pair) = place(Wish { avoid, alone: true, ..Wish::default() }) {
                 return Some(self.lease(shard, pair, now));
             }
-            held = self.fleet.soonest_free(now); // it gets nothing new until this shard can have it for itself
+            // That pair gets nothing new until this shard can have it alone.
+            held = self.fleet.soonest_free(now);
         }
         let next = ready(false).next();
         if let Some((shard, avoid)) = next {

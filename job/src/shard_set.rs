@@ -92,7 +92,10 @@ mod tests {
     proptest! {
         #[test]
         fn it_behaves_like_a_plain_set(
-            indices in proptest::collection::vec(prop_oneof![0u32..200, 65_500..65_600u32, any::<u32>()], 0..120)
+            indices in proptest::collection::vec(
+                prop_oneof![0u32..200, 65_500..65_600u32, any::<u32>()],
+                0..120,
+            )
         ) {
             let (mut set, mut plain) = (ShardSet::default(), BTreeSet::new());
             for index in indices {

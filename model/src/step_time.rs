@@ -48,7 +48,8 @@ impl Part {
 }
 
 thread_local! {
-    static TIMES: RefCell<[Duration; Part::ALL.len()]> = const { RefCell::new([Duration::ZERO; Part::ALL.len()]) };
+    static TIMES: RefCell<[Duration; Part::ALL.len()]> =
+        const { RefCell::new([Duration::ZERO; Part::ALL.len()]) };
 }
 
 /// Runs `work` and counts its time as `part`'s. Parts do not nest.

@@ -61,7 +61,8 @@ pub enum InvalidEndpoint {
     },
     /// It asks for TLS, but this process trusts nobody.
     #[error(
-        "`{endpoint}` needs TLS: name the authority of its certificate by --tls-ca, or write http:// if it has none"
+        "`{endpoint}` needs TLS: name the authority of its certificate by --tls-ca, or write http:// if it \
+         has none"
     )]
     NoAuthority {
         /// What was given.

@@ -6,8 +6,8 @@ use std::io;
 use rustls::{CertificateError, Error as TlsError};
 use tonic::Status;
 
-const CLIENT_CERTIFICATE_HINT: &str = "; the service may want a client certificate: give one that its --tls-client-ca signed, by \
-     --tls-cert and --tls-key";
+const CLIENT_CERTIFICATE_HINT: &str = "; the service may want a client certificate: give one that its \
+    --tls-client-ca signed, by --tls-cert and --tls-key";
 
 /// The status of a call that never reached the service behind `endpoint`: UNAVAILABLE, since another process
 /// may be fine.

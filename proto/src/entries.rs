@@ -51,7 +51,8 @@ fn encode(index: u32, entry: &ShardEntry) -> wire::Entry {
     let entry = match entry {
         ShardEntry::Prompt(record) if record.payload_num_bytes() > MAX_RECORD_NUM_BYTES => {
             let message = format!(
-                "the record has {} bytes with its id and kept fields; at most {MAX_RECORD_NUM_BYTES} are processed",
+                "the record has {} bytes with its id and kept fields; at most {MAX_RECORD_NUM_BYTES} are \
+                 processed",
                 record.payload_num_bytes()
             );
             Entry::Failure((index, record.failure(FailureCode::TextTooLong, message)).into())

@@ -26,7 +26,8 @@ pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, Server
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};
 
 /// Messages, clients and servers generated from `baton/v1/*.proto`, whose comments document them.
-#[allow(missing_docs, unreachable_pub, clippy::all)] // generated code answers to the generator, not to our lints
+// Generated code does not follow our lints.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod wire {
     tonic::include_proto!("baton.v1");
 

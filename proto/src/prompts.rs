@@ -1,5 +1,5 @@
-//! What an encoder sends a decoder of a shard: how much it is, its records, and the prompts of their segments,
-//! cut into messages.
+//! What an encoder sends a decoder of a shard: how much it is, its records, and the prompts of their
+//! segments, cut into messages.
 
 use baton_job::{Record, RecordSource};
 use baton_segments::Segment;

@@ -42,12 +42,16 @@ def default_cache_directory() -> Path:
 
 
 def description_lists(language: str | None, cache: Path, refresh: bool = False) -> DescriptionLists:
-    """The indexes with English descriptions and, if `language` is given, their translations; fetched if not cached.
+    """The indexes with English descriptions and, if `language` is given, their translations.
+
+    Missing indexes are fetched into the cache.
 
     Raises `CorpusError` if apt is missing, no source fits, or the sources carry no such language.
     """
     if shutil.which("apt-get") is None:
-        raise CorpusError("apt-get not found: the corpora come from Debian's or Ubuntu's package index; run this there")
+        raise CorpusError(
+            "apt-get not found: the corpora come from Debian's or Ubuntu's package index; run this there"
+        )
     cache = cache.resolve()
     distribution = read_distribution(Path("/etc/os-release"))
     sources = machine_sources(Path("/etc/apt"), distribution)
@@ -93,7 +97,9 @@ def unpacked_packages(names: Iterable[str], cache: Path) -> dict[str, Path]:
             if fetched.returncode != 0 or len(packages) != 1:
                 raise CorpusError(f"apt-get could not fetch the package {name}: {fetched.stdout.strip()}")
             files = Path(directory) / "files"
-            unpacked = subprocess.run(["dpkg-deb", "-x", packages[0], files], capture_output=True, text=True, check=False)
+            unpacked = subprocess.run(
+                ["dpkg-deb", "-x", packages[0], files], capture_output=True, text=True, check=False
+            )
             if unpacked.returncode != 0:
                 raise CorpusError(f"dpkg-deb could not unpack {packages[0].name}: {unpacked.stderr.strip()}")
             root.parent.mkdir(exist_ok=True)
@@ -109,7 +115,9 @@ def read_marker(marker: Path) -> dict:
         return {"sources": {}, "languages": []}
 
 
-def write_configuration(cache: Path, sources: dict[str, str], languages: list[str], indexes: str = "") -> Path:
+def write_configuration(
+    cache: Path, sources: dict[str, str], languages: list[str], indexes: str = ""
+) -> Path:
     """Writes our sources and apt configuration, with more index targets if given, into the cache; returns its
     path."""
     source_parts = cache / "sources"
@@ -161,7 +169,9 @@ def apt_get(
 def update(configuration: Path, languages: list[str]) -> str:
     """Fetches the indexes. Returns apt's first complaint, or nothing if all went well."""
     names = ", ".join(languages)
-    print(f"fetching package descriptions ({names}; 20 to 30 MB) into {configuration.parent}", file=sys.stderr)
+    print(
+        f"fetching package descriptions ({names}; 20 to 30 MB) into {configuration.parent}", file=sys.stderr
+    )
     ended = apt_get(configuration, "-q", "update")
     fetched = re.search(r"^Fetched (.*)", ended.stdout, re.MULTILINE)
     if fetched:
@@ -175,7 +185,9 @@ def update(configuration: Path, languages: list[str]) -> str:
     return f"exit code {ended.returncode}"
 
 
-def downloaded_lists(configuration: Path, distribution: Distribution, language: str | None) -> DescriptionLists | None:
+def downloaded_lists(
+    configuration: Path, distribution: Distribution, language: str | None
+) -> DescriptionLists | None:
     """What is on disk of the distribution's own indexes; None if a kind that we need is not."""
     targets = [
         target
@@ -214,7 +226,9 @@ def release_date(release_prefix: str) -> str:
     for name in ("InRelease", "Release"):
         release_file = Path(release_prefix + name)
         if release_file.is_file():
-            date = re.search(r"^Date: (.*)", release_file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+            date = re.search(
+                r"^Date: (.*)", release_file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+            )
             if date:
                 return date[1]
     return "unknown"

@@ -1,7 +1,7 @@
 """Chooses, from the apt sources of a machine, those of its distribution's main suite.
 
-A vendor's repository carries no translations and may be down; update pockets repeat what the main suite has. Both of
-apt's formats are read: one-line (`.list`) and deb822 (`.sources`), see sources.list(5). Never runs apt.
+A vendor's repository carries no translations and may be down; update pockets repeat the main suite.
+Reads both of apt's formats: one-line (`.list`) and deb822 (`.sources`), see sources.list(5). Never runs apt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from corpus.errors import CorpusError
 
 FREE_COMPONENTS = {"main", "universe"}
 SUITE_ALIASES = {"stable", "oldstable", "testing", "unstable", "sid"}
-ONE_LINE_SOURCE = re.compile(r"^deb\s+(?P<options>\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>[^#]+)")
+ONE_LINE_SOURCE = re.compile(
+    r"^deb\s+(?P<options>\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>[^#]+)"
+)
 DEB822_FIELD = re.compile(r"^([^\s:]+):(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
@@ -53,7 +55,9 @@ def machine_sources(apt_directory: Path, distribution: Distribution) -> dict[str
                 sources[path.name] = kept
     if not sources:
         suites = " or ".join(sorted(distribution.suites)) or "of a Debian or Ubuntu release"
-        raise CorpusError(f"no apt source in {apt_directory} names suite {suites}, component main: add one, try again")
+        raise CorpusError(
+            f"no apt source in {apt_directory} names suite {suites}, component main: add one, try again"
+        )
     return sources
 
 
@@ -62,15 +66,23 @@ def one_line_sources(text: str, distribution: Distribution) -> str:
     kept = ""
     for line in text.splitlines():
         entry = ONE_LINE_SOURCE.match(line.strip())
-        if entry and entry["suite"] in distribution.suites | SUITE_ALIASES and not entry["uri"].startswith("cdrom:"):
-            components = [component for component in entry["components"].split() if component in FREE_COMPONENTS]
+        if (
+            entry
+            and entry["suite"] in distribution.suites | SUITE_ALIASES
+            and not entry["uri"].startswith("cdrom:")
+        ):
+            components = [
+                component for component in entry["components"].split() if component in FREE_COMPONENTS
+            ]
             if components:
-                kept += f"deb {entry['options'] or ''}{entry['uri']} {entry['suite']} {' '.join(components)}\n"
+                kept += (
+                    f"deb {entry['options'] or ''}{entry['uri']} {entry['suite']} {' '.join(components)}\n"
+                )
     return kept
 
 
 def deb822_sources(text: str, distribution: Distribution) -> str:
-    """The enabled stanzas of a `.sources` file, reduced likewise; their other fields stay, keys given inline too."""
+    """The enabled stanzas of a `.sources` file, reduced likewise; other fields and inline keys stay."""
     allowed = {
         "types": {"deb"},
         "suites": distribution.suites | SUITE_ALIASES,

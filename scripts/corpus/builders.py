@@ -55,7 +55,9 @@ def translation_rows(lists: DescriptionLists, language: str) -> list[dict]:
     return pair_rows(packages, english, translated)
 
 
-def pair_rows(packages: dict[str, dict[str, str]], english: dict[str, str], translated: dict[str, str]) -> list[dict]:
+def pair_rows(
+    packages: dict[str, dict[str, str]], english: dict[str, str], translated: dict[str, str]
+) -> list[dict]:
     """Joins descriptions on the md5 of the English original; see `translation_rows`."""
     targets: dict[str, Counter] = {}
     kinds: dict[str, str] = {}
@@ -72,7 +74,13 @@ def pair_rows(packages: dict[str, dict[str, str]], english: dict[str, str], tran
     for source, counts in targets.items():
         target = min(counts, key=lambda text: (-counts[text], text))
         package = home_package(homes[source])
-        row = {"id": text_id(source), "source": source, "target": target, "package": package, "kind": kinds[source]}
+        row = {
+            "id": text_id(source),
+            "source": source,
+            "target": target,
+            "package": package,
+            "kind": kinds[source],
+        }
         rows.append(row)
     return rows
 
@@ -98,7 +106,9 @@ def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) 
     return body_rows([(md5, {package}) for package, (_, md5) in sorted(candidates.items())], english)
 
 
-def sibling_rows(packages: dict[str, dict[str, str]], english: dict[str, str], rows: list[dict]) -> list[dict]:
+def sibling_rows(
+    packages: dict[str, dict[str, str]], english: dict[str, str], rows: list[dict]
+) -> list[dict]:
     """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, have
     not."""
     spoken_for = {row["id"] for row in rows}

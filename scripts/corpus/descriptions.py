@@ -121,7 +121,7 @@ def body_text(description: str) -> str:
 def aligned_paragraphs(english: str, translated: str) -> list[tuple[str, str]]:
     """Pairs the bodies' segments one to one.
 
-    Bodies with different numbers of paragraphs give none; within a paragraph, so does a different sequence of kinds.
+    Bodies with different numbers of paragraphs give no pairs, nor do paragraphs whose parts differ in kind.
     """
     english_blocks, translated_blocks = body_blocks(english), body_blocks(translated)
     if len(english_blocks) != len(translated_blocks):

@@ -1,7 +1,8 @@
 """Test sets of other text than package descriptions: the messages of programs, and their manual pages.
 
-Owns what counts as a row there. The texts lie in Debian packages: message catalogs in the format of GNU gettext, and manual pages,
-which `mandoc` renders. Which packages were unpacked before makes no difference. Nothing here is ever trained on.
+Owns what counts as a row there. The texts come from Debian packages: message catalogs in GNU gettext's
+format, and manual pages, which `mandoc` renders. Packages unpacked earlier make no difference. No model is
+ever trained on these texts.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from corpus.errors import CorpusError
 # Programs of many kinds whose messages have been translated for decades; and their manual pages, and others
 # with prose in them.
 MESSAGE_PACKAGES = (
-    "apt aptitude-common bash binutils bison coreutils diffutils dpkg findutils gawk gettext gnupg-l10n grep libc-l10n make"
-    " man-db nano passwd sed tar util-linux-locales wget"
+    "apt aptitude-common bash binutils bison coreutils diffutils dpkg findutils gawk gettext gnupg-l10n grep"
+    " libc-l10n make man-db nano passwd sed tar util-linux-locales wget"
 ).split()
 MANUAL_PACKAGES = (
     *MESSAGE_PACKAGES,
-    *"curl git-man gzip iproute2 manpages manpages-dev openssh-client procps psmisc rsync util-linux xz-utils".split(),
+    *"curl git-man gzip iproute2 manpages manpages-dev openssh-client procps psmisc rsync".split(),
+    *"util-linux xz-utils".split(),
 )
 RENDERER_PACKAGE = "mandoc"
 
@@ -35,12 +37,16 @@ ONE_LINE_NAME = re.compile(r"^\S[^\n]*? (?:-|‐|–|—) +(\S.*)$", re.DOTALL)
 
 
 def message_rows(roots: Iterable[Path], language: str) -> list[dict]:
-    """Messages of the programs in unpacked packages -> their translations: `id`, `source`, `target`, `package` (the catalog)."""
+    """Messages of the programs in unpacked packages, with their translations.
+
+    Rows have `id`, `source`, `target` and `package`, which is the catalog.
+    """
     rows: dict[str, dict] = {}
     catalogs = [path for root in roots for path in root.glob(f"usr/share/locale/{language}/LC_MESSAGES/*.mo")]
     for catalog in sorted(catalogs, key=lambda path: path.name):
         with catalog.open("rb") as file:
-            messages = gettext.GNUTranslations(file)._catalog  # noqa: SLF001 (there is no public way to list them)
+            # There is no public way to list the messages.
+            messages = gettext.GNUTranslations(file)._catalog  # noqa: SLF001
         for source, target in messages.items():
             if isinstance(source, str) and is_message(source) and not FORMATTED.search(target):
                 source, target = source.strip(), target.strip()
@@ -57,7 +63,10 @@ def is_message(text: str) -> bool:
 
 
 def manual_rows(roots: Iterable[Path], renderer: Path) -> list[dict]:
-    """Descriptions in manual pages of unpacked packages -> their one-line names: `id`, `source`, `target`, `package` (the page)."""
+    """Descriptions in manual pages of unpacked packages, with the pages' one-line names.
+
+    Rows have `id`, `source`, `target` and `package`, which is the page.
+    """
     rows: dict[str, dict] = {}
     pages = [path for root in roots for path in root.glob("usr/share/man/man[1-8]/*")]
     for page in sorted(pages, key=lambda path: (path.parent.name, path.name)):
@@ -65,7 +74,12 @@ def manual_rows(roots: Iterable[Path], renderer: Path) -> list[dict]:
         named = ONE_LINE_NAME.match(" ".join(sections.get("NAME", [""])))
         body = opening(sections.get("DESCRIPTION", []))
         if named and MIN_BODY_WORDS <= len(body.split()) and named[1].strip():
-            row = {"id": text_id(body), "source": body, "target": named[1].strip(), "package": page.name.split(".")[0]}
+            row = {
+                "id": text_id(body),
+                "source": body,
+                "target": named[1].strip(),
+                "package": page.name.split(".")[0],
+            }
             rows.setdefault(body, row)
     return list(rows.values())
 
@@ -80,7 +94,7 @@ def rendered(renderer: Path, page: Path) -> str:
 
 
 def manual_sections(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each section's title and its paragraphs, those that are indented like its first; lists and examples are left out."""
+    """Each section's title and the paragraphs indented like its first; lists and examples are left out."""
     for section in re.split(r"\n(?=\S)", text):
         title, _, body = section.partition("\n")
         lines = [line for line in body.split("\n") if line.strip()]
@@ -89,10 +103,13 @@ def manual_sections(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def opening(paragraphs: Iterable[str]) -> str:
-    """The paragraphs before the first option, one a line, as many as fit into a text of the training corpus's length."""
+    """The paragraphs before the first option, one a line, up to the length of the training corpus's texts."""
     taken: list[str] = []
     for paragraph in paragraphs:
-        if paragraph.startswith("-") or sum(len(text.split()) for text in (*taken, paragraph)) > MAX_BODY_WORDS:
+        if (
+            paragraph.startswith("-")
+            or sum(len(text.split()) for text in (*taken, paragraph)) > MAX_BODY_WORDS
+        ):
             break
         taken.append(paragraph)
     return "\n".join(taken)

@@ -1,8 +1,8 @@
-"""Makes translation pairs with other names from those that there are, so that a model learns to copy what it has never seen.
+"""Replaces the names in translation pairs, so that a model learns to copy words that it has never seen.
 
-A name is a word that stands alike in source and target: one with a capital, a digit or a sign inside, or a rare word in small letters, as
-many packages are called. Each is replaced on both sides by one of another pair that is written in the same way (data augmentation for rare
-words: Fadaee et al., arXiv 1705.00440). Pure, and the same pairs give the same ones.
+A name is a word that source and target spell alike. It has a capital, a digit or a sign inside, or it is a
+rare word in small letters, like many package names. Another pair's name of the same shape replaces it on
+both sides (data augmentation for rare words: Fadaee et al., arXiv 1705.00440). Pure and deterministic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ ONE_IN = 3
 
 
 def renamed_rows(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """For every third row, and for all others, if it has names, one with others, in order; its `id` is the row's with `-renamed` behind it."""
+    """Renamed copies of every third row and of all other rows, in order; rows without names give none.
+
+    A copy's `id` is the row's with `-renamed` appended.
+    """
     num_sources = Counter(word for row in rows for word in set(WORD.findall(row["source"])))
     names = [names_of(row, num_sources) for row in rows]
     alike: dict[str, list[str]] = defaultdict(list)
@@ -35,9 +38,16 @@ def renamed_rows(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 
 
 def names_of(row: dict, num_sources: Counter[str]) -> list[str]:
-    """The names that both sides have equally often, never elided (as in "l'API": the article would not suit another), in order."""
+    """The names that both sides have equally often, in order.
+
+    Names after an elision, as in "l'API", are left out: the article would not suit another name.
+    """
     in_source, in_target = Counter(WORD.findall(row["source"])), Counter(WORD.findall(row["target"]))
-    elided = {match.group() for match in WORD.finditer(row["target"]) if row["target"][: match.start()].endswith(("'", "’"))}
+    elided = {
+        match.group()
+        for match in WORD.finditer(row["target"])
+        if row["target"][: match.start()].endswith(("'", "’"))
+    }
     return sorted(
         word
         for word, count in in_source.items()
@@ -70,5 +80,8 @@ def renamed(row: dict, names: list[str], alike: dict[str, list[str]]) -> dict:
     """The row with each of its names replaced, on both sides by the same one."""
     draw = random.Random(row["id"])
     others = {name: draw.choice(alike[shape_of(name)]) for name in names}
-    sides = {side: WORD.sub(lambda match: others.get(match.group(), match.group()), row[side]) for side in ("source", "target")}
+    sides = {
+        side: WORD.sub(lambda match: others.get(match.group(), match.group()), row[side])
+        for side in ("source", "target")
+    }
     return row | sides | {"id": f"{row['id']}-renamed"}

@@ -66,5 +66,7 @@ def split_rows(rows: list[dict]) -> tuple[dict[str, list[dict]], dict[str, int]]
 def more_for_train(rows: list[dict], splits: dict[str, list[dict]]) -> list[dict]:
     """The rows of packages in train that share no word 6-gram with dev or test, in order of `id`; what is
     held out stays as it is."""
-    of_train = sorted((row for row in rows if split_of_package(row["package"]) == "train"), key=lambda row: row["id"])
+    of_train = sorted(
+        (row for row in rows if split_of_package(row["package"]) == "train"), key=lambda row: row["id"]
+    )
     return drop_leaks(splits["dev"] + splits["test"], of_train)

@@ -8,7 +8,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corpus.apt_lists import parse_targets
-from corpus.apt_sources import Distribution, deb822_sources, machine_sources, one_line_sources, read_distribution
+from corpus.apt_sources import (
+    Distribution,
+    deb822_sources,
+    machine_sources,
+    one_line_sources,
+    read_distribution,
+)
 from corpus.errors import CorpusError
 
 NOBLE = Distribution(frozenset({"ubuntu", "debian"}), frozenset({"noble"}))
@@ -71,13 +77,16 @@ signed-by:
     def test_a_derivative_answers_to_its_parents_names(self):
         with tempfile.TemporaryDirectory() as directory:
             os_release = Path(directory) / "os-release"
-            os_release.write_text('ID=mint\nID_LIKE="ubuntu debian"\nVERSION_CODENAME=wilma\nUBUNTU_CODENAME=noble\n')
+            os_release.write_text(
+                'ID=mint\nID_LIKE="ubuntu debian"\nVERSION_CODENAME=wilma\nUBUNTU_CODENAME=noble\n'
+            )
             distribution = read_distribution(os_release)
         self.assertEqual(distribution.ids, {"mint", "ubuntu", "debian"})
         self.assertEqual(distribution.suites, {"wilma", "noble"})
 
     def test_index_targets_are_read_from_what_apt_prints(self):
-        text = "MetaKey: main/i18n/Translation-it\nFilename: /lists/it\nCreated-By: Translations\nFallback-Of: \n\n"
+        text = "MetaKey: main/i18n/Translation-it\nFilename: /lists/it\n"
+        text += "Created-By: Translations\nFallback-Of: \n\n"
         (target,) = parse_targets(text)
         self.assertEqual((target["Filename"], target["MetaKey"]), ("/lists/it", "main/i18n/Translation-it"))
 

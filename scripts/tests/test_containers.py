@@ -48,7 +48,9 @@ class Containerfile(unittest.TestCase):
     def test_stages_build_only_on_earlier_ones_and_images_have_versions(self):
         known = set()
         for stage, (origin, lines) in stages().items():
-            arguments = dict(rest.split("=", 1) for name, rest in instructions() if name == "ARG" and "=" in rest)
+            arguments = dict(
+                rest.split("=", 1) for name, rest in instructions() if name == "ARG" and "=" in rest
+            )
             named = re.fullmatch(r"\$\{(\w+)\}", origin)  # an image of the user's choice; a stage never is
             options = [arguments[named.group(1)] if named else origin] + [
                 source

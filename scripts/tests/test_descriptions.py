@@ -7,7 +7,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corpus.builders import is_translation, pair_rows, sibling_rows, synopsis_rows
-from corpus.descriptions import aligned_paragraphs, body_text, descriptions_by_md5, read_stanzas, sources_by_md5
+from corpus.descriptions import (
+    aligned_paragraphs,
+    body_text,
+    descriptions_by_md5,
+    read_stanzas,
+    sources_by_md5,
+)
 
 ENGLISH = """card game
  A game of cards, with rules
@@ -40,7 +46,9 @@ class Descriptions(unittest.TestCase):
     def test_stanzas_keep_the_continuation_lines_of_their_fields(self):
         index = "Package: a\nDescription-it: uno\n due\n .\n tre\n\n\nPackage: b\n"
         stanzas = list(read_stanzas(index.splitlines(keepends=True)))
-        self.assertEqual(stanzas, [{"Package": "a", "Description-it": "uno\n due\n .\n tre"}, {"Package": "b"}])
+        self.assertEqual(
+            stanzas, [{"Package": "a", "Description-it": "uno\n due\n .\n tre"}, {"Package": "b"}]
+        )
 
     def test_paragraphs_and_list_items_align_one_to_one(self):
         self.assertEqual(
@@ -61,7 +69,9 @@ class Descriptions(unittest.TestCase):
 
     def test_a_paragraph_with_another_number_of_items_is_skipped_and_the_rest_kept(self):
         english = "x\n Some text.\n .\n  * one\n  * two"
-        self.assertEqual(aligned_paragraphs(english, "x\n Del testo.\n .\n  * uno"), [("Some text.", "Del testo.")])
+        self.assertEqual(
+            aligned_paragraphs(english, "x\n Del testo.\n .\n  * uno"), [("Some text.", "Del testo.")]
+        )
 
     def test_body_text_has_a_line_for_each_paragraph_and_item_and_no_verbatim_lines(self):
         self.assertEqual(
@@ -87,7 +97,9 @@ class Pairs(unittest.TestCase):
 
     def test_descriptions_join_on_their_md5_and_carry_the_source_package(self):
         english = descriptions_by_md5([{"Description-md5": "m2", "Description-en": "card pictures"}], "en")
-        italian = descriptions_by_md5([{"Description-md5": "m2", "Description-it": "figure delle carte"}], "it")
+        italian = descriptions_by_md5(
+            [{"Description-md5": "m2", "Description-it": "figure delle carte"}], "it"
+        )
         (row,) = pair_rows(self.packages, english, italian)
         self.assertEqual(
             (row["source"], row["target"], row["package"], row["kind"]),

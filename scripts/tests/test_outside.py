@@ -50,13 +50,24 @@ class Messages(unittest.TestCase):
 
     def test_rows_are_the_translated_messages_of_one_language(self):
         with tempfile.TemporaryDirectory() as directory:
-            for language, text in (("it", "impossibile aprire il file"), ("fr", "impossible d'ouvrir le fichier")):
+            for language, text in (
+                ("it", "impossibile aprire il file"),
+                ("fr", "impossible d'ouvrir le fichier"),
+            ):
                 path = Path(directory) / f"usr/share/locale/{language}/LC_MESSAGES/tool.mo"
                 path.parent.mkdir(parents=True)
-                messages = {"": "Content-Type: text/plain; charset=UTF-8\n", "cannot open the file": text, "-- -- -- --": ""}
+                messages = {
+                    "": "Content-Type: text/plain; charset=UTF-8\n",
+                    "cannot open the file": text,
+                    "-- -- -- --": "",
+                }
                 path.write_bytes(catalog(messages))
             rows = message_rows([Path(directory)], "it")
-        expected = {"source": "cannot open the file", "target": "impossibile aprire il file", "package": "tool"}
+        expected = {
+            "source": "cannot open the file",
+            "target": "impossibile aprire il file",
+            "package": "tool",
+        }
         self.assertEqual([{key: row[key] for key in expected} for row in rows], [expected])
 
 
@@ -65,7 +76,8 @@ class Manuals(unittest.TestCase):
         sections = dict(manual_sections(PAGE))
         self.assertEqual(ONE_LINE_NAME.match(" ".join(sections["NAME"]))[1], "list directory contents")
         self.assertEqual(
-            opening(sections["DESCRIPTION"]), "List information about the FILEs.\nSort entries alphabetically."
+            opening(sections["DESCRIPTION"]),
+            "List information about the FILEs.\nSort entries alphabetically.",
         )
 
     def test_an_opening_ends_before_it_is_longer_than_what_was_trained_on(self):

@@ -20,8 +20,9 @@ def names(source, target, num_sources=()):
 
 class Names(unittest.TestCase):
     def test_a_name_stands_alike_on_both_sides(self):
-        self.assertEqual(names("Simple client for XMPP", "semplice client per XMPP", {"client": 99}),
-        ["XMPP"])
+        self.assertEqual(
+            names("Simple client for XMPP", "semplice client per XMPP", {"client": 99}), ["XMPP"]
+        )
 
     def test_a_name_that_one_side_has_more_often_is_left_alone(self):
         self.assertEqual(names("Qt and the Qt tools", "gli strumenti di Qt"), [])
@@ -30,8 +31,10 @@ class Names(unittest.TestCase):
         self.assertEqual(names("an API for GTK", "un'API per GTK"), ["GTK"])
 
     def test_signs_inside_belong_to_the_name_and_those_around_it_do_not(self):
-        self.assertEqual(names('the "xfce4-panel", C++ (v1.2).', 'lo "xfce4-panel", C++ (v1.2).'), ["C++",
-        "v1.2", "xfce4-panel"])
+        self.assertEqual(
+            names('the "xfce4-panel", C++ (v1.2).', 'lo "xfce4-panel", C++ (v1.2).'),
+            ["C++", "v1.2", "xfce4-panel"],
+        )
 
     def test_rare_words_in_small_letters_are_names_and_frequent_or_short_ones_are_not(self):
         pair = ("files of minicom in tar", "file di minicom in tar")
@@ -42,21 +45,37 @@ class Names(unittest.TestCase):
         self.assertEqual(names("version 3.2 of 7", "versione 3.2 di 7"), [])
 
     def test_words_written_alike_have_the_same_shape(self):
-        shapes = {"xfce4-panel": "signed", "IPv6": "numbered", "minicom": "small", "XMPP": "capitals", "Debian": "capitalized"}
+        shapes = {
+            "xfce4-panel": "signed",
+            "IPv6": "numbered",
+            "minicom": "small",
+            "XMPP": "capitals",
+            "Debian": "capitalized",
+        }
         self.assertEqual({word: shape_of(word) for word in [*shapes, "GnuPG"]}, shapes | {"GnuPG": "mixed"})
 
 
 class RenamedRows(unittest.TestCase):
     ROWS = [
-        row("Pidgin and Empathy know XMPP", "Pidgin ed Empathy conoscono XMPP", id=f"{number:04}") for number in range(ONE_IN)
-    ] + [row(f"about Name{chr(97 + n)} and ABC{chr(65 + n)}", f"su Name{chr(97 + n)} e ABC{chr(65 + n)}", id=f"{n:04x}") for n in range(20)]
+        row("Pidgin and Empathy know XMPP", "Pidgin ed Empathy conoscono XMPP", id=f"{number:04}")
+        for number in range(ONE_IN)
+    ] + [
+        row(
+            f"about Name{chr(97 + n)} and ABC{chr(65 + n)}",
+            f"su Name{chr(97 + n)} e ABC{chr(65 + n)}",
+            id=f"{n:04x}",
+        )
+        for n in range(20)
+    ]
 
     def test_both_sides_get_the_same_other_names_of_the_same_shape(self):
         first = renamed_rows(self.ROWS)[0][0]
         self.assertEqual((first["id"], first["package"]), ("0000-renamed", "p"))
         a, _, b, know, c = first["source"].split()
         self.assertEqual(first["target"].split(), [a, "ed", b, "conoscono", c])
-        self.assertEqual([know, shape_of(a), shape_of(b), shape_of(c)], ["know", "capitalized", "capitalized", "capitals"])
+        self.assertEqual(
+            [know, shape_of(a), shape_of(b), shape_of(c)], ["know", "capitalized", "capitalized", "capitals"]
+        )
         self.assertNotEqual((a, b, c), ("Pidgin", "Empathy", "XMPP"))
 
     def test_every_third_row_stands_apart_and_those_without_names_are_left_out(self):

@@ -61,7 +61,9 @@ class Splits(unittest.TestCase):
         splits = {"dev": [], "test": [row("t", "a text of six words held out", "prova", test)]}
         unseen = row("b", "another text", "altro", train)
         leaking = row("a", "once more a text of six words held out", "ancora", train)
-        self.assertEqual(more_for_train([unseen, leaking, row("c", "of test", "di prova", test)], splits), [unseen])
+        self.assertEqual(
+            more_for_train([unseen, leaking, row("c", "of test", "di prova", test)], splits), [unseen]
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ use crate::S3Failure;
 pub enum StoreError {
     /// The location is neither a path nor a URI that Baton knows.
     #[error(
-        "{location} is not a usable location ({reason}); use a path, file:///absolute/path or s3://bucket/prefix"
+        "{location} is not a usable location ({reason}); use a path, file:///absolute/path or \
+         s3://bucket/prefix"
     )]
     InvalidLocation {
         /// As given.
@@ -82,7 +83,10 @@ pub enum StoreError {
     },
 
     /// Nothing is left on the file system.
-    #[error("no space left to {action} {}; free some and start again, nothing committed is lost", .path.display())]
+    #[error(
+        "no space left to {action} {}; free some and start again, nothing committed is lost",
+        .path.display()
+    )]
     DiskFull {
         /// What was being done.
         action: &'static str,
@@ -94,7 +98,10 @@ pub enum StoreError {
     },
 
     /// The process may not do that.
-    #[error("no permission to {action} {}; check its owner and mode, and those of its directory", .path.display())]
+    #[error(
+        "no permission to {action} {}; check its owner and mode, and those of its directory",
+        .path.display()
+    )]
     PermissionDenied {
         /// What was being done.
         action: &'static str,
@@ -137,8 +144,8 @@ pub enum StoreError {
 
     /// The SDK's chain found no credentials, or could not renew them.
     #[error(
-        "no credentials to {action} {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or \
-         run where the platform gives the process a role"
+        "no credentials to {action} {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+         AWS_PROFILE, or run where the platform gives the process a role"
     )]
     S3NoCredentials {
         /// What was being done.
@@ -152,8 +159,9 @@ pub enum StoreError {
 
     /// The credentials do not allow it, or are not valid.
     #[error(
-        "not allowed to {action} {location}; check that the credentials are valid, and that their policy allows \
-         s3:ListBucket on the bucket and s3:GetObject, s3:PutObject and s3:AbortMultipartUpload below it"
+        "not allowed to {action} {location}; check that the credentials are valid, and that their policy \
+         allows s3:ListBucket on the bucket and s3:GetObject, s3:PutObject and s3:AbortMultipartUpload below \
+         it"
     )]
     S3AccessDenied {
         /// What was being done.
@@ -167,7 +175,8 @@ pub enum StoreError {
 
     /// The bucket does not exist.
     #[error(
-        "cannot {action} {location}: the bucket does not exist; correct its name, create it, or check AWS_ENDPOINT_URL"
+        "cannot {action} {location}: the bucket does not exist; correct its name, create it, or check \
+         AWS_ENDPOINT_URL"
     )]
     S3NoSuchBucket {
         /// What was being done.
@@ -198,7 +207,8 @@ pub enum StoreError {
 
     /// No answer: the server is down or cut off, or the connection broke again and again.
     #[error(
-        "the S3 endpoint cannot be reached to {action} {location}; check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        "the S3 endpoint cannot be reached to {action} {location}; check AWS_ENDPOINT_URL, AWS_REGION and \
+         the network"
     )]
     S3Unreachable {
         /// What was being done.

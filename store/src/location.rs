@@ -80,8 +80,8 @@ impl Location {
         }
     }
 
-    /// Whether this place is `prefix`, or lies below it. Follows links of a local path; one that goes up (`..`)
-    /// through what does not exist lies nowhere.
+    /// Whether this place is `prefix`, or lies below it. Follows links of a local path; one that goes up
+    /// (`..`) through what does not exist lies nowhere.
     #[must_use]
     pub fn is_within(&self, prefix: &Location) -> bool {
         match (self, prefix) {
@@ -131,8 +131,8 @@ impl FromStr for Location {
     }
 }
 
-/// The scheme of a URI, in lower case, and what follows its colon; `None` for a path. A scheme has two letters
-/// or more, since one is a Windows drive, and is followed by a slash unless it is a well-known one.
+/// The scheme of a URI, in lower case, and what follows its colon; `None` for a path. A scheme has two
+/// letters or more, since one is a Windows drive, and is followed by a slash unless it is a well-known one.
 fn split_scheme(text: &str) -> Option<(String, &str)> {
     if let Some((scheme, rest)) = text.split_once("//")
         && scheme.eq_ignore_ascii_case("s3")
@@ -148,8 +148,8 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
     is_uri.then_some((scheme, rest))
 }
 
-/// `path` with each `%XX` as its byte; a `%` that two hexadecimal digits do not follow stays. `None` if that is
-/// not UTF-8.
+/// `path` with each `%XX` as its byte; a `%` that two hexadecimal digits do not follow stays. `None` if that
+/// is not UTF-8.
 fn percent_decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();

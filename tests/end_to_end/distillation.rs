@@ -61,7 +61,9 @@ validation_pairs = 20
 prompt_end = "<s>"
 eos_token = "</s>"
 max_new_tokens = 24
-lora = {{ rank = 8, alpha = 16.0, targets = ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] }}
+lora = {{ rank = 8, alpha = 16.0, targets = [
+    "q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+] }}
 
 [bundle]
 name = "colours"

@@ -45,9 +45,9 @@ impl Case {
         if is_title { Case::Title } else { Case::Sentence }
     }
 
-    /// The word at the text's beginning keeps its capital; others are lowered as the case says. `kept` says of
-    /// a byte of `text` whether it belongs to something that stays as it is. Only letters whose small form has
-    /// as many bytes are lowered, so that places in the text stay.
+    /// The word at the text's beginning keeps its capital; others are lowered as the case says. `kept` says
+    /// of a byte of `text` whether it belongs to something that stays as it is. Only letters whose small form
+    /// has as many bytes are lowered, so that places in the text stay.
     pub(crate) fn lower(self, text: &str, kept: impl Fn(usize) -> bool) -> String {
         if self == Case::Sentence {
             return text.to_owned();

@@ -6,7 +6,7 @@
 //!
 //! | what | the model sees | afterwards |
 //! |---|---|---|
-//! | edges: white space, list markers, emoji, tags and quotes around the whole | nothing | stand where they stood |
+//! | edges: white space, list markers, emoji, tags, quotes around all | nothing | stand where they were |
 //! | text without a letter | nothing, no model runs | is the output |
 //! | tags, emphasis, emoji, signs, other scripts | the text without them | placed by rule |
 //! | placeholders, links, paths, code, amounts, codes | the unit | repaired, or placed by rule |

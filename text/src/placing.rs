@@ -1,4 +1,5 @@
-//! Where a unit belongs in a text that a model wrote: at the same share of its words, or beside the same word.
+//! Where a unit belongs in a text that a model wrote: at the same share of its words, or beside the same
+//! word.
 
 use std::ops::Range;
 
@@ -47,8 +48,8 @@ impl<'a> Placing<'a> {
         self.anchor(next, expected).unwrap_or(expected)
     }
 
-    /// How many words of `written` stand before the end of what precedes byte `place` of the source. Of a pair,
-    /// `opened` is the byte of the source where it opens, and the words of `written` before that.
+    /// How many words of `written` stand before the end of what precedes byte `place` of the source. Of a
+    /// pair, `opened` is the byte of the source where it opens, and the words of `written` before that.
     pub(crate) fn words_up_to(&self, place: usize, opened: Option<(usize, usize)>) -> usize {
         let last = self.source_words.iter().rposition(|word| word.start < place);
         let Some(last) = last else { return 0 };

@@ -1,4 +1,5 @@
-//! A text made ready: its edges, what a model sees of it, and the units to compare with what the model writes.
+//! A text made ready: its edges, what a model sees of it, and the units to compare with what the model
+//! writes.
 
 use std::ops::Range;
 

@@ -110,7 +110,8 @@ proptest! {
         pieces in proptest::collection::vec((0..UNITS.len(), "[a-z]{2,6}"), 1..5),
         written in "[a-zA-Z0-9%{}$<> .&/£]{0,40}",
     ) {
-        let source: Vec<String> = pieces.iter().map(|(unit, word)| format!("{word} {}", UNITS[*unit])).collect();
+        let source: Vec<String> =
+            pieces.iter().map(|(unit, word)| format!("{word} {}", UNITS[*unit])).collect();
         let source = source.join(" ");
         let output = finished(&source, &written);
         for unit in UNITS {
@@ -121,7 +122,11 @@ proptest! {
 
     /// Tags are placed in pairs that nest.
     #[test]
-    fn tags_nest_whatever_is_written(written in "[a-z]{1,5}( [a-z]{1,5}){0,8}[.]?", inner in "[a-z]{3,5}", outer in "[a-z]{3,5}") {
+    fn tags_nest_whatever_is_written(
+        written in "[a-z]{1,5}( [a-z]{1,5}){0,8}[.]?",
+        inner in "[a-z]{3,5}",
+        outer in "[a-z]{3,5}",
+    ) {
         let source = format!("the <b>{outer} <i>{inner}</i> word</b> and <u>{inner}</u> here");
         let output = finished(&source, &written);
         let mut open: Vec<&str> = Vec::new();

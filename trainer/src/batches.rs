@@ -30,7 +30,8 @@ impl Mix {
         Self { num_first, num_others, num_drawn: if num_others == 0 { 0 } else { num_drawn } }
     }
 
-    /// The pairs of an epoch: of the others those behind the ones that the epoch before took, round and round.
+    /// The pairs of an epoch: of the others those behind the ones that the epoch before took, round and
+    /// round.
     fn pairs(self, seed: u64, epoch: u64) -> Vec<usize> {
         let mut others: Vec<usize> = (self.num_first..self.num_first + self.num_others).collect();
         others.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ u64::MAX));

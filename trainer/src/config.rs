@@ -76,9 +76,9 @@ pub struct TrainConfig {
     /// (docs/experiments/quality.md, "Ablations").
     #[serde(default = "defaults::projector_depth")]
     pub projector_depth: usize,
-    /// Whose tokens the small model's prompt is made of. By characters it keeps its own: `start_from` is then a
-    /// bundle of a small model that reads its own, such as `baton bundle import-slm` makes, whose template and
-    /// tokens stay, and a new projector begins at zero.
+    /// Whose tokens the small model's prompt is made of. By characters it keeps its own: `start_from` is then
+    /// a bundle of a small model that reads its own, such as `baton bundle import-slm` makes, whose template
+    /// and tokens stay, and a new projector begins at zero.
     #[serde(default, skip_serializing_if = "is_by_tokens")]
     pub alignment: Alignment,
     /// Tensors of the small model that do not learn, by name; `*` stands for any characters. Example:

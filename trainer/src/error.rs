@@ -47,7 +47,8 @@ pub enum TrainError {
     },
     /// The directory holds a run with other settings.
     #[error(
-        "{path} holds a run with other settings ({difference}): choose another --out, or delete it to start anew"
+        "{path} holds a run with other settings ({difference}): choose another --out, or delete it to start \
+         anew"
     )]
     OtherRun {
         /// The run's directory.

@@ -107,7 +107,9 @@ impl TrainConfig {
         let training = self.llm_training.clone().ok_or_else(|| TrainError::Config {
             field: "llm_training",
             value: "missing".to_owned(),
-            rule: "fine-tuning the LLM needs this section: prompt_end, eos_token, max_new_tokens, and lora or whole".to_owned(),
+            rule: "fine-tuning the LLM needs this section: prompt_end, eos_token, max_new_tokens, and lora \
+                or whole"
+                .to_owned(),
         })?;
         Ok(Self {
             trains: Trains::Llm,

@@ -1,8 +1,8 @@
 //! A small model that keeps its own tokens: the bundle that it comes from, and what becomes of it.
 //!
-//! With `alignment = "characters"` a run starts from a bundle of a small model that reads its own tokens, such
-//! as `baton bundle import-slm` makes. Tokenizer, template, begin and end tokens are that bundle's. A new
-//! projector's last layer is zero, so the first step begins as the small model is.
+//! With `alignment = "characters"` a run starts from a bundle of a small model that reads its own tokens,
+//! such as `baton bundle import-slm` makes. Tokenizer, template, begin and end tokens are that bundle's. A
+//! new projector's last layer is zero, so the first step begins as the small model is.
 
 use std::{fs, path::Path};
 
@@ -36,9 +36,10 @@ impl OwnTokens {
             return Err(TrainError::Config {
                 field: "start_from",
                 value: start.display().to_string(),
-                rule: "its small model reads the LLM's tokens; with alignment by characters give a bundle of one that \
-                       reads its own, such as `baton bundle import-slm` makes"
-                    .to_owned(),
+                rule:
+                    "its small model reads the LLM's tokens; with alignment by characters give a bundle of \
+                    one that reads its own, such as `baton bundle import-slm` makes"
+                        .to_owned(),
             });
         }
         Ok(Some(Self { bundle }))

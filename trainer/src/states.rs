@@ -1,12 +1,12 @@
 //! The LLM's hidden states of prompts, computed once and kept on disk, where every run finds those that it
 //! needs.
 //!
-//! Under a directory of states, each LLM has one directory for every choice of layers and arithmetic, and in it chunk files
-//! (safetensors): prompts, as `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and their `states`
-//! bf16 `[num_tokens, layers * d_llm]`. A chunk is named by its prompts and appears by rename when it is
-//! complete. So a run computes what no run before has computed, and an interrupted computation goes on with
-//! the next chunk. The arithmetic is what an encoder service chooses on this machine, so the small model
-//! learns from the states that it will be sent.
+//! Under a directory of states, each LLM has one directory for every choice of layers and arithmetic, and in
+//! it chunk files (safetensors): prompts, as `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and
+//! their `states` bf16 `[num_tokens, layers * d_llm]`. A chunk is named by its prompts and appears by rename
+//! when it is complete. So a run computes what no run before has computed, and an interrupted computation
+//! goes on with the next chunk. The arithmetic is what an encoder service chooses on this machine, so the
+//! small model learns from the states that it will be sent.
 
 use std::{
     collections::HashMap,

@@ -29,11 +29,22 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "FORMAT", env = "BATON_WEIGHTS", default_value = "auto")]
     weights: WeightsFlag,
     /// Where the models run: auto (a GPU if there is one), cpu, cuda, or cuda:N.
-    #[arg(long, value_name = "DEVICE", env = "BATON_DEVICE", default_value = "auto", value_parser = parse_device)]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        env = "BATON_DEVICE",
+        default_value = "auto",
+        value_parser = parse_device,
+    )]
     device: DeviceFlag,
-    /// Engines of one thread, each with its own copy of the weights, that share a model's work; as many as CPUs
-    /// and memory have room for at most. Default: one per CPU; one on a GPU.
-    #[arg(long, value_name = "ENGINES", env = "BATON_ENGINES", value_parser = value_parser!(u16).range(1..=1024))]
+    /// Engines of one thread, each with its own copy of the weights, that share a model's work; as many as
+    /// CPUs and memory have room for at most. Default: one per CPU; one on a GPU.
+    #[arg(
+        long,
+        value_name = "ENGINES",
+        env = "BATON_ENGINES",
+        value_parser = value_parser!(u16).range(1..=1024),
+    )]
     engines: Option<u16>,
 }
 
@@ -55,17 +66,19 @@ impl ComputeArgs {
     /// There is no such device, or it does not compute in this format.
     pub fn compute(&self) -> Result<Compute, UnavailableDevice> {
         let compute = choose(self.weights, self.device)?;
-        tracing::info!(device = ?compute.device, weights = compute.weights_name(), "chose what to compute on");
+        let weights = compute.weights_name();
+        tracing::info!(device = ?compute.device, weights, "chose device and weights");
         if compute == Compute::CPU_BF16 && Compute::fastest_float_cpu() != compute {
             tracing::warn!(
-                "this CPU multiplies f32 faster than bf16, or has no products of bf16, which makes it far slower; prefer --weights auto"
+                "this CPU multiplies f32 faster than bf16, or has no products of bf16, which makes it far \
+                 slower; prefer --weights auto"
             );
         }
         Ok(compute)
     }
 
-    /// Engines per model, each with `weights_num_bytes` of weights: as many as are asked for, but no more than
-    /// there are CPUs for and memory has room for, which is said.
+    /// Engines per model, each with `weights_num_bytes` of weights: as many as are asked for, but no more
+    /// than there are CPUs for and memory has room for, which is said.
     #[must_use]
     pub fn engines(&self, compute: Compute, weights_num_bytes: u64) -> usize {
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,8 +90,8 @@ impl ComputeArgs {
         let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, weights_num_bytes));
         if engines < wanted {
             tracing::warn!(
-                "{wanted} engines are more than there is room for: {num_cpus} CPUs, and {} of free memory for {} of \
-                 weights each; using {engines}",
+                "{wanted} engines are more than there is room for: {num_cpus} CPUs, and {} of free memory \
+                 for {} of weights each; using {engines}",
                 in_mib(memory.unwrap_or_default()),
                 in_mib(weights_num_bytes)
             );

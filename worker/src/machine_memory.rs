@@ -1,4 +1,5 @@
-//! How much memory there is for this process: what the machine has left, or what its container may still take.
+//! How much memory there is for this process: what the machine has left, or what its container may still
+//! take.
 
 use std::fs;
 
@@ -8,8 +9,8 @@ const LIMIT_FILES: [(&str, &str); 2] = [
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ];
 
-/// Bytes that this process may still take without anybody else giving any back; `None` where the system does not
-/// say.
+/// Bytes that this process may still take without anybody else giving any back; `None` where the system does
+/// not say.
 pub(crate) fn available_memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
     let number = |path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok(); // "max" is no number

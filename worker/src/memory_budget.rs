@@ -45,8 +45,8 @@ impl MemoryShare {
         let wanted = self.num_bytes.saturating_add(num_bytes);
         if wanted > *max_num_bytes {
             return Err(Status::failed_precondition(format!(
-                "the shard's records take more than {max_num_bytes} bytes, all that --max-records-mib allows for all open \
-                 shards: raise it, or cut smaller shards"
+                "the shard's records take more than {max_num_bytes} bytes, all that --max-records-mib allows \
+                 for all open shards: raise it, or cut smaller shards"
             )));
         }
         let fits = |spent: usize| spent.checked_add(num_bytes).filter(|sum| sum <= max_num_bytes);

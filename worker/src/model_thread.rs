@@ -43,7 +43,8 @@ pub enum ModelThreadError {
     },
     /// The thread panicked. The process should end.
     #[error(
-        "the thread {thread} died: {detail}; if memory ran out, lower the batch's token budget, its slots or its cache"
+        "the thread {thread} died: {detail}; if memory ran out, lower the batch's token budget, its slots or \
+         its cache"
     )]
     Died {
         /// The thread's name.
@@ -53,7 +54,8 @@ pub enum ModelThreadError {
     },
     /// The thread hangs. The process should end.
     #[error(
-        "the thread {thread} hangs: one pass of its model has taken {seconds} s; see whether the device answers and memory is left"
+        "the thread {thread} hangs: one pass of its model has taken {seconds} s; see whether the device \
+         answers and memory is left"
     )]
     Hangs {
         /// The thread's name.

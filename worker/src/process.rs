@@ -47,15 +47,34 @@ pub struct WorkerArgs {
     pub bundle: PathBuf,
     /// Mode of the jobs served: it says which models are loaded. Default: the first of the bundle's; hybrid
     /// and slm are served together.
-    #[arg(long, value_name = "MODE", env = "BATON_MODE", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
-        .map(|name| name.parse::<Mode>().expect("a possible value is a mode")))]
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "BATON_MODE",
+        value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
+            .map(|name| name.parse::<Mode>().expect("a possible value is a mode")),
+    )]
     pub mode: Option<Mode>,
     /// Shards worked on at once at most; more are answered RESOURCE_EXHAUSTED, and leased elsewhere.
-    #[arg(long, value_name = "SHARDS", env = "BATON_MAX_OPEN_SHARDS", default_value_t = 32, value_parser = value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "SHARDS",
+        env = "BATON_MAX_OPEN_SHARDS",
+        default_value_t = 32,
+        value_parser = value_parser!(u32).range(1..=65_536),
+        help_heading = "Limits",
+    )]
     pub max_open_shards: u32,
     /// Memory for texts, ids and kept fields of all open shards, MiB; more is answered RESOURCE_EXHAUSTED. At
     /// least the largest shard's.
-    #[arg(long, value_name = "MIB", env = "BATON_MAX_RECORDS_MIB", default_value_t = 256, value_parser = value_parser!(u32).range(1..=1_048_576), help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "BATON_MAX_RECORDS_MIB",
+        default_value_t = 256,
+        value_parser = value_parser!(u32).range(1..=1_048_576),
+        help_heading = "Limits",
+    )]
     pub max_records_mib: u32,
     /// How long shards in flight may take to finish after SIGTERM, seconds. Keep it below the time after
     /// which the process is killed.
@@ -105,7 +124,8 @@ pub fn run<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
-    baton_model::set_num_threads(1); // more threads in one product would split its sums otherwise, and with them the bytes
+    // more threads in one product would split its sums otherwise, and with them the bytes
+    baton_model::set_num_threads(1);
     if let Err(error) = args.telemetry.log.init("info") {
         baton_telemetry::tell!("error: {}", error_chain(&error));
         return ExitCode::from(2);
@@ -243,8 +263,8 @@ fn warn_if_open_to_all(listen: &ListenAddress, options: &ServeOptions) {
     {
         tracing::warn!(
             %address,
-            "ANYBODY who reaches this port may use this service: it asks for neither a token (--auth-token-file) nor \
-             a client's certificate (--tls-client-ca)"
+            "ANYBODY who reaches this port may use this service: it asks for neither a token \
+             (--auth-token-file) nor a client's certificate (--tls-client-ca)"
         );
     }
 }

@@ -167,7 +167,8 @@ where
         () = tell_readiness => {}
         () = drain(&admission, shutdown, &options) => {}
     }
-    options.readiness.send_replace(admission.readiness()); // if there was nothing to wait for, it is not told yet
+    // Without models to wait for, nobody has announced the readiness yet.
+    options.readiness.send_replace(admission.readiness());
     drop(resources);
     let _ = close.send(()); // the server waits for it
     tokio::select! {

@@ -86,7 +86,7 @@ impl Dispatcher<'_> {
                         tracing::debug!(%shard, attempt, reason, "placed elsewhere");
                     }
                     AfterFailure::Search => {
-                        tracing::warn!(%shard, attempt, reason, "attempt failed, looking for the record that breaks it");
+                        tracing::warn!(%shard, attempt, reason, "attempt failed, searching its record");
                     }
                     AfterFailure::Retry { .. } | AfterFailure::OtherAttempt => {
                         tracing::warn!(%shard, attempt, reason, "attempt failed, trying again");
@@ -171,7 +171,8 @@ impl Dispatcher<'_> {
     /// Ends this coordinator's share of the job: with the manifest, unless inputs are broken.
     pub(super) async fn finish(mut self, end: EndOfInput) -> Result<JobReport, CoordinatorError> {
         let EndOfInput { num_shards, num_records, broken, num_unread, .. } = end;
-        self.end_of_input = Some(EndOfInput { num_shards, num_records, ..EndOfInput::default() }); // to be shown
+        // For the status page.
+        self.end_of_input = Some(EndOfInput { num_shards, num_records, ..EndOfInput::default() });
         if broken.is_empty() {
             self.check_error_rate(0)?;
             let job_has_ended = self.end_job(num_shards).await?;

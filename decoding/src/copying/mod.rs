@@ -25,8 +25,8 @@ const SHORTER_FACTOR: f32 = 0.5;
 /// whole is disfavoured; and it can be favoured to begin a name that the sequence does not have yet, above
 /// all the one that comes next in the text. A name counts as often as the text has it.
 ///
-/// A sequence keeps the words that it has written from token to token. A step costs what the words cost that may
-/// follow, whatever the length of the text and of what was written.
+/// A sequence keeps the words that it has written from token to token. A step costs what the words cost that
+/// may follow, whatever the length of the text and of what was written.
 #[derive(Debug, Clone)]
 pub struct Copying {
     /// Added to the logits of the longest token that goes on with a word, half of it to those of shorter

@@ -105,7 +105,8 @@ impl OpenShard {
     /// Whether the next attempt decides about one record. It then has its workers for itself, so that nothing
     /// else can break it and it breaks nothing else.
     pub(super) fn must_be_alone(&self) -> bool {
-        matches!(&self.stage, SearchStage::Searching(search) if search.next().is_some_and(|range| range.len() == 1))
+        let SearchStage::Searching(search) = &self.stage else { return false };
+        search.next().is_some_and(|range| range.len() == 1)
     }
 
     pub(super) fn lease(&mut self, pair: Pair, now: Duration, lease_ttl: Duration) -> &ActiveLease {

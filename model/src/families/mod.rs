@@ -2,7 +2,8 @@
 //! checkpoints'.
 //!
 //! What they are made of is in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`; what they
-//! are to the rest of the crate is [`Stack`](crate::stack::Stack), or [`EncoderDecoder`](crate::encoder_decoder::EncoderDecoder).
+//! are to the rest of the crate is [`Stack`](crate::stack::Stack), or
+//! [`EncoderDecoder`](crate::encoder_decoder::EncoderDecoder).
 
 pub(crate) mod bergamot;
 pub(crate) mod gemma3;

@@ -6,8 +6,8 @@
 //! instruction set. This file and `row_operations.rs` are the doors for tensors.
 //!
 //! This is the workspace's unsafe code: slices of tensor memory (`slices.rs`), vector instructions
-//! (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has. Calls
-//! of that last kind are also in `decoding/src/kernels.rs`.
+//! (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has.
+//! Calls of that last kind are also in `decoding/src/kernels.rs`.
 #![allow(unsafe_code)]
 
 mod activation;
@@ -85,8 +85,8 @@ fn write_tokens_of<N: Number>(
     assert_eq!(values.numel(), places.len() * width, "one value per place");
     assert_apart(&layer.keys, [&layer.values, &keys, &values]);
     assert_apart(&layer.values, [&keys, &values]);
-    // SAFETY: the cache's two tensors are lent to this call alone and share memory with no other argument; the
-    // new keys and values are only read; no tensor operation runs before the slices end.
+    // SAFETY: the cache's two tensors are lent to this call alone and share memory with no other argument;
+    // the new keys and values are only read; no tensor operation runs before the slices end.
     let (stored_keys, stored_values, keys, values) = unsafe {
         let stored = (elements_mut::<N>(&mut layer.keys), elements_mut::<N>(&mut layer.values));
         (stored.0, stored.1, elements::<N>(&keys), elements::<N>(&values))

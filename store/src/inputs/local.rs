@@ -18,8 +18,9 @@ pub(super) fn open(uri: &str, path: &Path) -> Result<(File, InputFile), StoreErr
     Ok((file, InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) }))
 }
 
-/// Opens a listed file. The reader gives bytes of the listed version alone, and all of them: where the file is
-/// written to, cut off or appended to meanwhile, it fails with [`StoreError::InputChanged`] inside its error.
+/// Opens a listed file. The reader gives bytes of the listed version alone, and all of them: where the file
+/// is written to, cut off or appended to meanwhile, it fails with [`StoreError::InputChanged`] inside its
+/// error.
 pub(super) fn open_listed(input: InputFile, path: &Path) -> Result<ListedFile, StoreError> {
     let (file, found) = match open(&input.uri, path) {
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -42,8 +43,8 @@ pub(super) struct ListedFile {
 }
 
 impl Read for ListedFile {
-    /// Looks at the file after each read: a write first changes the time and then the bytes, so bytes of a file
-    /// whose time still is the listed one are the listed ones.
+    /// Looks at the file after each read: a write first changes the time and then the bytes, so bytes of a
+    /// file whose time still is the listed one are the listed ones.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let num_bytes = self.file.read(buffer)?;
         self.num_bytes_read += num_bytes as u64;

@@ -83,7 +83,8 @@ impl ObjectStream {
                 return Err(broken);
             }
             self.breaks_without_progress += 1;
-            tracing::debug!(uri = self.address.uri(), position = self.position, %broken, "resuming a broken read");
+            let uri = self.address.uri();
+            tracing::debug!(uri, position = self.position, %broken, "resuming a broken read");
             self.body = self.resume().await?;
         }
     }

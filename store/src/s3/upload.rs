@@ -105,7 +105,8 @@ impl S3Prefix {
         mode: WriteMode,
     ) -> Result<Completion, StoreError> {
         if mode == WriteMode::Create && head_object(&self.client, address).await?.is_some() {
-            return Ok(Completion::Settled(CreateOutcome::AlreadyExists)); // saves the upload; its completion decides
+            // An early look saves the upload; only the upload's completion decides.
+            return Ok(Completion::Settled(CreateOutcome::AlreadyExists));
         }
         let begun = self
             .client

@@ -290,7 +290,8 @@ fn assert_reads_its_text(bundle: &Bundle, what: &str) {
 }
 
 /// How far translations must be ahead to count as learned. These models are ahead by five times as much or
-/// more, on every CPU. Which token is the likeliest after training is another matter: rounding may decide that.
+/// more, on every CPU. Which token is the likeliest after training is another matter: rounding may decide
+/// that.
 const LEARNED_NATS: f64 = 0.5;
 
 /// `advantage` of a bundle's small model behind its LLM.
