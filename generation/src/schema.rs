@@ -19,7 +19,7 @@ schema! {
         default: "none", allowed: Allowed::Numbers(0.001, 1000.0), value_name: "X", example: "2.5",
     }
 
-    /// Shortest output, tokens. The model cannot choose an end or stop token before.
+    /// Shortest output, tokens. The model cannot choose an end or stop token earlier.
     min_new_tokens: u32 = 0, {
         default: "0", allowed: Allowed::Integers(0, u32::MAX as u64), value_name: "TOKENS",
     }
@@ -42,9 +42,9 @@ schema! {
         default: "1", allowed: Allowed::Numbers(-8.0, 8.0), used_by: &[Beam], value_name: "X",
     }
 
-    /// Beam search: when it is over, once it has as many finished sequences as beams. `heuristic`: the best
-    /// running sequence scores no higher at its present length. `never`: no running sequence can still get
-    /// ahead.
+    /// Beam search: when the search ends, once it has as many finished sequences as beams. `heuristic`: when
+    /// the best running sequence scores no higher at its present length. `never`: when no running sequence
+    /// can still get ahead. `at_once`: immediately.
     early_stopping: EarlyStopping = EarlyStopping::Heuristic, {
         default: "heuristic", allowed: Allowed::Names(EarlyStopping::NAMES), used_by: &[Beam],
         value_name: "WHEN",
@@ -79,7 +79,7 @@ schema! {
         default: "0", allowed: Allowed::Integers(0, u64::MAX), used_by: &[Sample], value_name: "NUMBER",
     }
 
-    /// Above 1 makes tokens that were written before less likely: it divides logits above 0 and multiplies
+    /// Above 1 makes tokens less likely that the output already has: it divides logits above 0 and multiplies
     /// others.
     repetition_penalty: f64 = 1.0, {
         default: "1", allowed: Allowed::Numbers(0.01, 100.0), value_name: "X", example: "1.2",
@@ -90,26 +90,26 @@ schema! {
         default: "0", allowed: Allowed::Integers(0, u32::MAX as u64), value_name: "TOKENS", example: "3",
     }
 
-    /// Once an output has begun a word of the source, such as a name, X is added to the logits of what goes
-    /// on with it. 0 adds nothing.
+    /// Once an output has begun a word of the source, such as a name, X is added to the logits of tokens that
+    /// continue the word. 0 adds nothing.
     copy_bias: f64 = 0.0, {
         default: "0", allowed: Allowed::Numbers(0.0, 10_000.0), value_name: "X", example: "6",
     }
 
-    /// For translation: X is added to the logits of what begins a name of the source, until the output has
-    /// it. 0 adds nothing.
+    /// For translation: X is added to the logits of tokens that begin a name of the source, until the output
+    /// has the name. 0 adds nothing.
     name_bias: f64 = 0.0, {
         default: "0", allowed: Allowed::Numbers(0.0, 10_000.0), value_name: "X", example: "2",
     }
 
     /// For translation: each sentence of a record's text is a prompt of its own, and the outputs are joined
-    /// by what stands between the sentences. So texts may be of any length, and long ones come out better.
+    /// as the text joins its sentences. Texts can then have any length, and long texts are translated better.
     by_sentence: bool = false, {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
     }
 
-    /// Outputs per record, best first: of a beam search up to as many as beams, or samples. The best is the
-    /// row's `output`, the others are its `alternatives`.
+    /// Outputs per record, best first: from a beam search at most as many as beams, or that many samples. The
+    /// best is the row's `output`, the others are its `alternatives`.
     n_best: u32 = 1, {
         default: "1", allowed: Allowed::Integers(1, MAX_SEQUENCES), used_by: &[Beam, Sample],
         value_name: "OUTPUTS",
@@ -126,14 +126,14 @@ schema! {
         default: "none", allowed: Allowed::Texts, value_name: "TEXT", example: "'###'",
     }
 
-    /// Text that must not be translated: each match of the regular expression comes back as it is.
-    /// Placeholders, tags, links and the like do without being named here.
+    /// Text that must not be translated: each match of the regular expression comes back unchanged.
+    /// Placeholders, tags, links and the like come back unchanged without this option.
     protect: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
     }
 
     /// Kinds of units that are left to the model: pattern, code, link, email, tag, entity, placeholder,
-    /// emphasis, path, amount, identifier, emoji, sign, script. `all` sends texts to the model as they are.
+    /// emphasis, path, amount, identifier, emoji, sign, script. `all` passes texts to the model unchanged.
     unprotected: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "KIND", example: "emoji",
     }
