@@ -1,8 +1,8 @@
 //! Cuts prompts into encode batches: a pure function of their lengths.
 //!
-//! Batches are packed without padding, so the budget counts real tokens. Prompts of similar length go
-//! together because attention is computed per prompt and a batch of like prompts is a batch of like work.
-//! What is in which batch changes no output byte.
+//! Batches are packed without padding, so the budget counts real tokens. Prompts of similar length share a
+//! batch: attention is computed per prompt, and similar prompts take similar time. The choice of batches
+//! changes no output byte.
 
 /// Groups prompts into batches of at most `max_batch_tokens` tokens each, longest first; a longer prompt is
 /// alone in its batch.

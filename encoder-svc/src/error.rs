@@ -1,4 +1,4 @@
-//! What can go wrong in the encoder, and the one place where it becomes a gRPC status.
+//! Errors of the encoder, and the one place where they become gRPC statuses.
 
 use baton_bundle::BundleError;
 use baton_proto::{InvalidEndpoint, WireError, error_chain};

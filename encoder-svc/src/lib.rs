@@ -1,9 +1,9 @@
 //! The encoder service: records in, prompt states out to a decoder.
 //!
-//! Owns what happens to a shard between the coordinator and a decoder: texts are cut into segments, equal
-//! ones are tokenized and read once, in length-sorted batches under a token budget, run through LLM and
-//! projector on one thread, and streamed on; the decoder's events are relayed back. It holds nothing once a
-//! stream has ended, and it knows no storage.
+//! Owns a shard's way from the coordinator to a decoder. It cuts texts into segments, and tokenizes and reads
+//! equal segments once, in length-sorted batches under a token budget. One thread runs LLM and projector; the
+//! states are streamed to the decoder, and the decoder's events are relayed back. It holds nothing after a
+//! stream has ended, and knows no storage.
 //!
 //! Flow control is end to end: a slow decoder fills its stream's window, which stops the shard's next batch,
 //! which stops its records.

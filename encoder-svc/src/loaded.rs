@@ -25,9 +25,9 @@ pub struct EncoderConfig {
     pub max_batch_tokens: usize,
     /// Bounds on the shards taken on.
     pub limits: WorkerLimits,
-    /// Mode of the jobs served, with those that [`Mode::served`] names beside it: it says what is loaded. In
-    /// mode `slm` that is no block of the LLM; in mode `llm`, where the decoder reads the tokens itself, no
-    /// model. What is run for a shard, its own mode says.
+    /// Mode of the jobs served, together with the modes that [`Mode::served`] names. It decides what is
+    /// loaded: in mode `slm` no block of the LLM; in mode `llm`, where the decoder reads the tokens, no
+    /// model. A shard's own mode decides what runs for it.
     pub mode: Mode,
 }
 
@@ -44,7 +44,7 @@ impl EncoderConfig {
         }
     }
 
-    /// What suits a device: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of 16,384 tokens.
+    /// The configuration for a device: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of 16,384 tokens.
     #[must_use]
     pub fn for_device(mode: Mode, (compute, engines): (Compute, usize)) -> Self {
         let config = Self { compute, engines, mode, ..Self::cpu() };
@@ -59,7 +59,7 @@ pub struct EncoderService {
     pub(crate) model_threads: ModelThreads,
 }
 
-/// What every shard's task uses.
+/// The parts that every shard's task uses.
 #[derive(Debug)]
 pub(crate) struct LoadedEncoder {
     pub(crate) desk: ShardDesk,
@@ -124,7 +124,7 @@ impl EncoderService {
 }
 
 impl LoadedEncoder {
-    /// What makes prompts of an attempt's texts.
+    /// Makes prompts of an attempt's texts.
     pub(crate) fn reader_of(&self, attempt: &ShardAttempt) -> Result<Arc<PromptReader>, WireError> {
         let template = attempt.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
         self.readers.get(&(attempt.mode, template.to_owned())).cloned().ok_or_else(|| {

@@ -35,7 +35,7 @@ impl ModelQueue {
         let (batches, queue) = mpsc::channel::<Batch>(QUEUE_BATCHES);
         let queue = Arc::new(Mutex::new(queue));
         let run = move |_engine: usize, encoder: PromptEncoder, pulse: &Pulse| {
-            // Whoever waits for a batch holds the lock; the others wait for the lock.
+            // The thread that waits for a batch holds the lock; the others wait for the lock.
             while let Some(batch) = { queue.blocking_lock().blocking_recv() } {
                 if batch.reply.is_closed() {
                     continue; // its shard was cancelled

@@ -1,5 +1,5 @@
-//! From the entries of a shard to the prompts that are read for it: texts are cut into segments, segments are
-//! tokenized, and equal ones become one prompt.
+//! Makes the prompts of a shard from its entries: texts are cut into segments, segments are tokenized, and
+//! equal segments become one prompt.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(crate) struct ShardPrompts {
     pub(crate) prompts: Vec<Prompt>,
 }
 
-/// What is read once.
+/// A text that is read once.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     pub(crate) reading: Reading, // of one segment
@@ -32,11 +32,11 @@ pub(crate) struct Cutting<'a> {
     pub(crate) reader: &'a PromptReader,
     pub(crate) limits: Limits,
     pub(crate) unit: Unit,
-    /// What of a segment the models see.
+    /// Decides which parts of a segment the models see.
     pub(crate) rules: &'a TextRules,
 }
 
-/// What is known of a text that is to be read.
+/// A text before it is read.
 #[derive(Debug, Clone)]
 enum Tokenized {
     /// Place among the prompts.
@@ -115,7 +115,7 @@ impl ShardPrompts {
         self.prompts.iter().flat_map(|prompt| &prompt.segments)
     }
 
-    /// What the prompts take beside the entries, bytes.
+    /// Bytes of the prompts, beside those of the entries.
     pub(crate) fn num_bytes(&self) -> usize {
         let of_segment = |segment: &Segment| segment.num_bytes() + size_of::<Segment>();
         let of_prompt = |prompt: &Prompt| size_of::<Prompt>() + reading_num_bytes(&prompt.reading);
@@ -134,7 +134,7 @@ impl Cutting<'_> {
     }
 }
 
-/// What tokens take; a token that is aligned with one of the LLM's takes a number more.
+/// Bytes of the tokens. A token that is aligned with one of the LLM's takes one more number.
 fn reading_num_bytes(reading: &Reading) -> usize {
     let of_segments: usize = reading.segments.iter().map(|segment| segment.tokens.len()).sum();
     (reading.llm_tokens.len() + of_segments) * 4 * size_of::<u32>()

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::loaded::LoadedEncoder;
 use crate::{EncoderError, EncoderService, shard};
 
-/// What the encoder notes of a shard when it takes it on.
+/// The encoder's notes about a shard that it has taken on.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) decoder_endpoint: String,

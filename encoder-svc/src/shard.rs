@@ -165,7 +165,7 @@ impl ShardWork<'_> {
         self.attempt.generation.method() == Method::Sample
     }
 
-    /// What the decoder is sent of each prompt.
+    /// The payload of each prompt for the decoder.
     async fn payloads(&self, readings: Vec<Reading>) -> Result<Vec<PromptPayload>, EncoderError> {
         let mode = self.attempt.mode;
         let mut payloads = vec![PromptPayload::default(); readings.len()];
@@ -290,7 +290,7 @@ async fn receive_entries(
     }
 }
 
-/// What an entry takes of the memory budget.
+/// An entry's share of the memory budget.
 fn entry_num_bytes(entry: &ShardEntry) -> usize {
     let payload_num_bytes = match entry {
         ShardEntry::Prompt(record) => record.payload_num_bytes() as usize,

@@ -1,10 +1,9 @@
 //! Batch requests as OpenAI has them: a line is a request to `/v1/chat/completions` or `/v1/responses`, and
 //! is answered in that shape.
 //!
-//! The text is the last message of the user. `model` is not looked at, since the job's bundle answers. Every
-//! other option of a request is either what the job does anyway, or the reason why its line fails: nothing
-//! that was asked for is dropped unseen. Answers have no clock in them: `created` is 0, and ids follow from
-//! `custom_id`.
+//! The text is the user's last message. `model` is ignored, since the job's bundle answers. Every other
+//! option of a request either agrees with the job or makes its line fail: no request is dropped unseen.
+//! Answers carry no time: `created` is 0, and ids follow from `custom_id`.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -57,7 +56,7 @@ const WITHOUT_EFFECT: [&str; 9] = [
 /// Keys that limit the number of new tokens.
 const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
 
-/// How a job generates, as requests would ask for it. What is absent is asked for by no request.
+/// The job's generation options in the terms of requests. No request may ask for an absent one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct BatchOptions {
     /// By the name in a request's body.
@@ -85,7 +84,7 @@ impl RowReader for Requests {
 pub(crate) struct Request {
     pub(crate) custom_id: String,
     pub(crate) text: String,
-    /// What its answer needs: `url` and `model`.
+    /// The fields that its answer needs: `url` and `model`.
     pub(crate) fields: Map<String, Value>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::reader::abridged;
 use crate::{FormatError, InputFailure, InputSource, ReaderOptions, RecordReader};
 
-/// Rows that are looked at. A field that none of them has is taken for misspelled.
+/// Rows that the check reads. A field that none of them has is considered misspelled.
 const NUM_ROWS: usize = 100;
 
 /// Names of fields that a message shows at most.
@@ -23,7 +23,7 @@ pub struct WrongField {
     pub flag: &'static str,
     /// Names of the fields there are, abridged.
     pub found: Vec<String>,
-    /// What else to look at; may be empty.
+    /// Another thing to check; may be empty.
     pub hint: &'static str,
 }
 

@@ -1,8 +1,8 @@
 //! Compression of whole files: told from a file's name, undone on the bytes of inputs, done on those of
 //! parts.
 //!
-//! Owns that an archive is read to its very end or named as broken. What is written depends on the content
-//! alone: no time, no name, one thread.
+//! Owns that an archive is read to its very end or reported as broken. The written bytes depend on the
+//! content alone: no time, no name, one thread.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 
@@ -73,7 +73,7 @@ impl Compression {
         }
     }
 
-    /// What compresses into `output`.
+    /// A writer that compresses into `output`.
     ///
     /// # Errors
     /// The encoder cannot be made.
@@ -161,7 +161,7 @@ impl Read for GzipMembers {
     }
 }
 
-/// What follows the zeros; `None` at the end of the file.
+/// The bytes after the zeros; `None` at the end of the file.
 fn skip_zeros(input: &mut Buffered) -> io::Result<Option<Signature>> {
     loop {
         let chunk = input.fill_buf()?;

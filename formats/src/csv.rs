@@ -28,8 +28,8 @@ pub(crate) static CSV: FormatRow = FormatRow {
     keeps_own_fields: false,
 };
 
-/// A quote is an ordinary character and a cell has no line break, as in the IANA definition of the format: so
-/// a stray quote cannot swallow the lines after it.
+/// A quote is an ordinary character, and a cell has no line break, as in the IANA definition of the format. A
+/// stray quote therefore cannot swallow the following lines.
 pub(crate) static TSV: FormatRow = FormatRow {
     name: "tsv",
     suffixes: &["tsv", "tab"],

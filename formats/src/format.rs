@@ -29,9 +29,9 @@ pub(crate) struct FormatRow {
     pub(crate) is_compressible: bool,
     /// Reads its files as inputs.
     pub(crate) opener: Option<Opener>,
-    /// Writes and reads parts of it.
+    /// Writes and reads parts of this format.
     pub(crate) part_codec: Option<PartCodec>,
-    /// What to check where a table has one column only.
+    /// Advice for a table that has only one column.
     pub(crate) lone_column_hint: &'static str,
     /// Whether a row without a text is a record, which has an empty output.
     pub(crate) keeps_blank_rows: bool,
@@ -134,12 +134,12 @@ impl Format {
         self.0.name
     }
 
-    /// Whether inputs of it are read.
+    /// Whether the format can be read.
     pub fn reads(self) -> bool {
         self.0.opener.is_some()
     }
 
-    /// Whether parts and collected files of it are written.
+    /// Whether parts and collected files can have this format.
     pub fn writes(self) -> bool {
         self.0.part_codec.is_some()
     }

@@ -1,7 +1,7 @@
-//! What passes while an input is read: how many bytes, and whether its source failed.
+//! Watches an input while it is read: how many bytes, and whether its source failed.
 //!
-//! Decoders wrap the errors of what they read from in their own. So the source's are noted beneath them, and
-//! what is broken in a file is told from a disk or connection that failed.
+//! Decoders wrap the errors of their source in their own. The gauge notes the source's errors, which tells a
+//! broken file from a disk or connection that failed.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ impl Gauge {
         Box::new(Watched { source, gauge: Arc::clone(self) })
     }
 
-    /// Notes the errors of `source`, and counts what is read of it.
+    /// Notes the errors of `source`, and counts the bytes read from it.
     pub(crate) fn watch_ranges(self: &Arc<Self>, source: Box<dyn RangedRead>) -> Box<dyn RangedRead> {
         Box::new(WatchedRanges { source, gauge: Arc::clone(self) })
     }

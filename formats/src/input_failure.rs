@@ -1,5 +1,5 @@
-//! The failure of an input: it cannot be read to its end. It is never a failed record, since nobody knows
-//! which records it would have had.
+//! The failure of an input that cannot be read to its end. It is never a failed record, because nobody knows
+//! which records the rest would have had.
 
 use std::error::Error;
 use std::fmt;
@@ -16,14 +16,14 @@ pub struct InputFailure {
     pub rows_read: u64,
     /// Bytes read before, uncompressed; of a file that is read by ranges, as stored.
     pub num_bytes_read: u64,
-    /// What stopped it.
+    /// The cause.
     pub cause: InputFailureCause,
 }
 
-/// What stopped the reading of an input.
+/// Causes that stop the reading of an input.
 #[derive(Debug)]
 pub enum InputFailureCause {
-    /// What the file holds: a cut or corrupt archive, another kind of file, a header that is none. Another
+    /// The content of the file: a cut or corrupt archive, another kind of file, an invalid header. Another
     /// try changes nothing.
     Content(String),
     /// The place where it lies: a disk or a connection failed. Another try may succeed.

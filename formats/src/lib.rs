@@ -1,9 +1,9 @@
 //! How records lie in files, and outputs in parts.
 //!
-//! One table ([`Format`]) says which formats there are and what each can do; a format is one file of this
-//! crate. [`RecordReader`] turns a file into records and [`RecordFailure`]s, one of the two for each of its
-//! rows, or ends in an [`InputFailure`]. [`PartWriter`] turns [`OutputRow`]s into the bytes of a part or of a
-//! collected file, which depend on the rows alone.
+//! One table ([`Format`]) lists the formats and what each can do; a format is one file of this crate.
+//! [`RecordReader`] turns a file into records and [`RecordFailure`]s, one for each row, or ends in an
+//! [`InputFailure`]. [`PartWriter`] turns [`OutputRow`]s into the bytes of a part or of a collected file,
+//! which depend on the rows alone.
 //!
 //! There is no store, no clock and no async runtime here: readers work over [`std::io::Read`] or
 //! [`RangedRead`], writers over [`std::io::Write`].

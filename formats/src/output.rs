@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::RecordSource;
 
-/// What was generated for one record. Keys are written in this order.
+/// The output generated for one record. Keys are written in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputRow {
     /// The record's id.
@@ -23,7 +23,7 @@ pub struct OutputRow {
     pub output_tokens: u32,
     /// Why generation ended.
     pub finish_reason: FinishReason,
-    /// What a reader of the output should know, such as a placeholder that was lost, by name.
+    /// Names of things that a reader of the output should know, such as a lost placeholder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The other outputs of an n-best job, best first.
@@ -38,7 +38,7 @@ pub struct OutputRow {
     pub fields: Map<String, Value>,
 }
 
-/// What else was generated for a record. The fields are those of [`OutputRow`].
+/// Another output generated for the same record. The fields are those of [`OutputRow`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Alternative {

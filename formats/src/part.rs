@@ -18,7 +18,7 @@ pub struct PartFormat {
     compression: Compression,
 }
 
-/// What a job's parts are: all of it decides their bytes.
+/// The options of a job's parts; each of them affects the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PartOptions {
     /// How rows lie in a part.
@@ -29,7 +29,7 @@ pub struct PartOptions {
     pub keeps_fields: bool,
 }
 
-/// What is written beside the outputs.
+/// Columns written beside the outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WriteOptions {
     /// Each record's input and line, of formats with columns.
@@ -74,7 +74,7 @@ pub enum RowError {
     NotInThisFormat {
         /// The record.
         id: String,
-        /// What it has, and where that has room.
+        /// The content without a place in this format, and the formats that have one.
         problem: &'static str,
     },
 }
@@ -111,7 +111,7 @@ impl PartFormat {
         })
     }
 
-    /// What a collected file's name says.
+    /// The format and compression that a collected file's name tells.
     ///
     /// # Errors
     /// The name says nothing and no format is forced, or Baton does not write that format.

@@ -1,11 +1,11 @@
 //! Reads one input file as a stream of records and failures.
 //!
-//! Owns the rule that every input record ends in exactly one of the two, and what makes a row a record: its
-//! text, its id, its other fields. How rows lie in a file is each format's own. Memory is bounded by one row,
-//! whatever the file: a longer row is skipped without being held and becomes a failure.
+//! Owns two rules: every row ends as exactly one of the two, and a record has a text, an id and other fields.
+//! How rows lie in a file is up to each format. Memory is bounded by one row of any file: a longer row is
+//! skipped without being held and becomes a failure.
 //!
-//! A row is found before it is understood: a caller that only counts rows, as for the shards that another
-//! coordinator does, pays for little more than finding line ends.
+//! A row is found first and parsed later. A caller that only counts rows, as for shards that another
+//! coordinator processes, pays for little more than finding line ends.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const MAX_FIELDS_NAMED: usize = 8;
 /// Characters of a field's name that a failure shows at most.
 const MAX_NAME_CHARS: usize = 32;
 
-/// What of a record is wanted.
+/// The parts of a record that the caller wants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReaderOptions {
     /// Field or column that holds the text, by name or path (`a.b`). Lines of a `.txt` file are their own
@@ -69,7 +69,7 @@ enum State {
     Broken,
 }
 
-/// What makes a row a record.
+/// The fields that make a row a record.
 struct Shape {
     uri: String,
     options: ReaderOptions,
@@ -128,7 +128,7 @@ impl RecordReader {
         Ok(Some(FoundRecord { shape: &self.shape, row }))
     }
 
-    /// What is odd about the file, but no failure, each in one line; known once the first record is found.
+    /// Oddities of the file that are no failures, one per line; known after the first record.
     #[must_use]
     pub fn remarks(&self) -> &[String] {
         match &self.state {
@@ -182,7 +182,7 @@ pub(crate) fn failure(uri: &str, gauge: &Gauge, rows_read: u64, broken: &BrokenO
 }
 
 impl FoundRecord<'_> {
-    /// What the record weighs in a shard: the bytes of its row, uncompressed.
+    /// The record's weight in a shard: the uncompressed bytes of its row.
     pub fn num_bytes(&self) -> u64 {
         self.row.num_bytes
     }

@@ -1,6 +1,6 @@
-//! What a record is, and what is known of one that could not be processed.
+//! A record, and a failure in place of one that could not be processed.
 //!
-//! A failure's message locates the problem (field, column, byte, limit) and never quotes the record's text,
+//! A failure's message locates the problem (field, column, byte, limit). It never quotes the record's text,
 //! because messages end up in error rows, logs and terminals.
 
 use std::fmt;
@@ -42,9 +42,9 @@ pub struct RecordFailure {
     pub source: RecordSource,
     /// The record's id, if it could be told.
     pub id: Option<String>,
-    /// What kind of failure.
+    /// The kind of failure.
     pub code: FailureCode,
-    /// What is wrong, in one line without the record's text.
+    /// The problem, in one line without the record's text.
     pub message: String,
 }
 

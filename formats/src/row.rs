@@ -11,13 +11,13 @@ pub(crate) trait RowReader: Send {
     /// The next row; `None` at the end of the file.
     fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff>;
 
-    /// What is odd about the file, but no failure; known once the first row is.
+    /// Oddities of the file that are no failures; known after the first row.
     fn remarks(&self) -> &[String] {
         &[]
     }
 }
 
-/// How a format's files are opened. What is wrong with the file as a whole is the error's message.
+/// Opens a format's files. The error's message names a problem of the file as a whole.
 #[derive(Clone, Copy)]
 pub(crate) enum Opener {
     /// From front to back, decompressed and converted to UTF-8 before.
@@ -34,7 +34,7 @@ type OpenRanged = fn(Box<dyn RangedRead>, &ReaderOptions) -> io::Result<Box<dyn 
 pub enum InputSource {
     /// From front to back.
     Stream(Box<dyn Read + Send>),
-    /// Any of them; needed where [`Format::needs_ranges`](crate::Format::needs_ranges).
+    /// Reads ranges; needed if [`Format::needs_ranges`](crate::Format::needs_ranges).
     Ranged(Box<dyn RangedRead>),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct BrokenOff {
 /// A row that was found, but not looked into.
 pub(crate) struct Row<'row> {
     pub(crate) line: u64,
-    /// What it weighs in a shard: its bytes without delimiters, 0 if they are not held.
+    /// Its weight in a shard: its bytes without delimiters, 0 if they are not held.
     pub(crate) num_bytes: u64,
     pub(crate) content: RowContent<'row>,
 }
@@ -79,7 +79,7 @@ pub(crate) enum RowContent<'row> {
     Fault(Fault),
 }
 
-/// What is wrong with a row or record.
+/// A problem of a row or record.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) code: FailureCode,
@@ -99,7 +99,7 @@ impl Fault {
     }
 }
 
-/// What makes the content of a file, as opposed to a row, unusable.
+/// An error that makes the whole file unusable, and not only a row.
 pub(crate) fn broken_content(message: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.into())
 }

@@ -1,4 +1,4 @@
-//! What the first bytes of a file say that it is, whatever its name.
+//! Recognizes the kind of a file by its first bytes, whatever its name.
 
 use std::fmt;
 

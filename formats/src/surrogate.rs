@@ -1,5 +1,5 @@
-//! Halves of surrogate pairs in JSON strings: `\ud83d` alone is no character, and parsers say so in words
-//! that help nobody.
+//! Halves of surrogate pairs in JSON strings: `\ud83d` alone is no character, and parsers report it in
+//! unhelpful words.
 
 /// The first half pair in a JSON text, as it is spelled, and the byte at which it stands, from 0.
 pub(crate) fn find_half_pair(json: &str) -> Option<(&str, usize)> {

@@ -1,9 +1,9 @@
 //! Rows of tables: splits CSV and TSV into cells, counts lines and bounds memory.
 //!
-//! It is stricter than the usual parsers about quotes. Text behind a closing quote, or a quote that is never
-//! closed, makes the row on whose line it opened invalid, and reading goes on at the *next line*: a stray
-//! quote costs one row, and not those behind it. For that the bytes of the row at hand are kept; a row that
-//! is too long to be kept is passed over to its end.
+//! This parser is stricter about quotes than most. Text after a closing quote, or a quote that is never
+//! closed, makes the row invalid, and reading continues at the line after the quote opened. A stray quote
+//! therefore costs one row, and not the rows after it. The parser keeps the bytes of the current row for
+//! that; it skips a row that is too long to keep.
 
 use std::io::{self, BufRead};
 
@@ -31,7 +31,7 @@ pub(crate) struct Table {
     /// Columns that may not stand twice; `None`: no column may.
     unique_columns: Option<Vec<String>>,
     remarks: Vec<String>,
-    /// The cells of the last row, one after the other, and where each of them ends.
+    /// The cells of the last row, concatenated, and the end of each.
     cells: Vec<u8>,
     cell_ends: Vec<usize>,
 }
@@ -56,7 +56,7 @@ enum Position {
     AfterQuote,
 }
 
-/// What became of a row.
+/// The result of splitting a row.
 #[derive(Clone, Copy, PartialEq)]
 enum Split {
     /// It is in `cells`.
@@ -207,8 +207,8 @@ impl Table {
         Ok(Found { line, num_lines, split })
     }
 
-    /// Makes the next row begin at the line after the one on which the row at hand began, or, where the row
-    /// is too long to be kept, after the one on which it went wrong.
+    /// Makes the next row begin at the line after the one on which the current row began. If the row is too
+    /// long to keep, the next row begins after the line of the error.
     fn resynchronize(&mut self, is_too_long: bool) -> io::Result<()> {
         let row = &self.bytes[self.start..self.place];
         if let Some(found) = row.iter().position(|&byte| byte == b'\n').filter(|_| !is_too_long) {

@@ -1,7 +1,7 @@
 //! Directories of Firefox Translations and Bergamot students: `model.*.bin`, `vocab.*.spm`.
 //!
-//! What the network is like is read from the settings inside the model file. A setting that Baton does not
-//! implement is refused by its name. Tensors come out in f32 under the names of Hugging Face's Marian.
+//! The settings inside the model file describe the network. A setting that Baton does not implement is
+//! refused by name. Tensors come out in f32 under the names of Hugging Face's Marian.
 
 use std::{
     collections::BTreeMap,
@@ -131,7 +131,7 @@ impl Checkpoint for BergamotCheckpoint {
     }
 }
 
-/// What Marian calls a tensor.
+/// Marian's name of a tensor.
 fn marian_name(name: &str) -> String {
     match name {
         "model.shared.weight" => return "Wemb".to_owned(),
@@ -219,7 +219,7 @@ fn config(settings: &str, file: &MarianFile) -> Result<ModelConfig, UnsupportedS
     .checked()
 }
 
-/// What a refused setting should have been.
+/// The accepted values, for the error about a refused setting.
 fn supported(accepted: &[&'static str]) -> &'static str {
     accepted.iter().copied().find(|value| !value.is_empty()).unwrap_or("nothing")
 }

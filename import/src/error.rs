@@ -13,9 +13,9 @@ pub enum ImportError {
     /// The source is neither a GGUF file nor a Hugging Face directory with safetensors.
     #[error("cannot import {}: {reason}", path.display())]
     UnsupportedSource {
-        /// What `--from` named.
+        /// The value of `--from`.
         path: PathBuf,
-        /// What is wrong with it and what to use instead.
+        /// The problem, and what to use instead.
         reason: String,
     },
     /// A GGUF file does not parse.
@@ -23,7 +23,7 @@ pub enum ImportError {
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A GGUF metadata entry is missing, of another type, or of an unsupported value.
@@ -33,7 +33,7 @@ pub enum ImportError {
         path: PathBuf,
         /// The metadata key.
         key: String,
-        /// What is wrong with its value.
+        /// The problem with its value.
         problem: String,
     },
 }

@@ -41,7 +41,7 @@ impl<'c> GgufMetadata<'c> {
     }
 
     /// A number stored as f32. It becomes the f64 with the same shortest decimal digits (1e-5, not
-    /// 9.999999747378752e-6), which is what the checkpoint's author wrote and what rounds to the same f32.
+    /// 9.999999747378752e-6). The checkpoint's author wrote those digits, and they round to the same f32.
     pub(super) fn optional_float(&self, key: &str) -> Result<Option<f64>, ImportError> {
         self.optional(key, "a number", |value| match value {
             Value::F32(number) => number.to_string().parse().ok(),

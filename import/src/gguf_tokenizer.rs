@@ -1,7 +1,7 @@
 //! The tokenizer inside a GGUF file, written as the Hugging Face files it was once made from.
 //!
-//! GGUF keeps the vocabulary, the merges and the kind of each token, but only a *name* for the way text is
-//! split before the merges. [`PRE_TOKENIZERS`] says what the names mean.
+//! GGUF keeps the vocabulary, the merges and the kind of each token, but only a *name* for the way of
+//! splitting text before the merges. [`PRE_TOKENIZERS`] explains these names.
 
 use std::path::Path;
 
@@ -117,7 +117,7 @@ fn build(metadata: &GgufMetadata<'_>, special: &TokenRoles<'_>) -> Result<Tokeni
     Ok(tokenizer)
 }
 
-/// The tokens with a role, as (text, id), and which of them the model expects around each text.
+/// The tokens with a role, as (text, id), and the tokens that the model expects around each text.
 struct TokenRoles<'c> {
     bos: Option<(&'c str, u32)>,
     eos: Option<(&'c str, u32)>,

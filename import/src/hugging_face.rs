@@ -13,15 +13,15 @@ const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Copied as they are, where the source has them.
 const OPTIONAL_FILES: [&str; 2] = ["tokenizer_config.json", "generation_config.json"];
-/// What old checkpoints carry and no model reads: rotary frequencies, GPT-2's causal masks, positions of T5's
-/// cross-attention.
+/// Tensors that old checkpoints carry and no model reads: rotary frequencies, GPT-2's causal masks, positions
+/// of T5's cross-attention.
 const UNREAD_TENSOR_SUFFIXES: [&str; 4] = [
     "rotary_emb.inv_freq",
     ".attn.bias",
     ".attn.masked_bias",
     "EncDecAttention.relative_attention_bias.weight",
 ];
-/// What T5 checkpoints may hold a second and a third time.
+/// Tensors that T5 checkpoints may hold a second and a third time.
 const EMBEDDING_COPIES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
 /// `model.safetensors.index.json`: which file has which tensor.

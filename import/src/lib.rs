@@ -1,9 +1,9 @@
 //! Import of public checkpoints into the layout of bundles: as the LLM of one, or as a bundle of a small
 //! model.
 //!
-//! A GGUF file, a Hugging Face directory and a directory with a student of Marian's give the same things: a
-//! config, tensors under their Hugging Face names, and the tokenizer's files. What is written is a function
-//! of the source's bytes and the dtype alone, so equal imports have equal hashes. A source that cannot be
+//! A GGUF file, a Hugging Face directory and a directory with a Marian student give the same things: a
+//! config, tensors under their Hugging Face names, and the tokenizer's files. The written bytes depend only
+//! on the source's bytes and the dtype, so equal imports have equal hashes. A source that cannot be
 //! represented exactly (unknown family, unknown tensor, pickled weights) is refused, never approximated.
 //!
 //! `baton-bundle` owns the layout of what is written. This crate stands apart so that a process that only
@@ -29,7 +29,7 @@ use gguf::GgufCheckpoint;
 use hugging_face::HuggingFaceCheckpoint;
 pub use slm::{SlmImportOptions, import_slm};
 
-/// What to import, and where to.
+/// The source and the destination of an import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     /// A `.gguf` file, a directory with `config.json`, safetensors and `tokenizer.json`, or one with a
@@ -42,7 +42,7 @@ pub struct ImportOptions {
     pub dtype: WeightDtype,
 }
 
-/// What an import wrote.
+/// The result of an import.
 #[derive(Debug, Clone)]
 pub struct ImportSummary {
     /// The checkpoint's config as written.
@@ -66,8 +66,8 @@ trait Checkpoint {
 /// Imports a checkpoint; the output directory appears complete or not at all.
 ///
 /// # Errors
-/// The source does not parse, is of an unsupported family, lacks a tensor, has one that the family does not
-/// know, or has pickled weights only; the output directory is not empty or cannot be written.
+/// The source does not parse, has an unsupported family, lacks a tensor or has an unknown one, or has only
+/// pickled weights; the output directory is not empty or cannot be written.
 pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, ImportError> {
     let mut checkpoint = open_checkpoint(&options.from)?;
     let config = ModelConfig { dtype: options.dtype, ..checkpoint.config().clone() };

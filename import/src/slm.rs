@@ -1,8 +1,8 @@
 //! Import of a public small model as a bundle of its own: `slm/` and a manifest, in the mode `slm`.
 //!
-//! The model reads its own tokens. Its prompt is what its tokenizer makes of a text, special tokens included,
-//! or a template that the caller gives. What it needs beside that is read from its files: the token that
-//! begins an output, the one that ends it, and how outputs are generated (`generation_config.json`).
+//! The model reads its own tokens. Its prompt is the tokenizer's output for a text, special tokens included,
+//! or a template that the caller gives. The model's files supply the rest: the token that begins an output,
+//! the one that ends it, and how to generate outputs (`generation_config.json`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::{ImportError, open_checkpoint, write_weights};
 const USUAL_MAX_PROMPT_TOKENS: usize = 512;
 const USUAL_MAX_NEW_TOKENS: usize = 256;
 
-/// What to import as a bundle, and what its files do not say.
+/// The model to import as a bundle, and facts that its files do not state.
 #[derive(Debug, Clone)]
 pub struct SlmImportOptions {
     /// A directory with `config.json`, safetensors and `tokenizer.json`, a `.gguf` file, or a directory with
@@ -33,7 +33,7 @@ pub struct SlmImportOptions {
     pub out: PathBuf,
     /// The bundle's name. Default: that of the source.
     pub name: Option<String>,
-    /// What the model does.
+    /// The model's task.
     pub task: Task,
     /// The prompt template, with `{text}`. Default: the text alone. Special tokens that the model's tokenizer
     /// puts around a text are added where the template lacks them. A decoder-only model needs one: its last
@@ -49,7 +49,7 @@ pub struct SlmImportOptions {
     pub dtype: Option<WeightDtype>,
     /// SPDX expression.
     pub licence: Option<String>,
-    /// Who made it, where it was published.
+    /// The model's author, and where it was published.
     pub origin: Option<String>,
 }
 

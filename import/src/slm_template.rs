@@ -108,7 +108,7 @@ impl SlmTokenizer {
         Ok(format!("{before}{TEXT_PLACEHOLDER}{}", &after[..offsets.0]))
     }
 
-    /// What the tokenizer puts before and behind any text.
+    /// The tokens that the tokenizer puts before and after any text.
     fn special_tokens_around_texts(&self, tokenizer: &Tokenizer) -> Result<[String; 2], ImportError> {
         let ids = |special| Ok::<_, ImportError>(self.encode(tokenizer, "a", special)?.get_ids().to_vec());
         let (bare, whole) = (ids(false)?, ids(true)?);

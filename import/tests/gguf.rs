@@ -25,7 +25,7 @@ struct Gguf {
 }
 
 impl Gguf {
-    /// What a converter makes of [`support::config`].
+    /// The file that a converter makes of [`support::config`].
     fn tiny() -> Self {
         let strings = |items: Vec<String>| Value::Array(items.into_iter().map(Value::String).collect());
         let mut kinds = vec![Value::I32(1); support::VOCAB_SIZE];

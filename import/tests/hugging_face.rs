@@ -171,7 +171,7 @@ fn a_checkpoint_of_every_family_is_imported_as_it_is() {
     }
 }
 
-/// GPT-2 as it was first published: no head, names without `transformer.`, causal masks among the weights.
+/// GPT-2 as first published: no head, names without `transformer.`, causal masks among the weights.
 #[test]
 fn a_checkpoint_without_its_head_gets_its_full_names() {
     let directory = tempfile::tempdir().unwrap();

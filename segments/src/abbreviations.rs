@@ -4,22 +4,22 @@
 const ABBREVIATIONS: [&str; 14] =
     ["approx", "cf", "dr", "fig", "gen", "mr", "mrs", "ms", "no", "prof", "sec", "st", "vol", "vs"];
 
-/// What stands before a full stop in names of files, hosts, modules and types, in small letters.
+/// Words before a full stop in names of files, hosts, modules and types, in small letters.
 const NAME_BEGINNINGS: [&str; 34] = [
     "app", "array", "asp", "cmake", "com", "config", "console", "data", "date", "debian", "document", "file",
     "fmt", "ftp", "image", "io", "java", "json", "list", "math", "module", "node", "object", "org", "os",
     "path", "python", "react", "self", "string", "system", "test", "this", "www",
 ];
 
-/// What stands behind it, in small letters.
+/// Words after it, in small letters.
 const NAME_ENDS: [&str; 36] = [
     "app", "bat", "cfg", "cls", "com", "conf", "cpp", "css", "csv", "debian", "dll", "doc", "docx", "exe",
     "format", "gif", "htm", "html", "ini", "jpg", "js", "json", "log", "md", "net", "org", "pdf", "php",
     "png", "py", "rs", "sh", "txt", "xml", "yml", "zip",
 ];
 
-/// Whether the full stop at the end belongs to the last word: an initial, a word with another full stop
-/// inside, or one of a list.
+/// Whether the final full stop belongs to the last word: an initial, a word with another full stop inside, or
+/// a word on a list.
 pub(crate) fn ends_in_abbreviation(sentence: &str) -> bool {
     let last_word = sentence.split_whitespace().next_back().unwrap_or_default();
     let Some(word) = last_word.strip_suffix('.') else { return false };

@@ -1,5 +1,5 @@
-//! Where a sentence that is too long for the reader is cut: near its middle, at the strongest mark that
-//! stands there, and its halves again, until each fits.
+//! Cuts a sentence that is too long for the model: near its middle, at the strongest mark there. The halves
+//! are cut again until each fits.
 
 use std::ops::Range;
 

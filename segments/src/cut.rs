@@ -1,12 +1,12 @@
-//! Where a record's text is cut: into sentences, where the job asks for it, and a sentence that is too long
-//! for the reader at clauses.
+//! Cuts a record's text: into sentences, if the job asks for it, and sentences that are too long for the
+//! model at clauses.
 
 use std::ops::Range;
 
 use crate::clauses::clauses;
 use crate::sentences::sentences;
 
-/// What is read and written at a time.
+/// The unit of reading and writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// The whole text of a record.
@@ -19,11 +19,11 @@ pub enum Unit {
 /// text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// What stands between the piece before and this one.
+    /// The text between the previous piece and this one.
     pub before: &'a str,
-    /// What is read. It has a letter; a sentence has no white space around it.
+    /// The text that the model reads. It has a letter; a sentence has no white space around it.
     pub text: &'a str,
-    /// What stands behind the text's last piece; empty for all others.
+    /// The text after the last piece; empty for all others.
     pub after: &'a str,
 }
 

@@ -11,9 +11,9 @@ pub struct Segment {
     pub number: u32,
     /// The text to read.
     pub text: String,
-    /// What the record's output has before the text that is written for this segment.
+    /// The text of the record's output before this segment's output.
     pub before: String,
-    /// What it has behind it.
+    /// The text after it.
     pub after: String,
 }
 

@@ -39,8 +39,8 @@ pub(crate) fn sentences(text: &str) -> Vec<Range<usize>> {
     sentences
 }
 
-/// Whether a sentence goes on where Unicode sees its end, though the line goes on: without white space
-/// (".NET"), in small letters (as after a quoted question), or after an abbreviation.
+/// Whether a sentence continues where Unicode sees its end within a line: without white space (".NET"), in
+/// small letters (as after a quoted question), or after an abbreviation.
 fn goes_on(sentence: &str, rest: &str) -> bool {
     let begins_small = || rest.chars().find(|c| c.is_alphanumeric()).is_some_and(char::is_lowercase);
     if sentence.ends_with(WIDE_ENDS) {
@@ -65,10 +65,10 @@ fn unglued(text: &str, sentence: Range<usize>) -> Vec<Range<usize>> {
     parts
 }
 
-/// Whether a sentence ends between two texts, though no white space is there: behind a word in small letters
-/// that is not the sentence's first, and before a capitalized word that is not its last. Both words are
-/// letters alone, so versions, hosts, paths and calls stay whole; so do names such as `string.Format`, which
-/// look alike, by a list.
+/// Whether a sentence ends between two texts without white space between them: after a word in small letters
+/// that is not the sentence's first, and before a capitalized word that is not its last. Both words consist
+/// of letters, so versions, hosts, paths and calls stay whole. A list exempts names such as `string.Format`,
+/// which look the same.
 fn is_glued(before: &str, behind: &str) -> bool {
     let Some((_, last_word)) = before.rsplit_once(char::is_whitespace) else { return false };
     let (first_word, next) = behind.split_once(char::is_whitespace).unwrap_or_default();

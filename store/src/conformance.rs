@@ -1,4 +1,4 @@
-//! What every backend must guarantee, as functions over a [`Store`]. Each uses a key prefix of its own.
+//! The guarantees of every backend, as functions over a [`Store`]. Each uses a key prefix of its own.
 
 use bytes::Bytes;
 

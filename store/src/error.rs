@@ -18,7 +18,7 @@ pub enum StoreError {
     InvalidLocation {
         /// As given.
         location: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 
@@ -52,7 +52,7 @@ pub enum StoreError {
     InvalidPattern {
         /// As given.
         pattern: String,
-        /// What the glob parser found.
+        /// The glob parser's error.
         #[source]
         source: glob::PatternError,
     },
@@ -88,7 +88,7 @@ pub enum StoreError {
         .path.display()
     )]
     DiskFull {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -103,7 +103,7 @@ pub enum StoreError {
         .path.display()
     )]
     PermissionDenied {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -115,7 +115,7 @@ pub enum StoreError {
     /// Anything else the file system said.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -131,7 +131,7 @@ pub enum StoreError {
         variable: &'static str,
         /// The address.
         value: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
 
@@ -148,11 +148,11 @@ pub enum StoreError {
          AWS_PROFILE, or run where the platform gives the process a role"
     )]
     S3NoCredentials {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
-        /// What the chain said.
+        /// The error of the credentials chain.
         #[source]
         source: S3Failure,
     },
@@ -164,7 +164,7 @@ pub enum StoreError {
          it"
     )]
     S3AccessDenied {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
@@ -179,7 +179,7 @@ pub enum StoreError {
          AWS_ENDPOINT_URL"
     )]
     S3NoSuchBucket {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
@@ -194,7 +194,7 @@ pub enum StoreError {
         .region.as_deref().unwrap_or("the region of the bucket")
     )]
     S3WrongRegion {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
@@ -211,11 +211,11 @@ pub enum StoreError {
          the network"
     )]
     S3Unreachable {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
-        /// What happened to the connection.
+        /// The failure of the connection.
         #[source]
         source: S3Failure,
     },
@@ -223,7 +223,7 @@ pub enum StoreError {
     /// The server asked for fewer requests, and went on asking after all retries.
     #[error("S3 is throttling requests to {action} {location}; start again later, or with fewer workers")]
     S3Throttled {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,
@@ -235,7 +235,7 @@ pub enum StoreError {
     /// Anything else that S3 said.
     #[error("cannot {action} {location}")]
     S3 {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The object or prefix.
         location: String,

@@ -1,7 +1,7 @@
 //! The corpus: which files a user's patterns name, and their bytes.
 //!
-//! Owns what is the same for all places: the order of the listing, the names that are skipped, and that a
-//! file is read only as it was listed.
+//! Owns the rules that all places share: the order of the listing, the skipped names, and that a file is read
+//! only in its listed version.
 
 mod local;
 mod s3;
@@ -98,9 +98,9 @@ fn fixed_directory(pattern: &Path) -> PathBuf {
     pattern.components().take_while(|component| !has_wildcard(component)).collect()
 }
 
-/// Opens a listed file, if it is still what was listed. The reader blocks: read it on a thread of your own.
-/// It gives the bytes of the listed version alone, and all of them: where the file is changed meanwhile, it
-/// fails with an error that [`is_input_changed`] knows. One on S3 reads across broken connections.
+/// Opens a listed file, if it has not changed since. The reader blocks: read it on a thread of its own. It
+/// gives all bytes of the listed version and no others. If the file changes meanwhile, reading fails with an
+/// error that [`is_input_changed`] recognizes. A reader on S3 resumes after broken connections.
 ///
 /// # Errors
 /// [`StoreError::InputChanged`], or if the file cannot be opened.

@@ -1,9 +1,9 @@
 //! The one door to the places where corpora are read and outputs are committed.
 //!
-//! [`Store`] is a directory of immutable objects with an atomic conditional create: of any number of writers
-//! of one key exactly one succeeds, and nobody ever sees half an object. All of Baton's exactly-once
-//! semantics rest on that operation, and `conformance` states what each backend must guarantee.
-//! [`list_inputs`] and [`open_input`] read the corpus, which may lie anywhere.
+//! [`Store`] is a directory of immutable objects with an atomic conditional create: if several writers create
+//! one key, exactly one succeeds, and nobody ever sees half an object. All of Baton's exactly-once semantics
+//! rest on that operation; `conformance` states the guarantees of each backend. [`list_inputs`] and
+//! [`open_input`] read the corpus, which may lie anywhere.
 //!
 //! This crate knows keys and bytes. It does not know what a shard, a record or a part is.
 //!

@@ -1,9 +1,8 @@
 //! The backend for a local directory.
 //!
-//! An object is written to a temporary file in the same file system, synced, and then given its name in one
-//! step: a rename that refuses to replace for a create, a plain rename for a put. The directory is synced
-//! after. Temporary files live in one hidden directory, where no listing sees them; those of a crashed writer
-//! are swept on open.
+//! An object is written to a temporary file in the same file system, synced, and then named in one step. A
+//! create renames without replacing; a put renames. The directory is synced afterwards. Temporary files live
+//! in one hidden directory, where no listing sees them; opening the store removes those of a crashed writer.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

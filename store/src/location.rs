@@ -16,7 +16,7 @@ pub enum Location {
     S3 {
         /// The bucket.
         bucket: String,
-        /// What its keys begin with, without slashes around it; may be empty.
+        /// The beginning of its keys, without slashes around it; may be empty.
         prefix: String,
     },
 }
@@ -26,8 +26,8 @@ const KNOWN_SCHEMES: [&str; 13] =
     ["s3", "s3a", "s3n", "file", "gs", "gcs", "az", "abfs", "abfss", "wasbs", "hdfs", "http", "https"];
 
 impl Location {
-    /// Reads a path, a `file:` URI or an `s3://` URI. Schemes are in any case. What looks like a URI is never
-    /// taken for a path: `./s3:/x` names a directory `s3:`.
+    /// Reads a path, a `file:` URI or an `s3://` URI. Schemes may be in any case. A text that looks like a
+    /// URI is never taken for a path: `./s3:/x` names a directory `s3:`.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`] for an empty one, an unknown scheme, or a URI without its parts; it

@@ -1,4 +1,4 @@
-//! What is known of an object without reading it.
+//! An object's metadata, known without reading it.
 
 use std::fs::Metadata;
 use std::time::UNIX_EPOCH;
@@ -14,15 +14,15 @@ pub struct ObjectMeta {
     pub etag: String,
 }
 
-/// What a conditional create did.
+/// The outcome of a conditional create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a create may have been lost to another writer"]
 pub enum CreateOutcome {
     /// The object is ours and durable.
     Created,
     /// The object exists and was not touched. It is another writer's, or our own: if the answer to a create
-    /// on S3 is lost, the repeated request finds what the first one wrote. So compare bytes where the
-    /// difference matters.
+    /// on S3 is lost, the repeated request finds the object of the first. If the difference matters, compare
+    /// bytes.
     AlreadyExists,
 }
 

@@ -52,8 +52,8 @@ impl S3Prefix {
         S3Prefix { client, bucket: bucket.to_owned(), prefix }
     }
 
-    /// What is no key of a store, such as the empty objects that some tools write for directories, is not
-    /// listed.
+    /// Objects whose names are not keys of a store, such as the empty objects that some tools write for
+    /// directories, are not listed.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut objects =
             list_bucket(&self.client, &self.bucket, &format!("{}{prefix}", self.prefix)).await?;
@@ -99,7 +99,7 @@ impl S3Prefix {
     }
 }
 
-/// What is known of one object; `None` if it does not exist. Keys are whole.
+/// Metadata of one object; `None` if it does not exist. Keys are whole.
 pub(crate) async fn head_object(
     client: &Client,
     address: &S3Address,
@@ -148,7 +148,7 @@ fn listed(object: Object) -> Option<ObjectMeta> {
     Some(ObjectMeta { key: object.key?, size, etag })
 }
 
-/// Servers quote tags in headers, but not all of them in listings.
+/// Servers quote tags in headers, but some do not in listings.
 fn bare_etag(etag: Option<&str>) -> String {
     etag.unwrap_or_default().trim_matches('"').to_owned()
 }

@@ -30,7 +30,7 @@ impl Store {
     /// operation tells whether the bucket is there.
     ///
     /// # Errors
-    /// What the file system may refuse; for S3, [`StoreError::S3NoRegion`].
+    /// The file system refuses; for S3, [`StoreError::S3NoRegion`].
     pub async fn open(location: Location) -> Result<Store, StoreError> {
         let backend = match &location {
             Location::Local(root) => {
@@ -105,7 +105,7 @@ impl Store {
         }
     }
 
-    /// What is known of an object without reading it; `None` if it does not exist.
+    /// Metadata of an object, without reading it; `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::InvalidKey`], or if the object cannot be looked up.
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Creates an object if no object has this key. Atomic: of all writers of a key exactly one creates it,
-    /// others see all of it or nothing. Durable when it returns.
+    /// and others see the whole object or nothing. The object is durable on return.
     ///
     /// # Errors
     /// [`StoreError::InvalidKey`], [`StoreError::DiskFull`] and whatever else keeps it from being written.
@@ -136,7 +136,7 @@ impl Store {
         }
     }
 
-    /// Creates an object as [`Store::create`] does, with all that `reader` gives. A local directory holds
+    /// Creates an object like [`Store::create`], from everything that `reader` gives. A local directory holds
     /// little of it in memory; S3 takes an object in one request, so there it is held whole.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Rows out, and back where a format holds all of them.
+//! Rows are written, and read back if the format holds all their content.
 
 use serde_json::{Map, Value};
 

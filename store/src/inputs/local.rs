@@ -18,8 +18,8 @@ pub(super) fn open(uri: &str, path: &Path) -> Result<(File, InputFile), StoreErr
     Ok((file, InputFile { uri: uri.to_owned(), size: metadata.len(), etag: etag_of(&metadata) }))
 }
 
-/// Opens a listed file. The reader gives bytes of the listed version alone, and all of them: where the file
-/// is written to, cut off or appended to meanwhile, it fails with [`StoreError::InputChanged`] inside its
+/// Opens a listed file. The reader gives all bytes of the listed version and no others. If the file is
+/// written to, cut off or appended to meanwhile, reading fails with [`StoreError::InputChanged`] inside its
 /// error.
 pub(super) fn open_listed(input: InputFile, path: &Path) -> Result<ListedFile, StoreError> {
     let (file, found) = match open(&input.uri, path) {
@@ -34,7 +34,7 @@ pub(super) fn open_listed(input: InputFile, path: &Path) -> Result<ListedFile, S
     Ok(ListedFile { file, input, num_bytes_read: 0 })
 }
 
-/// A file while it is read as it was listed.
+/// A file that is read in its listed version.
 #[derive(Debug)]
 pub(super) struct ListedFile {
     file: File,
@@ -43,8 +43,8 @@ pub(super) struct ListedFile {
 }
 
 impl Read for ListedFile {
-    /// Looks at the file after each read: a write first changes the time and then the bytes, so bytes of a
-    /// file whose time still is the listed one are the listed ones.
+    /// Checks the file after each read. A write changes the time before the bytes, so while the time is the
+    /// listed one, the bytes are too.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let num_bytes = self.file.read(buffer)?;
         self.num_bytes_read += num_bytes as u64;
@@ -105,7 +105,7 @@ fn list_glob(pattern: &str, path: &Path) -> Result<Vec<InputFile>, StoreError> {
     Ok(files)
 }
 
-/// `path` made absolute, with the links in what exists of it followed.
+/// `path` made absolute, with links followed as far as the path exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -66,8 +66,8 @@ async fn list_glob(client: &Client, bucket: &str, pattern: &str) -> Result<Vec<O
     Ok(objects)
 }
 
-/// Whether a key, taken relative to what the user spelled out, names a file: no part of it is hidden,
-/// underscored or empty, as it is in the objects that some tools write for directories.
+/// Whether a key, relative to the user's prefix, names a file. No part of such a key begins with a dot or
+/// underscore, or is empty, as in the objects that some tools write for directories.
 fn is_wanted(relative_key: &str) -> bool {
     relative_key.split('/').all(|name| !name.is_empty() && !is_skipped(name.as_bytes()))
 }

@@ -1,8 +1,8 @@
 //! The one S3 client of the process, made from the environment.
 //!
-//! Credentials, region and endpoint come from the SDK's default chain alone: environment variables, the
-//! shared profile files, web identity, container and instance roles. Baton has no flags for them and stores
-//! none. What this file adds: how often to try, how long to wait, and how buckets are addressed.
+//! Credentials, region and endpoint come only from the SDK's default chain: environment variables, the shared
+//! profile files, web identity, container and instance roles. Baton has no flags for them and stores none.
+//! This file adds the number of tries, the timeouts, and the addressing of buckets.
 
 use std::env;
 use std::ffi::OsString;
@@ -24,9 +24,8 @@ use tokio::sync::OnceCell;
 use super::failure::CONDITIONAL_CONFLICT;
 use crate::StoreError;
 
-/// Tries per request where `AWS_MAX_ATTEMPTS` does not say otherwise. The SDK waits up to 1, 2, 4, 8 and 16
-/// seconds between them, at random below that, so a request is given up after half a minute of throttling at
-/// most.
+/// Tries per request unless `AWS_MAX_ATTEMPTS` says otherwise. The SDK waits a random time of up to 1, 2, 4,
+/// 8 and 16 seconds between them. It therefore gives a throttled request up after half a minute at most.
 const MAX_ATTEMPTS: u32 = 6;
 
 /// A server that has not accepted a connection by then is down or cut off.
@@ -39,8 +38,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Where a server of one's own is named. The first one wins, as in the SDK.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
-/// `true` or `false`: whether the bucket is named in the path or in the host name. Default: in the path if a
-/// custom endpoint is set, since few of those have a host name per bucket.
+/// `true` names the bucket in the path, `false` in the host name. The default is the path if a custom
+/// endpoint is set, since few of those have a host name per bucket.
 const PATH_STYLE_VARIABLE: &str = "BATON_S3_PATH_STYLE";
 
 /// Any custom endpoint takes a region; this one is what such servers expect.

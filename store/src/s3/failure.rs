@@ -14,8 +14,8 @@ pub(super) const CONDITIONAL_CONFLICT: &str = "ConditionalRequestConflict";
 /// The condition of a conditional request does not hold.
 pub(super) const PRECONDITION_FAILED: &str = "PreconditionFailed";
 
-/// What the server or the connection said, in one line: status, code, message and request id, or the chain of
-/// causes.
+/// The answer of the server or the error of the connection, in one line: status, code, message and request
+/// id, or the chain of causes.
 #[derive(Debug)]
 pub struct S3Failure(String);
 

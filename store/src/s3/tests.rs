@@ -1,5 +1,5 @@
-//! The S3 backend against a real server (which needs `BATON_WEED`, see `tests/support/seaweed.rs`), and
-//! against prepared answers and cut connections where a healthy server does not err on demand.
+//! The S3 backend against a real server (which needs `BATON_WEED`, see `tests/support/seaweed.rs`). Prepared
+//! answers and cut connections stand in for errors that a healthy server does not produce on demand.
 
 mod cutting_proxy;
 mod failures;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::{S3Address, S3Prefix, failure, head_object};
 use crate::{CreateOutcome, StoreError};
 
-/// Up to this size an object is written in one request, whose condition every server checks atomically. Of
-/// the completion of an upload in parts that is true on AWS, while SeaweedFS 4.48 was seen to let several of
-/// them win. A request that fails is sent again whole, so this also bounds what a retry costs.
+/// Up to this size an object is written in one request, whose condition every server checks atomically. For
+/// the completion of an upload in parts, AWS does too, but SeaweedFS 4.48 sometimes let several completions
+/// win. A failed request is sent again whole, so this also bounds the cost of a retry.
 pub(super) const MAX_SINGLE_WRITE_NUM_BYTES: usize = 32 << 20;
 
 /// The size of a part of a larger object. S3 wants 5 MiB or more, and at most 10,000 parts.
@@ -21,7 +21,7 @@ const MAX_UPLOADS: u32 = 3;
 /// Every byte is checked by the server. CRC-32C is computed in hardware on both sides.
 const CHECKSUM: ChecksumAlgorithm = ChecksumAlgorithm::Crc32C;
 
-/// What a write does to an object that exists.
+/// The effect of a write on an object that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
     /// Leaves it alone: `If-None-Match: *`.

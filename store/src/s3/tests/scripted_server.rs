@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What the server does with a request.
+/// The server's answer to a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     /// Status line, headers and body, without the lengths.
