@@ -1,5 +1,5 @@
-//! Gathers what is written for the segments of a shard's records, in whatever order it comes, and gives back
-//! what became of each entry, in record order.
+//! Gathers the outputs for the segments of a shard's records, in any order of arrival, and returns the
+//! outcome of each entry, in record order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use baton_proto::{RecordHead, WireError};
 use baton_segments::{Piece, Segment, join};
 use baton_text::{Finished, TextRules};
 
-/// What became of one entry.
+/// The outcome of one entry.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     /// It has an output row.
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
     Failed(RecordFailure),
 }
 
-/// What was written for one prompt, best first and never nothing, or why it could not be.
+/// The outputs for one prompt, best first and never empty, or the reason why there are none.
 pub(crate) type Generated = Result<Vec<Alternative>, &'static str>;
 
 /// The entries of one attempt at a shard, and the rows that are decoded for their segments: one for each
@@ -63,7 +63,7 @@ struct PlacedSegment {
     row: u32,
 }
 
-/// What is decoded once.
+/// A prompt that is decoded once.
 #[derive(Debug)]
 struct Row {
     prompt_len: u32,
@@ -169,7 +169,7 @@ impl ShardCollector {
         }
     }
 
-    /// What became of every entry, in record order.
+    /// The outcome of every entry, in record order.
     ///
     /// # Panics
     /// The shard is not complete.
@@ -249,7 +249,7 @@ impl Open {
         Self { head, segments, num_received: 0, num_written: 0 }
     }
 
-    /// What became of a record whose segments are all written.
+    /// The outcome of a record whose segments all have their outputs.
     fn outcome(&mut self, rows: &[Row], rules: &TextRules) -> Outcome {
         let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
         let prompt_tokens = segments.iter().map(|segment| rows[segment.row as usize].prompt_len).sum();

@@ -1,13 +1,13 @@
 //! The commit of a shard: verdict, error rows, part, each created conditionally and in this order.
 //!
-//! Owns the rule that makes output exactly once without a database. Whoever creates the verdict first decides
-//! which records failed; whoever comes later obeys it, so every attempt makes the same error rows and the
-//! same part. A crash between any two steps leaves nothing that the next attempt does not complete to the
-//! same bytes. The shard is committed when its part exists.
+//! Owns the rule that makes output exactly once without a database. The first verdict decides which records
+//! failed. Every later attempt obeys it, so every attempt makes the same error rows and the same part. A
+//! crash between any two steps leaves nothing that the next attempt does not complete to the same bytes. The
+//! shard is committed when its part exists.
 //!
-//! Another kind of processor may round otherwise, so that a later attempt, though it obeys, makes other bytes
-//! than the verdict's sums promise. It then creates a verdict on the same records with its own sums, an
-//! *amendment*, under a key that has its part's hash, and tries to create its part. One part is created; its
+//! Another kind of processor may round differently. A later attempt there obeys the verdict, but makes other
+//! bytes than its sums promise. It then creates an *amendment*: a verdict on the same records with its own
+//! sums, under a key with its part's hash. Then it tries to create its part. One part is created, and its
 //! hash tells which verdict holds.
 
 use std::borrow::Cow;
@@ -41,12 +41,12 @@ pub enum CommitError {
         #[source]
         source: StoreError,
     },
-    /// What another attempt left cannot be used.
+    /// Objects of another attempt are unusable.
     #[error("cannot commit shard {shard}")]
     Left {
         /// The shard.
         shard: ShardIndex,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: JobError,
     },
@@ -104,7 +104,7 @@ pub(crate) async fn commit(
         }
     };
     if !verdict.failed.is_empty() {
-        // Whoever wins this race, the rows are the verdict's.
+        // Whichever attempt wins this race, the rows are the verdict's.
         let _ = store.create(&errors_key(shard), verdict.error_rows().into()).await.map_err(store_error)?;
     }
     match store.create(&part_key, part).await.map_err(store_error)? {
@@ -146,7 +146,7 @@ fn judge(
     Ok((Verdict { shard, records: outcomes.len() as u64, failed, failed_at, outputs }, part.into()))
 }
 
-/// The part that an earlier attempt's verdict calls for, made from this attempt's outcomes: the rows of all
+/// The part that an earlier attempt's verdict demands, made from this attempt's outcomes: the rows of all
 /// records that the verdict does not list as failed.
 fn part_by(
     verdict: &Verdict,

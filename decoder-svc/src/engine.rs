@@ -1,9 +1,9 @@
-//! The threads that run the model that writes, each with a continuous batch over rows of all shards, and the
+//! The threads that run the writing model, each with a continuous batch over rows of all shards, and the
 //! queue in front of them.
 //!
-//! A row goes to the engine with the least outstanding work and stays there. The queue is bounded in what it
-//! costs: each waiting row holds a permit for as many tokens as its prompt has, and gives it back when it is
-//! prefilled. A shard that cannot get a permit stops reading its stream, which stops its encoder.
+//! A row goes to the engine with the least outstanding work and stays there. Tokens bound the queue: each
+//! waiting row holds a permit for as many tokens as its prompt has, and returns it when it is prefilled. A
+//! shard that cannot get a permit stops reading its stream, which stops its encoder.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::DecoderError;
 use crate::engine_models::EngineModels;
 use crate::writer::RowPrompt;
 
-/// What becomes of a row: what it wrote, or its index and why it can never run.
+/// The end of a row: its output, or its index and the reason why it can never run.
 pub(crate) type RowResult = Result<FinishedRow, (u32, SubmitError)>;
 
 /// A row on its way into the batch.
@@ -227,11 +227,11 @@ impl Drop for RowResults {
     }
 }
 
-/// What one thread owns.
+/// The state of one thread.
 struct Engine {
     models: EngineModels,
     scheduler: Scheduler,
-    /// Written anew before each step.
+    /// Overwritten before each step.
     plan: Plan,
     waiting: HashMap<RowId, QueuedRow>,
     live: HashMap<RowId, RowReply>,

@@ -11,7 +11,7 @@ use crate::writer::RowPrompt;
 /// Tokens drafted for one pass of the LLM at most. Long drafts are seldom right to their end.
 const MAX_DRAFT_TOKENS: usize = 8;
 
-/// What one engine computes with.
+/// The models of one engine.
 #[derive(Debug)]
 pub(crate) struct EngineModels {
     /// The model that writes.

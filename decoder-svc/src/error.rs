@@ -1,4 +1,4 @@
-//! What can go wrong in the decoder, and the one place where it becomes a gRPC status.
+//! Errors of the decoder, and the one place where they become gRPC statuses.
 
 use baton_bundle::BundleError;
 use baton_decoding::SubmitError;
@@ -27,9 +27,9 @@ pub enum DecoderError {
          least {needed_cache_tokens}"
     )]
     CacheTooSmall {
-        /// What is configured, tokens.
+        /// The configured size, tokens.
         max_cache_tokens: usize,
-        /// What the bundle's limits call for, tokens.
+        /// The size that the bundle's limits need, tokens.
         needed_cache_tokens: usize,
     },
     /// The model cannot be loaded, or its thread has died, or the server.
@@ -83,7 +83,7 @@ pub enum DecoderError {
     OutputNotAllowed {
         /// The output, as the job names it.
         location: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
     /// The shard cannot be committed.

@@ -87,8 +87,8 @@ struct StopStrings {
 
 impl StopStrings {
     fn new(strings: &[String], tokenizer: &TextTokenizer) -> Option<Self> {
-        // A token that adds text adds a byte or more, so a string ends in the last of at most as many tokens
-        // as it has bytes.
+        // Every token adds a byte or more. The end of a string therefore lies in the last tokens, at most as
+        // many as the string has bytes.
         let longest_num_bytes = strings.iter().map(String::len).max()?;
         let window_tokens = longest_num_bytes + WINDOW_MARGIN_TOKENS;
         Some(Self { strings: strings.to_vec(), tokenizer: tokenizer.clone(), window_tokens })

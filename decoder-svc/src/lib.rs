@@ -1,9 +1,10 @@
 //! The decoder service: prompt states in, committed part files out.
 //!
-//! Owns what happens to a shard between an encoder and the store: prompt states wait in a queue bounded by
-//! their tokens, one engine thread decodes the rows of all shards in one continuous batch, and a shard whose
-//! rows are all done is detokenized, put in record order and committed by the commit protocol. Where the LLM
-//! writes (modes `llm` and `verified`), it is loaded here; how prompts become states is the encoder's affair.
+//! Owns a shard's way from an encoder to the store. Prompt states wait in a queue bounded by their tokens.
+//! One engine thread decodes the rows of all shards in one continuous batch. When all rows of a shard are
+//! done, they are detokenized, put in record order and committed by the commit protocol. In the modes where
+//! the LLM writes (`llm` and `verified`), it is loaded here. Turning prompts into states is the encoder's
+//! task.
 
 mod allowed_outputs;
 mod collector;

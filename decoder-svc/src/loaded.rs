@@ -53,8 +53,8 @@ impl DecoderConfig {
         }
     }
 
-    /// What suits a device: on a CPU, [`DecoderConfig::cpu`]; on a GPU, 512 slots for each engine and a cache
-    /// that takes three fifths of the memory that is free now, weights and activations have the rest.
+    /// The configuration for a device: on a CPU, [`DecoderConfig::cpu`]. On a GPU, each engine has 512 slots
+    /// and a cache of three fifths of the free memory; weights and activations have the rest.
     ///
     /// # Errors
     /// The bundle does not serve the mode.
@@ -107,7 +107,7 @@ pub struct DecoderService {
     pub(crate) engine_threads: ModelThreads,
 }
 
-/// What every shard's task uses.
+/// The parts that every shard's task uses.
 #[derive(Debug)]
 pub(crate) struct LoadedDecoder {
     pub(crate) desk: ShardDesk,
@@ -136,7 +136,7 @@ impl DecoderService {
         let load = move || EngineModels::load(&model_bundle, &config);
         let (engine, engine_threads) =
             EngineQueue::start(config.engines, config.max_waiting_tokens, load).await?;
-        // The small model writes alike, whoever has read for it.
+        // The small model writes the same way for every reader.
         let modes = if config.mode == Mode::Slm { Mode::Hybrid } else { config.mode }.served();
         let limits = bundle.manifest().limits;
         let reads_llm_tokens = writer.reads.prompt_end.is_some();

@@ -1,20 +1,20 @@
-//! What a shard takes of the memory budget until it is committed: as much as its header announces is asked
-//! for when it is taken on, and what is written for it is counted as it comes.
+//! A shard's share of the memory budget until its commit. The share that its header announces is reserved
+//! when the shard is taken on; outputs are counted as they arrive.
 
 use baton_job::{Alternative, OutputRow};
 use baton_proto::{DecodeHeader, RecordHead, ShardAttempt};
 
 use crate::collector::Generated;
 
-/// What a record takes beside its strings: its head, its row, its place in lists; generously.
+/// A record's bytes beside its strings: its head, its row, its place in lists; a generous estimate.
 const NUM_BYTES_PER_RECORD: usize = 2 * size_of::<RecordHead>() + size_of::<OutputRow>();
-/// What a segment takes beside its strings: its place among those of its record, what allocating the strings
-/// costs, and its place in the list of a row.
+/// A segment's bytes beside its strings: its place among the segments of its record, the overhead of
+/// allocating the strings, and its place in the list of a row.
 const NUM_BYTES_PER_SEGMENT: usize = 176;
-/// What a prompt takes beside what is written for it: its row, with the lists that the row has.
+/// A prompt's bytes beside its outputs: its row, with the row's lists.
 const NUM_BYTES_PER_PROMPT: usize = 160;
 
-/// What the header of a shard's stream announces.
+/// The announcements in the header of a shard's stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Announced {
     pub(crate) num_segments: u64,
@@ -31,7 +31,7 @@ impl Announced {
     }
 }
 
-/// What is held of a shard beside what is written.
+/// A shard's bytes without its outputs.
 pub(crate) fn received_num_bytes(attempt: &ShardAttempt, announced: Announced) -> usize {
     let num_records = attempt.num_entries as usize;
     let times =
@@ -42,14 +42,14 @@ pub(crate) fn received_num_bytes(attempt: &ShardAttempt, announced: Announced) -
         .saturating_add(num_records * NUM_BYTES_PER_RECORD)
 }
 
-/// What a shard is expected to take in all: outputs are taken to be as long as the texts.
+/// A shard's expected total: outputs are assumed to be as long as the texts.
 pub(crate) fn expected_num_bytes(attempt: &ShardAttempt, announced: Announced) -> usize {
     let num_text_bytes = usize::try_from(announced.num_text_bytes).unwrap_or(usize::MAX);
     let written = num_text_bytes.saturating_mul(attempt.generation.n_best as usize);
     received_num_bytes(attempt, announced).saturating_add(written)
 }
 
-/// What has been written for a row.
+/// Bytes of a row's outputs.
 pub(crate) fn written_num_bytes(written: &Generated) -> usize {
     let of_output = |output: &Alternative| size_of::<Alternative>() + output.output.len();
     written.as_ref().map_or(0, |outputs| outputs.iter().map(of_output).sum())

@@ -1,4 +1,4 @@
-//! What the decoder counts.
+//! The decoder's metrics.
 
 use baton_telemetry::{Counter, Histogram, MetricsRegistry, seconds_histogram};
 

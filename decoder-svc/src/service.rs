@@ -20,7 +20,7 @@ use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, expected_num_bytes};
 use crate::{DecoderError, DecoderService, shard};
 
-/// What the decoder notes of a shard when it takes it on.
+/// The decoder's notes about a shard that it has taken on.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     /// How its rows are generated.

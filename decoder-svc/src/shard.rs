@@ -175,7 +175,7 @@ impl ShardWork<'_> {
         Ok(())
     }
 
-    /// What is drawn for a segment depends on its place in the job alone. Entries number the lower bits,
+    /// A segment's random numbers depend only on its place in the job. Entries number the lower bits,
     /// segments the upper ones.
     fn random_stream(&self, segment: &Segment) -> u64 {
         let entry = self.attempt.first_entry + u64::from(segment.record);
@@ -235,7 +235,7 @@ impl ShardWork<'_> {
                     if num_steps > num_steps_reported {
                         num_steps_reported = num_steps;
                         let event = shard_event::Event::Progress(progress);
-                        // A stream that nobody reads cancels us elsewhere.
+                        // If nobody reads the stream, another task cancels this one.
                         let _ = events.send(Ok(ShardEvent { event: Some(event) })).await;
                     }
                 }
@@ -251,7 +251,7 @@ impl ShardWork<'_> {
         self.collector.lock().expect(NO_PANIC)
     }
 
-    /// What became of every entry, once all rows are done.
+    /// The outcome of every entry, once all rows are done.
     fn take_outcomes(&self) -> Vec<Outcome> {
         std::mem::replace(&mut *self.collector(), ShardCollector::new(0, 0)).into_outcomes()
     }

@@ -1,5 +1,5 @@
-//! What the bundle says about the models of a decoder: what they are fed of a prompt, which of them writes,
-//! and how its tokens become text.
+//! The bundle's statements about the models of a decoder: which parts of a prompt they read, which model
+//! writes, and how its tokens become text.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ pub(crate) struct Writer {
     /// Longest output, tokens.
     pub(crate) max_new_tokens: usize,
     pub(crate) reads: PromptParts,
-    /// What its tokens spell.
+    /// The spelling of its tokens.
     pub(crate) vocabulary: Arc<Vocabulary>,
 }
 
-/// What the models read of a prompt.
+/// The parts of a prompt that the models read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PromptParts {
     /// Width of the prompt states, if the SLM takes part.
     pub(crate) d_slm: Option<usize>,
-    /// What the LLM reads after the prompt's tokens, if it takes part.
+    /// The tokens that the LLM reads after the prompt's, if it takes part.
     pub(crate) prompt_end: Option<Vec<u32>>,
 }
 

@@ -1,8 +1,8 @@
-//! What it costs to choose the next tokens of a full batch, by method and vocabulary: microseconds per
-//! sequence and step.
+//! The cost of choosing the next tokens of a full batch, by method and vocabulary: microseconds per sequence
+//! and step.
 //!
-//! `cargo bench -p baton-decoding`. Logits are random and the same at every step; the model's time is not
-//! part of it.
+//! `cargo bench -p baton-decoding`. Logits are random and the same at every step; the model's time is
+//! excluded.
 
 #![allow(clippy::print_stdout, reason = "it prints its results")]
 

@@ -2,10 +2,10 @@
 //! `generate(num_beams = ..., do_sample = False)`.
 //!
 //! At each step the best `(1 + stop tokens) * num_beams` continuations of all running sequences are
-//! candidates. Those among the best `num_beams` of them that end are finished sequences, of which the best
-//! `num_beams` are kept. The best `num_beams` that do not end run on. Scores are f32 and computed in
-//! transformers' order. What that leaves open is fixed: of equal candidates, the one of the earlier sequence
-//! comes first, then the lower token; of equal finished sequences, the one that was finished first.
+//! candidates. Candidates that end, and are among the best `num_beams`, become finished sequences; the best
+//! `num_beams` of these are kept. The best `num_beams` candidates that do not end run on. Scores are f32 and
+//! computed in transformers' order. Baton fixes the order of ties: of equal candidates, the earlier
+//! sequence's comes first, then the lower token; of equal finished sequences, the earlier one.
 
 use crate::copying::WrittenWords;
 use crate::kernels::log_softmax;
@@ -20,7 +20,7 @@ pub(crate) struct BeamSearch {
     num_beams: usize,
     /// Best first; all of the same length.
     running: Vec<Running>,
-    /// What `running` becomes, kept for its memory.
+    /// The next `running`, kept for its memory.
     next: Vec<Running>,
     /// Best first, at most `num_beams`.
     finished: Vec<FinishedSequence>,
@@ -133,7 +133,7 @@ impl BeamSearch {
         if self.is_over() {
             self.parents.clear();
         }
-        // What is left over from a longer beam stays in `next`, as memory.
+        // Sequences left from a longer beam stay in `next`, as memory.
         std::mem::swap(&mut self.running, &mut self.next);
         while self.running.len() > self.parents.len() {
             self.next.extend(self.running.pop());
@@ -165,7 +165,7 @@ impl BeamSearch {
         self.finished.push(FinishedSequence { tokens, num_tokens, score: f32::NAN, finish_reason });
     }
 
-    /// What a sequence scores at a length.
+    /// A sequence's score at a length.
     fn score(&self, (log_probability_sum, written): (f32, Option<&WrittenWords>), num_tokens: usize) -> f32 {
         let copying = self.bounds.generation.copying.as_ref().zip(written);
         let reward = copying.map_or(0.0, |(copying, written)| copying.reward(written));

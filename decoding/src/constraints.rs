@@ -1,18 +1,18 @@
-//! What a sequence may not choose next, and what it is discouraged from: the changes made to a row of logits
-//! before a choice.
+//! Tokens that a sequence may not choose next, and tokens that it is discouraged from: the changes to a row
+//! of logits before a choice.
 
 use crate::Generation;
 use crate::copying::WrittenWords;
 use crate::kernels::{Shift, log_softmax};
 
-/// What the constraints depend on beside the logits.
+/// The inputs of the constraints beside the logits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Constraints<'a> {
     pub(crate) generation: &'a Generation,
     pub(crate) end_of_sequence: u32,
-    /// What the sequence has written.
+    /// The sequence's tokens.
     pub(crate) tokens: &'a [u32],
-    /// What it has written of the words that it may copy, where there are any.
+    /// Its progress with the words that it may copy, if there are any.
     pub(crate) written: Option<&'a WrittenWords>,
     pub(crate) min_new_tokens: usize,
 }

@@ -1,12 +1,14 @@
 //! Drafts: what a small model guesses that a large one will write, so that the large one can check several
 //! tokens in one pass.
 //!
-//! The large model chooses every token, with its own logits and, where it samples, its own random numbers; a
-//! draft only says which tokens it is fed before it has chosen them. Those that it then chooses itself are
-//! accepted, at the first other one the rest is forgotten. So what is written is what the large model would
-//! have written alone, token for token, whatever was drafted. The small model drafts by the same rules as the
-//! large one chooses: the same constraints, and when sampling the same random numbers, which makes equal
-//! choices likely. Beams and rows of several samples are not drafted for.
+//! The large model chooses every token, with its own logits and, when sampling, its own random numbers. A
+//! draft only says which tokens it is fed before it has chosen them. Tokens that it then chooses itself are
+//! accepted; from the first other one, the rest is discarded. The output is therefore the large model's own,
+//! token for token, whatever the draft.
+//!
+//!
+//! The small model drafts by the same rules: the same constraints and, when sampling, the same random
+//! numbers, which makes equal choices likely. Beams, and rows of several samples, are not drafted for.
 //!
 //! Reference: Leviathan et al., arXiv 2211.17192, and Chen et al., arXiv 2302.01318, who draw again where the
 //! models differ; here both draw once, with common random numbers, which keeps the output independent of the
@@ -25,7 +27,7 @@ pub struct DraftOptions {
     pub max_draft_tokens: usize,
 }
 
-/// What drafting has brought so far.
+/// The results of drafting so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DraftCounts {
     /// Tokens drafted.
@@ -47,7 +49,7 @@ impl DraftCounts {
 
 const ONE_SEQUENCE: &str = "only a row of one sequence is drafted for";
 
-/// One row's draft and the drafting model's cache of it.
+/// One row's draft, and the drafting model's cache for it.
 #[derive(Debug)]
 pub(crate) struct Draft {
     begin_of_sequence: u32,
@@ -73,7 +75,7 @@ impl Draft {
         }
     }
 
-    /// What was guessed in this round.
+    /// The tokens drafted in this round.
     pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -91,8 +93,8 @@ impl Draft {
         self.guess.is_some() && self.tokens.len() < self.wanted
     }
 
-    /// What the drafting model is fed next: all that it has not seen, of which the last yields the next
-    /// guess.
+    /// The next input of the drafting model: all tokens that it has not seen. The last of them yields the
+    /// next guess.
     pub(crate) fn feed(&mut self, slot: SlotId, step: &mut Vec<StepRow>) {
         let guess = self.guess.as_ref().expect("only a row that is drafted for is fed");
         let written = guess.single_tokens().expect(ONE_SEQUENCE);

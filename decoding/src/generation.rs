@@ -1,4 +1,4 @@
-//! How a row is continued: the job's options, and what of them depends on the model that writes.
+//! The continuation of a row: the job's options, and the settings that depend on the writing model.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct Generation {
     pub model_limit: usize,
     /// Tokens at the end of each prompt that relative limits do not count: what the model reads after it.
     pub prompt_end_len: usize,
-    /// What the row is encouraged to copy, if anything.
+    /// The words that the row is encouraged to copy, if any.
     pub copying: Option<Copying>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,
@@ -26,16 +26,16 @@ pub struct Generation {
     pub stop_when: Option<Arc<dyn StopCondition>>,
 }
 
-/// Ends a sequence by what it has written, such as a word. What ends it stays in the output.
+/// Ends a sequence by its content, such as a word. The content that ends it stays in the output.
 pub trait StopCondition: fmt::Debug + Send + Sync {
-    /// Whether the last of these tokens ends the sequence. Asked after each token, also of those before the
-    /// least number of new tokens, where the answer changes nothing.
+    /// Whether the last of these tokens ends the sequence. Asked after each token, even before the minimum of
+    /// new tokens, where the answer has no effect.
     fn is_met(&self, tokens: &[u32]) -> bool;
 }
 
 impl Generation {
-    /// What the options say of a model that writes at most `model_limit` tokens: nothing to copy, and no stop
-    /// tokens but its own.
+    /// The options for a model that writes at most `model_limit` tokens: nothing to copy, and no stop tokens
+    /// but its own.
     #[must_use]
     pub fn new(options: GenerationOptions, model_limit: usize) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Generation {
         Self::new(GenerationOptions { min_new_tokens, ..GenerationOptions::default() }, max_new_tokens)
     }
 
-    /// What `tokens` write of the words that may be copied, where there are any.
+    /// The progress of `tokens` with the words that may be copied, if there are any.
     pub(crate) fn written(&self, tokens: &[u32]) -> Option<WrittenWords> {
         let mut written = self.copying.as_ref().map(Copying::start);
         tokens.iter().for_each(|&token| self.write(&mut written, token));

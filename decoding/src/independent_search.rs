@@ -50,7 +50,7 @@ impl IndependentSearch {
         self.live.iter().take(num_live).map(|&index| self.sequences[index].tokens.last().copied())
     }
 
-    /// What the sequence has written, where it is the only one.
+    /// The tokens of the sequence, if it is the only one.
     pub(crate) fn single_tokens(&self) -> Option<&[u32]> {
         match &self.sequences[..] {
             [only] => Some(&only.tokens),

@@ -12,8 +12,8 @@
 use baton_lanes::{LANES, exp, max_of, sum_of};
 use multiversion::multiversion;
 
-/// What turns a logit into a log-probability, and a log-probability into a sequence's score, in this order:
-/// `((logit - max) - log_sum) + score`. The order is that of libtorch, so that near ties fall the same way.
+/// Turns a logit into a log-probability, and a log-probability into a sequence's score, in this order:
+/// `((logit - max) - log_sum) + score`. The order is libtorch's, so that near ties fall the same way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Shift {
     pub(crate) max: f32,
@@ -42,7 +42,7 @@ pub(crate) fn log_softmax(logits: &[f32]) -> Shift {
     Shift { max, log_sum: sum.ln(), score: 0.0 }
 }
 
-/// What makes weights of logits.
+/// Turns logits into weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WeightCut {
     /// The largest logit; its weight is 1.

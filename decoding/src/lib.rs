@@ -1,15 +1,15 @@
 //! Decode decisions as plain state machines: which rows run, what each is fed, what it chooses, when it
 //! stops, how it is scored.
 //!
-//! The large idea is continuous batching: rows join the batch when there is room and leave it when they are
-//! done, so a step is never held up by the longest row. [`Scheduler::schedule`] decides what the next step
-//! does, the caller runs the model, and [`Scheduler::absorb`] takes in the logits and chooses. What a row
-//! writes follows from its own logits, its [`Generation`] and, if it samples, its random stream; nothing else
-//! in the batch touches it. This crate knows no tensors, threads, sockets or clocks: events in, decisions
-//! out, so every rule can be tested with tables and random sequences.
+//! The main idea is continuous batching: rows join the batch when there is room and leave it when they are
+//! done, so the longest row never holds up a step. [`Scheduler::schedule`] decides the next step, the caller
+//! runs the model, and [`Scheduler::absorb`] takes in the logits and chooses. A row's output depends on its
+//! own logits, its [`Generation`] and, if it samples, its random stream; nothing else in the batch affects
+//! it. This crate knows no tensors, threads, sockets or clocks: events in, decisions out. Tables and random
+//! sequences can therefore test every rule.
 //!
 //! References: Yu et al., "Orca" (OSDI 2022), for iteration-level scheduling; Kwon et al., arXiv 2309.06180,
-//! for block-wise cache accounting. What each way of generating means is in `docs/reference/generation.md`.
+//! for block-wise cache accounting. `docs/reference/generation.md` explains each method.
 
 mod beam_search;
 mod constraints;

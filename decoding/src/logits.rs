@@ -1,5 +1,4 @@
-//! What the model hands over after a step: next-token logits, one row of the vocabulary's size for each row
-//! that was stepped.
+//! The model's result after a step: next-token logits, one row of the vocabulary's size for each stepped row.
 
 /// Next-token logits in host memory, f32, `[rows, vocab_size]`.
 #[derive(Debug, Clone, Copy)]

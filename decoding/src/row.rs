@@ -33,15 +33,15 @@ pub struct RowRequest {
     pub prompt_len: usize,
     /// How it is continued.
     pub generation: Arc<Generation>,
-    /// What the row's random numbers are drawn from, beside the seed. Give each record of a job its own, the
-    /// same in every attempt.
+    /// The source of the row's random numbers, beside the seed. Give each record of a job its own, the same
+    /// in every attempt.
     pub random_stream: u64,
 }
 
-/// What the caller does next, in the order of the fields.
+/// The caller's next actions, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Slots whose cache is to be forgotten. Some of them may be empty already.
+    /// Slots whose cache must be cleared. Some of them may be empty already.
     pub release: Vec<SlotId>,
     /// Rows that enter the batch, to be prefilled together.
     pub prefill: Vec<SlotAssignment>,
@@ -49,8 +49,8 @@ pub struct Plan {
     pub rewind: Vec<Rewind>,
     /// Sequences that part ways.
     pub forks: Vec<Fork>,
-    /// What the model is fed: one entry per live sequence, those of the newcomers included, and after it the
-    /// sequence's draft, if it has one.
+    /// The model's input: one entry per live sequence, including newcomers, each followed by the sequence's
+    /// draft, if it has one.
     pub step: Vec<StepRow>,
 }
 
@@ -106,12 +106,12 @@ pub struct Rewind {
     pub num_tokens: usize,
 }
 
-/// What the drafting model does next, in the order of the fields.
+/// The drafting model's next actions, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DraftStep {
     /// Drafts that turned out wrong.
     pub rewind: Vec<Rewind>,
-    /// What it is fed: for each row that is drafted for, one token or several.
+    /// Its input: for each row that is drafted for, one token or several.
     pub step: Vec<StepRow>,
 }
 
@@ -129,17 +129,17 @@ pub struct StepRow {
 pub struct FinishedRow {
     /// Its name.
     pub row: RowId,
-    /// What it wrote, best score first: as many sequences as were asked for, or all that a beam search over a
-    /// small vocabulary found. Never empty.
+    /// The outputs, best score first: as many as requested, or all that a beam search over a small vocabulary
+    /// found. Never empty.
     pub outputs: Vec<FinishedSequence>,
-    /// What drafting has brought; all 0 where the row was not drafted for.
+    /// The results of drafting; all 0 if the row was not drafted for.
     pub drafts: DraftCounts,
 }
 
 /// One way in which a row was continued.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedSequence {
-    /// What was written, without the token that stopped it.
+    /// The output's tokens, without the token that stopped it.
     pub tokens: Vec<u32>,
     /// Tokens chosen: those written, and the one that stopped it.
     pub num_tokens: usize,

@@ -199,7 +199,7 @@ mod tests {
                 counts[draw(&logits, (max(&logits), &options), uniform, &mut scratch) as usize] += 1;
             }
             for (token, (count, probability)) in counts.iter().zip(reference(&logits, &options)).enumerate() {
-                // An interval of even steps holds its share of them, give or take one.
+                // An interval of even steps holds its share of the draws, plus or minus one.
                 let difference = f64::from(*count) - probability * NUM_DRAWS as f64;
                 assert!(difference.abs() <= 1.01, "token {token}: {count}, {probability}, {options:?}");
             }

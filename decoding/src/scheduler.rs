@@ -10,7 +10,7 @@ use crate::{
     RowId, RowRequest, SlotAssignment, SlotId, StepRow,
 };
 
-/// What bounds the batch.
+/// The bounds of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
     /// Sequences decoded at once; at least 1. More share the cost of reading the weights, each costs its part
@@ -107,7 +107,7 @@ struct WaitingRow {
     needs: Needs,
 }
 
-/// What a row reserves.
+/// A row's reservation.
 #[derive(Debug, Clone, Copy)]
 struct Needs {
     num_slots: usize,
@@ -127,7 +127,7 @@ struct LiveRow {
     slots: Vec<SlotId>,
     /// Where each live sequence is, as an index into `slots`.
     places: Vec<usize>,
-    /// What `places` becomes, kept for its memory.
+    /// The next `places`, kept for its memory.
     next_places: Vec<usize>,
     /// Copies to be made before its next step.
     forks: Vec<Fork>,
@@ -165,10 +165,11 @@ impl Scheduler {
         }
     }
 
-    /// A batch whose rows of one sequence are drafted for. Between [`schedule`](Self::schedule) and the step,
-    /// the caller lets the drafting model carry out [`schedule_drafts`](Self::schedule_drafts) and hands its
-    /// logits to [`absorb_drafts`](Self::absorb_drafts) until there is nothing to draft, and then calls
-    /// [`add_drafts`](Self::add_drafts). Releases, prefills and forks of a plan are the drafting model's too.
+    /// A batch in which rows of one sequence are drafted for. Between [`schedule`](Self::schedule) and the
+    /// step, the caller lets the drafting model carry out [`schedule_drafts`](Self::schedule_drafts) and
+    /// hands its logits to [`absorb_drafts`](Self::absorb_drafts). It repeats this until there is nothing to
+    /// draft, and then calls [`add_drafts`](Self::add_drafts). The drafting model also carries out a plan's
+    /// releases, prefills and forks.
     #[must_use]
     pub fn with_drafts(self, options: DraftOptions) -> Self {
         Self { drafting: Some(options), ..self }
@@ -466,8 +467,8 @@ impl LiveRow {
         wrong_of_drafter.extend(draft.end(slot, num_accepted, written.len()));
     }
 
-    /// Gives each sequence its place after a choice: the first to continue another stays in its place,
-    /// siblings get copies in places that no sequence needs.
+    /// Gives each sequence its place after a choice: the first continuation of a sequence stays in its place,
+    /// its siblings get copies in unused places.
     fn move_sequences(&mut self, vacated: &mut Vec<SlotId>) {
         let Self { search, slots, places, next_places, forks, needs, .. } = self;
         let parents = search.parents();

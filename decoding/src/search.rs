@@ -11,7 +11,7 @@ use crate::sampling::SamplingScratch;
 use crate::top_k::TopK;
 use crate::{FinishReason, FinishedSequence, Generation, LogitRows, Method};
 
-/// What a search knows of its row.
+/// A search's knowledge of its row.
 #[derive(Debug, Clone)]
 pub(crate) struct SearchBounds {
     pub(crate) generation: Arc<Generation>,
@@ -47,7 +47,7 @@ impl Search {
         }
     }
 
-    /// What each live sequence chose last; `None` before its first choice.
+    /// The last choice of each live sequence; `None` before its first choice.
     pub(crate) fn last_tokens(&self) -> impl Iterator<Item = Option<u32>> {
         // One of the two is empty.
         let (independent, beam) = match self {
@@ -67,7 +67,7 @@ impl Search {
         }
     }
 
-    /// What such a row has written.
+    /// The tokens of such a row.
     pub(crate) fn single_tokens(&self) -> Option<&[u32]> {
         match self {
             Self::Independent(search) => search.single_tokens(),
@@ -87,8 +87,8 @@ impl Search {
         }
     }
 
-    /// For each live sequence, in order, which of those before the last `advance` it continues. Empty when
-    /// the row is done.
+    /// For each live sequence, in order, the sequence that it continues, from before the last `advance`.
+    /// Empty when the row is done.
     pub(crate) fn parents(&self) -> &[usize] {
         match self {
             Self::Independent(search) => search.parents(),
@@ -123,7 +123,7 @@ impl SearchBounds {
         constraints.apply(logits, shift, scratch)
     }
 
-    /// Whether `token` ends a sequence and is no part of it.
+    /// Whether `token` ends a sequence without being part of its output.
     pub(crate) fn is_stop_token(&self, token: u32) -> bool {
         token == self.end_of_sequence || self.generation.stop_tokens.contains(&token)
     }

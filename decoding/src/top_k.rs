@@ -45,7 +45,7 @@ impl TopK {
         }
     }
 
-    /// What was found, largest first.
+    /// The candidates found, largest first.
     pub(crate) fn finish(&mut self) -> &[Candidate] {
         self.keep_best();
         self.kept.sort_unstable_by(by_rank);
@@ -61,7 +61,7 @@ impl TopK {
     fn keep_best(&mut self) {
         if self.kept.len() >= self.k && self.k > 0 {
             let (_, least, _) = self.kept.select_nth_unstable_by(self.k - 1, by_rank);
-            // Whatever comes later and is equal to it ranks lower.
+            // Later candidates with an equal value rank lower.
             self.threshold = least.value;
             self.kept.truncate(self.k);
         }

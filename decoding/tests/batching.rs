@@ -1,4 +1,4 @@
-//! What holds for every mix of requests, every batch they meet in, and every order of events.
+//! Properties of every mix of requests, every batch that they share, and every order of events.
 
 mod support;
 

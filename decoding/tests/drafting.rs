@@ -17,7 +17,7 @@ const MODEL: FakeModel = FakeModel { vocab_size: 12, spread: 4.0, end_bonus: -1.
 /// Of the drafting model. The large one is never fed it.
 const DRAFT_BOS: u32 = 2_000_000;
 
-/// What a model has been fed of each live row.
+/// The tokens that a model has read of each live row.
 #[derive(Default)]
 struct Caches(BTreeMap<SlotId, (RowId, Vec<u32>)>);
 

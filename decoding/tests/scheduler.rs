@@ -24,8 +24,8 @@ fn plan(scheduler: &mut Scheduler) -> Plan {
     plan
 }
 
-/// Hands over logits that make each row of the step choose the token given, with probability 1/2 each of it
-/// and token 0.
+/// Supplies logits that make each row of the step choose the given token; that token and token 0 each have
+/// probability 1/2.
 fn choose(scheduler: &mut Scheduler, tokens: &[u32]) -> Vec<FinishedRow> {
     let mut logits = vec![f32::NEG_INFINITY; tokens.len() * VOCAB_SIZE];
     for (row, &token) in logits.chunks_mut(VOCAB_SIZE).zip(tokens) {

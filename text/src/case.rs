@@ -1,5 +1,5 @@
-//! The case of a sentence: capitals and Title Case are lowered for a model, which has seen few of them, and
-//! restored in what it writes.
+//! The case of a sentence. Capitals and Title Case are lowered for a model, which has seen few of them, and
+//! restored in its output.
 
 /// How a text's letters are cased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Case {
         lowered
     }
 
-    /// What a model wrote, in the case of its source; `kept` as above. Places in the text stay.
+    /// A model's output in the case of its source; `kept` as above. Places in the text stay.
     pub(crate) fn restore(self, written: &str, kept: impl Fn(usize) -> bool) -> String {
         if self == Case::Sentence {
             return written.to_owned();

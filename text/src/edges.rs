@@ -1,4 +1,4 @@
-//! The edges of a text: what stands before and behind all that a model is to write anew.
+//! The edges of a text: everything before and after the part that a model rewrites.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::unit::{Unit, UnitKind};
 
-/// What begins a line and numbers, lists or quotes it, with the white space behind it.
+/// A mark that numbers, lists or quotes a line at its beginning, with the white space after it.
 static LINE_MARKER: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:\[[ xX]\]|[-*+•–—‣◦▪●○·▶]|#{1,6}|>+|\(?[0-9]{1,3}[.):]|\(?[a-zA-Z][)]|[ivx]{2,4}[.)])[\s\u{a0}]+")
         .expect("the pattern is valid")

@@ -1,4 +1,4 @@
-//! What a model wrote, made whole: units, numbers, case and edges as the source has them.
+//! A model's output, completed: units, numbers, case and edges as in the source.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::unit::UnitKind;
 pub struct Finished {
     /// The output.
     pub text: String,
-    /// What a reader of the output may want to look at; each at most once, in order of their names.
+    /// Points that a reader of the output may want to check; each at most once, in order of their names.
     pub warnings: Vec<Warning>,
 }
 
@@ -183,7 +183,7 @@ impl Prepared<'_> {
     }
 }
 
-/// What a tokenizer leaves of bytes that are no text, and control characters.
+/// Replacement characters of a tokenizer for bytes that are no text, and control characters.
 fn is_broken(c: char) -> bool {
     c == '\u{FFFD}' || (c.is_control() && c != '\n' && c != '\t')
 }

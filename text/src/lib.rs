@@ -1,4 +1,4 @@
-//! What of a segment's text a model sees, and how the rest is put back.
+//! Decides which parts of a segment's text a model sees, and puts the rest back.
 //!
 //! A model that translates is no safe place for `${HOME}`, `<b>`, a URL or an emoji: it drops, alters and
 //! invents them. So they are *units*: found before tokenizing ([`TextRules::prepare`]) and compared with what
@@ -13,7 +13,7 @@
 //! | sentences in capitals or Title Case | small letters | case restored |
 //! | odd spaces, zero-width and bidirectional marks, full-width letters, ligatures | plain text | |
 //!
-//! All of it is a function of the segment's text and the options: no IO, no models, no tokens.
+//! Everything here is a function of the segment's text and the options: no IO, no models, no tokens.
 
 mod case;
 mod edges;
@@ -32,7 +32,7 @@ pub use unit::UnitKind;
 
 use unit::UnitFinder;
 
-/// What is done to texts. Make it once a job; it compiles patterns.
+/// The rules for a job's texts. Make them once a job, because they compile patterns.
 #[derive(Debug)]
 pub struct TextRules {
     /// None: texts go to the model as they are.
@@ -40,7 +40,7 @@ pub struct TextRules {
     must_have_all: bool,
 }
 
-/// What a job says about its texts.
+/// A job's settings for its texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TextOptions {
     /// Regular expressions of further units; each match is one, and is not translated.

@@ -36,8 +36,8 @@ fn joins(gap: &str) -> bool {
     gap.is_empty() || matches!(gap, "." | "," | "'" | "’" | "\u{a0}" | "\u{202f}")
 }
 
-/// Puts the source's number where the output has one with nearly its digits, and says whether any number of
-/// the output is still none of the source's.
+/// Restores the source's number where the output has one with nearly its digits. Reports whether the output
+/// still has a number that the source lacks.
 pub(crate) fn mend(
     source: &str,
     source_units: &[Range<usize>],
@@ -74,7 +74,7 @@ pub(crate) fn mend(
     mended
 }
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mended {
     pub(crate) has_repaired: bool,

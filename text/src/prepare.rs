@@ -1,5 +1,4 @@
-//! A text made ready: its edges, what a model sees of it, and the units to compare with what the model
-//! writes.
+//! A prepared text: its edges, the part that a model sees, and the units to compare with the model's output.
 
 use std::ops::Range;
 
@@ -118,7 +117,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// What a model is to translate. Empty if there is nothing: the output is then the source.
+    /// The text for the model. Empty if there is nothing to translate: the output is then the source.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text

@@ -1,5 +1,5 @@
-//! The units that a model saw, in what it wrote: found, mended where they are damaged, placed where they are
-//! missing, taken out where they are too many.
+//! Repairs the units in a model's output: damaged ones are mended, missing ones are placed, surplus ones are
+//! removed.
 
 use std::ops::Range;
 
@@ -142,8 +142,8 @@ fn squeezed(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-/// How much a piece of the output is the unit, from 0 to 1. An amount is known by its digits; so short units
-/// are alike only in signs.
+/// The similarity of a piece of the output and the unit, from 0 to 1. Digits identify an amount, so short
+/// units can differ only in signs.
 fn similarity(found: &str, wanted: &str, kind: UnitKind) -> f64 {
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     if kind == UnitKind::Amount && digits(found) == digits(wanted) && !found.contains(char::is_alphabetic) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::script::{Script, runs_of_other_scripts};
 use crate::{PatternError, TextOptions};
 
-/// What a unit is.
+/// The kinds of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitKind {
@@ -104,7 +104,7 @@ impl UnitKind {
         )
     }
 
-    /// What all units of the kind look like, tried at a place in the order of [`UnitKind::ALL`].
+    /// The pattern of all units of the kind, tried at a place in the order of [`UnitKind::ALL`].
     fn pattern(self) -> &'static str {
         match self {
             UnitKind::Pattern | UnitKind::Script => unreachable!("these kinds have no fixed pattern"),
@@ -243,7 +243,7 @@ impl UnitFinder {
     }
 }
 
-/// What of a match is the unit, judged by what stands around it.
+/// The part of a match that is the unit, judged by the text around it.
 fn accepted(text: &str, kind: UnitKind, range: Range<usize>) -> Option<Range<usize>> {
     let before = text[..range.start].chars().next_back();
     let after = text[range.end..].chars().next();
@@ -295,8 +295,8 @@ fn without_sentence_end(link: &str) -> &str {
     }
 }
 
-/// Whether a word is written alike in every language: letters and digits in one, and a capital, an
-/// underscore or a small figure beside them. Not "3rd", "1990s", "10PM".
+/// Whether a word is the same in every language: it mixes letters and digits, and has a capital, an
+/// underscore or a small figure. Excludes "3rd", "1990s", "10PM".
 fn is_identifier(word: &str) -> bool {
     let has = |test: fn(char) -> bool| word.chars().any(test);
     let is_small_figure = |c: char| "₀₁₂₃₄₅₆₇₈₉⁰⁴⁵⁶⁷⁸⁹²³¹".contains(c);

@@ -9,7 +9,7 @@ fn rules() -> TextRules {
     TextRules::new(&TextOptions { language: Some("en".to_owned()), ..TextOptions::default() }).unwrap()
 }
 
-/// What comes of `source` if a model writes `written` for it.
+/// The result for `source` if a model writes `written` for it.
 fn finished(source: &str, written: &str) -> String {
     rules().prepare(source).finish(written).text
 }
@@ -104,7 +104,7 @@ const UNITS: [&str; 14] = [
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is written, each unit of the source is there, as often as in the source.
+    /// Whatever the model writes, the output has each unit of the source as often as the source.
     #[test]
     fn every_unit_of_the_source_is_in_the_output(
         pieces in proptest::collection::vec((0..UNITS.len(), "[a-z]{2,6}"), 1..5),

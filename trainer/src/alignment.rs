@@ -1,9 +1,8 @@
 //! Initial values by which prompt and response share one embedding space from the first step on.
 //!
 //! The principal components of the LLM's embeddings that fit the small model's width become the map of the
-//! prompt embedding, and the same components of a token's LLM embedding become its row in the small model's
-//! embedding. A token that the small model copies from the prompt then needs to be found, but not to be
-//! recognized anew.
+//! prompt embedding. The same components of a token's LLM embedding become its row in the small model's
+//! embedding. To copy a token from the prompt, the small model then has to find it, but not to learn it.
 
 use std::path::Path;
 

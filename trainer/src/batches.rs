@@ -1,8 +1,8 @@
 //! Which pairs make up which step: a pure function of seed, lengths and token budget.
 //!
-//! Each epoch is a fresh permutation. Neighbours in it are gathered into pools, sorted by length inside the
-//! pool so that a step's pairs are alike, cut under the token budget, and the batches shuffled. Step `n` can
-//! be found again from `n` alone.
+//! Each epoch is a new permutation. It is cut into pools of neighbours, which are sorted by length, so that a
+//! step's pairs have similar lengths, and cut under the token budget. The batches are shuffled. Step `n` can
+//! be found from `n` alone.
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -19,7 +19,7 @@ pub(crate) struct Mix {
 }
 
 impl Mix {
-    /// All pairs are alike.
+    /// All pairs are of one kind.
     pub(crate) fn none(num_pairs: usize) -> Self {
         Self { num_first: num_pairs, num_others: 0, num_drawn: 0 }
     }

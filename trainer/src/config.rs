@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LlmTraining, PairFiles, TrainError, slm_family};
 
-/// What learns in a run.
+/// The model that a run trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trains {
@@ -27,7 +27,7 @@ impl Trains {
     }
 }
 
-/// What the small model reads of the prompt.
+/// The small model's input for the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reads {
@@ -41,7 +41,7 @@ pub enum Reads {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// What learns.
+    /// The model to train.
     #[serde(default, skip_serializing_if = "Trains::is_slm")]
     pub trains: Trains,
     /// Training pairs, JSONL: a file, a glob, the output directory of a job, or a list of these.
@@ -76,16 +76,16 @@ pub struct TrainConfig {
     /// (docs/experiments/quality.md, "Ablations").
     #[serde(default = "defaults::projector_depth")]
     pub projector_depth: usize,
-    /// Whose tokens the small model's prompt is made of. By characters it keeps its own: `start_from` is then
-    /// a bundle of a small model that reads its own, such as `baton bundle import-slm` makes, whose template
-    /// and tokens stay, and a new projector begins at zero.
+    /// The tokens of the small model's prompt. By characters, the small model keeps its own: `start_from` is
+    /// then a bundle of such a model, for example from `baton bundle import-slm`. Its template and tokens
+    /// stay, and a new projector begins at zero.
     #[serde(default, skip_serializing_if = "is_by_tokens")]
     pub alignment: Alignment,
     /// Tensors of the small model that do not learn, by name; `*` stands for any characters. Example:
     /// `["shared.weight", "decoder.*"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frozen: Vec<String>,
-    /// What the small model reads.
+    /// The small model's input.
     #[serde(default = "defaults::reads")]
     pub reads: Reads,
     /// How projected states enter the small model's prompt.
@@ -104,7 +104,7 @@ pub struct TrainConfig {
     /// Shape of a small model that is trained from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slm: Option<SlmShape>,
-    /// Instead of `slm`, what training goes on from: a bundle, its projector included where it fits, or a
+    /// Replaces `slm`: the bundle that training starts from, including its projector if it fits, or a
     /// directory with a small model in the Hugging Face layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
@@ -117,7 +117,7 @@ pub struct TrainConfig {
     pub bundle: BundleIdentity,
 }
 
-/// What the bundle is called and made for.
+/// The bundle's name and purpose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BundleIdentity {
@@ -162,11 +162,11 @@ pub struct SlmShape {
     /// Which tokenizer it writes in.
     #[serde(default, skip_serializing_if = "SlmTokenizer::is_own")]
     pub tokenizer: SlmTokenizer,
-    /// At most so many of these tokens are the LLM's own, bytes not counted: those that copied words are made
-    /// of. 0 makes a tokenizer that knows nothing of the LLM's; otherwise the LLM's has to be byte-level BPE.
+    /// At most this many of these tokens are the LLM's own, without the bytes: the tokens of copied words. 0
+    /// makes a tokenizer that is independent of the LLM's; otherwise the LLM's must be byte-level BPE.
     #[serde(default)]
     pub llm_tokens: usize,
-    /// What the embeddings start from.
+    /// The start of the embeddings.
     #[serde(default)]
     pub initialization: Initialization,
 }
@@ -193,7 +193,7 @@ impl SlmTokenizer {
     }
 }
 
-/// What the embeddings of prompt and response tokens start from.
+/// The start of the embeddings of prompt and response tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Initialization {
@@ -210,8 +210,7 @@ pub enum Initialization {
 pub struct Hyperparameters {
     /// Optimizer steps.
     pub steps: usize,
-    /// In so many of them, the first, projector and prompt embedding learn alone; worth a try with
-    /// `start_from`.
+    /// In this many of them, the first, only projector and prompt embedding learn. Try it with `start_from`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub projector_steps: usize,
     /// Tokens (prompt and response) of one step.
@@ -245,8 +244,8 @@ pub struct Hyperparameters {
 pub struct GeneralPairs {
     /// Where they are, with the same fields as the training pairs.
     pub files: PairFiles,
-    /// Their share among the pairs of an epoch, above 0 and below 1. Where there are fewer, they come several
-    /// times; where there are more, each epoch takes the next of them.
+    /// Their share among the pairs of an epoch, above 0 and below 1. If there are too few, they repeat; if
+    /// there are more, each epoch takes the next ones.
     pub share: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong while training.
+//! Errors of training.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ pub enum TrainError {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         rule: String,
     },
     /// A line of the training data is unusable.
@@ -22,7 +22,7 @@ pub enum TrainError {
         path: PathBuf,
         /// Line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The config names no pairs.
@@ -30,7 +30,7 @@ pub enum TrainError {
     Pairs {
         /// The place, as the config has it.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// No usable pair is left.
@@ -73,7 +73,7 @@ pub enum TrainError {
     /// A file or directory failed.
     #[error("cannot {doing} {}", path.display())]
     Io {
-        /// What was being done: "read", "write".
+        /// The action that failed: "read", "write".
         doing: &'static str,
         /// Where.
         path: PathBuf,

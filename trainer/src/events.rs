@@ -1,4 +1,4 @@
-//! What a run tells the world: events for a progress display, and the same events in `log.jsonl` for curves.
+//! A run's reports: events for a progress display, and the same events in `log.jsonl` for curves.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::TrainError;
 
-/// What a run reports while it goes.
+/// A report of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum TrainEvent {

@@ -19,8 +19,8 @@ use crate::{
     weights::{Weights, belongs_to_projector},
 };
 
-/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to where it was read from, and the
-/// adapter that it was read with.
+/// Writes a bundle: trained parts in bf16, the LLM as a symbolic link to its source, and the adapter that it
+/// was read with.
 pub(crate) fn write_bundle(
     config: &TrainConfig,
     (slm_config, own_tokens): (&ModelConfig, Option<&OwnTokens>),
@@ -94,7 +94,7 @@ pub(crate) fn origins(config: &TrainConfig, trained: &[&str]) -> Vec<PartOrigin>
     std::iter::once(llm).chain(trained).collect()
 }
 
-/// The LLM as it was read.
+/// The LLM as the small model reads it.
 fn llm_part(config: &TrainConfig, llm: &ModelConfig) -> LlmPart {
     LlmPart {
         family: llm.family(),
@@ -162,7 +162,7 @@ fn slm_manifest(
     })
 }
 
-/// What the manifests of all runs have: of a bundle with an LLM, and no small model yet.
+/// The common parts of all runs' manifests: a bundle with an LLM, still without a small model.
 pub(crate) fn manifest(
     config: &TrainConfig,
     finished: &Finished<'_>,

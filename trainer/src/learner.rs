@@ -1,4 +1,4 @@
-//! What learns in a run. The loop, its checkpoints and its progress are the same for all.
+//! The trained model of a run. The loop, its checkpoints and its progress are the same for all.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(crate) trait Learner {
     fn write_bundle(&self, finished: &Finished<'_>) -> Result<(), TrainError>;
 }
 
-/// What a run ended with.
+/// The end of a run.
 pub(crate) struct Finished<'a> {
     /// The best weights.
     pub(crate) weights: &'a Weights,

@@ -1,10 +1,10 @@
 //! The trainer: a JSONL file of pairs in, a bundle out.
 //!
-//! Where a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its
-//! hidden states are computed once and kept on disk (`states.rs`). Another run can fine-tune the LLM itself
-//! (`llm_learner.rs`). Everything a run needs to go on is in its checkpoint, and every random choice is a
-//! function of the seed and the step, so that a run that is killed and started again takes the same path as
-//! one that is not.
+//! When a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its hidden
+//! states are computed once and kept on disk (`states.rs`). Another kind of run fine-tunes the LLM
+//! (`llm_learner.rs`). A checkpoint holds everything that a run needs to resume, and every random choice is a
+//! function of the seed and the step. A run that is killed and restarted therefore takes the same path as an
+//! undisturbed one.
 //!
 //! It does not know gRPC, shards or S3. Method: arXiv 2402.16844; AdamW: arXiv 1711.05101.
 

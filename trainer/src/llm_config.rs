@@ -9,7 +9,8 @@ use crate::{Hyperparameters, TrainConfig, TrainError, Trains, config::check};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmTraining {
-    /// What follows a prompt's last token, such as `\n<|im_start|>assistant\n`; the response begins after it.
+    /// The text after a prompt's last token, such as `\n<|im_start|>assistant\n`; the response begins after
+    /// it.
     pub prompt_end: String,
     /// The token that ends a response, in the LLM's tokenizer.
     pub eos_token: String,

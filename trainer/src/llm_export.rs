@@ -17,8 +17,8 @@ use crate::{
     states::write_atomically,
 };
 
-/// Writes a bundle of an LLM alone: the LLM as a symbolic link and the `adapter` that was trained, in bf16,
-/// by its shape and layers; or the whole LLM in bf16.
+/// Writes a bundle of an LLM alone: either the LLM as a symbolic link, with the trained `adapter` in bf16 (by
+/// its shape and layers), or the whole LLM in bf16.
 pub(crate) fn write_bundle(
     config: &TrainConfig,
     llm_config: &ModelConfig,
@@ -48,7 +48,7 @@ pub(crate) fn write_bundle(
     let trained = if adapter.is_some() { "adapter" } else { "llm" };
     let mut parts = export::origins(config, &[trained]);
     if adapter.is_none() {
-        // What was published and what it learned are one file now.
+        // The published and the learned weights are one file now.
         parts[0].origin = format!("{}; fine-tuned: {}", config.bundle.llm_origin, config.bundle.data_origin);
         parts.truncate(1);
     }

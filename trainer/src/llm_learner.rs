@@ -1,9 +1,9 @@
-//! The LLM itself as what learns: the whole of it, or an adapter beside its frozen matrices (LoRA; Hu et al.,
-//! arXiv 2106.09685).
+//! Trains the LLM itself: all of it, or an adapter beside its frozen matrices (LoRA; Hu et al., arXiv
+//! 2106.09685).
 //!
-//! A sequence is what the decoder feeds in mode `llm`: the prompt in its template, the prompt's end, the
+//! A sequence is the decoder's input in mode `llm`: the prompt in its template, the prompt's end, the
 //! response. The loss is that of the response and its end token. A whole LLM is built anew at every step from
-//! its f32 master weights, as small models are. A frozen one is built once, around the adapter's matrices,
+//! its f32 master weights, like small models. A frozen one is built once, around the adapter's matrices,
 //! which the optimizer changes in place.
 
 use std::{ops::ControlFlow, path::Path};
@@ -25,7 +25,7 @@ use crate::{
     weights::Weights,
 };
 
-/// What stays the same from step to step.
+/// The state that stays the same from step to step.
 struct LlmLearner<'a> {
     config: &'a TrainConfig,
     llm_config: ModelConfig,

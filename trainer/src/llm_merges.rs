@@ -32,7 +32,7 @@ impl LlmMerges {
         Some(Self { model: model.clone(), merges, rank_of })
     }
 
-    /// The merges, by rank, that make the tokens which the most `words` use, at most `max_merges` of them.
+    /// The merges, by rank, that make the tokens used by most `words`, at most `max_merges` of them.
     ///
     /// Each word counts once however often it occurs: frequent names are learned anyway, rare ones are what
     /// has to be copied.

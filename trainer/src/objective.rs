@@ -1,7 +1,7 @@
 //! The training objective: from some pairs to the mean loss of their response tokens.
 //!
-//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 where
-//! the CPU multiplies that faster, so that gradients flow through the very code that inference runs.
+//! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 if the
+//! CPU multiplies that faster. Gradients therefore flow through the very code that inference runs.
 
 use baton_bundle::{ModelConfig, ProjectorPart, PromptAttention};
 use baton_model::{
@@ -30,7 +30,7 @@ pub(crate) fn compute() -> Compute {
 pub(crate) struct PairSet {
     /// All pairs whose prompt is short enough.
     pub(crate) pairs: Vec<TokenPair>,
-    /// Those of them whose response is short enough, too.
+    /// The usable ones whose response is also short enough.
     pub(crate) usable: Vec<usize>,
     /// None where the LLM is not read.
     pub(crate) states: Option<HiddenStates>,
@@ -61,7 +61,7 @@ impl Regularization {
     pub(crate) const NONE: Self = Self { label_smoothing: 0.0, dropout: 0.0 };
 }
 
-/// What stays the same from step to step.
+/// The state that stays the same from step to step.
 pub(crate) struct Objective<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) slm_config: ModelConfig,
@@ -106,7 +106,7 @@ impl Learner for Objective<'_> {
 }
 
 impl Objective<'_> {
-    /// What the small model reads of the prompts, `[prompt tokens, d_slm]` f32.
+    /// The small model's input for the prompts, `[prompt tokens, d_slm]` f32.
     fn prompt_states(
         &self,
         weights: &Weights,

@@ -27,9 +27,9 @@ impl AdamW {
         Self { first_moments: zeros(), second_moments: zeros(), weight_decay, clip_norm }
     }
 
-    /// One update from the gradients that the weights hold, which are cleared. `age_of` gives how many
-    /// updates a weight has had, or nothing if it is not to learn yet; `rate_of` its learning rate. Returns
-    /// the norm of the gradient of those that learn, before clipping.
+    /// One update from the gradients of the weights, which are then cleared. `age_of` gives the number of a
+    /// weight's updates, or nothing if it must not learn yet; `rate_of` gives its learning rate. Returns the
+    /// norm of the learning weights' gradient before clipping.
     pub(crate) fn update(
         &mut self,
         weights: &mut Weights,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Expected weights after three steps of torch.optim.AdamW 2.13 (betas 0.9 and 0.98, eps 1e-9, decay 0.1
-    /// of `w` alone) behind clip_grad_norm_(1.0), on the loss mean((x w^T + b)^2).
+    /// of `w` only) after clip_grad_norm_(1.0), on the loss mean((x w^T + b)^2).
     #[test]
     fn three_steps_equal_those_of_pytorch() {
         let leaf = |t: Tensor| t.set_requires_grad(true);

@@ -1,4 +1,4 @@
-//! A small model that keeps its own tokens: the bundle that it comes from, and what becomes of it.
+//! A small model that keeps its own tokens: the bundle that it comes from, and its part in the new bundle.
 //!
 //! With `alignment = "characters"` a run starts from a bundle of a small model that reads its own tokens,
 //! such as `baton bundle import-slm` makes. Tokenizer, template, begin and end tokens are that bundle's. A
@@ -45,13 +45,13 @@ impl OwnTokens {
         Ok(Some(Self { bundle }))
     }
 
-    /// What the manifest says of the small model.
+    /// The manifest's part about the small model.
     pub(crate) fn part(&self) -> &SlmPart {
         let SmallModel { slm, .. } = self.bundle.manifest().small_model().expect("it has a small model");
         slm
     }
 
-    /// What makes prompts: with the small model's tokenizer, and the LLM's if it is read.
+    /// Makes prompts with the small model's tokenizer, and with the LLM's if the LLM reads.
     pub(crate) fn prompt_reader(&self, config: &TrainConfig) -> Result<PromptReader, TrainError> {
         let llm = match config.reads {
             Reads::Hybrid => Some(open_prompt_tokenizer(config)?),

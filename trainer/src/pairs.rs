@@ -1,5 +1,5 @@
 //! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer or the small model's
-//! own, the response with that of whoever learns to write.
+//! own, the response with that of the model that learns to write.
 
 use std::{io::BufRead, path::Path};
 
@@ -18,9 +18,9 @@ pub(crate) struct TextPair {
 /// A pair in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenPair {
-    /// What the small model reads, template included: in its own tokens, or in the LLM's.
+    /// The small model's prompt, template included: in its own tokens, or in the LLM's.
     pub(crate) prompt: Vec<u32>,
-    /// What the LLM reads, where the prompt is in the small model's own tokens, and how those are aligned.
+    /// The LLM's tokens, if the prompt is in the small model's own tokens, and the alignment of both.
     pub(crate) reading: Option<(Vec<u32>, TokenAlignment)>,
     /// Ids of the writer's tokenizer, without BOS and EOS.
     pub(crate) response: Vec<u32>,
@@ -29,7 +29,7 @@ pub(crate) struct TokenPair {
 }
 
 impl TokenPair {
-    /// What the LLM reads.
+    /// The LLM's tokens.
     pub(crate) fn llm_tokens(&self) -> &[u32] {
         self.reading.as_ref().map_or(&self.prompt, |(tokens, _)| tokens)
     }

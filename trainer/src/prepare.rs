@@ -198,7 +198,7 @@ fn open_adapter(config: &TrainConfig, llm: &ModelConfig) -> Result<Option<LoraAd
     Ok(config.llm_adapter.as_ref().map(|adapter| LoraAdapter::open(adapter, llm)).transpose()?)
 }
 
-/// What tells the weights that the LLM reads with from others.
+/// Identifies the weights that the LLM reads with.
 fn reader_sha256(config: &TrainConfig) -> Result<String, TrainError> {
     let mut files = vec![config.llm.join("model.safetensors")];
     files.extend(config.llm_adapter.iter().flat_map(|adapter| adapter_files(adapter)));
@@ -225,7 +225,7 @@ pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// What a small model reads of the LLM, and takes from it.
+/// Checks the LLM's layers and fields that a small model depends on.
 fn check_slm(config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> {
     if config.llm_layer == 0 || config.llm_layer > llm.num_hidden_layers {
         return Err(TrainError::Config {

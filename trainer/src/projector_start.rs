@@ -1,10 +1,10 @@
 //! Initial values by which the projector reads what tells states apart, and adds little at first.
 //!
 //! Most of the length of an LLM's middle states is in a few dimensions that are nearly the same at every
-//! position, and most directions that differ have a hundredth of the variance of the largest. A random first
-//! layer passes on little but the former, as a constant that drowns the prompt's embedding, and learns the
-//! latter slowly. So the first layer begins on whitened states (zero mean, equal variance in all directions
-//! but those of hardly any), and the last one small.
+//! position. Most directions that differ have a hundredth of the variance of the largest. A random first
+//! layer passes on little but the nearly constant part, which drowns the prompt's embedding, and learns the
+//! rest slowly. The first layer therefore begins on whitened states (zero mean, equal variance in all
+//! directions except nearly constant ones), and the last layer begins small.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -121,7 +121,7 @@ mod tests {
     fn a_settled_projector_tells_states_apart_that_a_random_one_drowns_in_a_constant() {
         let (part, states) = (part(2), states());
         let mut weights = random_weights(&part);
-        // What varies from row to row, as a share of all.
+        // The varying part from row to row, as a share of all.
         let varying = |weights: &Weights| {
             let projected = Projector::load(weights, &part, Compute::CPU_F32).unwrap().forward(&states);
             let deviation = projected.std_dim([0i64].as_slice(), true, false).square().mean(Kind::Float);

@@ -1,8 +1,8 @@
 //! The families that a small model can be of: their `config.json`, their rules, and how large their first
 //! weights are.
 //!
-//! They are those of the method's paper and what is alike: decoder-only (Llama, Qwen2, GPT-2), whose prompt
-//! is the projected states, and encoder-decoder (T5), whose encoder reads them.
+//! They are the families of the method's paper and similar ones: decoder-only (Llama, Qwen2, GPT-2), whose
+//! prompt is the projected states, and encoder-decoder (T5), whose encoder reads them.
 
 use baton_bundle::{
     Family, FamilyConfig, Gpt2Config, LlamaConfig, ModelConfig, PromptAttention, QwenConfig, T5Config,

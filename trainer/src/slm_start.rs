@@ -1,5 +1,4 @@
-//! What the small model is before its first step: tokenizer, shape and weights, from nothing or from a
-//! checkpoint.
+//! The small model before its first step: tokenizer, shape and weights, new or from a checkpoint.
 //!
 //! From nothing, the config gives family and shape, and the tokenizer is made from the training pairs or is
 //! the LLM's. A checkpoint, be it a public small model or the one of a bundle, brings all three; from a
@@ -114,7 +113,7 @@ impl SlmStart {
                             *weight = trained.to_kind(Kind::Float);
                             projector_is_random &= !name.starts_with("projector.");
                         }
-                        // Of another LLM, or of another depth: it begins anew.
+                        // The projector is of another LLM, or of another depth: start with a new one.
                         Err(ModelError::MissingTensor { .. } | ModelError::Shape { .. }) => {}
                         Err(damaged) => return Err(damaged.into()),
                     }

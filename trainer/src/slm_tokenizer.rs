@@ -1,10 +1,10 @@
 //! The small model's tokenizer: byte-level BPE that goes on where the LLM's tokenizer ends.
 //!
-//! A name is easily copied from prompt to response if it is the same tokens on both sides. So the merges of
-//! the LLM's tokenizer that copied words need are kept (`llm_merges.rs`), up to a budget, and the rest of the
-//! vocabulary is learned on top of them, from the words that are written and not copied. Learned merges come
-//! after all kept ones, so they can join the pieces of a word that the LLM's tokenizer gives, but not cut it
-//! elsewhere.
+//! A model copies a name easily if prompt and response have the same tokens for it. The tokenizer therefore
+//! keeps the LLM tokenizer's merges that copied words need (`llm_merges.rs`), up to a budget. The rest of the
+//! vocabulary is learned on top of them, from words that are written and not copied. Learned merges come
+//! after all kept ones: they can join the pieces that the LLM's tokenizer gives for a word, but not cut the
+//! word elsewhere.
 //!
 //! BPE: Sennrich et al., arXiv 1508.07909.
 
@@ -34,7 +34,7 @@ const MIN_OCCURRENCES: u64 = 2;
 /// First of the characters that stand for tokens while merges are learned; 65,534 private ones follow.
 const FIRST_PRIVATE_CHAR: u32 = 0xF_0000;
 
-/// What a tokenizer is made from.
+/// The material of a tokenizer.
 pub(crate) struct SlmTokenizerTraining<'a> {
     /// The training pairs.
     pub(crate) pairs: &'a [TextPair],

@@ -1,12 +1,12 @@
 //! The LLM's hidden states of prompts, computed once and kept on disk, where every run finds those that it
 //! needs.
 //!
-//! Under a directory of states, each LLM has one directory for every choice of layers and arithmetic, and in
-//! it chunk files (safetensors): prompts, as `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`, and
-//! their `states` bf16 `[num_tokens, layers * d_llm]`. A chunk is named by its prompts and appears by rename
-//! when it is complete. So a run computes what no run before has computed, and an interrupted computation
-//! goes on with the next chunk. The arithmetic is what an encoder service chooses on this machine, so the
-//! small model learns from the states that it will be sent.
+//! Under a directory of states, each LLM has one directory for every choice of layers and arithmetic. It
+//! holds chunk files (safetensors): prompts, as `tokens` i32 `[num_tokens]` and `lens` i32 `[num_prompts]`,
+//! and their `states` bf16 `[num_tokens, layers * d_llm]`. A chunk is named by its prompts and appears by
+//! rename when it is complete. A run therefore computes only states that no earlier run has computed, and an
+//! interrupted computation continues with the next chunk. The arithmetic is an encoder service's on this
+//! machine, so the small model learns from the states that it will later receive.
 
 use std::{
     collections::HashMap,
@@ -57,7 +57,7 @@ struct Place {
     num_tokens: usize,
 }
 
-/// What to encode, and by what.
+/// The prompts to encode, and the LLM.
 pub(crate) struct EncodeJob<'a> {
     /// Directory of all states.
     pub(crate) states: &'a Path,
@@ -71,7 +71,7 @@ pub(crate) struct EncodeJob<'a> {
     pub(crate) mixed_layers: &'a [usize],
     /// Width of the states.
     pub(crate) d_llm: usize,
-    /// What the LLM computes on and in which format: states of another arithmetic differ.
+    /// The LLM's device and number format: states of another arithmetic differ.
     pub(crate) compute: Compute,
 }
 
@@ -194,7 +194,7 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// What has not been found, the shortest first, so that prompts of a length are encoded together.
+    /// The missing prompts, shortest first, so that prompts of similar length are encoded together.
     fn missing(&self) -> Vec<&'a [u32]> {
         let missing = self.places.iter().filter(|(_, place)| place.is_none());
         let mut missing: Vec<&[u32]> = missing.map(|(&prompt, _)| prompt).collect();

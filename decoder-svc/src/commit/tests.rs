@@ -1,4 +1,4 @@
-//! Every point at which an attempt can die, and every race between two of them.
+//! Every point at which an attempt can die, and every race between two attempts.
 
 use baton_job::{FailureCode, FinishReason, PartFormat, RecordFailure};
 use baton_store::Location;
@@ -166,7 +166,7 @@ async fn an_attempt_that_makes_other_bytes_amends_the_sums_before_it_creates_its
     let key = amendment_key(SHARD, &own.outputs.sha256);
     assert_eq!(store.get(&key).await.unwrap(), Some(own.to_json().into()));
 
-    // Whoever comes later, and whatever bytes it makes, finds the verdict that the part follows.
+    // Every later attempt, whatever bytes it makes, finds the verdict that matches the part.
     for outcomes in [outcomes(), other_outcomes()] {
         let late = commit(&store, SHARD, &PartOptions::default(), &outcomes).await.unwrap();
         assert!(late.already_committed);

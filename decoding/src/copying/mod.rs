@@ -1,5 +1,5 @@
-//! Copying: the words of a prompt's text that an output is encouraged to write as they stand there, and which
-//! of them are names. A word is what its letters say, however an output cuts it into tokens.
+//! Copying: encourages an output to write words of the prompt's text exactly as the text has them, names
+//! above all. Words are compared by their letters, however an output cuts them into tokens.
 
 mod vocabulary;
 mod words;
@@ -14,29 +14,29 @@ pub(crate) use written::WrittenWords;
 /// How many times the name bias it is worth to begin the name that stands in the text after the word written
 /// last.
 const NEXT_NAME_FACTOR: f32 = 3.0;
-/// How many times the name bias it is worth, above the copy bias, to go on with what may be a name.
+/// The name bias, times this factor, is added to the copy bias for continuing a word that may be a name.
 const GOING_ON_FACTOR: f32 = 1.5;
-/// How many times the copy bias a token that goes on with a word is favoured less than the longest one that
-/// does: a model has seen words cut in one way, and after another it knows less of how they go on.
+/// Shorter continuations of a word get this factor of the copy bias; the longest gets all. A model has seen
+/// words cut in one way, and after another cut it knows less about their continuation.
 const SHORTER_FACTOR: f32 = 0.5;
 
-/// What a row may copy: contextual biasing, as speech recognition has it (Zhao et al., Interspeech 2019).
-/// What goes on with a word that a sequence has begun is favoured, and what would run on where a name is
-/// whole is disfavoured; and it can be favoured to begin a name that the sequence does not have yet, above
-/// all the one that comes next in the text. A name counts as often as the text has it.
+/// The words that a row may copy: contextual biasing, known from speech recognition (Zhao et al., Interspeech
+/// 2019). Tokens that continue a begun word are favoured, and tokens that run on past a complete name are
+/// disfavoured. Tokens that begin a missing name can be favoured too, above all the name that comes next in
+/// the text. A name counts as often as the text has it.
 ///
 /// A sequence keeps the words that it has written from token to token. A step costs what the words cost that
 /// may follow, whatever the length of the text and of what was written.
 #[derive(Debug, Clone)]
 pub struct Copying {
-    /// Added to the logits of the longest token that goes on with a word, half of it to those of shorter
-    /// ones, and taken from those that run on with a whole word that may be a name, at least 0. Of beams, the
+    /// Added to the logits of the longest token that continues a word; shorter tokens get half of it.
+    /// Subtracted from tokens that run on past a complete word that may be a name. At least 0. For beams, the
     /// probabilities are normalized again.
     pub copy_bias: f32,
-    /// The same for tokens that begin a name: thrice that for the name after the word written last, and one
-    /// and a half times that is added to the copy bias where the word may be a name. More than 2 begins names
-    /// where none belong. In a beam search it is also added to the log-probability of a finished sequence for
-    /// each name that it has, and taken for each that it has too often.
+    /// The same for tokens that begin a name. The name after the last written word gets three times as much.
+    /// One and a half times as much is added to the copy bias of a word that may be a name. Above 2, names
+    /// begin where none belong. In a beam search a finished sequence's log-probability gains it for each name
+    /// that it has, and loses it for each name that it has too often.
     pub name_bias: f32,
     words: Words,
     names: Vec<NameStart>,
@@ -54,7 +54,7 @@ struct NameStart {
 }
 
 impl Copying {
-    /// What may be copied of `text`, by a model that writes tokens of `vocabulary`.
+    /// The words of `text` that a model may copy whose tokens are those of `vocabulary`.
     #[must_use]
     pub fn of_text(text: &str, copy_bias: f32, name_bias: f32, vocabulary: Arc<Vocabulary>) -> Self {
         let words = Words::of(text);
@@ -68,7 +68,7 @@ impl Copying {
         Self { copy_bias, name_bias, words, names, vocabulary }
     }
 
-    /// What a sequence has written that has no token yet.
+    /// The state of a sequence without tokens.
     pub(crate) fn start(&self) -> WrittenWords {
         WrittenWords::new(&self.words)
     }
@@ -110,7 +110,7 @@ impl Copying {
         biases.dedup_by_key(|&mut (token, _)| token); // the largest of a token stays
     }
 
-    /// What a finished sequence of a beam gains by the names that it has.
+    /// The gain of a finished beam for the names that it has.
     pub(crate) fn reward(&self, written: &WrittenWords) -> f32 {
         if self.name_bias == 0.0 {
             return 0.0;

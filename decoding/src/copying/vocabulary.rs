@@ -1,8 +1,8 @@
-//! What the tokens of a model's outputs spell.
+//! The spelling of a model's output tokens.
 
 use std::collections::HashMap;
 
-/// What the tokens of a model's outputs spell.
+/// The spelling of a model's output tokens.
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     /// By token.
@@ -42,13 +42,13 @@ impl Vocabulary {
         }
     }
 
-    /// What a token spells.
+    /// The bytes of a token.
     pub(crate) fn spelling(&self, token: u32) -> &[u8] {
         self.spellings.get(token as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Tokens that spell a beginning of `text` of at least `min_len` bytes, the shortest first. What a text
-    /// has beyond the longest spelling is not looked at.
+    /// Tokens that spell a beginning of `text` of at least `min_len` bytes, the shortest first. Text beyond
+    /// the longest spelling is ignored.
     pub(crate) fn beginnings(&self, text: &[u8], min_len: usize) -> impl DoubleEndedIterator<Item = u32> {
         (min_len..=text.len().min(self.max_num_bytes)).filter_map(move |len| {
             #[cfg(test)]

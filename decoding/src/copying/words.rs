@@ -1,4 +1,4 @@
-//! The words of a text: which of them are names, what comes after each, and how often it is there.
+//! The words of a text: which of them are names, which words follow each, and how often each occurs.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct Word {
     /// Without the signs around it.
     pub(super) text: String,
     pub(super) is_name: bool,
-    /// Places among the text's words of those that come next, without the end of a sentence between.
+    /// Places among the text's words of the words that come next, before the end of a sentence.
     pub(super) next_words: Vec<u32>,
     /// How often it is in the text with neither letter nor digit beside it, at least 1.
     pub(super) num_occurrences: u32,
@@ -52,8 +52,8 @@ impl Words {
     /// it.
     ///
     /// A name is a word with a letter that has a capital, a digit or a sign such as a hyphen beyond its first
-    /// character, or a capital there in the midst of a sentence, or at its beginning if the next word has
-    /// one, too, and it is long enough.
+    /// character. A capitalized word within a sentence is a name too. At the beginning of a sentence, it is
+    /// one if the next word is capitalized too and the word is long enough.
     pub(super) fn of(text: &str) -> Self {
         let mut words = distinct_words(text);
         let mut sorted: Vec<u32> = (0..words.len() as u32).collect();
@@ -86,7 +86,7 @@ impl Words {
         Begun { start: 0, end: self.sorted.len() as u32, len: 0 }
     }
 
-    /// Those of some words that go on with `bytes`, if there is one.
+    /// The words, of those begun, that continue with `bytes`, if there is one.
     pub(super) fn going_on(&self, begun: Begun, bytes: &[u8]) -> Option<Begun> {
         let Begun { start, end, len } = begun;
         let range = &self.sorted[start as usize..end as usize];

@@ -1,5 +1,5 @@
-//! How a sequence stands to the words of a text: which of them it has written, and which it has begun. It is
-//! kept from token to token, so nothing is spelled twice.
+//! The progress of a sequence through the words of a text: the words that it has, and the words that it has
+//! begun. It is updated token by token, so nothing is spelled twice.
 
 use super::words::{Begun, Words};
 
@@ -7,23 +7,23 @@ use super::words::{Begun, Words};
 /// text without spaces may begin at each of its signs.
 const MAX_BEGUN: usize = 16;
 
-/// What a sequence has written of a text's words.
+/// The words of a text that a sequence has written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WrittenWords {
     /// Bytes of a character that is not whole yet.
     tail: Vec<u8>,
     /// Whether the last whole character is a letter or digit.
     in_word: bool,
-    /// What was written last begins these words; the beginning that is farthest back comes first.
+    /// Words that the end of the output begins; the earliest beginning comes first.
     begun: Vec<Begun>,
-    /// What was written last ends with these words.
+    /// Words that the end of the output completes.
     whole: Vec<u32>,
     /// By word: how often it was written whole, but at the end.
     counts: Vec<u32>,
     unit: LastUnit,
 }
 
-/// What was written last between white space.
+/// The last unit between white space.
 #[derive(Debug, Clone, Copy, Default)]
 struct LastUnit {
     has_ended: bool,
@@ -113,7 +113,7 @@ impl WrittenWords {
         self.unit.word
     }
 
-    /// What is left of the words whose beginning is what was written last.
+    /// The rests of the words that the end of the output begins.
     pub(super) fn remainders<'a>(&'a self, words: &'a Words) -> impl Iterator<Item = (u32, &'a [u8])> {
         let begins_in_tail = !self.tail.is_empty() && !self.in_word;
         let in_tail = begins_in_tail.then(|| words.going_on(words.all(), &self.tail)).flatten();

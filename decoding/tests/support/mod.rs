@@ -188,7 +188,7 @@ pub(crate) fn sampling(n_best: u32, max_new_tokens: usize) -> Generation {
     Generation::new(GenerationOptions { n_best, ..plain_sampling() }, max_new_tokens)
 }
 
-/// What one request gives when it is alone.
+/// The result of one request alone.
 pub(crate) fn alone(model: FakeModel, request: RowRequest) -> FinishedRow {
     let mut caller = Caller::new(model, ROOMY);
     let row = request.row;

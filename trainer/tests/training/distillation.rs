@@ -1,4 +1,4 @@
-//! What jobs have written, as training pairs.
+//! Outputs of jobs as training pairs.
 
 use std::fs;
 

@@ -166,7 +166,7 @@ fn a_small_model_can_learn_from_the_states_of_a_fine_tuned_llm() {
     assert_eq!(bundle.llm().unwrap().0.adapter, Some(LlmAdapter { hybrid_reads_it: true }));
     assert_reads_its_text(&bundle, "states of a fine-tuned LLM");
 
-    // What it reads is the adapted LLM, and only where the bundle says so.
+    // The reader uses the adapted LLM only if the bundle says so.
     let reading = bundle.prompt_reader(Mode::Hybrid, None).unwrap().read("green red").unwrap();
     let states = |adapter: Option<LlmAdapter>| {
         let mut manifest = bundle.manifest().clone();

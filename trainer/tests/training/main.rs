@@ -366,8 +366,9 @@ fn a_family_that_cannot_learn_and_a_shape_that_it_cannot_have_are_refused() {
     }
 }
 
-/// The bundles of a run that is left alone and of a copy of its directory, taken at its validation after step
-/// 20, as a kill would leave it, that goes on; and the step after which it does.
+/// The bundles of an undisturbed run and of a resumed one, and the step after which the latter resumes. The
+/// resumed run starts from a copy of the directory, taken at the validation after step 20, as a kill would
+/// leave it.
 fn undisturbed_and_resumed(config: &TrainConfig, [whole, killed]: [&Path; 2]) -> ([PathBuf; 2], usize) {
     let mut copied = false;
     let undisturbed = train(config, whole, |event| {

@@ -1,4 +1,4 @@
-//! What a small model can start from: nothing, the LLM's tokenizer, a bundle, a public checkpoint.
+//! The starts of a small model: new, the LLM's tokenizer, a bundle, a public checkpoint.
 
 use std::fs;
 
