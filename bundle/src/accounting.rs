@@ -1,10 +1,10 @@
-//! What a bundle's models cost, computed from their shapes: parameters that take part, and arithmetic per
+//! The cost of a bundle's models, computed from their shapes: parameters that take part, and arithmetic per
 //! token and per record.
 //!
-//! Counted are the products of linear layers (2 FLOPs for each weight) and of attention (4 FLOPs for each
-//! query channel and position seen), as is usual; norms, activations and embedding look-ups are left out.
-//! Sequences are counted without padding. What a family's block has is read from the list of its tensors, so
-//! every family is counted by the same code.
+//! As usual, this counts the products of linear layers (2 FLOPs per weight) and of attention (4 FLOPs per
+//! query channel and position seen). Norms, activations and embedding look-ups are left out. Sequences are
+//! counted without padding. The list of a family's tensors tells the content of its blocks, so the same code
+//! counts every family.
 
 use baton_job::Mode;
 use serde::Serialize;
@@ -48,8 +48,9 @@ impl TokenFlops {
         }
     }
 
-    /// A prompt token's way into the cache of a model that writes: of the last block only its keys and
-    /// values, and of an encoder-decoder all blocks that read, and what the decoder keeps of their states.
+    /// A prompt token's way into the cache of a writing model: the last block counts only with its keys and
+    /// values. An encoder-decoder counts with all blocks that read, and with the keys and values that the
+    /// decoder keeps.
     #[must_use]
     pub fn of_prefill(config: &ModelConfig) -> Self {
         let layout = config.tensor_layout();
@@ -115,15 +116,15 @@ impl TokenFlops {
     }
 }
 
-/// What generating costs, whoever reads and writes.
+/// The cost of generating, in any mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Arithmetic {
     /// Parameters that take part: of the layers that are run, and the embedding matrix where tokens are
     /// embedded or predicted.
     pub parameters: u64,
-    /// What a prompt token passes, stage by stage, and which prompt tokens it sees there.
+    /// The stages that a prompt token passes, and the prompt tokens that it sees there.
     pub prompt: Vec<(TokenFlops, PromptAttention)>,
-    /// What a generated token passes, model by model.
+    /// The models that a generated token passes.
     pub generated: Vec<TokenFlops>,
 }
 
@@ -169,9 +170,9 @@ impl Arithmetic {
     }
 }
 
-/// The arithmetic of a mode of the bundle, where prompts have as many tokens of both models. In mode
-/// `verified` a generated token is counted once in the SLM and once in the LLM: the least that it can cost,
-/// when every draft is right.
+/// The arithmetic of a mode of the bundle, assuming that prompts have as many tokens of both models. In mode
+/// `verified` a generated token counts once in the SLM and once in the LLM: the minimum, when every draft is
+/// right.
 ///
 /// # Errors
 /// The small model takes part, and the bundle has none.
@@ -188,7 +189,8 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, Bun
     let (small_model, slm) = bundle.small_model()?;
     let d_slm = slm.hidden_size as u64;
     let reads_llm = mode == Mode::Hybrid;
-    // What is embedded by the LLM's matrix and mapped. A small model's own is among its parameters.
+    // The LLM's matrix embeds the prompt, and a map follows. A small model's own embedding counts among its
+    // parameters.
     let embeds_by_llm = match small_model.prompts {
         PromptSource::LlmTokens { fusion, .. } => !reads_llm || fusion == Fusion::Add,
         PromptSource::OwnTokens { .. } => false,

@@ -1,8 +1,8 @@
 //! LoRA adapters (Hu et al., arXiv 2106.09685) of an LLM, in the layout of the library PEFT:
 //! `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! Owns the reading and the writing of the two files and the check against the LLM's shape. An adapted matrix
-//! is `W + scale * B A`; who adds it up is `baton-model`. What Baton does not implement is refused by name,
+//! Owns reading and writing the two files, and checking them against the LLM's shape. An adapted matrix is `W
+//! + scale * B A`, which `baton-model` computes. Settings that Baton does not implement are refused by name,
 //! so that no adapter is read in part.
 
 use std::collections::BTreeMap;

@@ -19,13 +19,13 @@ pub enum AddedLlm {
     Of(PathBuf),
 }
 
-/// Adds mode `llm`, and `verified` if asked for, to the bundle in `directory`, and writes its `bundle.json`
-/// anew. An adapter is copied and leaves alone what the small model reads.
+/// Adds mode `llm`, and `verified` on request, to the bundle in `directory`, and rewrites its `bundle.json`.
+/// An adapter is copied, but the small model goes on reading the LLM without it.
 ///
 /// # Errors
-/// A file cannot be read or written; the writer's tokens are not the LLM's; the other bundle's LLM or
-/// template is another than this one's; or `verified` is asked for and the small model cannot draft for the
-/// LLM. The bundle is as it was then.
+/// A file cannot be read or written; the writer's tokens are not the LLM's; the other bundle has another LLM
+/// or template; or `verified` is requested and the small model cannot draft for the LLM. The bundle then
+/// stays unchanged.
 pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bundle, BundleError> {
     let bundle = Bundle::open(directory)?;
     let other = match added {

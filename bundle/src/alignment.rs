@@ -1,8 +1,8 @@
 //! Alignment by characters: which of the LLM's tokens each token of a small model stands for.
 //!
-//! Both models read one text, each in its own tokens. A token covers a span of the text, and a small model's
-//! token takes the states of the LLM's tokens whose spans share characters with its own. Tokens of templates,
-//! special tokens and what a tokenizer inserts cover nothing.
+//! Both models read one text, each in its own tokens. A token covers a span of the text. A small model's
+//! token takes the states of those LLM tokens whose spans share characters with its own. Tokens of templates,
+//! special tokens and tokens that a tokenizer inserts cover nothing.
 
 use std::ops::Range;
 
@@ -84,19 +84,19 @@ impl TokenAlignment {
         &self.positions[start..self.ends[token]]
     }
 
-    /// The tokens that take any states, in order, with the positions of those.
+    /// The tokens that take states, in order, with the positions of those states.
     pub fn aligned(&self) -> impl Iterator<Item = (usize, &[u32])> {
         (0..self.num_tokens()).map(|token| (token, self.of_token(token))).filter(|(_, of)| !of.is_empty())
     }
 }
 
-/// A text as an encoder reads it: once by the LLM, and segment by segment in the tokens of a small model that
-/// has its own.
+/// A text as an encoder reads it: once by the LLM, and segment by segment in the small model's own tokens, if
+/// it has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
-    /// What the LLM reads, template included. Empty where it reads nothing.
+    /// The LLM's tokens, template included. Empty if the LLM reads nothing.
     pub llm_tokens: Vec<u32>,
-    /// What the small model reads, segment by segment. Empty where it reads the LLM's tokens.
+    /// The small model's prompts, segment by segment. Empty if it reads the LLM's tokens.
     pub segments: Vec<SegmentPrompt>,
 }
 
@@ -105,8 +105,7 @@ pub struct Reading {
 pub struct SegmentPrompt {
     /// Token ids, template included; never empty.
     pub tokens: Vec<u32>,
-    /// The LLM's tokens of the [`Reading`] that each of them stands for. Of no tokens where the LLM reads
-    /// nothing.
+    /// The LLM's tokens of the [`Reading`] that each of them stands for. Empty if the LLM reads nothing.
     pub alignment: TokenAlignment,
 }
 
@@ -136,7 +135,7 @@ impl Reading {
             .or_else(|| excess(of_segments, " of the small model", limits.slm_prompt_tokens()))
     }
 
-    /// Tokens of each prompt that is made of it.
+    /// Tokens of each prompt made from it.
     #[must_use]
     pub fn prompt_lens(&self) -> Vec<usize> {
         if self.segments.is_empty() {

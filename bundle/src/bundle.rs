@@ -153,7 +153,7 @@ impl Bundle {
         })
     }
 
-    /// What the LLM was fine-tuned by, where it was.
+    /// The LLM's fine-tuning, if it has one.
     ///
     /// # Errors
     /// It cannot be read, or does not fit the LLM.
@@ -170,7 +170,7 @@ impl Bundle {
         self.tokenizer_with(&self.manifest.templates, template, "llm/tokenizer.json")
     }
 
-    /// What makes prompts of texts in a mode; `template` as for [`prompt_tokenizer`](Self::prompt_tokenizer).
+    /// Makes prompts of texts in a mode; `template` as for [`prompt_tokenizer`](Self::prompt_tokenizer).
     ///
     /// # Errors
     /// The manifest has no template of this name, or a tokenizer does not load.
@@ -217,7 +217,7 @@ impl Bundle {
         TextTokenizer::open(&self.path(self.manifest.output_tokenizer(mode)))
     }
 
-    /// What the LLM is fed after a prompt, before it writes; never empty.
+    /// The tokens that the LLM reads after a prompt, before it writes; never empty.
     ///
     /// # Errors
     /// The bundle does not serve mode `llm`, the tokenizer does not load, or it makes no token of the text.

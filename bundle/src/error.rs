@@ -52,7 +52,7 @@ pub enum BundleError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A tensor is absent, unknown, or of another shape or dtype than its config says.
@@ -62,7 +62,7 @@ pub enum BundleError {
         path: PathBuf,
         /// The tensor's name in that file.
         tensor: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// An adapter says or has something that Baton does not implement.
@@ -78,7 +78,7 @@ pub enum BundleError {
     AddLlm {
         /// The bundle's directory.
         path: PathBuf,
-        /// What does not fit, and what would.
+        /// The mismatch, and the values that would fit.
         problem: String,
     },
     /// A tokenizer does not load, or cannot be built from what the checkpoint holds.
@@ -127,7 +127,7 @@ pub enum BundleError {
     WrongTokenizer {
         /// The `tokenizer.json`.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         problem: String,
     },
     /// A prompt template cannot be used.
@@ -135,7 +135,7 @@ pub enum BundleError {
     Template {
         /// The template.
         template: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
 }

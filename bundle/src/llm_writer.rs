@@ -1,4 +1,4 @@
-//! What an LLM's writer says in words, in the tokens of its tokenizer.
+//! The settings of an LLM's writer, from text to tokens of its tokenizer.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use crate::tokenizer::fixed_text_ids;
 use crate::{BundleError, LlmWriter, ModelConfig, TextTokenizer};
 
 impl LlmWriter {
-    /// What the LLM in directory `llm`, of shape `config`, is fed after a prompt, before it writes; never
-    /// empty.
+    /// The tokens that the LLM in directory `llm`, of shape `config`, reads after a prompt, before it writes;
+    /// never empty.
     ///
     /// # Errors
-    /// The tokenizer does not load or makes no token of the text, or the last token is not the one that an
-    /// encoder's decoder starts with.
+    /// The tokenizer does not load or makes no token of the text, or the last token is not the start token of
+    /// an encoder-decoder's decoder.
     pub fn prompt_end_ids(&self, llm: &Path, config: &ModelConfig) -> Result<Vec<u32>, BundleError> {
         let ids = fixed_text_ids(&llm.join("tokenizer.json"), &self.prompt_end)?;
         let (last, start) = (ids.last().copied(), config.bos_token_id);

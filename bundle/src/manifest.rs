@@ -1,8 +1,8 @@
 //! `bundle.json`: what a bundle is made of and how its parts fit together.
 //!
-//! Owns the file's fields. The rules among them are in `manifest_rules.rs`. What the manifest says about the
-//! parts on disk is checked by [`crate::Bundle::open`] (dimensions, sizes) and [`crate::verify`]
-//! (everything).
+//! Owns the file's fields; `manifest_rules.rs` has the rules among them. [`crate::Bundle::open`] checks the
+//! manifest's statements about the parts on disk by dimensions and sizes, [`crate::verify`] checks
+//! everything.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,12 +43,12 @@ pub struct BundleManifest {
     pub format: u32,
     /// Short name, such as `en-it`.
     pub name: String,
-    /// What the bundle was trained to do.
+    /// The bundle's task.
     pub task: Task,
     /// The frozen reader, in `llm/`. Absent where the small model works alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm: Option<LlmPart>,
-    /// The trained map between the two, in `projector/`. Absent where one of them works alone.
+    /// The trained map between the two, in `projector/`. Absent if one of them works alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projector: Option<ProjectorPart>,
     /// The trained writer, in `slm/`.
@@ -57,20 +57,20 @@ pub struct BundleManifest {
     /// How projected states enter the SLM's prompt. Absent where the projector is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
-    /// Whose tokens the SLM's prompt is made of.
+    /// The tokens of the SLM's prompt.
     #[serde(default, skip_serializing_if = "Alignment::is_tokens")]
     pub alignment: Alignment,
     /// Modes that the parts serve; the first is the default.
     pub modes: Vec<Mode>,
-    /// The LLM's prompt templates by name; where there is an LLM, [`DEFAULT_TEMPLATE`] is one of them.
-    /// `{text}` stands for the record's text, once in each.
+    /// The LLM's prompt templates by name. If there is an LLM, [`DEFAULT_TEMPLATE`] is one of them. Each has
+    /// `{text}` once, in place of the record's text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
     /// How each mode's outputs are generated best: what a job does not say itself. Fields of
     /// [`GenerationOptions`](baton_job::GenerationOptions).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub generation: BTreeMap<Mode, GenerationLayer>,
-    /// What the bundle was trained for at most.
+    /// The maxima that the bundle was trained for.
     pub limits: Limits,
     /// Licence and origin of each part.
     pub parts: Vec<PartOrigin>,
@@ -82,7 +82,7 @@ pub struct BundleManifest {
     pub files: BTreeMap<String, FileDigest>,
 }
 
-/// What a bundle does with a text. Languages are ISO 639 codes.
+/// The bundle's task. Languages are ISO 639 codes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Task {
@@ -160,7 +160,7 @@ pub enum Family {
 pub struct LlmPart {
     /// Its family.
     pub family: Family,
-    /// Number of blocks that are run. Hidden states are taken after the last of them, without a final norm.
+    /// Number of blocks that run. Hidden states are taken after the last of them, without a final norm.
     pub layers: usize,
     /// Width of its hidden states.
     pub d_model: usize,
@@ -187,8 +187,8 @@ pub struct LlmAdapter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmWriter {
-    /// What follows a prompt's last token, such as `\n<|im_start|>assistant\n`; at least one token. The
-    /// output begins after it. Its last token is the first that a decoder is fed; for T5 the whole is
+    /// The text after a prompt's last token, such as `\n<|im_start|>assistant\n`; at least one token. The
+    /// output begins after it. Its last token is the first that a decoder reads; for T5 the whole is
     /// `</s><pad>`.
     pub prompt_end: String,
     /// The token that ends an output, in the LLM's tokenizer.
@@ -205,7 +205,7 @@ pub struct ProjectorPart {
     pub d_llm: usize,
     /// Width of what it gives.
     pub d_slm: usize,
-    /// What is done to hidden states before its first layer.
+    /// The operation on hidden states before its first layer.
     pub input_norm: InputNorm,
     /// Where the SLM's embeddings of the *prompt* tokens come from.
     pub prompt_embedding: PromptEmbeddingSource,
@@ -335,7 +335,7 @@ impl SlmTokenizer {
     }
 }
 
-/// Whose tokens the SLM's prompt is made of, and so how it meets the LLM's hidden states.
+/// The tokens of the SLM's prompt, and thereby its way to the LLM's hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Alignment {
@@ -356,7 +356,7 @@ impl Alignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PromptAttention {
-    /// All of them (prefix-LM).
+    /// All positions (prefix-LM).
     Bidirectional,
     /// Itself and those before it.
     Causal,
@@ -410,11 +410,11 @@ pub struct PartOrigin {
     pub path: String,
     /// SPDX expression.
     pub licence: String,
-    /// Who made it, where it was published, under which name and version.
+    /// The author, and where, under which name and version it was published.
     pub origin: String,
 }
 
-/// What a file must be.
+/// The required content of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileDigest {
@@ -433,7 +433,7 @@ pub struct SmallModel<'a> {
     pub prompts: PromptSource<'a>,
 }
 
-/// What the prompts of a small model are made of.
+/// The source of a small model's prompts.
 #[derive(Debug, Clone, Copy)]
 pub enum PromptSource<'a> {
     /// The LLM's tokens.
@@ -470,7 +470,7 @@ impl BundleManifest {
         text
     }
 
-    /// The small model with what its prompts are made of, where the bundle has all of it.
+    /// The small model with the source of its prompts, if the bundle has both.
     pub fn small_model(&self) -> Option<SmallModel<'_>> {
         let slm = self.slm.as_ref()?;
         let projector = self.projector.as_ref();

@@ -1,4 +1,4 @@
-//! What the manifest says of its models against what their `config.json` say.
+//! Checks the manifest's statements about its models against their `config.json`.
 
 use baton_job::Mode;
 

@@ -1,4 +1,4 @@
-//! From a text to what an encoder reads of it: the tokenizers of a mode, with one template each.
+//! From a text to an encoder's tokens: the tokenizers of a mode, with one template each.
 
 use std::ops::Range;
 

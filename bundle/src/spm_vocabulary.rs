@@ -13,7 +13,7 @@ use crate::{
 
 /// Where it stands beside a `.spm` file, it says the ids of pieces.
 const IDS_FILE: &str = "vocab.json";
-/// What stands for an unknown piece in it.
+/// The name of an unknown piece in it.
 const UNKNOWN: &str = "<unk>";
 /// Tokens that write nothing, where the `.spm` file does not have them.
 const CONTROL: [&str; 3] = ["<pad>", "<s>", "</s>"];
@@ -59,7 +59,7 @@ impl SpmVocabulary {
         tokens
     }
 
-    /// The same with control pieces in the text: id, whether it is one of them, and bytes of `text`.
+    /// The same with control pieces in the text: id, whether it is a control piece, and bytes of `text`.
     pub(crate) fn encode_fixed(&self, text: &str) -> Vec<(u32, bool, Range<usize>)> {
         let control: Vec<(&str, u32)> = match &self.ids {
             None => self.model.control_pieces().collect(),

@@ -1,4 +1,4 @@
-//! What a person wants to know about the parts of a bundle, read from headers only.
+//! A summary of a bundle's parts for people, read only from headers.
 
 use std::collections::BTreeSet;
 

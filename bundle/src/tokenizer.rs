@@ -1,9 +1,9 @@
 //! The two tokenizers of a bundle: the LLM's, for prompts, and the SLM's, for what it writes.
 //!
-//! Corpus text is not trusted. A record that contains `<|im_end|>` means those ten characters, so special
-//! tokens are recognized in templates only, and a text is encoded as plain text. The text and the plain words
-//! around it in the template are encoded as one string (`Translate: {text}` gives `Translate`, `:`,
-//! ` Hello`), which is how the model saw such prompts in its own training.
+//! Corpus text is not trusted. A record that contains `<|im_end|>` means those ten characters. Special tokens
+//! are therefore recognized only in templates, and a text is encoded as plain text. The text and the plain
+//! words around it in the template are encoded as one string (`Translate: {text}` gives `Translate`, `:`, `
+//! Hello`), because the model saw such prompts in its own training.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{BundleError, Span, SpannedTokens};
 /// Stands for the record's text in a template.
 pub const TEXT_PLACEHOLDER: &str = "{text}";
 
-/// What is before and after [`TEXT_PLACEHOLDER`], or what is wrong with the template.
+/// The text before and after [`TEXT_PLACEHOLDER`], or the problem of the template.
 pub(crate) fn split_template(template: &str) -> Result<(&str, &str), &'static str> {
     let (before, after) = template.split_once(TEXT_PLACEHOLDER).ok_or("has no {text}")?;
     if after.contains(TEXT_PLACEHOLDER) {
@@ -84,7 +84,7 @@ impl PromptTokenizer {
         Ok([self.fixed_ids.0.as_slice(), &text_ids, &self.fixed_ids.1].concat())
     }
 
-    /// The same tokens, with what each covers of `text`: those of the template cover nothing of it.
+    /// The same tokens, each with the bytes of `text` that it covers; the template's tokens cover none.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -176,8 +176,8 @@ impl TextTokenizer {
         }
     }
 
-    /// The same tokens, with the bytes of `text` that each covers. A part of a character covers the whole of
-    /// it, and what a normalizer changed covers what it was made from.
+    /// The same tokens, each with the bytes of `text` that it covers. A part of a character covers the whole
+    /// character. Text that a normalizer changed covers its original.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -298,8 +298,8 @@ fn is_byte_level(decoder: &DecoderWrapper) -> bool {
 }
 
 /// A byte-level token has a character for each byte: the byte's own in Latin-1 if that is visible, otherwise
-/// one from U+0100 on, in the order of the bytes that are left (GPT-2's `bytes_to_unicode`). Added tokens can
-/// have others, which stand for themselves.
+/// one from U+0100 on, in the order of the remaining bytes (GPT-2's `bytes_to_unicode`). Added tokens can
+/// have other characters, which stand for themselves.
 fn byte_level_spelling(token: &str) -> Vec<u8> {
     let is_visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut spelling = Vec::with_capacity(token.len());

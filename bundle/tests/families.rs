@@ -1,4 +1,4 @@
-//! What a bundle's models may be: each family in its place, and what is refused.
+//! The families that a bundle's models may have, each in its place, and refusals.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

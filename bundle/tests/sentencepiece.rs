@@ -13,7 +13,7 @@ use baton_bundle::{PromptTokenizer, TextTokenizer};
 use serde::Deserialize;
 use support::assert_says;
 
-/// A line, and what the package makes of it.
+/// A line, and the package's result.
 #[derive(Deserialize)]
 struct Case {
     text: String,

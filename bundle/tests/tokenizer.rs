@@ -138,7 +138,7 @@ fn a_bundle_gives_its_templates_by_name() {
     assert_says(&error, &["no template `formal`", "there are: default"]);
 }
 
-/// What each token covers, as text.
+/// The text that each token covers.
 fn covered<'text>(text: &'text str, tokens: &SpannedTokens) -> Vec<&'text str> {
     tokens.spans.iter().map(|span| &text[span.clone()]).collect()
 }

@@ -1,5 +1,5 @@
-//! The LLM's states in the prompt of a small model that reads its own tokens: each of them takes the mean of
-//! the states that it is aligned with (`baton_bundle::TokenAlignment`), projected, on top of its embedding.
+//! The LLM's states in the prompt of a small model that reads its own tokens. Each token takes the projected
+//! mean of the states aligned with it (`baton_bundle::TokenAlignment`), added to its embedding.
 //!
 //! A token that is aligned with none keeps its embedding alone: not even the projector's bias is added.
 
@@ -31,8 +31,8 @@ impl AlignedRows {
         Self::new(alignments, device)
     }
 
-    /// The rows of prompts, one after the other: for each the row of the state at its alignment's position 0,
-    /// its length in tokens, and its alignment.
+    /// The rows of prompts, one after the other. Each prompt has the row of the state at its alignment's
+    /// position 0, its length in tokens, and its alignment.
     #[must_use]
     pub fn new<'a>(
         prompts: impl Iterator<Item = (usize, usize, &'a TokenAlignment)>,

@@ -1,11 +1,11 @@
 //! Attention over packed sequences, and the trait by which a family reads keys and values.
 //!
-//! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`].
-//! Encoding uses [`PackedAttention`], one sequence at a time, and training uses
-//! [`PaddedAttention`](crate::PaddedAttention), all sequences at once: they agree up to rounding, but only
-//! the first keeps a sequence's result independent of its neighbours to the last bit, and only the second has
-//! a fast backward pass on CPUs. Generation uses the KV cache's implementation, which also remembers earlier
-//! passes. So each family's arithmetic is written once.
+//! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`], so
+//! each family's arithmetic is written once. Encoding uses [`PackedAttention`], one sequence at a time;
+//! training uses [`PaddedAttention`](crate::PaddedAttention), all sequences at once. They agree up to
+//! rounding. Only the first keeps a sequence's result independent of its neighbours to the last bit, and only
+//! the second has a fast backward pass on CPUs. Generation uses the KV cache's implementation, which also
+//! remembers earlier passes.
 
 use tch::{Device, Kind, Tensor};
 
@@ -31,9 +31,9 @@ pub struct Heads<'a> {
     pub k: &'a Tensor,
     /// Values, `[rows, kv_heads, head_dim]`.
     pub v: &'a Tensor,
-    /// What becomes of the product of a query and a key.
+    /// The operation on the product of a query and a key.
     pub scoring: Scoring,
-    /// What is added to it.
+    /// The bias added to it.
     pub bias: Option<&'a RelativeBias>,
 }
 
@@ -53,7 +53,7 @@ pub trait CrossAttention: Attention {
 pub struct PromptHeads<'a> {
     /// Queries, `[rows, heads, head_dim]`.
     pub q: &'a Tensor,
-    /// What becomes of the product of a query and a key. It has no window.
+    /// The operation on the product of a query and a key. It has no window.
     pub scoring: Scoring,
 }
 

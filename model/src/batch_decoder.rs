@@ -26,13 +26,13 @@ use crate::{
 pub struct PrefillRow<'a> {
     /// An empty slot.
     pub slot: SlotId,
-    /// What the model reads of it.
+    /// The model's input for the prompt.
     pub prompt: Prompt<'a>,
     /// Tokens that the row may cache: those of the prompt, and one per step to come.
     pub capacity_tokens: usize,
 }
 
-/// What a model that writes reads of a prompt.
+/// A writing model's input for a prompt.
 #[derive(Debug, Clone, Copy)]
 pub enum Prompt<'a> {
     /// Prompt states from an encoder: the small model's way.
@@ -274,9 +274,9 @@ impl BatchDecoder {
         rewinds.iter().for_each(|rewind| self.cache.blocks.rewind(rewind.slot, rewind.num_tokens));
     }
 
-    /// Makes the empty slot `to` a copy of the row in `from`, free to go its own way: full blocks of the
-    /// cache are shared, the last, partial one is copied. `capacity_tokens`: tokens that the copy may cache,
-    /// those it begins with included.
+    /// Makes the empty slot `to` a copy of the row in `from`. Both then continue independently: full blocks
+    /// of the cache are shared, and the last, partial one is copied. `capacity_tokens`: tokens that the copy
+    /// may cache, including its first ones.
     ///
     /// # Panics
     /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or the cache is full.

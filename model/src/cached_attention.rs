@@ -17,8 +17,8 @@ use crate::{
     transfer::upload_indices,
 };
 
-/// Attention over packed prompts, which it also writes into the cache. The last block's keys and values are
-/// all that is wanted of it: what it would add to the states has no reader.
+/// Attention over packed prompts, which it also writes into the cache. The last block yields only keys and
+/// values, because nothing reads its states.
 #[derive(Debug)]
 pub(crate) struct PrefillAttention<'a> {
     storage: &'a mut KvStorage,
@@ -322,7 +322,7 @@ impl GatheredRows {
             .permute([0, 2, 1, 3, 4])
             .reshape([rows, kv_heads, -1, head_dim])
             .to_kind(Kind::Float)
-            // What other rows left there must not even be multiplied by zero: it may be infinite.
+            // Values left by other rows may be infinite, so they must not even be multiplied by zero.
             .masked_fill(&self.absent.transpose(-1, -2), 0.0);
         let queries = q.reshape([rows, kv_heads, heads / kv_heads, head_dim]).to_kind(Kind::Float);
         let mut scores = queries.matmul(&keys) * f64::from(scoring.scale); // [rows, kv_heads, groups, tokens]

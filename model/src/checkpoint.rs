@@ -21,8 +21,7 @@ pub trait TensorSource {
     /// The tensor is absent, or has another shape than `shape`.
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
 
-    /// What is learned beside the matrix called `name`, which is frozen then. None, but where an adapter is
-    /// trained.
+    /// The learned part beside the frozen matrix called `name`. There is none unless an adapter is trained.
     fn low_rank(&self, _name: &str) -> Option<LowRank> {
         None
     }

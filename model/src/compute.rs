@@ -57,12 +57,12 @@ impl Compute {
     /// bf16 on the CPU: between half and twice as fast as f32 where the CPU has bf16 dot products, and
     /// hopelessly slow where not.
     pub const CPU_BF16: Compute = Compute { kind: Kind::BFloat16, ..Self::CPU_F32 };
-    /// int8 weights and bf16 keys and values on the CPU: about twice as fast as bf16 where the CPU has dot
-    /// products of bytes, and as f32 where it has AVX2.
+    /// int8 weights, and bf16 keys and values, on the CPU. With dot products of bytes it is about twice as
+    /// fast as bf16, with AVX2 about twice as fast as f32.
     pub const CPU_INT8: Compute = Compute { weights: WeightType::Int8, ..Self::CPU_BF16 };
 
-    /// What is fastest on this machine's CPU: int8 where there is a product for it, else what
-    /// [`fastest_float_cpu`](Self::fastest_float_cpu) is.
+    /// The fastest choice on this machine's CPU: int8 if there is a product for it, else
+    /// [`fastest_float_cpu`](Self::fastest_float_cpu).
     #[must_use]
     pub fn fastest_cpu() -> Self {
         #[cfg(target_arch = "aarch64")]
@@ -72,9 +72,9 @@ impl Compute {
         if int8 { Self::CPU_INT8 } else { Self::fastest_float_cpu() }
     }
 
-    /// The faster of bf16 and f32 on this machine's CPU, for products of libtorch: measured once, a fifth of
-    /// a second, where the CPU has bf16 dot products at all. Some multiply bf16 twice as fast as f32, others
-    /// half as fast.
+    /// The faster of bf16 and f32 on this machine's CPU, for libtorch's products. It is measured once, for a
+    /// fifth of a second, if the CPU has bf16 dot products at all. Some CPUs multiply bf16 twice as fast as
+    /// f32, others half as fast.
     #[must_use]
     pub fn fastest_float_cpu() -> Self {
         static FASTEST: OnceLock<Compute> = OnceLock::new();

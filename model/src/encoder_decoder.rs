@@ -1,4 +1,4 @@
-//! What a family that reads with an encoder and writes with a decoder is to the rest of the crate.
+//! The interface between the crate and a family that reads with an encoder and writes with a decoder.
 
 use std::fmt::Debug;
 
@@ -32,8 +32,8 @@ pub(crate) trait EncoderDecoder: Debug + Send {
     /// memory may be reused; result the same shape, f32.
     fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor;
 
-    /// What each block of the decoder keeps of encoded prompts: keys and values, `[rows, heads, head_dim]` in
-    /// the compute kind. `states`: `[rows, d]` f32.
+    /// The keys and values that each block of the decoder keeps of encoded prompts, `[rows, heads, head_dim]`
+    /// in the compute kind. `states`: `[rows, d]` f32.
     fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]>;
 
     /// All blocks of the decoder, without a final norm. `x`: `[rows, d]` f32, at least one row, whose memory
@@ -46,6 +46,6 @@ pub(crate) trait EncoderDecoder: Debug + Send {
         dropout: f64,
     ) -> Tensor;
 
-    /// What the head reads. `x`: `[rows, d]` f32.
+    /// The head's input. `x`: `[rows, d]` f32.
     fn head_input(&self, x: &Tensor, head: &Linear) -> LinearInput;
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a bundle on disk and a tensor in memory.
+//! Errors between a bundle on disk and a tensor in memory.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub enum ModelError {
     Torch {
         /// The step that failed.
         doing: &'static str,
-        /// What libtorch said.
+        /// libtorch's message.
         #[source]
         source: tch::TchError,
     },

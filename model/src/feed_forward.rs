@@ -37,7 +37,7 @@ impl FeedForward {
         time(Part::Activation, || output.add_to(x, dropout))
     }
 
-    /// What the layers make of `normed`, `[rows, d]` f32.
+    /// The layers' output for `normed`, `[rows, d]` f32.
     pub(crate) fn output(&self, normed: &LinearInput) -> Tensor {
         let inner = self.inner(normed);
         let output = time(Part::Linear, || self.output.product(&inner));

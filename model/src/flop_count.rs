@@ -25,7 +25,7 @@ fn add(flops: u64) {
     FLOPS.set(FLOPS.get() + flops);
 }
 
-/// What this thread has counted since it last asked.
+/// The operations that this thread has counted since its last call.
 #[must_use]
 pub fn take_counted_flops() -> u64 {
     FLOPS.take()

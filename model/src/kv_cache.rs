@@ -1,5 +1,5 @@
-//! The KV cache: keys and values of all live rows, in blocks of 16 tokens that rows take when they enter and
-//! give back when they leave.
+//! The KV cache: keys and values of all live rows, in blocks of 16 tokens. Rows take blocks when they enter
+//! and return them when they leave.
 //!
 //! Blocks fit wherever one is free, so memory does not fragment and no row is moved for another. Everything
 //! is allocated at the start: `blocks * 2 * layers * 16 * kv_heads * head_dim` numbers, and never more.
@@ -20,7 +20,7 @@ use crate::{
 /// Tokens per block of the KV cache: a row takes whole blocks.
 pub const CACHE_BLOCK_TOKENS: usize = BLOCK_TOKENS;
 
-/// What bounds the KV cache.
+/// The bounds of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
     /// Rows that live at once.
@@ -96,7 +96,7 @@ impl KvCache {
         }
     }
 
-    /// Makes an occupied slot as empty of tokens as it was when it was occupied.
+    /// Empties an occupied slot of its tokens.
     ///
     /// # Panics
     /// The slot is empty.

@@ -26,8 +26,8 @@ use crate::{
 /// A language model with any number of its blocks.
 ///
 /// A decoder-only model has one stack of blocks, [`forward`](Self::forward). An encoder-decoder
-/// ([`ModelConfig::encoder_decoder`]) [encodes](Self::encode) prompts and [decodes](Self::decode) beside what
-/// it keeps of them.
+/// ([`ModelConfig::encoder_decoder`]) [encodes](Self::encode) prompts, keeps their keys and values, and
+/// [decodes](Self::decode) with them.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: ModelConfig,
@@ -144,9 +144,8 @@ impl LanguageModel {
         }
     }
 
-    /// What the model makes of prompts: the hidden states behind its last block, or an encoder's behind its
-    /// final norm. `x`: embeddings `[rows, d]` f32, whose memory may be reused; `layout`: prompts; result
-    /// `[rows, d]` f32.
+    /// The hidden states of prompts after the model's last block, or after an encoder's final norm. `x`:
+    /// embeddings `[rows, d]` f32, whose memory may be reused; `layout`: prompts; result `[rows, d]` f32.
     ///
     /// # Panics
     /// A position is not below [`ModelConfig::max_positions`].
@@ -167,9 +166,8 @@ impl LanguageModel {
     /// `[rows, (earlier + 1) * d]` f32.
     ///
     /// # Panics
-    /// As [`read`](Self::read); or there are `earlier` blocks, and they are not below
-    /// [`num_blocks`](Self::num_blocks), or the model has an encoder, whose earlier states are not for others
-    /// to read.
+    /// As [`read`](Self::read). Also: there are `earlier` blocks, and they are not below
+    /// [`num_blocks`](Self::num_blocks), or the model has an encoder, whose earlier states cannot be read.
     pub fn read_layers(&self, mut x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Tensor {
         if earlier.is_empty() {
             return self.read(x, layout);
@@ -208,7 +206,7 @@ impl LanguageModel {
         x.expect("attention that ends a pass with keys and values is for `remember`")
     }
 
-    /// The same for the sake of what `attention` keeps of it alone.
+    /// The same, only for the keys and values that `attention` keeps.
     pub(crate) fn remember(&self, x: Tensor, positions: &Tensor, attention: &mut dyn Attention) {
         let _ = self.pass(x, positions, (attention, 0.0), 0..self.num_blocks());
     }
@@ -251,14 +249,14 @@ impl LanguageModel {
         model.encode(x, &mut Pass { blocks, positions, attention, dropout })
     }
 
-    /// Positions where the model computes, and the largest of them.
+    /// Positions on the model's device, and the largest of them.
     fn uploaded(&self, positions: &Tensor) -> (Tensor, i64) {
         let largest = positions.max().int64_value(&[]);
         (upload(positions.shallow_clone(), self.compute.device), largest)
     }
 
-    /// What the decoder's blocks keep of encoded prompts: keys and values, `[rows, heads, head_dim]` in the
-    /// compute kind, block by block. `states`: `[rows, d]` f32.
+    /// The keys and values that the decoder's blocks keep of encoded prompts, `[rows, heads, head_dim]` in
+    /// the compute kind, block by block. `states`: `[rows, d]` f32.
     ///
     /// # Panics
     /// The model is decoder-only, or was loaded without `lm_head`.

@@ -7,7 +7,7 @@ use crate::{
     layers::{HeadNorms, LayerNorm, RmsNorm},
 };
 
-/// Makes layers from the tensors of a checkpoint, or of a part of it.
+/// Makes layers from the tensors of a checkpoint or of a part.
 #[derive(Clone)]
 pub(crate) struct LayerSource<'a> {
     tensors: &'a dyn TensorSource,

@@ -137,8 +137,8 @@ pub fn rms_scale(x: &Tensor, eps: f64) -> Tensor {
     x.rms_norm([width], None::<&Tensor>, eps)
 }
 
-/// Sines and cosines of positions, added to embeddings (Vaswani et al., arXiv 1706.03762): the first half of
-/// a row's channels are sines, the second half cosines, at the same frequencies.
+/// Sines and cosines of positions, added to embeddings (Vaswani et al., arXiv 1706.03762). The first half of
+/// a row's channels are sines, the second half cosines of the same frequencies.
 ///
 /// Those of all positions seen so far are kept; the table doubles when a later one is met.
 #[derive(Debug)]
@@ -150,16 +150,16 @@ pub(crate) struct SinusoidalPositions {
 }
 
 impl SinusoidalPositions {
-    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position: Marian, M2M-100 and fairseq
-    /// divide by one less than half of the width, Hugging Face's Marian by half of it.
+    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position. Marian, M2M-100 and fairseq
+    /// divide by half of the width minus one, Hugging Face's Marian by half of the width.
     pub(crate) fn new(width: usize, divisor: f64, compute: Compute) -> Self {
         let width = width as i64;
         let table = RefCell::new(Self::table(FIRST_POSITIONS, (width, divisor), compute));
         Self { width, divisor, compute, table }
     }
 
-    /// Adds its own to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of each row
-    /// in its own sequence, and the largest of them.
+    /// Adds its encoding to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of
+    /// each row in its own sequence, and the largest of them.
     pub(crate) fn add_to(&self, x: Tensor, (positions, largest): (&Tensor, i64)) -> Tensor {
         let known = self.table.borrow().size()[0];
         if largest >= known {

@@ -1,8 +1,8 @@
-//! Linear layers, and what goes into and comes out of them, in float or int8.
+//! Linear layers, with their inputs and outputs, in float or int8.
 //!
-//! A layer reads [`LinearInput`] and yields a [`Product`], which its consumer turns into what it needs in one
-//! pass: a tensor, a sum with the residual stream, or the input of the next layer. So int8 layers need no
-//! float tensors between them, and a family's code is the same for all weight types.
+//! A layer reads [`LinearInput`] and yields a [`Product`]. The consumer turns that in one pass into a tensor,
+//! a sum with the residual stream, or the input of the next layer. Int8 layers therefore need no float
+//! tensors between them, and a family's code is the same for all weight types.
 //!
 //! Int8 (W8A8): one scale per row of activations, found on the way, and one per output of the weight; the
 //! sums are exact in i32. The scheme is LLM.int8()'s vector-wise one without the outlier part (Dettmers et
@@ -59,7 +59,7 @@ pub(crate) struct QuantizedRows {
     pub(crate) scales: Vec<f32>,
 }
 
-/// What a linear layer yields, `[rows, out]`.
+/// The output of a linear layer, `[rows, out]`.
 #[derive(Debug)]
 pub(crate) enum Product<'a> {
     Float {
@@ -235,7 +235,7 @@ fn activate(x: &Tensor, activation: Activation) -> Tensor {
     }
 }
 
-/// Fewest outputs for which libtorch's CPU product of a row does not depend on the row's place, found by
+/// Fewest outputs for which libtorch's CPU product of a row does not depend on the row's place. Found by
 /// experiment with libtorch 2.13: f32 changes below 12 outputs. Only toys have so few.
 fn min_outputs(kind: Kind) -> i64 {
     match kind {
@@ -244,10 +244,10 @@ fn min_outputs(kind: Kind) -> i64 {
     }
 }
 
-/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added, found by
-/// experiment with libtorch 2.13: f32 changes below 4 rows on AMD's CPUs and below 16 on Intel's; bf16 with
-/// one row and more than 1024 columns; and bf16 products of at most 16^3 multiplications bypass the bf16
-/// kernels.
+/// Fewest rows for which libtorch's CPU product of a row stays the same when more are added. Found by
+/// experiment with libtorch 2.13: f32 changes below 4 rows on AMD's CPUs and below 16 on Intel's; bf16
+/// changes with one row and more than 1024 columns. Products in bf16 of at most 16^3 multiplications bypass
+/// the bf16 kernels.
 fn min_rows(weight: &Tensor) -> i64 {
     const SMALL_PRODUCT: i64 = 16 * 16 * 16;
     let (out, input) = weight.size2().expect("a weight is [out, in]");

@@ -1,7 +1,7 @@
-//! The weights of a bundle's LLM, as it was fine-tuned where it was.
+//! The weights of a bundle's LLM, with its fine-tuning, if it has one.
 //!
-//! An adapter is merged as tensors are read: `W + scale * B A`, computed in f32. The model code knows nothing
-//! of it.
+//! An adapter is merged while tensors are read: `W + scale * B A`, computed in f32. The model code does not
+//! know about it.
 
 use baton_bundle::{Bundle, LoraAdapter};
 use tch::{Kind, Tensor};

@@ -1,11 +1,11 @@
-//! What is learned beside a frozen matrix: a product of two small ones (LoRA; Hu et al., arXiv 2106.09685).
+//! The learned part beside a frozen matrix: a product of two small ones (LoRA; Hu et al., arXiv 2106.09685).
 
 use tch::Tensor;
 
 /// Adds `scale * x A^T B^T` to what a linear layer makes of `x`.
 ///
-/// The layer holds the very tensors that it is given, so a model that is built once sees every later change
-/// of their values, and they get gradients.
+/// The layer holds the very tensors that it is given. A model that is built once therefore sees every later
+/// change of their values, and the tensors get gradients.
 #[derive(Debug)]
 pub struct LowRank {
     /// `[rank, in]`, of any float type.

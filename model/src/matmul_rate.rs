@@ -1,4 +1,4 @@
-//! How fast this machine multiplies matrices, as the measure for what the models make of it.
+//! This machine's rate of multiplying matrices, the yardstick for the models' rates.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::{
 /// Rows, columns and inner size of the products.
 const SIZE: i64 = 1024;
 
-/// Multiplications and additions per second of square products of size 1024, libtorch's but for int8 on a CPU
-/// with AVX2 alone, in the format of `compute`, on the calling thread, the best of those that fit into
-/// `duration`.
+/// Multiplications and additions per second of square products of size 1024, in the format of `compute`, on
+/// the calling thread: the best of the repetitions that fit into `duration`. The products are libtorch's,
+/// except for int8 on a CPU with only AVX2.
 #[must_use]
 pub fn matmul_operations_per_second(compute: Compute, duration: Duration) -> f64 {
     let options = (Kind::Float, Device::Cpu);

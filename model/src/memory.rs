@@ -25,9 +25,9 @@ impl PassSize {
         Self { what, max_size: usize::MAX }
     }
 
-    /// Runs `pass` over `sizes.len()` items, one or several at a time, in order; `sizes` says how much each
-    /// takes. `pass` may be called again for items that it has begun, and for a part of them. Returns how
-    /// large later passes may be.
+    /// Runs `pass` over `sizes.len()` items, one or several at a time, in order; `sizes` has each item's
+    /// size. `pass` may be called again for items that it has begun, and for a part of them. Returns the size
+    /// that later passes may have.
     #[must_use]
     pub(crate) fn run(
         mut self,

@@ -15,7 +15,7 @@ use crate::{
 /// The rows between two parts of such a block.
 #[derive(Debug)]
 pub(crate) struct Normed {
-    /// What the next part adds to, `[rows, d]` f32.
+    /// The rows that the next part adds to, `[rows, d]` f32.
     pub(crate) numbers: Tensor,
     /// The same as what the next part reads.
     pub(crate) input: LinearInput,
@@ -37,7 +37,7 @@ pub(crate) struct PostNormFeedForward {
 }
 
 impl PostNormBlock {
-    /// What linear layers read of rows that no norm has given. `x`: `[rows, d]` f32.
+    /// The input of linear layers for rows that come from no norm. `x`: `[rows, d]` f32.
     pub(crate) fn begin(&self, x: Tensor) -> Normed {
         Normed { input: self.self_attn.qkv_proj.input(&x), numbers: x }
     }

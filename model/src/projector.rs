@@ -20,9 +20,9 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Builds from tensors named as [`ProjectorPart::linear_layers`], `.weight` and `.bias`, and
-    /// `projector.mix`, `[layers]`, where the states of more than one of the LLM's layers are read: their
-    /// shares are its softmax (Peters et al., arXiv 1802.05365).
+    /// Builds from tensors named as [`ProjectorPart::linear_layers`], `.weight` and `.bias`. If states of
+    /// several LLM layers are read, `projector.mix`, `[layers]`, gives their shares by its softmax (Peters et
+    /// al., arXiv 1802.05365).
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape.
@@ -50,7 +50,7 @@ impl Projector {
         self.project(&self.scaled(hidden_states))
     }
 
-    /// What its linear layers make of [`scaled`](Self::scaled) states, or of means of them. Both `[rows, d]`
+    /// The linear layers' output for [`scaled`](Self::scaled) states, or for means of them. Both `[rows, d]`
     /// f32, of d_llm and d_slm.
     pub fn project(&self, scaled: &Tensor) -> Tensor {
         let [first, others @ ..] = &self.layers[..] else {
@@ -60,7 +60,7 @@ impl Projector {
         others.iter().fold(first, |states, layer| layer.forward(&states.relu())).to_kind(Kind::Float)
     }
 
-    /// What the first linear layer reads: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for
+    /// The first linear layer's input: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for
     /// [`forward`](Self::forward).
     pub fn scaled(&self, hidden_states: &Tensor) -> Tensor {
         let hidden_states = hidden_states.to_kind(Kind::Float);

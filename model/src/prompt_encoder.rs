@@ -20,7 +20,7 @@ use crate::{
 
 const BYTES_PER_BF16: usize = 2;
 
-/// What the SLM's prefill reads of one prompt: `[prompt_len, d_slm]`, bf16, little-endian, row by row.
+/// The input of the SLM's prefill for one prompt: `[prompt_len, d_slm]`, bf16, little-endian, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptStates {
     /// Rows: tokens of the prompt.
@@ -77,8 +77,8 @@ struct Projection {
 }
 
 impl PromptEncoder {
-    /// Loads what `modes` of a bundle read prompts with: the LLM up to the bundle's layer and the projector,
-    /// or their embeddings alone where the small model works alone.
+    /// Loads the models that read prompts in `modes` of a bundle: the LLM up to the bundle's layer and the
+    /// projector, or only their embeddings if the small model works alone.
     ///
     /// # Errors
     /// A file is missing or broken, or does not fit the manifest; the bundle has no small model; or it lacks

@@ -1,8 +1,8 @@
 //! T5's relative positions: a learned number for each head and each bucket of distances, added to scores.
 //!
-//! Half of the buckets are for single distances, the others for ever wider ranges of them, up to a distance
-//! from which on all are alike. An encoder has buckets for both directions. Reference: Raffel et al., arXiv
-//! 1910.10683, section 2.1.
+//! Half of the buckets are for single distances. The others are for ever wider ranges; from some distance on,
+//! all distances share the last bucket. An encoder has buckets for both directions. Reference: Raffel et al.,
+//! arXiv 1910.10683, section 2.1.
 
 use tch::{Kind, Tensor};
 

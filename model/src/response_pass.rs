@@ -1,14 +1,14 @@
 //! The pass of training: prompts and the responses to them at once, to the logits that predict the responses.
 //!
-//! A decoder-only model sees each prompt and its response as one sequence; behind an encoder they are two.
-//! What calls this need not know.
+//! A decoder-only model sees each prompt and its response as one sequence; with an encoder they are two.
+//! Callers need not know.
 
 use baton_bundle::PromptAttention;
 use tch::Tensor;
 
 use crate::{Compute, LanguageModel, PackedLayout, PaddedAttention, PaddedCrossAttention, Visibility};
 
-/// What a training pass is over, and how.
+/// The sequences of a training pass, and how they are processed.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponsePass<'a> {
     /// The sequences: of each, its prompt and its response, the begin token included.

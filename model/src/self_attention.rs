@@ -60,7 +60,7 @@ impl SelfAttention {
         Some(time(Part::Activation, || output.add_to(x, pass.dropout)))
     }
 
-    /// What attention makes of `normed`, `[rows, d]` f32. None if the pass ends with keys and values.
+    /// The output of attention for `normed`, `[rows, d]` f32. None if the pass ends with keys and values.
     pub(crate) fn output(
         &self,
         (layer, normed): (usize, &LinearInput),

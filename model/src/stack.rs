@@ -1,4 +1,4 @@
-//! What a family is to the rest of the crate: embeddings, blocks, and the norm behind them.
+//! The interface between the crate and a family: embeddings, blocks, and the norm after them.
 
 use std::{fmt::Debug, ops::Range};
 
@@ -28,9 +28,9 @@ pub(crate) trait Stack: Debug + Send {
     fn final_norm(&self, x: &Tensor) -> LinearInput;
 }
 
-/// What all blocks of one pass share.
+/// The inputs that all blocks of one pass share.
 pub(crate) struct Pass<'a> {
-    /// Which blocks it takes. What a family does before its first block belongs to that block.
+    /// The blocks of the pass. A family's operations before its first block belong to that block.
     pub(crate) blocks: Range<usize>,
     /// `[rows]` int64, the place of each row in its own sequence, and the largest of them.
     pub(crate) positions: (&'a Tensor, i64),

@@ -1,7 +1,7 @@
 //! Tensors between host memory and a device.
 //!
-//! To and from a GPU they go by pinned memory, which libtorch keeps and reuses: a copy to the GPU is queued
-//! behind the work that is queued already, and the caller goes on at once. On the CPU nothing is copied.
+//! Tensors travel to and from a GPU by pinned memory, which libtorch keeps and reuses. A copy to the GPU is
+//! queued behind earlier work, and the caller continues at once. On the CPU nothing is copied.
 
 use tch::{Device, Tensor};
 

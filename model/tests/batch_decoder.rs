@@ -83,7 +83,7 @@ fn prompt_states(prompt_len: usize, seed: u64) -> PromptStates {
     PromptStates::new(prompt_len, d_slm, bytes.into()).expect("the sizes agree")
 }
 
-/// On one libtorch thread, as the services run: with two, a f32 product hands fewer than four rows to one of
+/// One libtorch thread, as the services use. With two, an f32 product gives fewer than four rows to one of
 /// them, which then sums in another order.
 fn decoder(compute: Compute, prompt_attention: PromptAttention, limits: SchedulerLimits) -> BatchDecoder {
     baton_model::set_num_threads(1);

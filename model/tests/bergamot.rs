@@ -23,7 +23,7 @@ use serde::Deserialize;
 const STUDENTS: [&str; 2] = ["enpt", "pten"];
 const MAX_NEW_TOKENS: usize = 256;
 
-/// A text, and what the reference makes of it.
+/// A text, and the reference's result.
 #[derive(Deserialize)]
 struct Case {
     text: String,
@@ -79,7 +79,7 @@ fn imported(pair: &str) -> Student {
     }
 }
 
-/// What the student writes greedily for each prompt, so many at a time.
+/// The student's greedy output for each prompt, at most `max_slots` at a time.
 fn greedy(student: &Student, compute: Compute, prompts: &[Vec<u32>], max_slots: usize) -> Vec<Vec<u32>> {
     let parts = ModelParts { blocks: student.config.num_hidden_layers, lm_head: true };
     let model = LanguageModel::load(&student.config, &student.checkpoint, parts, compute).unwrap();

@@ -64,7 +64,7 @@ impl BergamotConfig {
     }
 }
 
-/// What this family calls a field of [`ModelConfig`].
+/// This family's name of a field of [`ModelConfig`].
 pub(super) fn field_name(field: &'static str) -> &'static str {
     match field {
         "hidden_size" => "d_model",

@@ -15,9 +15,9 @@ use super::WeightDtype;
 pub struct UnsupportedSetting {
     /// Path of the field, such as `rope_scaling.rope_type`.
     pub field: String,
-    /// What the file says, as JSON, or "missing".
+    /// The value in the file, as JSON, or "missing".
     pub value: String,
-    /// What would be accepted.
+    /// The supported values.
     pub supported: &'static str,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What every family's file has at its beginning and its end; `fields` stand between.
+/// The beginning and the end of every family's file, with `fields` between.
 pub(super) fn file(
     config: &super::ModelConfig,
     architecture: &str,

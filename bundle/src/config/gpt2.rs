@@ -29,7 +29,7 @@ impl Gpt2Config {
     }
 }
 
-/// What this family calls a field of [`ModelConfig`].
+/// This family's name of a field of [`ModelConfig`].
 pub(super) fn field_name(field: &'static str) -> &'static str {
     match field {
         "hidden_size" => "n_embd",

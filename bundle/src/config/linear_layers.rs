@@ -23,7 +23,7 @@ impl LinearLayer {
         self.module.rsplit('.').next().expect("split gives at least one piece")
     }
 
-    /// Whether `target` names it: its path, or the end of it from a point on.
+    /// Whether `target` names it: by its whole path, or by the end of it after a point.
     #[must_use]
     pub fn is_named_by(&self, target: &str) -> bool {
         let rest = self.module.strip_suffix(target);

@@ -117,7 +117,7 @@ pub enum FamilyConfig {
     Bergamot(BergamotConfig),
 }
 
-/// What models that read with an encoder and write with a decoder differ in from others.
+/// The shape of models that read with an encoder and write with a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderDecoderShape {
     /// Blocks of the decoder.
@@ -309,7 +309,7 @@ impl ModelConfig {
         Some(EncoderDecoderShape { num_decoder_layers, past })
     }
 
-    /// Which prompt positions a prompt position sees when the model reads as it was trained to.
+    /// The prompt positions that a prompt position sees when the model reads as in its training.
     #[must_use]
     pub fn prompt_attention(&self) -> PromptAttention {
         match self.encoder_decoder() {
@@ -371,7 +371,7 @@ impl ModelConfig {
 }
 
 impl Family {
-    /// What `config.json` calls the family: its `model_type`.
+    /// The family's name in `config.json`: its `model_type`.
     #[must_use]
     pub fn model_type(self) -> &'static str {
         FAMILY_FILES.iter().find(|file| file.family == self).expect("every family has a file").model_type

@@ -1,11 +1,11 @@
-//! What the families with rotary positions share in their `config.json`: field names, the frequencies' base,
-//! sliding layers.
+//! The fields that the families with rotary positions share in their `config.json`: names, the frequencies'
+//! base, sliding layers.
 
 use serde_json::{Value, json};
 
 use super::{FamilyConfig, ModelConfig, UnsupportedSetting, fields::Fields};
 
-/// What transformers takes for fields that the file leaves out; where it takes nothing, they must be there.
+/// Transformers' defaults for absent fields. A field without one is required.
 pub(super) struct Defaults {
     /// Where it is not required, it is the number of query heads.
     pub(super) num_key_value_heads_required: bool,
@@ -15,7 +15,7 @@ pub(super) struct Defaults {
     pub(super) tie_word_embeddings: bool,
 }
 
-/// A config of this family from the fields that all of them have.
+/// A config of this family from the fields that all such families have.
 pub(super) fn read(
     fields: &Fields<'_>,
     family: FamilyConfig,
@@ -71,7 +71,7 @@ pub(super) fn check_head_dim(config: &ModelConfig) -> Result<(), UnsupportedSett
     Err(UnsupportedSetting::new("head_dim", &config.head_dim, "an even number"))
 }
 
-/// Finds the rotary base at the top level or in either of the two maps, and refuses any rescaling of it.
+/// Finds the rotary base at the top level or in either of the two maps, and refuses any rescaling.
 pub(super) fn theta(fields: &Fields<'_>, default: f64) -> Result<f64, UnsupportedSetting> {
     refuse_partial_rotation(fields)?;
     let mut theta = fields.positive("rope_theta", default)?;

@@ -8,7 +8,7 @@ pub type NamedShape = (String, Vec<usize>);
 /// The tensors of a checkpoint by their place in the model, in the order of the forward pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorLayout {
-    /// What stands before the blocks: the embedding matrix, first, and positions.
+    /// Tensors before the blocks: first the embedding matrix, then positions.
     pub before: Vec<NamedShape>,
     /// The blocks that read: all of a decoder-only model, the encoder of another.
     pub blocks: Vec<Vec<NamedShape>>,
@@ -16,7 +16,7 @@ pub struct TensorLayout {
     pub between: Vec<NamedShape>,
     /// The blocks that write behind an encoder; a decoder-only model has none.
     pub decoder_blocks: Vec<Vec<NamedShape>>,
-    /// What stands behind the blocks: the final norm, and the head unless it is the embedding matrix.
+    /// Tensors after the blocks: the final norm, and the head unless it is the embedding matrix.
     pub after: Vec<NamedShape>,
 }
 

@@ -24,7 +24,7 @@ use self::{
 
 /// Stands for a space in pieces.
 pub(crate) const SPACE_MARK: &str = "▁";
-/// What is written for an unknown piece, where the file does not say.
+/// The text for an unknown piece, unless the file names another.
 const UNKNOWN_SURFACE: &str = " ⁇ ";
 
 /// A SentencePiece model.
@@ -58,7 +58,7 @@ pub(crate) struct SpannedPiece<'a> {
     pub(crate) span: Range<usize>,
 }
 
-/// What a piece adds to a decoded text.
+/// The contribution of a piece to a decoded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written<'a> {
     /// Its text, in which "▁" is a space.
@@ -202,7 +202,7 @@ impl SentencePiece {
         }
     }
 
-    /// What a piece writes, by its id. An id outside the file counts as unknown.
+    /// The text of a piece, by its id. An id outside the file counts as unknown.
     pub(crate) fn written(&self, id: u32) -> Written<'_> {
         let Some(piece) = self.pieces.get(id as usize) else { return Written::Unknown };
         match piece.piece_type() {

@@ -1,5 +1,5 @@
-//! What happens to a text before it is cut into pieces: characters are replaced by a compiled table, spaces
-//! are trimmed, joined and marked with "▁". Each byte of the result knows where it comes from.
+//! Normalizes a text before it is cut into pieces: a compiled table replaces characters; spaces are trimmed,
+//! joined and marked with "▁". Each byte of the result knows its origin.
 //!
 //! Reference: `normalizer.cc` of google/sentencepiece; the table is a double array by darts-clone.
 
@@ -114,7 +114,8 @@ impl Normalizer {
         result
     }
 
-    /// What stands for the beginning of `text`, which is not empty, and the bytes that it stands for.
+    /// The replacement for the beginning of `text`, which is not empty, and the number of bytes that it
+    /// replaces.
     fn first_replaced<'a>(&'a self, text: &'a str) -> (&'a str, usize) {
         if let Some(len) = self.untouched.longest_prefix(text.as_bytes()) {
             return (&text[..len], len);

@@ -19,7 +19,7 @@ pub(super) struct Unigram {
     pub(super) lowest_score: f32,
 }
 
-/// What a piece adds to a sum.
+/// The contribution of a piece to a sum.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum UnigramScore {
     Normal(f32),

@@ -1,9 +1,9 @@
 //! Students of Firefox Translations and Bergamot, trained by Marian: an encoder, and a decoder that is
-//! recurrent in place of attending to what it has written.
+//! recurrent instead of attending to its own output.
 //!
 //! Post-norm blocks with layer norms and biases, and sines for positions. A decoder's block is an SSRU, the
-//! attention to the prompt, and a feed-forward layer. What is written begins with zeros. Reference: Kim et
-//! al., "From Research to Production and Back", ACL Anthology D19-5632.
+//! attention to the prompt, and a feed-forward layer. Decoding begins with zeros instead of an embedding.
+//! Reference: Kim et al., "From Research to Production and Back", ACL Anthology D19-5632.
 
 use baton_bundle::{BergamotActivation, BergamotConfig, ModelConfig};
 use tch::{Kind, Tensor};

@@ -1,8 +1,8 @@
 //! The families, one file each: what a block is made of, and how it is wired. Parameter names are the
 //! checkpoints'.
 //!
-//! What they are made of is in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`; what they
-//! are to the rest of the crate is [`Stack`](crate::stack::Stack), or
+//! Their parts are in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`. The crate sees
+//! them as a [`Stack`](crate::stack::Stack) or as an
 //! [`EncoderDecoder`](crate::encoder_decoder::EncoderDecoder).
 
 pub(crate) mod bergamot;

@@ -2,9 +2,9 @@
 //!
 //! libtorch's batched products spend microseconds on each (row, head) pair with one query, whatever its size;
 //! here the pair is a few hundred vector instructions. Keys lie in blocks of 16 tokens with the tokens
-//! innermost, so one vector holds one channel of 16 keys and scores need no horizontal sums; values lie with
-//! the channels innermost, so the weighted sum needs none either. Two-pass softmax, f32 arithmetic. A row's
-//! result depends on the row alone.
+//! innermost. One vector then holds one channel of 16 keys, and scores need no horizontal sums. Values lie
+//! with the channels innermost, so the weighted sum needs none either. Two-pass softmax, f32 arithmetic. A
+//! row's result depends on the row alone.
 
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ pub(crate) struct CachedRow<'a> {
     pub(crate) len: usize,
 }
 
-/// The part of a row that its last token sees, from the first block with a token of it.
+/// The part of a row that its last token sees, from the first block that has such a token.
 #[derive(Debug, Clone)]
 struct SeenTokens<'a> {
     blocks: &'a [usize],
@@ -143,8 +143,8 @@ pub(crate) struct Scratch {
 /// `softmax(scale * q k^T + bias) v` for each row, over the keys that it sees. `queries`, `output`:
 /// `[rows, heads, head_dim]`.
 ///
-/// The cache is larger than what a core holds, so it is read once and in the order it lies in memory: block
-/// by block, all heads of a block.
+/// The cache is larger than a core's memory. It is therefore read once, in the order in which it lies in
+/// memory: block by block, all heads of a block.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",
@@ -230,7 +230,7 @@ fn sum_row<N: Number>(store: BlockStore<'_, N>, seen: &SeenTokens<'_>, scratch: 
     for (place, &block) in seen.blocks.iter().enumerate() {
         let begin = place * BLOCK_TOKENS;
         let (first, end) =
-            // What lies beyond may be NaN.
+            // Values beyond may be NaN.
             (seen.places.start.saturating_sub(begin), (seen.places.end - begin).min(BLOCK_TOKENS));
         for head in 0..heads {
             let values = &store.head(head / groups).values(block)[first * head_dim..end * head_dim];

@@ -1,6 +1,6 @@
 //! Relative positions as numbers that are added to scores (T5: Raffel et al., arXiv 1910.10683).
 
-/// What is added to a score, by head and by how far the key is behind the query.
+/// The bias added to a score, by head and by the distance of the key behind the query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BiasTable<'a> {
     /// `[heads, 2 * reach + 1]`, for distances from `-reach` to `reach`; beyond, its ends hold.

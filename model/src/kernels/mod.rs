@@ -6,8 +6,8 @@
 //! instruction set. This file and `row_operations.rs` are the doors for tensors.
 //!
 //! This is the workspace's unsafe code: slices of tensor memory (`slices.rs`), vector instructions
-//! (`int8_product/`), and the calls that `multiversion` generates after it has asked the CPU what it has.
-//! Calls of that last kind are also in `decoding/src/kernels.rs`.
+//! (`int8_product/`), and calls that `multiversion` generates after it has queried the CPU.
+//! `decoding/src/kernels.rs` also has calls of that last kind.
 #![allow(unsafe_code)]
 
 mod activation;

@@ -99,7 +99,7 @@ pub(super) fn norm_and_quantize_rows<R: RowNorm>(
     }
 }
 
-/// The same, with the normed numbers in the place of `x` as well.
+/// The same; `x` also receives the normed numbers.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",

@@ -1,8 +1,8 @@
-//! One step of a recurrent decoder: its states stand in the cache, token by token, so that rows fork, go back
-//! and leave as those that attend do.
+//! One step of a recurrent decoder. The cache keeps its states token by token, so rows fork, rewind and leave
+//! like rows that attend.
 //!
-//! The state behind a token is f32. Its place in the cache has two numbers for it, a key and a value: the
-//! state as the cache's type has it, and what that has lost.
+//! The state after a token is f32. The cache has room for two numbers, a key and a value: the state rounded
+//! to the cache's type, and the rounding error.
 
 use multiversion::multiversion;
 

@@ -1,6 +1,6 @@
 //! The doors to `norms.rs` and `rows.rs`: tensors in, tensors out. All tensors are on the CPU; a tensor that
-//! is not contiguous is copied first. A function that writes in the memory of a tensor checks that no other
-//! argument is a view of it. What a caller keeps beside, such as another view, sees the new values.
+//! is not contiguous is copied first. A function that writes into the memory of a tensor checks that no other
+//! argument is a view of it. Other views that the caller keeps see the new values.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};

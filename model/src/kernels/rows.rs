@@ -1,4 +1,4 @@
-//! What happens to rows between products: quantization, scaling of integer sums, activation, rotation.
+//! Operations on rows between products: quantization, scaling of integer sums, activation, rotation.
 //!
 //! libtorch spends microseconds on each of these small operations; here each is one pass over a row. A row's
 //! result depends on the row alone. Int8 is symmetric: `x ~ scale * q` with `scale = max|x| / 127` per row of

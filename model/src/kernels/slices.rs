@@ -39,8 +39,8 @@ pub(super) unsafe fn elements_mut<E: Element>(tensor: &mut Tensor) -> &mut [E] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), tensor.numel()) }
 }
 
-/// Checks that `written`, whose memory is about to be lent by [`elements_mut`], shares none of it with the
-/// tensors that are lent by [`elements`] at the same time. All are contiguous.
+/// Checks that `written`, whose memory [`elements_mut`] is about to lend, shares none of it with the tensors
+/// that [`elements`] lends at the same time. All are contiguous.
 ///
 /// # Panics
 /// It does: one is a view of another.

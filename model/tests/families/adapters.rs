@@ -20,7 +20,7 @@ const FIXTURES: [&str; 6] = ["llama", "qwen2-rslora", "qwen3", "gemma3", "gpt2",
 struct Expected {
     checkpoint: String,
     tokens: Vec<u32>,
-    /// What a decoder behind an encoder is fed.
+    /// The decoder's input, if the model has an encoder.
     forced: Vec<u32>,
     logits: Vec<f64>,
     logits_without: Vec<f64>,

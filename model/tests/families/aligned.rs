@@ -44,8 +44,8 @@ fn tokens(len: usize, step: u32) -> Vec<u32> {
     (0..len as u32).map(|token| 3 + (token * step) % 50).collect()
 }
 
-/// A text of `len` bytes: the LLM's tokens have two bytes each and one before them that covers nothing, the
-/// small model's three, and one behind them. Of the segments, one covers the text, the other its end.
+/// A text of `len` bytes. The LLM's tokens have two bytes each, after one that covers nothing; the small
+/// model's have three, before one that covers nothing. One segment covers the text, the other its end.
 fn reading(len: usize) -> Reading {
     let cut = |start: usize, size: usize| -> Vec<Span> {
         (start..len).step_by(size).map(|at| at..(at + size).min(len)).collect()

@@ -1,5 +1,4 @@
-//! What models write through scheduler and cache: against transformers, alone and in company, in every
-//! format.
+//! Outputs through scheduler and cache: against transformers, alone and in batches, in every format.
 
 use std::sync::Arc;
 
@@ -76,7 +75,7 @@ fn generation(expected: &Expected, num_beams: usize) -> Arc<Generation> {
     Arc::new(Generation::new(options, expected.max_new_tokens))
 }
 
-/// What the decoder writes for all prompts in one batch of at most `max_slots` rows, by prompt.
+/// The decoder's outputs for all prompts in one batch of at most `max_slots` rows, by prompt.
 fn decode(fixture: &str, compute: Compute, num_beams: usize, max_slots: usize) -> Vec<FinishedRow> {
     baton_model::set_num_threads(1);
     let expected = expected(fixture);

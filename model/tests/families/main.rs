@@ -55,7 +55,7 @@ struct ExpectedPrompt {
     tokens: Vec<u32>,
     /// At the first, the middle and the last position.
     hidden_states: Vec<f64>,
-    /// What a decoder behind an encoder is fed after its start token.
+    /// The decoder's input after its start token, if the model has an encoder.
     #[serde(default)]
     forced: Vec<u32>,
     /// Behind the last token.

@@ -71,7 +71,7 @@ impl Int8Weight {
     }
 }
 
-/// What a CPU multiplies bytes with.
+/// The instructions that a CPU has for multiplying bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instructions {
     /// AVX-512 VNNI's dot product of four bytes.
@@ -115,7 +115,7 @@ impl Instructions {
         }
     }
 
-    /// What is added to every activation: VNNI multiplies unsigned with signed bytes.
+    /// The offset added to every activation: VNNI multiplies unsigned with signed bytes.
     fn offset(self) -> i32 {
         match self {
             Self::Vnni => 128,
@@ -136,7 +136,7 @@ pub(crate) struct PackedWeight {
     outputs: usize,
     inputs: usize,
     pieces: Vec<Piece>,
-    /// What each output's sum begins with, to take off what the offset adds. Filled up to whole pieces.
+    /// The start of each output's sum, which cancels the offset. Filled up to whole pieces.
     starts: Vec<i32>,
 }
 
