@@ -1,6 +1,6 @@
-//! What a job costs with nothing around the models: its prompts, tokenized, go through the encoder and from
-//! memory through the decode loop. No gRPC, no tokenizing, no commit; the difference to a job is what those
-//! cost.
+//! The cost of a job without anything around its models. Tokenized prompts go through the encoder and, from
+//! memory, through the decode loop. There is no gRPC, no tokenizing and no commit; the difference to a job is
+//! the cost of those.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use baton_model::{
 
 use crate::BenchError;
 
-/// The work, and how it is done. Batches, slots and caches are as in the services.
+/// The work, and its settings. Batches, slots and caches are as in the services.
 #[derive(Debug, Clone)]
 pub struct BareLoopConfig {
-    /// Who reads and writes; not `verified`.
+    /// The mode; not `verified`.
     pub mode: Mode,
     /// Arithmetic of the models.
     pub compute: Compute,
-    /// Engines of each model, one thread each. The encoder's work first, then the decoder's, so no more
+    /// Engines of each model, one thread each. The encoder's work comes first, then the decoder's, so no more
     /// threads run at once.
     pub engines: usize,
     /// Tokens of one encode batch at most.
@@ -46,7 +46,7 @@ pub struct BareLoop {
     prompt_end: Vec<u32>,
 }
 
-/// What one round took.
+/// The times of one round.
 #[derive(Debug, Clone, Copy)]
 pub struct BareRound {
     /// Time of the encoder.

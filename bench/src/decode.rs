@@ -1,8 +1,8 @@
 //! The decode loop: scheduler, model and selection, as the decode service runs them, on rows that all begin
 //! at once.
 //!
-//! Rows are split between single-threaded engines, each with its own copy of the weights. Greedy, and every
-//! row writes exactly the tokens asked for.
+//! Rows are split between single-threaded engines, each with its own copy of the weights. Decoding is greedy,
+//! and every row writes exactly the requested number of tokens.
 
 use std::{
     path::PathBuf,
@@ -23,7 +23,7 @@ use crate::{BenchError, PartTime, median, part_times};
 /// Prompt tokens prefilled between two steps, as in the decode service.
 const MAX_PREFILL_TOKENS: usize = 1024;
 
-/// How long the rate of plain matrix products is looked for, before and after the measurement.
+/// How long the rate of plain matrix products is measured, before and after the measurement.
 const MATMUL_DURATION: Duration = Duration::from_millis(300);
 
 /// The model to measure.
@@ -35,7 +35,7 @@ pub enum LanguageModel {
     Random(Box<ModelConfig>),
 }
 
-/// What to measure.
+/// A measurement to make.
 #[derive(Debug, Clone)]
 pub struct DecodeBench {
     /// The model.
@@ -53,7 +53,7 @@ pub struct DecodeBench {
     pub rounds: usize,
 }
 
-/// What was measured. Rates are medians over rounds.
+/// The result. Rates are medians over rounds.
 #[derive(Debug, Clone, Serialize)]
 pub struct DecodeResult {
     /// Rows.
@@ -71,16 +71,16 @@ pub struct DecodeResult {
     pub matmul_operations_per_second: f64,
     /// A step's time by part, milliseconds, mean over engines and rounds.
     pub step_parts: Vec<PartTime>,
-    /// What is left of a step: selection and bookkeeping, milliseconds.
+    /// The rest of a step: selection and bookkeeping, milliseconds.
     pub step_rest_milliseconds: f64,
     /// Prefill of all rows by part, milliseconds, mean over engines and rounds.
     pub prefill_parts: Vec<PartTime>,
-    /// What the rows wrote in the last round.
+    /// The rows' tokens in the last round.
     #[serde(skip)]
     pub tokens: Vec<Vec<u32>>,
 }
 
-/// What one engine did in one round.
+/// One engine's part of one round.
 struct Round {
     ended: Instant,
     prefill: Duration,
@@ -94,7 +94,7 @@ struct Round {
 /// Measures the decode loop.
 ///
 /// # Errors
-/// The model cannot be loaded, or what is asked for makes no sense.
+/// The model cannot be loaded, or the request makes no sense.
 pub fn decode(bench: &DecodeBench) -> Result<DecodeResult, BenchError> {
     let config = match &bench.model {
         LanguageModel::Directory(directory) => ModelConfig::read(&directory.join("config.json"))?,

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::{BenchError, PartTime, median, part_times};
 
-/// How long the rate of plain matrix products is looked for.
+/// How long the rate of plain matrix products is measured.
 const MATMUL_DURATION: Duration = Duration::from_millis(300);
 
-/// What to measure.
+/// A measurement to make.
 #[derive(Debug, Clone)]
 pub struct EncodeBench {
     /// Arithmetic of the LLM.
@@ -29,7 +29,7 @@ pub struct EncodeBench {
     pub rounds: usize,
 }
 
-/// What was measured.
+/// The result.
 #[derive(Debug, Clone, Serialize)]
 pub struct EncodeResult {
     /// Prompt tokens a second, all engines together; median over rounds.
@@ -45,7 +45,7 @@ pub struct EncodeResult {
 /// Measures the encoder of a bundle.
 ///
 /// # Errors
-/// The bundle's models cannot be loaded, or what is asked for makes no sense.
+/// The bundle's models cannot be loaded, or the request makes no sense.
 pub fn encode(bundle: &Bundle, bench: &EncodeBench) -> Result<EncodeResult, BenchError> {
     if bench.prompts.iter().any(Vec::is_empty) || bench.prompts.is_empty() || bench.rounds == 0 {
         return Err(BenchError::Request("prompts, their tokens and rounds are at least 1".to_owned()));

@@ -1,9 +1,9 @@
-//! What the decode loop, the encoder and a job's models reach on this machine, measured through the code that
-//! the services run.
+//! Measures the decode loop, the encoder and a job's models on this machine, through the code that the
+//! services run.
 //!
-//! Owns the measurements and their numbers; how they are asked for and shown is the command's. Every rate
-//! comes with the rate of plain matrix products in the same run, because machines are shared and noisy:
-//! compare ratios, not absolute numbers.
+//! Owns the measurements and their numbers; the command owns flags and display. Every rate comes with the
+//! rate of plain matrix products in the same run. Machines are shared and noisy: compare ratios, not absolute
+//! numbers.
 
 mod bare_loop;
 mod decode;
@@ -28,7 +28,7 @@ pub enum BenchError {
     /// A config or bundle could not be read.
     #[error("cannot read the model's description")]
     Bundle(#[from] baton_bundle::BundleError),
-    /// What was asked for cannot be measured.
+    /// The request cannot be measured.
     #[error("{0}")]
     Request(String),
 }
@@ -42,7 +42,7 @@ pub struct PartTime {
     pub milliseconds: f64,
 }
 
-/// This thread's part times since it last asked, divided by `passes`.
+/// This thread's part times since the last call, divided by `passes`.
 fn part_times(times: [Duration; baton_model::Part::ALL.len()], divisor: f64) -> Vec<PartTime> {
     baton_model::Part::ALL
         .iter()

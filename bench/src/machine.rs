@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What a reader must know of the hardware and the build to compare a number.
+/// The facts about hardware and build that a reader needs to compare a number.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// The CPU's name, as the kernel gives it.
@@ -34,7 +34,7 @@ impl Machine {
     }
 }
 
-/// The most memory this process has had resident so far, bytes; `None` where the kernel does not tell.
+/// This process's peak resident memory so far, bytes; `None` if the kernel does not tell.
 #[must_use]
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

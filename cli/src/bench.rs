@@ -1,4 +1,4 @@
-//! `baton bench`: what the decode loop, the encoder and whole jobs reach here.
+//! `baton bench`: measures the decode loop, the encoder and whole jobs on this machine.
 
 #![allow(clippy::print_stdout, reason = "its report is its output")]
 
@@ -27,20 +27,20 @@ enum BenchCommand {
     Decode(DecodeArgs),
     /// The encoder: prompt tokens a second through the LLM, the projector and the fusion.
     Encode(EncodeArgs),
-    /// Whole jobs, by mode, next to what their models alone take.
+    /// Whole jobs, by mode, beside the time of their models alone.
     Job(job::JobBenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct DecodeArgs {
-    /// Hugging Face directory of the model that writes, such as a bundle's slm/ or llm/. Example:
+    /// Hugging Face directory of the writing model, such as a bundle's slm/ or llm/. Example:
     /// models/en-it/slm
     #[arg(long, value_name = "DIR", conflicts_with = "config", required_unless_present = "config")]
     model: Option<PathBuf>,
     /// Random weights of the shape in this config.json instead. Example: models/en-it/slm/config.json
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Rows at once; several are measured one after the other. Example: 1,8,32,128
+    /// Rows at once; several values are measured one after the other. Example: 1,8,32,128
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_value = "32")]
     batch: Vec<usize>,
     /// Tokens of each prompt.
@@ -49,11 +49,11 @@ struct DecodeArgs {
     /// Tokens that each row writes.
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     new_tokens: usize,
-    /// Prompts as JSON, a list of lists of token ids that end with the same token, instead of random ones.
+    /// Prompts as JSON, a list of lists of token ids that end with the same token, instead of random prompts.
     /// Sets --batch.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["batch", "prompt_tokens"])]
     prompts: Option<PathBuf>,
-    /// Writes what the rows wrote as JSON, a list of lists of token ids.
+    /// File for the rows' outputs as JSON, a list of lists of token ids.
     #[arg(long, value_name = "FILE")]
     write_tokens: Option<PathBuf>,
     #[command(flatten)]
@@ -71,7 +71,7 @@ struct EncodeArgs {
     /// Tokens of each prompt.
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     prompt_tokens: usize,
-    /// Tokens of one packed batch at most.
+    /// Maximum of tokens in one packed batch.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     batch_tokens: usize,
     #[command(flatten)]
@@ -83,10 +83,10 @@ struct CommonArgs {
     /// Number format of the weights; several are measured one after the other. auto: the fastest on this CPU.
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', default_value = "auto")]
     weights: Vec<WeightsFlag>,
-    /// Engines of one thread each that share the work. Default: one per CPU.
+    /// Single-threaded engines that share the work. Default: one per CPU.
     #[arg(long, value_name = "ENGINES")]
     engines: Option<usize>,
-    /// Measured rounds, after one that is not counted; the median is shown.
+    /// Measured rounds, after one that does not count; the median is shown.
     #[arg(long, value_name = "ROUNDS", default_value_t = 5)]
     rounds: usize,
     /// Writes all numbers as JSON.
@@ -100,7 +100,7 @@ impl CommonArgs {
     }
 }
 
-/// All that one call measured, as JSON.
+/// All results of one call, as JSON.
 #[derive(Serialize)]
 struct Report<T> {
     machine: Machine,

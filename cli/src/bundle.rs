@@ -25,17 +25,17 @@ enum Command {
     ///
     /// The same source and dtype give the same bytes every time. Quantized GGUF weights are dequantized.
     ImportLlm(ImportLlmArgs),
-    /// Import a public small model as a bundle that works alone, in the mode `slm`; `baton run` takes it at
+    /// Import a public small model as a bundle that works alone, in mode `slm`; `baton run` can use it at
     /// once.
     ///
-    /// Its tokenizer, the tokens around a text and how outputs are generated are read from its files.
+    /// The source's files tell its tokenizer, the tokens around a text, and how to generate outputs.
     ImportSlm(ImportSlmArgs),
-    /// Let the LLM of a bundle write, too: adds mode `llm`, and `verified` if asked for, to its bundle.json.
+    /// Let the LLM of a bundle write too: adds mode `llm`, and on request `verified`, to its bundle.json.
     ///
-    /// The LLM writes as it is, by --prompt-end, --eos-token and --max-new-tokens, or as another bundle has
-    /// fine-tuned it, by --from; the small model goes on reading what it was trained on.
+    /// The LLM writes unchanged, with --prompt-end, --eos-token and --max-new-tokens, or as another bundle
+    /// fine-tuned it, with --from. The small model still reads the LLM that it was trained on.
     AddLlm(AddLlmArgs),
-    /// Show what a bundle is made of. Reads headers only.
+    /// Show the parts of a bundle. Reads only headers.
     Show(ShowArgs),
     /// Verify a bundle: every hash, every tensor, tokenizers, templates. Reads every byte.
     Verify(VerifyArgs),
@@ -64,7 +64,7 @@ struct ImportSlmArgs {
     /// The bundle's directory to create; it appears complete or not at all. Example: `models/flan-t5-small`.
     #[arg(long)]
     out: PathBuf,
-    /// The language that the model reads, where it translates: ISO 639. Example: en.
+    /// The language that the model reads, for translation: ISO 639. Example: en.
     #[arg(long, value_name = "CODE", requires = "target_language")]
     source_language: Option<String>,
     /// The language that it writes. Example: it.
@@ -78,15 +78,15 @@ struct ImportSlmArgs {
         conflicts_with = "source_language"
     )]
     language: Option<String>,
-    /// The prompt, where it is more than the text; `\n` is a line end. The tokens that the tokenizer puts
-    /// around a text are added. A decoder-only model needs one: its last token begins the output. Example:
-    /// 'summarize: {text}'.
+    /// The prompt, if it has more than the text; `\n` is a line end. The tokenizer's tokens around a text are
+    /// added. A decoder-only model needs a template, whose last token begins the output. Example: 'summarize:
+    /// {text}'.
     #[arg(long)]
     template: Option<String>,
-    /// The token that ends an output, where config.json names none or several. Example: '<|im_end|>'.
+    /// The token that ends an output, if config.json names none or several. Example: '<|im_end|>'.
     #[arg(long)]
     eos_token: Option<String>,
-    /// Longest prompt in tokens. Default: 512, or what the model's positions leave.
+    /// Longest prompt in tokens. Default: 512, or the room that the model's positions leave.
     #[arg(long)]
     max_prompt_tokens: Option<usize>,
     /// Longest output in tokens. Default: 256.
@@ -101,7 +101,7 @@ struct ImportSlmArgs {
     /// The model's licence, an SPDX expression. Example: Apache-2.0.
     #[arg(long)]
     licence: Option<String>,
-    /// Who made it, and where it was published.
+    /// The model's author, and where it was published.
     #[arg(long, requires = "licence")]
     origin: Option<String>,
 }
@@ -116,24 +116,25 @@ enum ImportDtype {
 struct AddLlmArgs {
     /// The bundle's directory. Example: `data/runs/en-it/bundle`.
     bundle: PathBuf,
-    /// A bundle of the same LLM, which says how it writes and may have an adapter: what `baton train --llm`
-    /// made with `lora`. Example: `data/runs/en-it-llm/bundle`.
+    /// A bundle of the same LLM whose settings for writing are taken, with its adapter if it has one: the
+    /// result of `baton train --llm` with `lora`. Example: `data/runs/en-it-llm/bundle`.
     #[arg(
         long, required_unless_present = "prompt_end",
         conflicts_with_all = ["prompt_end", "eos_token", "max_new_tokens"]
     )]
     from: Option<PathBuf>,
-    /// What follows a prompt before the LLM writes; `\n` is a line end. Example: '\n<|im_start|>assistant\n'.
+    /// The text after a prompt, before the LLM writes; `\n` is a line end. Example:
+    /// '\n<|im_start|>assistant\n'.
     #[arg(long, requires = "eos_token", requires = "max_new_tokens")]
     prompt_end: Option<String>,
-    /// The token that ends what the LLM writes; of an LLM with several, the one that ends an answer. Example:
-    /// '<|im_end|>'.
+    /// The token that ends the LLM's outputs; if it has several end tokens, the one that ends an answer.
+    /// Example: '<|im_end|>'.
     #[arg(long, requires = "prompt_end")]
     eos_token: Option<String>,
     /// Longest output, in tokens of the LLM. Example: 256.
     #[arg(long, requires = "prompt_end")]
     max_new_tokens: Option<usize>,
-    /// Add mode `verified`, too: the small model drafts for the LLM. Both need the same tokenizer.
+    /// Add mode `verified` too: the small model drafts for the LLM. Both need the same tokenizer.
     #[arg(long)]
     verified: bool,
 }

@@ -1,7 +1,7 @@
 //! `baton collect`: all parts of a finished job, in the order of the input, as one file of any format.
 //!
 //! Parts are streamed one after the other; memory holds a few of them. The file appears whole or not at all,
-//! so that an interrupted run is repeated. Parts whose format is the file's are copied as they are.
+//! so an interrupted run can be repeated. Parts that have the file's format already are copied.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures_util::{StreamExt, stream};
 
-/// Parts read at once, where an object store is far.
+/// Parts read at once, to hide the latency of an object store.
 const CONCURRENT_READS: usize = 4;
 
 /// Puts all parts of a job together, in the order of the input.
@@ -28,15 +28,15 @@ pub(crate) struct CollectArgs {
     /// Output directory or prefix of a finished job. Examples: out; s3://bucket/out
     #[arg(value_name = "OUT")]
     output: String,
-    /// File to write, whose name tells format and compression, or - for standard output. Examples:
+    /// File to write, or - for standard output. The file's name tells format and compression. Examples:
     /// all.jsonl.zst; all.csv; all.txt
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Format of the file, where its name does not tell.
+    /// Format of the file, if its name does not tell it.
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::names(Format::writes))
         .map(|name| Format::named(&name).expect("a possible value is a format")))]
     format: Option<Format>,
-    /// Writes failed records too, each where it stood in the input: their error rows; in .txt a blank line.
+    /// Also writes failed records, in their places: their error rows, or in .txt a blank line.
     #[arg(long)]
     errors: bool,
     /// Writes failed records to a file of their own, in the same format. Example: --error-file errors.jsonl
@@ -117,7 +117,7 @@ impl NewFile {
     }
 }
 
-/// A job whose manifest is written.
+/// A job that has its manifest.
 struct FinishedJob {
     store: Store,
     location: String,
@@ -137,7 +137,7 @@ impl FinishedJob {
         Ok(FinishedJob { store, location: location.to_owned(), record, summary })
     }
 
-    /// A part, and what its verdict says of failed records if they are wanted.
+    /// A part, and on request its verdict's failed records.
     async fn shard(&self, shard: ShardIndex, errors: bool) -> anyhow::Result<(Bytes, Option<Verdict>)> {
         let key = part_key(shard, self.record.spec.output_format);
         let Some(part) = self.store.get(&key).await? else { bail!("{}/{key} is gone", self.location) };
@@ -226,7 +226,7 @@ impl FinishedJob {
         Ok(writer.expect("it was made with the last shard").finish()?)
     }
 
-    /// What is written: kept fields as the first row has them.
+    /// The columns to write: kept fields as in the first row.
     fn write_options(
         &self,
         shards: &[(Bytes, Option<Verdict>)],
@@ -252,7 +252,7 @@ impl FinishedJob {
     }
 }
 
-/// Failed records go to a file of their own if there is one, else where they stood.
+/// Failed records go to the error file if there is one, otherwise to their places.
 fn write_failure(
     failures: &mut Option<PartWriter<'_>>,
     rows: &mut PartWriter<'_>,

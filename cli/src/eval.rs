@@ -1,8 +1,7 @@
-//! `baton eval`: runs modes of bundles on a test set and reports how good and how fast they are, side by
-//! side.
+//! `baton eval`: runs modes of bundles on a test set and reports their quality and speed side by side.
 //!
-//! The jobs are those of `baton run`, in this process. The numbers come from `baton-metrics` and, for
-//! arithmetic, from `baton-bundle`; here they are brought together and shown.
+//! The jobs are those of `baton run`, in this process. `baton-metrics` computes the scores and `baton-bundle`
+//! the arithmetic; this file combines and shows them.
 
 mod outputs;
 mod plot;
@@ -39,8 +38,8 @@ pub(crate) struct EvalArgs {
     /// Directories of bundles. Each is run in every --mode.
     #[arg(value_name = "BUNDLE")]
     bundles: Vec<PathBuf>,
-    /// Who reads and who writes; may be given more than once. Default: the first mode of each bundle.
-    /// Example: --mode hybrid
+    /// Mode: which models read and write; may be given more than once. Default: the first mode of each
+    /// bundle. Example: --mode hybrid
     #[arg(long = "mode", value_name = "MODE")]
     modes: Vec<String>,
     /// Test set: JSONL with an id, a source and a reference in each line. Example: data/en-it/test.jsonl
@@ -52,21 +51,21 @@ pub(crate) struct EvalArgs {
     /// Field with the text to read.
     #[arg(long, value_name = "NAME", default_value = "source")]
     source_field: String,
-    /// Field with the text that should be written.
+    /// Field with the reference output.
     #[arg(long, value_name = "NAME", default_value = "target")]
     target_field: String,
-    /// Directory for the jobs' outputs, one directory a system; a job that is complete there is not run
+    /// Directory for the jobs' outputs, one directory a system; jobs that are complete there are not run
     /// again. Default: a temporary one. Example: out/eval
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Outputs that exist already, of any origin: a job's directory, or a JSONL file with `id` and `output`;
-    /// may be given more than once. Example: --outputs llm=out/llm
+    /// Existing outputs of any system: a job's directory, or a JSONL file with `id` and `output`; may be
+    /// given more than once. Example: --outputs llm=out/llm
     #[arg(long = "outputs", value_name = "NAME=PATH", value_parser = name_and_path)]
     existing: Vec<(String, PathBuf)>,
-    /// Also scores doing nothing: the source copied, or for summaries its first sentence.
+    /// Also scores doing nothing: a copy of the source, or for summaries its first sentence.
     #[arg(long)]
     baseline: bool,
-    /// What is measured. Default: by the task of the first bundle.
+    /// The metrics. Default: by the task of the first bundle.
     #[arg(long, value_enum)]
     metrics: Option<MetricSet>,
     /// Does not stem words before ROUGE compares them.
@@ -158,7 +157,7 @@ impl MetricSet {
         }
     }
 
-    /// What it scores to do nothing.
+    /// Scores doing nothing.
     fn baseline(self, test_set: &TestSet, evaluation: &Evaluation) -> EvaluatedSystem {
         match self {
             Self::Bleu => {

@@ -1,4 +1,4 @@
-//! The `baton` command: run a job, train a small model, evaluate and look after bundles.
+//! The `baton` command: runs jobs, trains, evaluates, and manages bundles.
 //!
 //! Owns argument parsing, logging and exit codes; everything else is in the libraries.
 
@@ -29,17 +29,17 @@ struct Cli {
 enum Command {
     /// Translate or summarize a corpus.
     Run(Box<run::RunArgs>),
-    /// Put all parts of a finished job together in one file.
+    /// Put all parts of a finished job into one file.
     Collect(collect::CollectArgs),
-    /// Read a job's inputs and say what is in them and what would fail. Writes nothing.
+    /// Read a job's inputs, and report their content and every failure. Writes nothing.
     Plan(Box<plan::PlanArgs>),
     /// Train projector and small model from pairs of texts, or fine-tune the LLM on them.
     Train(train::TrainArgs),
-    /// Measure how good and how fast bundles are on a test set.
+    /// Measure quality and speed of bundles on a test set.
     Eval(eval::EvalArgs),
     /// Import, extend, show and verify bundles.
     Bundle(bundle::BundleArgs),
-    /// Measure the decode loop and the encoder on this machine.
+    /// Measure the decode loop, the encoder and whole jobs on this machine.
     Bench(bench::BenchArgs),
 }
 

@@ -1,4 +1,4 @@
-//! `baton plan`: what a job would find in its inputs, before anything is done.
+//! `baton plan`: reports the content of a job's inputs before anything is done.
 
 #![allow(clippy::print_stdout, reason = "the plan is what the command is asked for")]
 
@@ -10,7 +10,7 @@ use baton_coordinator::{BROKEN_INPUTS, CoordinatorError, InputPlan, JobPlan};
 use baton_telemetry::tell;
 use indicatif::{HumanBytes, HumanCount};
 
-/// Inputs that are shown where all is well; those with problems are always shown.
+/// Inputs shown if all are sound; inputs with problems are always shown.
 const MAX_INPUTS_SHOWN: usize = 20;
 
 const EXIT_CODES: &str = "\

@@ -1,8 +1,8 @@
-//! `baton run`: a job from a file or flags to a summary and an exit code, with all three roles in this
-//! process, or the coordinator's alone against a cluster.
+//! `baton run`: a job from a file or flags to a summary and an exit code. All three roles run in this
+//! process, or only the coordinator, against a cluster.
 //!
-//! Owns terminal output. The roles are those that run as services, joined by the same gRPC contracts; the
-//! flags of a job are `baton-coordinator`'s.
+//! Owns terminal output. The roles are those of the services, joined by the same gRPC contracts; a job's
+//! flags are `baton-coordinator`'s.
 
 mod in_process;
 mod terminal;
@@ -54,11 +54,12 @@ pub(crate) struct RunArgs {
     security: SecurityArgs,
 }
 
-/// How this machine is used where no cluster is named. None of it changes an output byte.
+/// The use of this machine if no cluster is named. These settings change no output byte.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Machine")]
 struct MachineArgs {
-    /// Prompt tokens encoded in one pass of the large model. More cost memory. Default: 1024, on a GPU 16384.
+    /// Prompt tokens encoded in one pass of the large model. More tokens need more memory. Default: 1024, on
+    /// a GPU 16384.
     #[arg(
         long,
         value_name = "TOKENS",
@@ -66,7 +67,7 @@ struct MachineArgs {
         value_parser = value_parser!(u32).range(1..=1_048_576),
     )]
     encode_batch_tokens: Option<u32>,
-    /// Sequences that one engine decodes at once; at least as many as one record has beams or samples.
+    /// Sequences that one engine decodes at once; at least the number of beams or samples of one record.
     /// Default: 64, on a GPU 512.
     #[arg(
         long,
@@ -107,8 +108,8 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
     if cluster.is_none() {
         Bundle::open(Path::new(&spec.bundle))?; // its files are there
     }
-    // Encoder and decoder run side by side. More threads in one product would also split its sums otherwise,
-    // and with them the bytes.
+    // Encoder and decoder run side by side. More threads per product would also split its sums differently,
+    // which would change output bytes.
     baton_model::set_num_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // they only move messages; the models have threads of their own
@@ -125,7 +126,7 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
             tell!("generation: {generation}");
         }
         let on_signal = |wish| match wish {
-            Shutdown::Now => tell!("stopped; the same command goes on where it was"),
+            Shutdown::Now => tell!("stopped; the same command continues where it stopped"),
             _ => tell!("finishing the shards in flight; interrupt again to stop at once"),
         };
         let shutdown = signals::watch_signals(on_signal).context("cannot catch signals")?;
@@ -157,7 +158,7 @@ async fn run_in_process(
     let mut workers = tokio::select! {
         workers = load_workers(spec, args) => workers?,
         () = signals::asked_to_stop(shutdown.clone()) => {
-            tell!("stopped before the models were loaded; the same command begins anew");
+            tell!("stopped before the models were loaded; the same command starts again");
             signals::exit_interrupted()
         }
     };
@@ -230,7 +231,7 @@ impl RunArgs {
         Ok(DecoderConfig { max_slots, limits: self.limits(), ..suited })
     }
 
-    /// Within one process, the coordinator alone says how much is in flight.
+    /// Within one process, only the coordinator bounds the work in flight.
     fn limits(&self) -> WorkerLimits {
         WorkerLimits {
             max_open_shards: self.dispatch.shards_in_flight as usize,

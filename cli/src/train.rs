@@ -30,23 +30,23 @@ Exit codes:
 pub(crate) struct TrainArgs {
     /// Settings of the run, for example `models/en-it/train.toml`.
     config: PathBuf,
-    /// Directory of the run: tokenizer, hidden states, checkpoints, log, and the bundle when it is done. A
-    /// run that was interrupted goes on from its last checkpoint. Example: `data/runs/en-it`.
+    /// Directory of the run: tokenizer, hidden states, checkpoints, log, and the bundle when it is done. An
+    /// interrupted run resumes from its last checkpoint. Example: `data/runs/en-it`.
     #[arg(long)]
     out: PathBuf,
-    /// Directory of hidden states, of any LLMs, layers and prompts: a run computes those that no run before
-    /// has left there. Default: in --out. Example: `data/states`.
+    /// Directory of hidden states, of any LLMs, layers and prompts: a run computes only states that earlier
+    /// runs have not left there. Default: in --out. Example: `data/states`.
     #[arg(long)]
     states: Option<PathBuf>,
-    /// Train the same small model without the LLM: the baseline that `hybrid` is measured against.
+    /// Train the same small model without the LLM: the baseline for `hybrid`.
     #[arg(long)]
     slm: bool,
-    /// Fine-tune the LLM itself on the same pairs, whole or by a LoRA adapter, as the config's section
-    /// `[llm_training]` says. The bundle serves mode llm; `baton bundle add-llm` gives an adapter to the
-    /// bundle of a small model.
+    /// Fine-tune the LLM itself on the same pairs, whole or by a LoRA adapter, following the config's section
+    /// `[llm_training]`. The bundle serves mode llm; `baton bundle add-llm` gives an adapter to the bundle of
+    /// a small model.
     #[arg(long, conflicts_with_all = ["slm", "states"])]
     llm: bool,
-    /// A setting, instead of the config's, with points for sections; may be given several times. Examples:
+    /// A setting that overrules the config's, with points for sections; may be given several times. Examples:
     /// `llm_layer=8`; `slm.blocks=6`; `train=data/small.jsonl`.
     #[arg(long, value_name = "FIELD=VALUE")]
     set: Vec<String>,
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Settings of a file, with those of `--set` over them.
+/// Settings of a file, overruled by those of `--set`.
 fn read_config(path: &Path, settings: &[String]) -> anyhow::Result<TrainConfig> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: TrainConfig = toml::from_str(&text).map_err(|error| config_error(path, &text, &error))?;
@@ -126,7 +126,7 @@ fn read_config(path: &Path, settings: &[String]) -> anyhow::Result<TrainConfig> 
     table.try_into().map_err(refused)
 }
 
-/// Puts `FIELD=VALUE` into a table. What is no TOML value is a string.
+/// Puts `FIELD=VALUE` into a table. A value that is not TOML is a string.
 fn set(table: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
     let (field, value) = setting.split_once('=').context("a setting is FIELD=VALUE, such as llm_layer=8")?;
     let as_toml = toml::from_str(&format!("value = {value}")).ok();

@@ -1,8 +1,8 @@
 //! Sums and maxima over slices in a fixed number of lanes.
 //!
-//! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. So a sum's order depends on
-//! the slice alone, not on the width of the CPU's vectors, and the compiler may use vectors of any width.
-//! Everything is inlined, to become code for whatever instruction set its caller is compiled for.
+//! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. A sum's order therefore
+//! depends on the slice alone, not on the width of the CPU's vectors, and the compiler may use vectors of any
+//! width. All functions are inlined, so they are compiled for their caller's instruction set.
 
 /// Independent accumulators of a reduction: one AVX-512 register, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
@@ -47,14 +47,14 @@ pub fn sum_of<T: Copy>(values: &[T], map: impl Fn(T) -> f32) -> f32 {
     reduce(values, 0.0, |sum, value| sum + map(value), |a, b| a + b)
 }
 
-/// The largest value; NaNs are passed over; minus infinity if there is none.
+/// The largest value; NaNs are ignored; minus infinity if there is none.
 #[inline(always)]
 pub fn max_of(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     reduce(values, f32::NEG_INFINITY, larger, larger)
 }
 
-/// The largest magnitude; NaNs are passed over; 0 if there is none.
+/// The largest magnitude; NaNs are ignored; 0 if there is none.
 #[inline(always)]
 pub fn max_abs_of(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };

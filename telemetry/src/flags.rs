@@ -39,12 +39,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the HTTP pages are served, if at all.
+/// The address of the HTTP pages, if they are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpListen(Option<SocketAddr>);
 
 impl HttpListen {
-    /// The address; `None` where no pages are wanted.
+    /// The address; `None` for no pages.
     #[must_use]
     pub fn address(self) -> Option<SocketAddr> {
         self.0

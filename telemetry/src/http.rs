@@ -1,7 +1,7 @@
-//! The HTTP port: metrics for Prometheus, pages for probes, and whatever pages a process adds.
+//! The HTTP port: metrics for Prometheus, pages for probes, and further pages of a process.
 //!
-//! Plain HTTP without credentials, because the kubelet's probes and Prometheus speak that: nothing secret is
-//! shown.
+//! Plain HTTP without credentials, because the kubelet's probes and Prometheus use that. The pages show no
+//! secrets.
 
 use std::net::SocketAddr;
 
@@ -52,13 +52,13 @@ impl HttpServer {
         let local_address = listener.local_addr().map_err(failed)?;
         let pages = Router::new()
             .route("/metrics", get(show_metrics).with_state(metrics))
-            // Whoever answers is alive: a model thread that dies takes the process down.
+            // A process that answers is alive: a model thread that dies ends its process.
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(show_readiness).with_state(readiness));
         Ok(Self { listener, local_address, pages })
     }
 
-    /// The bound address, with the port that the system chose if it was asked for port 0.
+    /// The bound address, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
@@ -75,7 +75,7 @@ impl HttpServer {
 
     /// Serves until the future is dropped.
     pub async fn serve(self) {
-        // Ends never, and reports failed accepts itself.
+        // Never ends, and reports failed accepts itself.
         let _ = axum::serve(self.listener, self.pages).await;
     }
 }

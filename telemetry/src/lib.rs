@@ -1,10 +1,10 @@
-//! What every Baton process shows of itself: logs, metrics, health pages, and the trace that follows a shard.
+//! The outward signs of every Baton process: logs, metrics, health pages, and the trace that follows a shard.
 //!
-//! Owns the flags for these, the log formats, the metrics registry, the HTTP server for people, Prometheus
-//! and probes, and the W3C trace context in gRPC metadata. It knows no service: each registers its own
-//! metrics and adds its own pages.
+//! Owns their flags, the log formats, the metrics registry, the HTTP server for people, Prometheus and
+//! probes, and the W3C trace context in gRPC metadata. It knows no service: each registers its own metrics
+//! and adds its own pages.
 //!
-//! Logs never hold record text or secrets; that is for the callers to keep.
+//! Logs never hold record text or secrets; callers must ensure that.
 //!
 //! ```no_run
 //! # async fn example(args: baton_telemetry::TelemetryArgs) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,7 +1,7 @@
 //! Log lines on stderr.
 //!
-//! A process must outlive whoever reads its stderr, so nothing here fails or panics when a line cannot be
-//! written.
+//! A process must outlive the program that reads its stderr, so nothing here fails or panics when a line
+//! cannot be written.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -15,15 +15,15 @@ use crate::{LogArgs, LogFormat};
 #[derive(Debug, thiserror::Error)]
 #[error("--log {filter} is not a filter; write a level such as `info`, or `info,baton_coordinator=debug`")]
 pub struct LogFilterError {
-    /// What was given.
+    /// The given filter.
     pub filter: String,
-    /// What is wrong with it.
+    /// The problem.
     #[source]
     pub source: ParseError,
 }
 
 impl LogArgs {
-    /// Starts logging to stderr. `default_filter` holds where the flag is not given.
+    /// Starts logging to stderr. `default_filter` is used without the flag.
     ///
     /// # Errors
     /// The filter cannot be parsed.
@@ -67,8 +67,8 @@ pub fn write_stderr_line(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Tells the user of a terminal a line, formatted as by `format!`. Unlike `eprintln!`, it does not panic when
-/// stderr is closed.
+/// Prints a line for the user of a terminal, formatted as by `format!`. Unlike `eprintln!`, it does not panic
+/// when stderr is closed.
 #[macro_export]
 macro_rules! tell {
     ($($line:tt)*) => { $crate::write_stderr_line(::std::format_args!($($line)*)) };

@@ -1,7 +1,7 @@
 //! The registry of a process's metrics, and their text form for Prometheus.
 //!
-//! Each service owns its metrics and registers them under their full names, so that a name seen on a
-//! dashboard is found by searching the source for it.
+//! Each service owns its metrics and registers them under their full names, so that searching the source
+//! finds a name from a dashboard.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -58,7 +58,7 @@ impl MetricsRegistry {
         self.register(name, help, gauge.clone());
     }
 
-    /// Adds a gauge whose value is read when it is asked for.
+    /// Adds a gauge that reads its value on each scrape.
     pub fn reading(
         &self,
         name: &'static str,
@@ -101,7 +101,7 @@ impl LabelledCounter {
         Self { label, by_value: Family::default() }
     }
 
-    /// The counter of a value. Values are few and known in the source: each is a time series.
+    /// The counter of a value. Values are few and known in the source, because each is a time series.
     #[must_use]
     pub fn of(&self, value: &'static str) -> Counter {
         self.by_value.get_or_create_owned(&[(self.label, value)])
@@ -119,7 +119,7 @@ fn without_total(name: &'static str) -> &'static str {
     name.strip_suffix("_total").expect("the name of a counter ends with _total")
 }
 
-/// Resident memory of this process; 0 where /proc is not Linux's.
+/// Resident memory of this process; 0 without Linux's /proc.
 fn resident_memory_num_bytes() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// Whether work may be sent to this process. Being alive is another question, which peers and load do not
-/// answer.
+/// Whether work may be sent to this process. Liveness is another question, which does not depend on peers and
+/// load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// Send work.

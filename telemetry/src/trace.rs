@@ -2,7 +2,7 @@
 //! metadata.
 //!
 //! The coordinator begins a trace for each attempt; encoder and decoder continue it. Its id is a field of
-//! their spans, so that one search over the logs of all processes finds all that happened to the attempt.
+//! their spans, so one search over the logs of all processes finds the whole history of an attempt.
 //!
 //! Reference: <https://www.w3.org/TR/trace-context/>.
 
@@ -13,7 +13,7 @@ use tonic::metadata::MetadataMap;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// What is not a traceparent.
+/// The text is not a traceparent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a W3C traceparent")]
 pub struct InvalidTraceparent;
@@ -23,7 +23,7 @@ pub struct InvalidTraceparent;
 pub struct TraceContext {
     /// The same in all processes, not 0.
     trace_id: u128,
-    /// Of the part of the trace that this process does, not 0.
+    /// Identifies this process's part of the trace; not 0.
     span_id: u64,
     flags: u8,
 }

@@ -1,7 +1,7 @@
-//! Which shards a service takes on, and when it takes no more.
+//! Decides which shards a service takes on, and when it takes no more.
 //!
-//! Owns the limit of open shards, the drain, and with both the service's readiness. Every shard's task holds
-//! a [`ShardPermit`]; a service is idle when the last is gone.
+//! Owns the limit of open shards and the drain, and thereby the service's readiness. Every shard's task holds
+//! a [`ShardPermit`]; a service is idle when the last permit is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 /// How long a caller that has opened a shard's stream may take to send its header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The shards that a service works on, and how many they may be. Clones share the state.
+/// The shards that a service works on, and their limit. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Admission {
     inner: Arc<Inner>,
@@ -64,7 +64,7 @@ impl Admission {
     /// Takes a shard on.
     ///
     /// # Errors
-    /// The service has as many as it may, or is draining: [`Refusal`].
+    /// The service is full or draining: [`Refusal`].
     pub fn admit(&self) -> Result<ShardPermit, Status> {
         let Inner { max_open_shards, ref load, .. } = *self.inner;
         let mut refusal = None;
@@ -87,7 +87,7 @@ impl Admission {
         }
     }
 
-    /// Takes a shard on whose stream begins with what `header` receives. Every refusal is counted.
+    /// Takes on a shard whose stream begins with the message that `header` receives. Counts every refusal.
     ///
     /// # Errors
     /// As [`admit`](Self::admit), or there is no header, or `header` says why it cannot be served.
@@ -105,7 +105,7 @@ impl Admission {
         admitted.await.inspect_err(|status| self.count_refusal(status))
     }
 
-    /// Counts a call that was refused, by what its status says.
+    /// Counts a refused call by the refusal in its status.
     pub fn count_refusal(&self, status: &Status) {
         let reason = match (Refusal::of(status), status.code()) {
             (Some(Refusal::Busy), _) => "busy",
@@ -118,12 +118,12 @@ impl Admission {
         self.inner.refusals.of(reason).inc();
     }
 
-    /// Takes no shard on any more.
+    /// Takes on no more shards.
     pub fn drain(&self) {
         self.inner.load.send_modify(|load| load.is_draining = true);
     }
 
-    /// Ends the work on all shards. It answers its callers that the service is draining.
+    /// Ends the work on all shards and tells their callers that the service is draining.
     pub fn cancel(&self) {
         self.inner.cancelled.cancel();
     }
@@ -151,7 +151,7 @@ impl Admission {
         }
     }
 
-    /// Waits until the readiness is another than was `told` last, and gives it.
+    /// Waits until the readiness differs from `told`, and returns it.
     pub async fn next_readiness(&self, told: Option<&Readiness>) -> Readiness {
         let mut load = self.inner.load.subscribe();
         loop {
@@ -172,7 +172,7 @@ pub(crate) fn refuse_draining() -> Status {
 }
 
 impl ShardPermit {
-    /// Waits until the work has to end, finished or not.
+    /// Waits until the work must end, finished or not.
     pub async fn cancelled(&self) {
         self.admission.inner.cancelled.cancelled().await;
     }

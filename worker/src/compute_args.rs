@@ -1,4 +1,4 @@
-//! The flags that say what a model computes on: device, number format, engines.
+//! The flags for a model's arithmetic: device, number format, engines.
 
 use baton_bundle::Bundle;
 use baton_model::{Compute, UnavailableDevice};
@@ -7,7 +7,7 @@ use clap::value_parser;
 use crate::device_memory::free_gpu_memory;
 use crate::machine_memory::available_memory;
 
-/// What `--weights` takes.
+/// Values of `--weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum WeightsFlag {
     /// The fastest on this CPU; bf16 on a GPU.
@@ -21,7 +21,7 @@ pub enum WeightsFlag {
     F32,
 }
 
-/// What a model computes on. Engines change no output byte; weights and device do, in the last bits.
+/// A model's arithmetic. Engines change no output byte; weights and device do, in the last bits.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Compute")]
 pub struct ComputeArgs {
@@ -37,8 +37,8 @@ pub struct ComputeArgs {
         value_parser = parse_device,
     )]
     device: DeviceFlag,
-    /// Engines of one thread, each with its own copy of the weights, that share a model's work; as many as
-    /// CPUs and memory have room for at most. Default: one per CPU; one on a GPU.
+    /// Single-threaded engines that share a model's work, each with its own copy of the weights; limited by
+    /// CPUs and memory. Default: one per CPU; one on a GPU.
     #[arg(
         long,
         value_name = "ENGINES",
@@ -48,7 +48,7 @@ pub struct ComputeArgs {
     engines: Option<u16>,
 }
 
-/// What `--device` takes.
+/// Values of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceFlag {
     /// A GPU if there is one.
@@ -60,10 +60,10 @@ pub enum DeviceFlag {
 }
 
 impl ComputeArgs {
-    /// Device and number format, chosen where the flags leave it open, and logged.
+    /// Device and number format, chosen if the flags leave them open, and logged.
     ///
     /// # Errors
-    /// There is no such device, or it does not compute in this format.
+    /// The device does not exist, or does not compute in this format.
     pub fn compute(&self) -> Result<Compute, UnavailableDevice> {
         let compute = choose(self.weights, self.device)?;
         let weights = compute.weights_name();
@@ -77,8 +77,8 @@ impl ComputeArgs {
         Ok(compute)
     }
 
-    /// Engines per model, each with `weights_num_bytes` of weights: as many as are asked for, but no more
-    /// than there are CPUs for and memory has room for, which is said.
+    /// Engines per model, each with `weights_num_bytes` of weights: the requested number, limited by CPUs and
+    /// memory. A reduced number is logged.
     #[must_use]
     pub fn engines(&self, compute: Compute, weights_num_bytes: u64) -> usize {
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -100,7 +100,7 @@ impl ComputeArgs {
     }
 }
 
-/// Copies of the weights that memory has room for, with a fifth of it left for the rest; at least one.
+/// Copies of the weights that fit into memory while a fifth of it stays free; at least one.
 fn max_by_memory(available_num_bytes: Option<u64>, weights_num_bytes: u64) -> usize {
     match available_num_bytes {
         Some(bytes) if weights_num_bytes > 0 => ((bytes / 5 * 4 / weights_num_bytes) as usize).max(1),
@@ -112,7 +112,7 @@ fn in_mib(num_bytes: u64) -> String {
     format!("{} MiB", num_bytes >> 20)
 }
 
-/// Bytes of all weights of a bundle as they are stored: what an engine takes at most, in bf16.
+/// Bytes of all weights of a bundle as stored: the most that an engine needs, in bf16.
 #[must_use]
 pub fn weights_num_bytes(bundle: &Bundle) -> u64 {
     let files = &bundle.manifest().files;
@@ -120,7 +120,7 @@ pub fn weights_num_bytes(bundle: &Bundle) -> u64 {
 }
 
 impl WeightsFlag {
-    /// The arithmetic that it names on the CPU.
+    /// The arithmetic of this flag on the CPU.
     #[must_use]
     pub fn on_cpu(self) -> Compute {
         match self {

@@ -1,9 +1,9 @@
-//! How much memory a GPU has free, asked of its driver. libtorch knows, but does not tell.
+//! A GPU's free memory, from its driver. libtorch does not expose it.
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 
-/// Bytes that are free on a GPU, numbered as CUDA numbers those that this process sees; none if the driver
-/// does not say, which is logged.
+/// Free bytes of a GPU, numbered as CUDA numbers the GPUs that this process sees; none if the driver does not
+/// say, which is logged.
 pub fn free_gpu_memory(index: usize) -> Option<u64> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let free = Nvml::init().and_then(|nvml| {
@@ -23,15 +23,15 @@ fn free_memory(device: &Device<'_>) -> Result<u64, NvmlError> {
     Ok(device.memory_info()?.free)
 }
 
-/// What the driver calls a GPU.
+/// The driver's name of a GPU.
 #[derive(Debug, PartialEq, Eq)]
 enum DeviceName<'a> {
     Index(u32),
     Uuid(&'a str),
 }
 
-/// The driver's name of a GPU that CUDA calls `index`. `visible`: what `CUDA_VISIBLE_DEVICES` says, indices
-/// or UUIDs with commas.
+/// The driver's name of the GPU that CUDA calls `index`. `visible`: the value of `CUDA_VISIBLE_DEVICES`,
+/// indices or UUIDs with commas.
 fn device_name(index: usize, visible: Option<&str>) -> DeviceName<'_> {
     let by_index = DeviceName::Index(u32::try_from(index).unwrap_or(u32::MAX));
     match visible.and_then(|visible| visible.split(',').nth(index)).map(str::trim) {

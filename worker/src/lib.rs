@@ -1,8 +1,8 @@
-//! What encoder and decoder services share: the process and its flags, the life of the thread that runs the
-//! model, serving from the first connection to the end of the drain, the limits on what is taken on, and what
-//! is done with every shard: its header, its span, its task.
+//! The parts that encoder and decoder services share: the process and its flags, the life of the model
+//! thread, serving from the first connection to the end of the drain, limits, and the handling of every
+//! shard's header, span and task.
 //!
-//! Neither service's contract nor its work is known here.
+//! This crate knows neither service's contract nor its work.
 
 mod admission;
 mod compute_args;

@@ -1,7 +1,7 @@
-//! What a service takes on at most.
+//! The limits of the work that a service takes on.
 
 /// Bounds on the shards of a service. The default suits a role that shares its process with the coordinator,
-/// which bounds what is in flight.
+/// which then bounds the work in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerLimits {
     /// Shards worked on at once.

@@ -1,5 +1,5 @@
-//! Where a service's gRPC port is: bound early, so that a wrong address is told at once, and opened late, so
-//! that whoever connects finds a service that has loaded its models.
+//! A service's gRPC port. It is bound early, so that a wrong address is reported at once, and opened late, so
+//! that a caller that connects finds loaded models.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Where accepting fails, mostly because there are too many open files, it is tried again after this pause.
+/// Accepting fails mostly because too many files are open; it is tried again after this pause.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// An address to listen on.
@@ -27,7 +27,7 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// An address that is neither.
+/// The text is neither kind of address.
 #[derive(Debug, thiserror::Error)]
 #[error("write ADDRESS:PORT, such as 0.0.0.0:7001 or [::]:7001, or unix:/path/to/socket")]
 pub struct InvalidListenAddress;
@@ -43,7 +43,7 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// An address that is ours, but not open yet.
+/// An address that is bound, but not open yet.
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(TcpSocket),
@@ -51,7 +51,7 @@ pub(crate) enum Bound {
 }
 
 impl ListenAddress {
-    /// Takes the address. Whoever connects is refused before [`open_tcp`] or [`open_unix`].
+    /// Binds the address. Connections are refused before [`open_tcp`] or [`open_unix`].
     pub(crate) fn bind(&self) -> Result<Bound, ListenError> {
         let bind = || match self {
             Self::Tcp(address) => {
@@ -70,7 +70,7 @@ impl ListenAddress {
     }
 }
 
-/// Opens a port; gives its address and what connects.
+/// Opens a port; returns its address and the incoming connections.
 pub(crate) fn open_tcp(
     socket: TcpSocket,
 ) -> io::Result<(SocketAddr, impl Stream<Item = io::Result<TcpStream>>)> {
@@ -79,11 +79,11 @@ pub(crate) fn open_tcp(
     Ok((address, pausing(TcpIncoming::from(listener).with_nodelay(Some(true)))))
 }
 
-/// Opens a Unix socket; gives what connects.
+/// Opens a Unix socket; returns the incoming connections.
 pub(crate) fn open_unix(path: &PathBuf) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + use<>> {
     let bind = || UnixListener::bind(path);
     let listener = match bind() {
-        // Left by a process that was killed, if nobody answers there.
+        // If nobody answers there, a killed process has left it.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
             std::fs::remove_file(path)?;
             bind()?
@@ -98,7 +98,7 @@ fn is_dead(path: &PathBuf) -> bool {
     answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// The same stream, with a pause after each error, so that an error that stays does not keep a core busy.
+/// The same stream, with a pause after each error, so that a lasting error does not keep a core busy.
 fn pausing<IO>(incoming: impl Stream<Item = io::Result<IO>>) -> impl Stream<Item = io::Result<IO>> {
     incoming.then(async |accepted| {
         if let Err(error) = &accepted {

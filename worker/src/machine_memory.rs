@@ -1,16 +1,14 @@
-//! How much memory there is for this process: what the machine has left, or what its container may still
-//! take.
+//! The memory available to this process: the machine's free memory, or the rest of its container's limit.
 
 use std::fs;
 
-/// Where a container's limit and what it has taken are found, of the two kinds of control groups.
+/// Files with a container's limit and usage, for the two kinds of control groups.
 const LIMIT_FILES: [(&str, &str); 2] = [
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ];
 
-/// Bytes that this process may still take without anybody else giving any back; `None` where the system does
-/// not say.
+/// Bytes that this process may still take while others keep theirs; `None` if the system does not say.
 pub(crate) fn available_memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
     let number = |path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok(); // "max" is no number

@@ -13,7 +13,7 @@ pub struct MemoryBudget {
     num_bytes: Arc<AtomicUsize>,
 }
 
-/// What one shard holds of a budget, given back when it is dropped.
+/// One shard's share of a budget, returned when it is dropped.
 #[derive(Debug)]
 pub struct MemoryShare {
     budget: MemoryBudget,
@@ -27,7 +27,7 @@ impl MemoryBudget {
         Self { max_num_bytes, num_bytes: Arc::default() }
     }
 
-    /// A share, empty yet.
+    /// An empty share.
     #[must_use]
     pub fn share(&self) -> MemoryShare {
         MemoryShare { budget: self.clone(), num_bytes: 0 }
@@ -57,8 +57,8 @@ impl MemoryShare {
         Ok(())
     }
 
-    /// Holds `num_bytes` in all, room or not: more than was taken on is there already, so it only keeps other
-    /// shards away; of what was taken and is not there, the rest is given back.
+    /// Makes the share hold `num_bytes`, even beyond the budget: these bytes exist already, so they only keep
+    /// other shards away. Bytes that were reserved and are not needed are returned.
     pub fn settle(&mut self, num_bytes: usize) {
         let spent = &self.budget.num_bytes;
         match num_bytes.checked_sub(self.num_bytes) {

@@ -1,8 +1,8 @@
-//! The threads of a service that run its model: one engine each, with a copy of the weights of its own.
+//! The threads that run a service's model: one engine each, with its own copy of the weights.
 //!
-//! libtorch on one thread is what keeps a row's bits independent of the batch, so a service uses several
-//! cores by several engines; the async runtime's threads must not be kept busy for whole forward passes. A
-//! thread that dies or hangs takes its service down, so that its shards are leased elsewhere.
+//! libtorch on one thread keeps a row's bits independent of the batch, so a service uses several cores by
+//! several engines. The async runtime's threads must stay free during forward passes. A thread that dies or
+//! hangs ends its service, so that its shards are leased elsewhere.
 
 use std::{
     any::Any,
@@ -15,9 +15,9 @@ use baton_model::ModelError;
 use futures_util::future::select_all;
 use tokio::{sync::oneshot, time::sleep};
 
-/// A pass of a model that takes longer hangs: on a device that does not answer, or on a machine that swaps.
+/// A pass that takes longer than this hangs: on a device that does not answer, or on a machine that swaps.
 const MAX_PASS: Duration = Duration::from_secs(300);
-/// How often the passes are looked at.
+/// How often the passes are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a model thread does not run.
@@ -49,7 +49,7 @@ pub enum ModelThreadError {
     Died {
         /// The thread's name.
         thread: &'static str,
-        /// What it said.
+        /// The panic's message.
         detail: String,
     },
     /// The thread hangs. The process should end.
@@ -60,12 +60,12 @@ pub enum ModelThreadError {
     Hangs {
         /// The thread's name.
         thread: &'static str,
-        /// How long the pass has taken so far.
+        /// Duration of the pass so far.
         seconds: u64,
     },
 }
 
-/// Tells a model thread that computes from one that hangs.
+/// Tells a computing model thread from a hanging one.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
     pass_began: Arc<Mutex<Option<Instant>>>,
@@ -84,7 +84,7 @@ impl Pulse {
         *self.pass_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 
-    /// How long the pass under way has taken.
+    /// Duration of the current pass.
     fn elapsed(&self) -> Option<Duration> {
         self.pass_began.lock().unwrap_or_else(PoisonError::into_inner).map(|began| began.elapsed())
     }
@@ -95,7 +95,7 @@ impl Pulse {
 struct ModelThread {
     name: &'static str,
     handle: thread::JoinHandle<()>,
-    /// Resolves when the thread ends, whichever way.
+    /// Resolves when the thread ends, in any way.
     ended: oneshot::Receiver<()>,
     has_ended: bool,
     pulse: Pulse,
@@ -105,7 +105,7 @@ impl ModelThread {
     /// Starts a thread that loads a model and then runs it. Returns when the model is loaded.
     ///
     /// # Errors
-    /// There is no thread to be had, or the model cannot be loaded.
+    /// The system gives no thread, or the model cannot be loaded.
     async fn start<M>(
         name: &'static str,
         load: impl FnOnce() -> Result<M, ModelError> + Send + 'static,
@@ -144,7 +144,7 @@ impl ModelThread {
         }
     }
 
-    /// What the thread died of. Blocks until it has [`ended`](Self::ended).
+    /// The cause of the thread's death. Blocks until it has [`ended`](Self::ended).
     fn failure(self) -> ModelThreadError {
         let detail = match self.handle.join() {
             Ok(()) => "it was stopped".to_owned(),
@@ -154,7 +154,7 @@ impl ModelThread {
     }
 }
 
-/// The model threads of a service; the default is none, of a service whose work needs no model.
+/// The model threads of a service; by default none, for a service that needs no model.
 #[derive(Debug)]
 pub struct ModelThreads {
     threads: Vec<ModelThread>,
@@ -168,11 +168,11 @@ impl Default for ModelThreads {
 }
 
 impl ModelThreads {
-    /// Starts `engines` threads, at least one, one after the other; `run` gets the engine's number from 0,
+    /// Starts `engines` threads, at least one, one after the other. `run` gets the engine's number from 0,
     /// and reports its passes to the pulse. Returns when all models are loaded.
     ///
     /// # Errors
-    /// There is no thread to be had, or a model cannot be loaded.
+    /// The system gives no thread, or a model cannot be loaded.
     pub async fn start<M>(
         name: &'static str,
         engines: usize,
@@ -188,7 +188,7 @@ impl ModelThreads {
         Ok(Self { threads, max_pass: MAX_PASS })
     }
 
-    /// Waits until one of the threads has ended, or hangs; for ever if there is none.
+    /// Waits until one of the threads has ended or hangs; for ever if there is none.
     pub async fn one_failed(&mut self) {
         if self.threads.is_empty() {
             return std::future::pending().await;
@@ -213,7 +213,7 @@ impl ModelThreads {
         }
     }
 
-    /// Why the first thread that has ended or hangs does so, once one [does](Self::one_failed).
+    /// The failure of the first thread that has ended or hangs, once one [does](Self::one_failed).
     #[must_use]
     pub fn failure(mut self) -> ModelThreadError {
         for ModelThread { name: thread, pulse, .. } in &self.threads {

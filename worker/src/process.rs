@@ -1,7 +1,7 @@
 //! The process of a service: its flags, its ports, its signals, its exit code.
 //!
-//! The HTTP port answers at once, so that probes see a process that loads its models. The gRPC port opens
-//! when they are loaded. The first SIGTERM or SIGINT drains; a second one does not wait for the grace period.
+//! The HTTP port answers at once, so that probes see a process that still loads its models. The gRPC port
+//! opens when the models are loaded. The first SIGTERM or SIGINT drains; a second one ends the grace period.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ const MAX_RUNTIME_THREADS: usize = 8;
 
 const MIB: usize = 1 << 20;
 
-/// How the process of a service ends. For the help text of its command.
+/// The exit codes of a service's process, for the help text of its command.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    stopped by SIGTERM or SIGINT, having finished its shards or given them up after the grace period
@@ -45,8 +45,8 @@ pub struct WorkerArgs {
     /// Directory of the bundle. Its hashes are verified at the start. Example: models/en-it
     #[arg(long, value_name = "DIR", env = "BATON_BUNDLE")]
     pub bundle: PathBuf,
-    /// Mode of the jobs served: it says which models are loaded. Default: the first of the bundle's; hybrid
-    /// and slm are served together.
+    /// Mode of the jobs served, which decides the models to load. Default: the bundle's first; hybrid and slm
+    /// are served together.
     #[arg(
         long,
         value_name = "MODE",
@@ -55,7 +55,8 @@ pub struct WorkerArgs {
             .map(|name| name.parse::<Mode>().expect("a possible value is a mode")),
     )]
     pub mode: Option<Mode>,
-    /// Shards worked on at once at most; more are answered RESOURCE_EXHAUSTED, and leased elsewhere.
+    /// Maximum of shards worked on at once; further shards are answered RESOURCE_EXHAUSTED and leased
+    /// elsewhere.
     #[arg(
         long,
         value_name = "SHARDS",
@@ -65,8 +66,8 @@ pub struct WorkerArgs {
         help_heading = "Limits",
     )]
     pub max_open_shards: u32,
-    /// Memory for texts, ids and kept fields of all open shards, MiB; more is answered RESOURCE_EXHAUSTED. At
-    /// least the largest shard's.
+    /// Memory for texts, ids and kept fields of all open shards, MiB; beyond it shards are answered
+    /// RESOURCE_EXHAUSTED. Must hold the largest shard.
     #[arg(
         long,
         value_name = "MIB",
@@ -76,8 +77,8 @@ pub struct WorkerArgs {
         help_heading = "Limits",
     )]
     pub max_records_mib: u32,
-    /// How long shards in flight may take to finish after SIGTERM, seconds. Keep it below the time after
-    /// which the process is killed.
+    /// Time for shards in flight to finish after SIGTERM, seconds. Keep it below the time after which the
+    /// process is killed.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
     /// Device, number format, engines.
@@ -91,20 +92,20 @@ pub struct WorkerArgs {
     pub security: SecurityArgs,
 }
 
-/// What a process gives its service.
+/// The process's part in running its service.
 #[derive(Debug)]
 pub struct Host {
-    /// Where it registers its metrics.
+    /// The registry for the service's metrics.
     pub metrics: MetricsRegistry,
-    /// What bounds its shards.
+    /// The limits of its shards.
     pub limits: WorkerLimits,
-    /// What its model computes on.
+    /// The arithmetic of its model.
     pub compute: Compute,
     /// Engines of its model.
     pub engines: usize,
     /// Mode of the jobs it serves.
     pub mode: Mode,
-    /// How it proves itself to others.
+    /// The service's credentials as a client.
     pub client_security: ClientSecurity,
     listen: ListenAddress,
     bound: Bound,
@@ -114,7 +115,7 @@ pub struct Host {
 }
 
 /// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then
-/// serves it with [`Host::serve`]. `role` is what logs and metrics call it: `encoder`, `decoder`.
+/// serves it with [`Host::serve`]. `role` is its name in logs and metrics: `encoder`, `decoder`.
 pub fn run<F>(
     role: &'static str,
     args: &WorkerArgs,
@@ -124,7 +125,7 @@ pub fn run<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
-    // more threads in one product would split its sums otherwise, and with them the bytes
+    // More threads would split a product's sums differently, which would change output bytes.
     baton_model::set_num_threads(1);
     if let Err(error) = args.telemetry.log.init("info") {
         baton_telemetry::tell!("error: {}", error_chain(&error));
@@ -229,8 +230,8 @@ where
         () = drain.cancelled() => {
             if !is_serving.load(Ordering::Relaxed) {
                 tracing::info!(role, "stopped before the models were loaded");
-                // At once: the thread that loads them would have to be waited for, and must not meet a
-                // library that tidies up.
+                // Exit at once. Otherwise the process would wait for the loading thread, and that thread
+                // might run into a library that is shutting down.
                 signal_hook::low_level::exit(0);
             }
             serving.await
@@ -238,10 +239,10 @@ where
     }
 }
 
-/// How long a process that was told twice to stop may take to tell its callers so.
+/// Time for a process to tell its callers after it was asked twice to stop.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Cancels one token at each signal. A process that is still there a moment after the second is ended.
+/// Cancels one token at each signal. Ends a process that still runs a moment after the second.
 async fn obey_signals(mut terminations: Signal, mut interrupts: Signal, tokens: [CancellationToken; 2]) {
     for token in tokens {
         tokio::select! {
@@ -255,7 +256,7 @@ async fn obey_signals(mut terminations: Signal, mut interrupts: Signal, tokens: 
     signal_hook::low_level::exit(0);
 }
 
-/// Says loudly that anybody who reaches the port is let in.
+/// Warns loudly if anybody who reaches the port is admitted.
 fn warn_if_open_to_all(listen: &ListenAddress, options: &ServeOptions) {
     if let ListenAddress::Tcp(address) = listen
         && !address.ip().is_loopback()

@@ -21,14 +21,14 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{Admission, ModelThreadError, ModelThreads};
 
-/// The name under which the gRPC health protocol tells liveness: whether the process works, whatever its load
-/// and its peers.
+/// The name under which the gRPC health protocol reports liveness: whether the process works, whatever its
+/// load and its peers.
 const LIVENESS: &str = "liveness";
 
-/// How long, after the last shard has ended, connections may take to pass on their last messages.
+/// Time for connections to deliver their last messages after the last shard has ended.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a service ended that was not asked to.
+/// The reason why a service ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The server failed.
@@ -46,7 +46,7 @@ pub enum ServeError {
     ModelThread(#[from] ModelThreadError),
 }
 
-/// A gRPC service, as tonic generates them.
+/// A gRPC service as tonic generates it.
 pub trait ServedService:
     Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
     + NamedService
@@ -67,27 +67,27 @@ impl<S> ServedService for S where
 {
 }
 
-/// What is served.
+/// A service with its parts.
 #[derive(Debug)]
 pub struct Served<S, R> {
-    /// The gRPC service. It keeps no queue of the model thread alive, but finds them in `resources`.
+    /// The gRPC service. It finds the model thread's queues in `resources` and does not keep them alive.
     pub service: S,
-    /// Lets shards in.
+    /// Admits shards.
     pub admission: Admission,
     /// Runs the model, and ends with its last queue.
     pub model_threads: ModelThreads,
-    /// What keeps the model thread's queues alive; dropped when the last shard has ended.
+    /// Keeps the model thread's queues alive; dropped when the last shard has ended.
     pub resources: R,
 }
 
-/// How it is served. The default suits roles within one process: no credentials, 30 s of grace.
+/// The settings of serving. The default suits roles within one process: no credentials, 30 s of grace.
 #[derive(Debug)]
 pub struct ServeOptions {
-    /// Who is let in.
+    /// The callers' credentials that are required.
     pub security: ServerSecurity,
-    /// How long shards may take to finish once the service is asked to stop.
+    /// Time for shards to finish once the service is asked to stop.
     pub grace_period: Duration,
-    /// Told whether shards may be sent here.
+    /// Receives whether shards may be sent here.
     pub readiness: watch::Sender<Readiness>,
     /// Cuts the grace period short.
     pub hurry: CancellationToken,
@@ -104,8 +104,8 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves roles of the same process until `shutdown` resolves; shards in flight are then finished, and when
-/// it returns, no thread of the service runs any more.
+/// Serves roles of the same process until `shutdown` resolves, then finishes the shards in flight. When it
+/// returns, no thread of the service runs any more.
 ///
 /// # Errors
 /// The server fails, or a model thread dies. The process should then end: its shards are leased elsewhere.
@@ -122,8 +122,8 @@ where
     serve(served, incoming, shutdown, ServeOptions::default()).await
 }
 
-/// Serves on accepted connections until `shutdown` resolves. Then no shard is taken on; those in flight
-/// finish within the grace period, and the others are cancelled. When it returns, the model thread runs no
+/// Serves on accepted connections until `shutdown` resolves. Then it takes on no shard; shards in flight
+/// finish within the grace period, and the others are cancelled. When it returns, no model thread runs any
 /// more.
 ///
 /// # Errors
@@ -179,7 +179,7 @@ where
     Ok(())
 }
 
-/// Waits for the wish to stop, then until no shard is open.
+/// Waits for the request to stop, then until no shard is open.
 async fn drain(admission: &Admission, shutdown: impl Future<Output = ()>, options: &ServeOptions) {
     let grace_period = options.grace_period;
     shutdown.await;
@@ -199,7 +199,7 @@ async fn drain(admission: &Admission, shutdown: impl Future<Output = ()>, option
     admission.idle().await;
 }
 
-/// Lets in calls that carry the token.
+/// Admits calls that carry the token.
 #[derive(Clone)]
 struct Gate {
     security: ServerSecurity,
@@ -215,7 +215,7 @@ impl tonic::service::Interceptor for Gate {
     }
 }
 
-/// The service, its reflection, and the health of both, which probes may ask for without a token.
+/// The service, its reflection, and the health of both, which probes may query without a token.
 fn router<S: ServedService>(service: S, gate: &Gate) -> Result<(HealthReporter, Router), SecurityError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()

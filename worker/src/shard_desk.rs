@@ -1,5 +1,5 @@
-//! What both services do with every shard: read the header, take the shard on or refuse it, and run its work
-//! in a task of its own, under a span of its own.
+//! The handling of every shard in both services: read the header, accept or refuse the shard, and run its
+//! work in its own task, under its own span.
 //!
 //! A service implements [`ShardService`]; its gRPC handler is a [`ShardHandler`] around it.
 
@@ -23,23 +23,23 @@ use crate::{Admission, MemoryBudget, MemoryShare, ShardPermit, WorkerLimits};
 /// Events that wait for a slow caller. They are totals, so a few suffice.
 const EVENT_QUEUE: usize = 8;
 
-/// Where a shard's task sends its events.
+/// A shard's task sends its events here.
 pub type EventSender = mpsc::Sender<Result<ShardEvent, Status>>;
 /// The events of a shard, as its caller receives them.
 pub type ShardEvents = ReceiverStream<Result<ShardEvent, Status>>;
 
-/// A service that has loaded its models, and what it makes of a shard.
+/// A service with loaded models, and its work on a shard.
 pub trait ShardService: Sized + Send + Sync + 'static {
     /// One message of a shard's stream.
     type Request: Send + 'static;
-    /// What a stream's header says beside the attempt.
+    /// The header's content beside the attempt.
     type Header: Send;
-    /// What the service notes of a shard when it takes it on.
+    /// The service's notes about a shard that it accepts.
     type Accepted: Send;
-    /// Why it does not, or why the work fails.
+    /// The reason of a refusal or failure.
     type Error: Into<Status> + From<Status> + From<WireError> + From<UnsuitedWorker> + Display + Send;
 
-    /// Where its shards come in.
+    /// The desk that takes in its shards.
     fn desk(&self) -> &ShardDesk;
 
     /// The attempt that a stream's first message announces; `None` if it is no header.
@@ -48,7 +48,7 @@ pub trait ShardService: Sized + Send + Sync + 'static {
     /// Refuses an attempt that cannot be served here, before any of its work is done.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of the refusal.
     fn accept(
         &self,
         attempt: &ShardAttempt,
@@ -64,22 +64,22 @@ pub trait ShardService: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static;
 }
 
-/// A shard that was taken on: its stream behind the header.
+/// An accepted shard: its stream after the header.
 #[derive(Debug)]
 pub struct OpenShard<S: ShardService> {
-    /// Which attempt it is.
+    /// The attempt.
     pub attempt: ShardAttempt,
-    /// What the service noted of it.
+    /// The service's notes.
     pub accepted: S::Accepted,
     /// The messages to come.
     pub requests: Streaming<S::Request>,
-    /// What it holds of the memory budget, until its work is done.
+    /// Its share of the memory budget, until its work is done.
     pub memory: MemoryShare,
-    /// Whose trace it belongs to.
+    /// Its trace.
     pub trace: TraceContext,
 }
 
-/// Where the shards of a service come in: what it serves, and how much at once.
+/// The desk that takes in a service's shards: it knows the service's bundle, modes and limits.
 #[derive(Debug)]
 pub struct ShardDesk {
     role: &'static str,
@@ -88,7 +88,7 @@ pub struct ShardDesk {
     info: WorkerInfo,
 }
 
-/// Why a shard is at the wrong worker.
+/// The reason why a shard is at the wrong worker.
 #[derive(Debug, thiserror::Error)]
 pub enum UnsuitedWorker {
     /// It asks for another bundle than the one loaded.
@@ -114,7 +114,7 @@ pub enum UnsuitedWorker {
 }
 
 impl ShardDesk {
-    /// The desk of a service that has loaded `bundle` for jobs of `modes`; `role` is what messages call it.
+    /// The desk of a service that has loaded `bundle` for jobs of `modes`; messages call the service `role`.
     #[must_use]
     pub fn new(role: &'static str, bundle: &Bundle, modes: &[Mode], limits: WorkerLimits) -> Self {
         Self {
@@ -130,13 +130,13 @@ impl ShardDesk {
         self.admission.register_metrics(metrics);
     }
 
-    /// Which shards are taken on, and when none any more.
+    /// The admission of shards.
     #[must_use]
     pub fn admission(&self) -> Admission {
         self.admission.clone()
     }
 
-    /// What the service says of itself.
+    /// The service's description of itself.
     #[must_use]
     pub fn info(&self) -> WorkerInfo {
         self.info.clone()
@@ -162,7 +162,7 @@ impl From<UnsuitedWorker> for Status {
     }
 }
 
-/// Answers a service's calls as long as the service takes part in a job.
+/// Answers a service's calls while the service takes part in a job.
 #[derive(Debug)]
 pub struct ShardHandler<S>(Weak<S>);
 
@@ -176,13 +176,13 @@ impl<S: ShardService> ShardHandler<S> {
     /// The service.
     ///
     /// # Errors
-    /// It has ended.
+    /// The service has ended.
     pub fn service(&self) -> Result<Arc<S>, Status> {
         self.0.upgrade().ok_or_else(refuse_draining)
     }
 
-    /// Takes on the shard of a stream, and works on it in a task of its own. A caller that drops the events
-    /// cancels the work, as does the end of a drain.
+    /// Takes on the shard of a stream, and works on it in a task of its own. The work is cancelled if the
+    /// caller drops the events, and at the end of a drain.
     ///
     /// # Errors
     /// The shard is refused: nothing has been done for it.
@@ -233,7 +233,7 @@ where
                 Err(error) => error.into(),
             }
         };
-        // What it means is up to the coordinator, which reports it.
+        // The coordinator judges the failure and reports it.
         tracing::info!(code = ?status.code(), error = status.message(), "failed");
         drop(permit); // a caller that is slow to read does not keep the shard open
         let _ = events.send(Err(status)).await;
@@ -242,7 +242,7 @@ where
     ReceiverStream::new(stream)
 }
 
-/// What a service that has loaded `bundle` for jobs of `modes` says of itself.
+/// The self-description of a service that has loaded `bundle` for jobs of `modes`.
 fn worker_info(bundle: &Bundle, modes: &[Mode]) -> WorkerInfo {
     let manifest = bundle.manifest();
     let served = manifest.modes.iter().filter(|mode| modes.contains(mode));

@@ -1,5 +1,5 @@
-//! `baton bench job`: whole jobs, in this process or on a running cluster, by mode, next to what their models
-//! alone take.
+//! `baton bench job`: whole jobs, in this process or on a running cluster, by mode, beside the time of their
+//! models alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,11 +42,11 @@ pub(super) struct JobBenchArgs {
             .map(|name| name.parse::<Mode>().expect("a possible value is a mode"))
     )]
     modes: Vec<Mode>,
-    /// Exactly so many tokens a record, so that modes are compared at equal lengths. Default: each ends where
-    /// its model ends it.
+    /// Exactly this many tokens per record, which compares modes at equal lengths. Default: each output ends
+    /// where its model ends it.
     #[arg(long, value_name = "TOKENS")]
     new_tokens: Option<u32>,
-    /// Only the first so many records.
+    /// Only this many records, from the first.
     #[arg(long, value_name = "RECORDS")]
     records: Option<usize>,
     /// Sequences that one engine decodes at once.
@@ -55,7 +55,7 @@ pub(super) struct JobBenchArgs {
     /// Measured rounds; medians are shown.
     #[arg(long, value_name = "ROUNDS", default_value_t = 3)]
     rounds: usize,
-    /// Leaves out what the models take alone.
+    /// Leaves out the models alone.
     #[arg(long)]
     no_bare_loop: bool,
     /// Writes all numbers as JSON.
@@ -77,8 +77,7 @@ struct ModeResult {
     records_per_second: f64,
     output_tokens_per_second: f64,
     output_tokens_per_record: f64,
-    /// Of the models alone, on the same cores, fed from memory: seconds of the encoder and of the decode
-    /// loop.
+    /// The models alone, on the same cores, fed from memory: seconds of the encoder and of the decode loop.
     bare_encode_seconds: Option<f64>,
     bare_decode_seconds: Option<f64>,
     /// The bare loop's time as a share of the job's.
@@ -100,7 +99,7 @@ struct JobBenchReport {
     results: Vec<ModeResult>,
 }
 
-/// What all modes share.
+/// The settings of all modes.
 struct Bench<'a> {
     args: &'a JobBenchArgs,
     bundle: Bundle,
@@ -110,7 +109,7 @@ struct Bench<'a> {
     directory: tempfile::TempDir,
 }
 
-/// A mode as far as it is measured.
+/// A mode and its measurements so far.
 struct Measured {
     mode: Mode,
     bare: Option<BareLoop>,

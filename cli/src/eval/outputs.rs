@@ -1,4 +1,4 @@
-//! Outputs as they lie in a job's directory, and how long the job took.
+//! Outputs of a job's directory, and the time of the job.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::test_set::{for_each_row, text_of};
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Outputs {
     pub(crate) by_id: HashMap<String, Output>,
-    /// How long the job's last run took, seconds; none where it is not known, or not of the whole job.
+    /// Duration of the job's last run, seconds; none if it is unknown or not of the whole job.
     pub(crate) seconds: Option<f64>,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Outputs {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Output {
     pub(crate) text: String,
-    /// Tokens read and written, where the row says so.
+    /// Tokens read and written, if the row has them.
     pub(crate) tokens: Option<(u64, u64)>,
 }
 
@@ -30,7 +30,7 @@ impl Outputs {
     /// Reads the directory of a finished job, or a JSONL file with `id` and `output`.
     ///
     /// # Errors
-    /// There is none, the job is not finished, or a row is broken.
+    /// Nothing is there, the job is not finished, or a row is broken.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Outputs> {
         let mut outputs = Outputs::default();
         let mut files = vec![path.to_owned()];

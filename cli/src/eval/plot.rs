@@ -18,7 +18,7 @@ const MARGIN: f64 = 0.15;
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type DrawError = DrawingAreaErrorKind<std::io::Error>;
 
-/// Draws the first metric of each system against the records it wrote in a second.
+/// Draws the first metric of each system against its records per second.
 ///
 /// # Errors
 /// The file cannot be written.

@@ -1,4 +1,4 @@
-//! A system under evaluation: where its outputs come from, and what is known about it in the end.
+//! A system under evaluation: the source of its outputs, and its results.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::outputs::Outputs;
 use super::test_set::TestSet;
 use crate::run::{self, RunArgs};
 
-/// Something that writes.
+/// A source of outputs.
 pub(crate) struct System {
     name: String,
     origin: Origin,
@@ -22,34 +22,34 @@ pub(crate) struct System {
 enum Origin {
     /// A mode of a bundle, to be run.
     Bundle { path: PathBuf, mode: String, arithmetic: Arithmetic },
-    /// Outputs that exist.
+    /// Existing outputs.
     Existing(PathBuf),
 }
 
-/// All that is reported about a system.
+/// The whole report about a system.
 pub(crate) struct EvaluatedSystem {
     pub(crate) name: String,
     pub(crate) scores: SystemScores,
-    /// Known for jobs that were run here, from start to end.
+    /// Known for jobs that ran here from start to end.
     pub(crate) rates: Option<Rates>,
-    /// Known for modes of bundles alone.
+    /// Known only for modes of bundles.
     pub(crate) cost: Option<Cost>,
 }
 
-/// How fast a job was.
+/// The speed of a job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
     pub(crate) records_per_second: f64,
     pub(crate) output_tokens_per_second: f64,
 }
 
-/// What a system needs.
+/// The cost of a system.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
     pub(crate) parameters: u64,
-    /// Attention aside.
+    /// Without attention.
     pub(crate) flops_per_prompt_token: u64,
-    /// Attention aside.
+    /// Without attention.
     pub(crate) flops_per_generated_token: u64,
     /// Mean over the records, attention included.
     pub(crate) flops_per_record: f64,
@@ -95,12 +95,12 @@ impl System {
         Ok(systems)
     }
 
-    /// Outputs that exist already.
+    /// Existing outputs.
     pub(crate) fn existing(name: &str, path: &Path) -> System {
         System { name: name.to_owned(), origin: Origin::Existing(path.to_owned()) }
     }
 
-    /// Makes the outputs where they have to be made.
+    /// Runs the job if its outputs are missing.
     ///
     /// # Errors
     /// The job does not fit the bundle, or did not finish, or its outputs cannot be read.
@@ -130,10 +130,10 @@ impl System {
             .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_start_matches("error: ")))?;
         run::run(&command.args).with_context(|| self.name.clone())?;
         if !output.join(baton_job::layout::MANIFEST_KEY).exists() {
-            bail!("the job of {} did not finish; the same command with --output goes on with it", self.name);
+            bail!("the job of {} did not finish; the same command with --output continues it", self.name);
         }
         let outputs = Outputs::read(&output)?;
-        // The manifest of a resumed job has the time of its last run alone.
+        // The manifest of a resumed job has only the time of its last run.
         Ok(Outputs { seconds: outputs.seconds.filter(|_| begins_anew), ..outputs })
     }
 }
@@ -142,7 +142,7 @@ impl EvaluatedSystem {
     /// Joins outputs with the test set and scores them.
     ///
     /// # Errors
-    /// Not one output belongs to the test set.
+    /// No output belongs to the test set.
     pub(crate) fn of(
         system: &System,
         outputs: &Outputs,

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::system::EvaluatedSystem;
 
-/// Everything that was measured.
+/// All measurements.
 pub(crate) struct Report<'a> {
     pub(crate) test: &'a Path,
     pub(crate) evaluation: &'a Evaluation,
     pub(crate) systems: &'a [EvaluatedSystem],
 }
 
-/// What stands where a number is not known.
+/// Shown for an unknown number.
 const UNKNOWN: &str = "-";
 
 impl Report<'_> {
@@ -131,7 +131,7 @@ impl Report<'_> {
         std::iter::once(header.map(str::to_owned).to_vec()).chain(self.systems.iter().map(row)).collect()
     }
 
-    /// What the others score more than the first.
+    /// The others' differences from the first.
     fn differences(&self) -> Vec<Vec<String>> {
         let [first, others @ ..] = self.systems else { return Vec::new() };
         let header = std::iter::once(format!("against {}", first.name)).chain(self.metric_names());

@@ -1,4 +1,4 @@
-//! The test set: what to read, and what should be written.
+//! The test set: texts and their references.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) struct TestSet {
 }
 
 impl TestSet {
-    /// Its records with what `output_of` gives for each.
+    /// Its records with the results of `output_of`.
     pub(crate) fn evaluated<'a>(
         &'a self,
         output_of: impl Fn(&'a TestRecord) -> Option<&'a str>,
@@ -80,7 +80,7 @@ pub(crate) fn for_each_row(
     Ok(())
 }
 
-/// A field's text; numbers serve as ids, too.
+/// A field's text; numbers serve as ids too.
 pub(crate) fn text_of(row: &Value, field: &str) -> anyhow::Result<String> {
     match row.get(field) {
         Some(Value::String(text)) => Ok(text.clone()),

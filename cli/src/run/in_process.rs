@@ -1,5 +1,5 @@
-//! Encoder and decoder in this process, reached through the connections of the job: no socket and no file is
-//! left behind, however the process ends.
+//! Encoder and decoder in this process, reached through the job's connections. However the process ends, it
+//! leaves no socket and no file.
 
 use baton_bundle::Bundle;
 use baton_coordinator::Cluster;
@@ -44,7 +44,7 @@ impl InProcessWorkers {
         Ok(InProcessWorkers { connections, services, stop })
     }
 
-    /// The two services, as the coordinator reaches them.
+    /// The two services, from the coordinator's view.
     pub(crate) fn cluster(&self) -> Cluster {
         let (encoders, decoders) = (vec!["local:encoder".to_owned()], vec!["local:decoder".to_owned()]);
         Cluster::fixed(self.connections.clone(), encoders, decoders)
@@ -62,7 +62,7 @@ impl InProcessWorkers {
     /// Stops both services and waits until their model threads have ended.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
-        // Errors that matter have ended the job already.
+        // Serious errors have ended the job already.
         while self.services.join_next().await.is_some() {}
     }
 }

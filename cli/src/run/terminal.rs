@@ -1,4 +1,4 @@
-//! What `baton run` shows.
+//! The display of `baton run`.
 
 use std::convert::Infallible;
 use std::io::IsTerminal;
@@ -69,7 +69,7 @@ fn describe(status: &JobStatus) -> String {
     format!("{done} of {about}{} records, {rates}, {left} left", HumanCount(expected))
 }
 
-/// Says what a job made and where it is.
+/// Reports the job's results and their place.
 pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), partition: Partition) {
     let totals = &report.totals;
     let verb = match report.outcome {
@@ -77,7 +77,7 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
         JobOutcome::Complete => "is complete",
         JobOutcome::CompleteWithFailures => "is complete, some records failed",
         JobOutcome::InputsBroken => "has ended, but is not complete",
-        JobOutcome::Interrupted => "was interrupted; the same command goes on where it was",
+        JobOutcome::Interrupted => "was interrupted; the same command continues where it stopped",
     };
     if partition.is_whole() || report.was_complete {
         tell!("the job {verb}");
