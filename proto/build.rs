@@ -1,4 +1,4 @@
-//! Compiles the `.proto` files with protox, in Rust, so that no `protoc` has to be installed.
+//! Compiles the `.proto` files with protox, in Rust, so that `protoc` is not needed.
 
 use std::error::Error;
 use std::path::Path;
@@ -12,8 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out_dir).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let descriptors = compiler.file_descriptor_set();
-    // Prompt states are the bulk of the traffic: `Bytes` shares the received buffer where `Vec<u8>` would
-    // copy it.
+    // Prompt states are most of the traffic. `Bytes` shares the received buffer; `Vec<u8>` would copy it.
     tonic_prost_build::configure().bytes(".baton.v1").compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,14 +1,13 @@
-//! How fast is the coordinator alone, and how much memory does it take? A job whose workers do nothing: they
-//! receive each shard over gRPC, commit its texts as they are by the commit protocol, and answer with a
-//! receipt.
+//! Measures the coordinator's speed and memory without models. The workers of this job only receive each
+//! shard over gRPC, commit its unchanged texts by the commit protocol, and answer with a receipt.
 //!
 //! ```text
 //! cargo run --release -p baton-coordinator --example null_workers -- --records 100000,1000000,10000000
 //! ```
 //!
-//! Each size runs in a process of its own, which is coordinator and workers in one; peak memory is of both.
+//! Each size runs in its own process, which contains coordinator and workers; peak memory is that of both.
 //! Numbers depend on how fast the disk syncs: name a directory on another disk, or on a memory file system to
-//! leave the disk out.
+//! exclude the disk.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -49,7 +48,7 @@ struct Args {
     /// Threads of the async runtime; the corpus is read on one more.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Where corpus and output are written, and removed again.
+    /// Directory for corpus and output, which are removed afterwards.
     #[arg(long, default_value = "/tmp")]
     directory: PathBuf,
 }
@@ -193,7 +192,7 @@ async fn commit(store: &Store, mut requests: Streaming<EncodeShardRequest>) -> R
     })
 }
 
-/// The most memory that this process had, resident; 0 where /proc is not Linux's.
+/// This process's peak resident memory; 0 without Linux's /proc.
 fn peak_memory_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,6 +1,6 @@
-//! One attempt at one shard, as the coordinator sees it: a stream to an encoder that ends with a receipt.
+//! One attempt at one shard, from the coordinator's view: a stream to an encoder that ends with a receipt.
 //!
-//! Owns what travels to the workers, and what their answers say about the failure of an attempt.
+//! Owns the messages to the workers, and the meaning of their answers for a failed attempt.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use baton_telemetry::TraceContext;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-/// What an error row says of a record that was found to break attempts. The reasons are in the log: error
-/// rows are the same whoever processes the shard.
-const POISONOUS: &str = "every attempt that had this record broke, also those that had no other record";
+/// The error row's message for a record that was found to break attempts. The log has the reasons; error rows
+/// are the same whichever workers process the shard.
+const POISONOUS: &str = "every attempt with this record failed, even with the record alone";
 
-/// What an attempt needs.
+/// The parts of an attempt.
 pub(crate) struct AttemptRequest {
     pub(crate) encoder: Connection,
     pub(crate) decoder_endpoint: String,
@@ -27,15 +27,15 @@ pub(crate) struct AttemptRequest {
     pub(crate) trace: TraceContext,
 }
 
-/// Why an attempt failed.
+/// The failure of an attempt.
 #[derive(Debug)]
 pub(crate) struct AttemptFailure {
     pub(crate) failure: Failure,
     pub(crate) reason: String,
 }
 
-/// Runs an attempt to its receipt, reporting progress on the way, first all zeros when the encoder takes the
-/// shard on. Dropping the future cancels it on all sides.
+/// Runs an attempt to its receipt and reports its progress. The first report, all zeros, says that the
+/// encoder has taken the shard on. Dropping the future cancels the attempt on all sides.
 pub(crate) async fn run_attempt(
     request: AttemptRequest,
     progress: mpsc::Sender<(Lease, ShardProgress)>,
@@ -56,7 +56,7 @@ pub(crate) async fn run_attempt(
     let mut events =
         response.map_err(|status| AttemptFailure::of(&status, AttemptStage::Opening))?.into_inner();
     let broken = |status: Status| AttemptFailure::of(&status, AttemptStage::Open);
-    // If nobody listens to progress, we are about to be cancelled.
+    // If nobody listens to progress, this attempt is about to be cancelled.
     let _ = progress.send((lease, ShardProgress::default())).await;
     while let Some(event) = events.message().await.map_err(broken)? {
         match event.event {
@@ -73,7 +73,7 @@ pub(crate) async fn run_attempt(
     Err(broken(Status::unavailable("the encoder's stream ended without a receipt")))
 }
 
-/// Refuses a receipt that cannot be true of a shard of `num_entries` entries.
+/// Refuses a receipt that is impossible for a shard of `num_entries` entries.
 fn check_receipt(receipt: &ShardReceipt, num_entries: u32) -> Result<(), Status> {
     let ShardReceipt { records, failed_records, .. } = *receipt;
     if records != num_entries || failed_records > records {
@@ -91,7 +91,7 @@ fn check_receipt(receipt: &ShardReceipt, num_entries: u32) -> Result<(), Status>
     }
 }
 
-/// The entries that an attempt is sent.
+/// The entries to send in an attempt.
 pub(crate) fn entries_for(work: &Work, shard: &Arc<Shard>) -> Arc<Shard> {
     match work {
         Work::Commit { accused } if accused.is_empty() => Arc::clone(shard),
@@ -116,12 +116,12 @@ pub(crate) fn entries_for(work: &Work, shard: &Arc<Shard>) -> Arc<Shard> {
     }
 }
 
-/// How far an attempt was when it failed.
+/// The stage in which an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AttemptStage {
-    /// The encoder had not taken the shard on.
+    /// The encoder had not accepted the shard.
     Opening,
-    /// It had.
+    /// The encoder had accepted it.
     Open,
 }
 
@@ -132,7 +132,7 @@ impl AttemptFailure {
     }
 }
 
-/// Who failed, and whether it says something about the shard.
+/// The process that failed, and whether the failure concerns the shard.
 fn classify(status: &Status, stage: AttemptStage) -> Failure {
     let (role, stage) = match FailureOrigin::of(status) {
         None => (Role::Encoder, stage),

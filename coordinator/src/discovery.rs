@@ -1,4 +1,4 @@
-//! Where the workers are: lists of endpoints, and names that are resolved again and again while the job runs.
+//! Finds the workers: lists of endpoints, and names that are resolved again and again while the job runs.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often names are resolved: how long a new replica waits for work at most.
+/// The interval of resolving names, and thus the longest wait of a new replica.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The endpoints of all workers of a role, as a flag names them.
+/// The endpoints of all workers of a role, as in a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointList {
     sources: Vec<EndpointSource>,
@@ -26,7 +26,7 @@ enum EndpointSource {
     Dns { host: String, port: u16 },
 }
 
-/// Not a list of endpoints.
+/// The text is not a list of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not an endpoint: write http://HOST:PORT, https://HOST:PORT, dns://NAME:PORT for all addresses \
@@ -34,7 +34,7 @@ enum EndpointSource {
 )]
 pub struct InvalidEndpointList(pub String);
 
-/// The workers of a job, and how they are reached.
+/// The workers of a job, and the way to them.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub(crate) connections: Connections,
@@ -43,7 +43,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Workers whose endpoints somebody else keeps up to date.
+    /// Workers whose endpoints the caller keeps up to date.
     #[must_use]
     pub fn new(
         connections: Connections,
@@ -53,14 +53,14 @@ impl Cluster {
         Cluster { connections, encoders, decoders }
     }
 
-    /// These workers and no others, by their endpoints.
+    /// Exactly these workers, by their endpoints.
     #[must_use]
     pub fn fixed(connections: Connections, encoders: Vec<String>, decoders: Vec<String>) -> Self {
         Cluster::new(connections, watch::channel(encoders).1, watch::channel(decoders).1)
     }
 
-    /// Workers found by `encoders` and `decoders`, looked for as long as the cluster is held. Must be called
-    /// on a tokio runtime.
+    /// Workers found by `encoders` and `decoders`, and looked up again while the cluster exists. Call it on a
+    /// tokio runtime.
     #[must_use]
     pub fn discover(connections: Connections, encoders: EndpointList, decoders: EndpointList) -> Self {
         let scheme = connections.scheme();
@@ -123,8 +123,8 @@ fn watch_endpoints(list: EndpointList, scheme: &'static str) -> watch::Receiver<
     receiver
 }
 
-/// Brings what is `known` of a source up to date. A name that cannot be resolved keeps its addresses: if the
-/// workers are gone, calls to them fail and they rest; if only the name server is, they go on.
+/// Updates the `known` addresses of a source. A name that cannot be resolved keeps its addresses. If the
+/// workers are gone, calls to them fail and they rest; if only the name server is gone, they continue.
 async fn resolve(source: &EndpointSource, scheme: &str, known: &mut BTreeSet<String>) {
     match source {
         EndpointSource::Fixed(endpoint) => {

@@ -1,7 +1,7 @@
 //! Runs a prepared job: takes shards from the reader, leases them to workers, and watches over the leases.
 //!
-//! All decisions are `ShardScheduler`'s; this is one loop around it that waits for whatever comes first: a
-//! shard, a worker's event, the end of an attempt, a change among the workers, a deadline, or the wish to
+//! `ShardScheduler` makes all decisions. This file is one loop around it, which waits for the next event: a
+//! shard, a worker's event, the end of an attempt, a change among the workers, a deadline, or the request to
 //! stop.
 
 mod options;
@@ -27,21 +27,21 @@ use crate::reader::{CorpusReader, EndOfInput, ReadItem};
 use crate::{Cluster, CoordinatorError, JobReport, JobStatus, PreparedJob};
 pub use options::{JobWatch, RunOptions, Shutdown};
 
-/// Shards held beyond those in flight, so that a worker that becomes free has its next one at once.
+/// Shards held beyond those in flight, so that a worker that becomes free gets its next one at once.
 const SHARDS_WAITING: usize = 2;
 
 /// Progress events that wait for the loop; they are totals, so few suffice.
 const PROGRESS_QUEUE: usize = 64;
 
-/// How often the state is looked at while nothing happens.
+/// The interval of checking the state while nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 impl PreparedJob {
     /// Runs the job until every shard of its partition is committed, or it is asked to stop. Dropping the
-    /// future stops it at once; that is safe.
+    /// future stops it at once, safely.
     ///
     /// # Errors
-    /// The job failed; what is committed stays.
+    /// The job failed; committed shards stay.
     pub async fn run(
         &self,
         cluster: Cluster,
@@ -90,7 +90,7 @@ impl PreparedJob {
     }
 }
 
-/// What an attempt's task ends with.
+/// The end of an attempt's task.
 type AttemptEnd = (Lease, Result<ShardReceipt, AttemptFailure>);
 
 struct Dispatcher<'job> {
@@ -100,12 +100,12 @@ struct Dispatcher<'job> {
     cluster: Cluster,
     scheduler: ShardScheduler,
     reader: CorpusReader,
-    /// What was committed, by all partitions, when this run began: the input must have these shards.
+    /// Shards that all partitions had committed when this run began: the input must have them.
     found_at_start: baton_job::ShardSet,
     open_shards: HashMap<ShardIndex, Arc<Shard>>,
     attempts: JoinSet<AttemptEnd>,
     running: HashMap<Lease, RunningAttempt>,
-    /// By worker: what it said when it failed.
+    /// The last failure of each worker.
     last_failures: HashMap<WorkerId, String>,
     totals: Totals,
     resumed: Totals,
@@ -116,9 +116,9 @@ struct Dispatcher<'job> {
     obstacle: Option<String>,
     started: Instant,
     drain_deadline: Option<Instant>,
-    /// When something was committed last, or the commits of others were looked for.
+    /// The time of the last commit, or of the last search for others' commits.
     moved_at: Instant,
-    /// When the loop last looked at its leases, on the scheduler's clock.
+    /// The time of the last check of the leases, on the scheduler's clock.
     looked_at: Duration,
     events: mpsc::Sender<(Lease, ShardProgress)>,
 }
@@ -140,7 +140,7 @@ impl Dispatcher<'_> {
             return Ok(self.interrupted()); // asked to stop while models were loading
         }
         loop {
-            // What was reported before is taken in before a lease is found to be late.
+            // Earlier reports are taken in before a lease is judged to be late.
             while let Ok((lease, totals)) = progress_events.try_recv() {
                 self.absorb_progress(lease, totals);
             }
@@ -205,8 +205,8 @@ impl Dispatcher<'_> {
         self.started + next.min(now + IDLE_TICK)
     }
 
-    /// The loop looks at its leases once a tick. Where it comes later, this process was stopped, or waited
-    /// for the store, and heard of no progress: the time beyond a tick is nobody's fault.
+    /// The loop checks its leases once a tick. If it comes later, this process was stopped, or waited for the
+    /// store, and received no progress. The time beyond a tick therefore does not count against a lease.
     fn forgive_pause(&mut self) {
         let now = self.now();
         let pause = (now - self.looked_at).saturating_sub(IDLE_TICK);
@@ -293,7 +293,7 @@ impl Dispatcher<'_> {
 
     fn take_end(&mut self, end: EndOfInput) -> Result<(), CoordinatorError> {
         self.scheduler.end_input();
-        // Where inputs were left unread, others may have found more shards than are known here.
+        // If inputs were left unread, others may have found more shards.
         let (has_stopped, num_shards) = (end.has_stopped, end.num_shards);
         self.end_of_input = Some(end);
         if !has_stopped { self.job.check_no_stray_part(&self.found_at_start, num_shards) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Why a job fails.
+//! The errors of a job.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,11 @@ use baton_job::{BrokenInput, JobError, ShardIndex, broken_inputs_said};
 use baton_proto::InvalidEndpoint;
 use baton_store::StoreError;
 
-/// The exit code where inputs are damaged, or changed since the job began: another try changes nothing.
+/// The exit code for inputs that are damaged, or changed since the job began: another try changes nothing.
 pub const BROKEN_INPUTS: u8 = 4;
 
-/// Why a job cannot start or go on. What is committed stays; started again, the job goes on from there.
+/// The reason why a job cannot start or continue. Committed shards stay; a restarted job continues from
+/// there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CoordinatorError {
@@ -28,7 +29,7 @@ pub enum CoordinatorError {
         #[source]
         source: std::io::Error,
     },
-    /// Neither flags nor a job file say all that is needed.
+    /// Flags and job file together lack a required value.
     #[error("{flags} missing; give a job file or these flags (see --help)")]
     MissingFlags {
         /// The flags, separated by commas.
@@ -37,15 +38,15 @@ pub enum CoordinatorError {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// The bundle does not offer what the job asks for.
+    /// The bundle does not offer a mode or template that the job needs.
     #[error("bundle {bundle} {problem}")]
     BundleMisfit {
         /// The bundle's directory.
         bundle: String,
-        /// What it does not offer, and what it does.
+        /// The missing mode or template, and those that exist.
         problem: String,
     },
-    /// The job's generation options do not go with those that the bundle proposes.
+    /// The job's generation options contradict those that the bundle proposes.
     #[error(
         "{problem}; the bundle proposes {proposed}: overrule it by flags, or take an option back, as --beams \
          none does"
@@ -53,7 +54,7 @@ pub enum CoordinatorError {
     ProposedGeneration {
         /// The bundle's options.
         proposed: String,
-        /// What is wrong.
+        /// The problem.
         problem: OptionError,
     },
     /// An input or the output cannot be read or written.
@@ -95,14 +96,14 @@ pub enum CoordinatorError {
     /// A worker's endpoint is not a URI.
     #[error(transparent)]
     Endpoint(#[from] InvalidEndpoint),
-    /// A shard failed in a way that trying again cannot mend, or too often.
+    /// A shard failed permanently, or too often.
     #[error("shard {shard} failed for good in attempt {attempt}: {reason}")]
     ShardFailed {
         /// The shard.
         shard: ShardIndex,
         /// The last attempt.
         attempt: u32,
-        /// What the worker said.
+        /// The worker's message.
         reason: String,
     },
     /// More records failed than the job allows.
@@ -118,36 +119,36 @@ pub enum CoordinatorError {
         /// The limit.
         max_error_rate: f64,
     },
-    /// Standard input cannot be kept.
+    /// Standard input cannot be copied.
     #[error("cannot keep standard input in a temporary file; set TMPDIR to a directory with room")]
     StandardInput {
         /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// Standard input is read once, and by this process alone.
+    /// Standard input can only be read once, and by one process.
     #[error("--input - goes with no other --input and no --partition: standard input is read once")]
     StandardInputShared,
     /// An input cannot be read to its end.
     #[error(transparent)]
     Input(#[from] InputFailure),
-    /// An input has no field of the name that the job gives.
+    /// No input row has the field that the job names.
     #[error(transparent)]
     WrongField(#[from] WrongField),
-    /// An input cannot be looked at.
-    #[error("cannot look at the first rows of an input")]
+    /// The first rows of an input cannot be read.
+    #[error("cannot read the first rows of an input")]
     Look {
         /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another coordinator of the job has found inputs broken that this one could read.
+    /// Another coordinator of the job found inputs broken that this one could read.
     #[error("{}", broken_inputs_said(.broken))]
     InputsBroken {
         /// The inputs.
         broken: Vec<BrokenInput>,
     },
-    /// The manifest cannot be put together.
+    /// The manifest cannot be assembled.
     #[error("cannot write a temporary file for the manifest; set TMPDIR to a directory with room")]
     Spool {
         /// The cause.
@@ -164,8 +165,8 @@ pub enum CoordinatorError {
 }
 
 impl CoordinatorError {
-    /// Whether the job was described wrongly, rather than met by a broken disk or network. Nothing was
-    /// started then.
+    /// Whether the job was described wrongly, as opposed to a broken disk or network. Nothing was started
+    /// then.
     #[must_use]
     pub fn is_usage_error(&self) -> bool {
         match self {
@@ -197,7 +198,7 @@ impl CoordinatorError {
         }
     }
 
-    /// Whether inputs are not what they were, or damaged, so that another try at the same job ends the same.
+    /// Whether inputs are damaged or changed, so that another try at the same job ends the same.
     #[must_use]
     pub fn is_about_broken_inputs(&self) -> bool {
         match self {
@@ -207,7 +208,7 @@ impl CoordinatorError {
         }
     }
 
-    /// The exit code of a process that fails with this.
+    /// The exit code of a process that fails with this error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

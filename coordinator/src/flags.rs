@@ -1,7 +1,7 @@
-//! The flags of a job and of how it is run, the same for `baton run` and `baton-coordinator`.
+//! The flags of a job and of running it, the same for `baton run` and `baton-coordinator`.
 //!
-//! A job comes from a file and flags: flags win, and both fill the same [`JobSpec`]. Every flag can be given
-//! as an environment variable too.
+//! A job comes from a file and flags: flags win, and both fill the same [`JobSpec`]. Every flag is also an
+//! environment variable.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,11 +40,11 @@ pub struct JobArgs {
         help_heading = "Job"
     )]
     inputs: Vec<String>,
-    /// Directory or prefix for the parts and error rows; made if absent. Examples: out; s3://bucket/out
+    /// Directory or prefix for the parts and error rows; created if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the
-    /// large one alone; verified, the large one, for which the small one drafts. Default: the bundle's first.
+    /// Mode: hybrid, the large model reads and the small one writes; slm, the small model alone; llm, the
+    /// large model alone; verified, as llm, with drafts by the small model. Default: the bundle's first.
     #[arg(
         long,
         value_name = "MODE",
@@ -57,18 +57,18 @@ pub struct JobArgs {
     /// Name of the bundle's prompt template. Default: default.
     #[arg(long, value_name = "TEMPLATE", env = "BATON_TASK", help_heading = "Job")]
     task: Option<String>,
-    /// Share of records that may fail before the job does, 0 to 1; each partition counts its own. Default: 1,
+    /// Share of failed records above which the job fails, 0 to 1; each partition counts its own. Default: 1,
     /// never. Example: 0.01
     #[arg(long, value_name = "SHARE", env = "BATON_MAX_ERROR_RATE", help_heading = "Job")]
     max_error_rate: Option<f64>,
 
-    /// Field or column with the text; a.b for a field inside another. Default: text.
+    /// Field or column with the text; a.b for a nested field. Default: text.
     #[arg(long, value_name = "NAME", env = "BATON_TEXT_FIELD", help_heading = "Records")]
     text_field: Option<String>,
     /// Field or column with the record's id. Default: id, else custom_id, else file and line.
     #[arg(long, value_name = "NAME", env = "BATON_ID_FIELD", help_heading = "Records")]
     id_field: Option<String>,
-    /// Format of all inputs. Default: told from each file's name.
+    /// Format of all inputs. Default: by each file's name.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -78,12 +78,12 @@ pub struct JobArgs {
             .map(|name| Format::named(&name).expect("a possible value is a format")),
     )]
     format: Option<Format>,
-    /// The byte between the cells of tables: one character, or tab. Default: what a first line `sep=;` says,
-    /// else a comma in .csv, a tab in .tsv. Example: --separator ';'
+    /// The byte between the cells of tables: one character, or tab. Default: the separator in a first line
+    /// `sep=;`, else a comma in .csv, a tab in .tsv. Example: --separator ';'
     #[arg(long, value_name = "CHARACTER", env = "BATON_SEPARATOR", help_heading = "Records")]
     separator: Option<Separator>,
-    /// Copies a record's fields, its text among them, into its output row, under the key `fields`. Default:
-    /// false. Example: --keep-fields
+    /// Copies all fields of a record, including its text, into its output row, under the key `fields`.
+    /// Default: false. Example: --keep-fields
     #[arg(
         long,
         value_name = "BOOL",
@@ -104,17 +104,16 @@ pub struct JobArgs {
         help_heading = "Records",
     )]
     origin: Option<bool>,
-    /// How parts are written: jsonl, jsonl.gz or jsonl.zst. Default: jsonl.
+    /// Format of parts: jsonl, jsonl.gz or jsonl.zst. Default: jsonl.
     #[arg(long, value_name = "FORMAT", env = "BATON_OUTPUT_FORMAT", help_heading = "Records")]
     output_format: Option<PartFormat>,
-    /// A longer text becomes an error row, bytes. Default: 262144.
+    /// Longest text, bytes; a longer text becomes an error row. Default: 262144.
     #[arg(long, value_name = "BYTES", env = "BATON_MAX_TEXT_BYTES", help_heading = "Records")]
     max_text_bytes: Option<u64>,
-    /// Records in a part at most. Default: 256.
+    /// Maximum of records in a part. Default: 256.
     #[arg(long, value_name = "RECORDS", env = "BATON_RECORDS_PER_SHARD", help_heading = "Records")]
     records_per_shard: Option<u32>,
-    /// Bytes of input rows in a part at most, uncompressed; a larger row is alone in its part. Default:
-    /// 1048576.
+    /// Maximum of input bytes in a part, uncompressed; a larger row is alone in its part. Default: 1048576.
     #[arg(long, value_name = "BYTES", env = "BATON_BYTES_PER_SHARD", help_heading = "Records")]
     bytes_per_shard: Option<u64>,
 
@@ -122,17 +121,17 @@ pub struct JobArgs {
     generation: GenerationArgs,
 }
 
-/// How shards are given to workers. None of it changes an output byte.
+/// The distribution of shards to workers. These options change no output byte.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Dispatch")]
 pub struct DispatchArgs {
-    /// The share of the job that this process does, of N processes that run it: I/N, I from 0. All name the
-    /// same inputs and output; whoever ends last completes the job. In a Kubernetes Indexed Job:
+    /// This process's share of the job, which N processes run together: I/N, with I from 0. All name the same
+    /// inputs and output; the last one to end completes the job. In a Kubernetes Indexed Job:
     /// $(JOB_COMPLETION_INDEX)/N. Example: 0/4
     #[arg(long, value_name = "I/N", env = "BATON_PARTITION", default_value_t = Partition::WHOLE)]
     pub partition: Partition,
-    /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; where there are
-    /// more encoders than decoders, one encoder.
+    /// Shards that one decoder works on at once. Each is held in memory. Encoders share them; if there are
+    /// more encoders than decoders, this is the number per encoder.
     #[arg(
         long,
         value_name = "SHARDS",
@@ -141,8 +140,8 @@ pub struct DispatchArgs {
         value_parser = value_parser!(u32).range(1..=1024),
     )]
     pub shards_in_flight: u32,
-    /// A shard of which nothing is heard for so long is given to other workers, seconds. Longer than the
-    /// longest pause of a worker.
+    /// If a shard reports nothing for this long, other workers get it, seconds. Must exceed the longest pause
+    /// of a worker.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -151,8 +150,8 @@ pub struct DispatchArgs {
         value_parser = value_parser!(u64).range(1..=86_400),
     )]
     pub lease_ttl_s: u64,
-    /// Attempts at a shard that may break before it is searched, record by record, for the one that breaks
-    /// them.
+    /// Attempts at a shard that may break before Baton searches the shard, record by record, for the record
+    /// that breaks them.
     #[arg(
         long,
         value_name = "ATTEMPTS",
@@ -161,16 +160,16 @@ pub struct DispatchArgs {
         value_parser = value_parser!(u32).range(1..=100),
     )]
     pub max_attempts: u32,
-    /// How long shards in flight may take to finish after an interrupt, seconds.
+    /// Time for shards in flight to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
-    /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success
-    /// and failure. How many may is said by --max-error-rate.
+    /// Exits with 0 even if some records failed: for schedulers that only know success and failure.
+    /// --max-error-rate limits their number.
     #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
     pub accept_failed_records: bool,
 }
 
-/// Where the workers of a cluster are.
+/// The addresses of a cluster's workers.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct ClusterArgs {
@@ -179,13 +178,13 @@ pub struct ClusterArgs {
     /// dns://baton-encoder:7001
     #[arg(long, value_name = "LIST", env = "BATON_ENCODERS", requires = "decoders")]
     pub encoders: Option<EndpointList>,
-    /// Decoders, the same way, as the encoders reach them. Example: dns://baton-decoder:7002
+    /// Decoders, in the same form, under addresses that encoders can reach. Example: dns://baton-decoder:7002
     #[arg(long, value_name = "LIST", env = "BATON_DECODERS", requires = "encoders")]
     pub decoders: Option<EndpointList>,
 }
 
 impl DispatchArgs {
-    /// The options that these flags are.
+    /// The options in these flags.
     #[must_use]
     pub fn options(&self) -> RunOptions {
         let policy = SchedulePolicy {
@@ -201,13 +200,13 @@ impl DispatchArgs {
 }
 
 impl JobArgs {
-    /// The job that file and flags describe, what they leave open of its generation as the bundle proposes,
-    /// and the bundle's digest. Of the bundle the manifest is read, and no other file; what its models would
-    /// refuse shard by shard is refused here, before any work.
+    /// The job from file and flags, completed by the bundle's proposed generation options, and the bundle's
+    /// digest. Of the bundle, only the manifest is read. Values that its models would refuse shard by shard
+    /// are refused here, before any work.
     ///
     /// # Errors
     /// The file cannot be read or is no job file, something is missing, a value is not allowed, the manifest
-    /// cannot be read, or the bundle does not offer what the job asks for.
+    /// cannot be read, or the bundle does not offer a mode or template that the job needs.
     pub fn to_spec(&self) -> Result<(JobSpec, String), CoordinatorError> {
         let mut file = self.described()?;
         file.bundle = Location::parse_local(&file.bundle)?.to_string_lossy().into_owned();
@@ -232,7 +231,7 @@ impl JobArgs {
         self.mode.is_some() || self.job_file.as_ref().is_some_and(says)
     }
 
-    /// The job file, overruled by all flags but those of the generation options, and validated.
+    /// The job file, overruled by all flags except the generation options, and validated.
     fn described(&self) -> Result<JobFile, CoordinatorError> {
         let mut spec = match &self.job_file {
             None => JobFile::default(),
@@ -286,13 +285,13 @@ impl JobArgs {
     }
 }
 
-/// What the bundle proposes, overruled by the job's own layers: file and flags, in this order.
+/// The bundle's proposal, overruled by the job's own layers: file and flags, in this order.
 fn generation(
     proposed: &GenerationLayer,
     own: [&GenerationLayer; 2],
 ) -> Result<GenerationOptions, CoordinatorError> {
     GenerationOptions::from_layers([proposed, own[0], own[1]]).map_err(|problem| {
-        // The proposal is part of the problem if there is none, or another one, without it.
+        // The proposal contributes to the problem if the problem vanishes or changes without it.
         match GenerationOptions::from_layers(own) {
             Err(without) if without == problem => JobError::from(problem).into(),
             _ => CoordinatorError::ProposedGeneration { proposed: proposed.to_string(), problem },
@@ -317,8 +316,8 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     Some(format!("writes at most {limit} tokens, but min_new_tokens is {}", too_long.value))
 }
 
-/// A stop token that the writer's tokenizer does not have. Where the bundle's tokenizer is not at hand, a
-/// decoder finds out.
+/// A stop token that the writer's tokenizer lacks. If the bundle's tokenizer is not at hand, a decoder
+/// reports it.
 fn unknown_stop_token(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     if spec.generation.stop_tokens.is_empty() {
         return None;

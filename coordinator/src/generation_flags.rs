@@ -1,5 +1,5 @@
-//! The flags that say how outputs are generated: one for each option of the schema. Each overrules one field
-//! of the job file's `[generation]`, and that one field of the bundle's proposal.
+//! The flags of generation options, one for each option of the schema. Each overrules one field of the job
+//! file's `[generation]`, and the same field of the bundle's proposal.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use baton_generation::{Allowed, GenerationLayer, Given, OPTIONS, OptionError, Op
 use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-/// What the flags say of the generation options, not yet checked.
+/// The flags' values for the generation options, not yet checked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GenerationArgs(Vec<(&'static OptionInfo, Given)>);
 
@@ -15,7 +15,7 @@ impl GenerationArgs {
     /// The options that flags set.
     ///
     /// # Errors
-    /// An option may not have the value; the first is named.
+    /// An option may not have its value; the first such option is named.
     pub(crate) fn layer(&self) -> Result<GenerationLayer, OptionError> {
         let mut layer = GenerationLayer::default();
         self.0.iter().try_for_each(|(option, given)| layer.set(option, given))?;
@@ -48,17 +48,17 @@ impl clap::FromArgMatches for GenerationArgs {
     }
 }
 
-/// One empty text is no text: it takes back what layers below list.
+/// One empty text means an empty list, which takes back the list of lower layers.
 fn list_of(texts: impl Iterator<Item = String>) -> Given {
     let texts: Vec<String> = texts.collect();
     Given::Texts(if texts == [""] { Vec::new() } else { texts })
 }
 
-/// The names of a flag. clap wants them to last.
+/// The names of a flag. clap needs them to live long.
 struct Names {
     flag: String,
     environment_variable: String,
-    /// Of a list, the name that job files have, which is taken as well.
+    /// For a list, its name in job files, which the command line accepts too.
     in_job_files: String,
 }
 
@@ -84,7 +84,7 @@ fn flag((option, names): (&'static OptionInfo, &'static Names)) -> Arg {
             arg.alias(names.in_job_files.as_str()).action(ArgAction::Append).allow_hyphen_values(true)
         }
         Allowed::Truth => arg.num_args(0..=1).default_missing_value("true").value_parser(parser),
-        // So that a number below zero is refused as what it is, and not as an unknown flag.
+        // A number below zero is then refused as such, and not as an unknown flag.
         _ => arg.allow_hyphen_values(true).value_parser(parser),
     }
 }

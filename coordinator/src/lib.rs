@@ -1,12 +1,12 @@
 //! The coordinator: reads a corpus as a stream, cuts it into shards, leases each to an encoder and a decoder,
 //! and writes the job's manifest when every shard is committed.
 //!
-//! This is the async shell around `baton_job`, which makes all decisions. It holds no model and builds
-//! without libtorch, it never sees an output byte (decoders commit), and nothing but the object store is
-//! durable: it may die at any moment and be started again, and several may run one job, each a partition of
-//! its shards.
+//! This is the async shell around `baton_job`, which makes all decisions. It holds no model, builds without
+//! libtorch, and never sees an output byte, because decoders commit. Only the object store is durable: the
+//! coordinator may die at any moment and be restarted. Several may run one job, each a partition of its
+//! shards.
 //!
-//! Memory is flat in the corpus: the reader runs ahead of the workers by a few shards and then waits.
+//! Memory does not grow with the corpus: the reader runs ahead of the workers by a few shards and then waits.
 
 mod attempt;
 mod discovery;

@@ -1,5 +1,5 @@
-//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by whichever coordinator finds all
-//! parts there.
+//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by the coordinator that finds all
+//! parts.
 
 use std::io::{BufWriter, Cursor, Read, Seek};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,12 +12,12 @@ use futures_util::stream;
 use crate::CoordinatorError;
 use crate::prepare::{CONCURRENT_READS, PreparedJob};
 
-/// Ends a job of `num_shards` shards if all of them are committed, those of other partitions too; says
-/// whether they are.
+/// Ends a job of `num_shards` shards if all of them are committed, including those of other partitions.
+/// Returns whether they are.
 ///
-/// Every coordinator asks after its own last commit, so whoever asks last finds all parts. If two do so at
-/// once, the first to create the manifest ends the job; the other's says the same. A job of which any
-/// coordinator found an input broken has no manifest.
+/// Every coordinator asks after its own last commit, so the last one to ask finds all parts. If two ask at
+/// once, the first to create the manifest ends the job; the other's manifest is the same. If any coordinator
+/// found an input broken, the job has no manifest.
 pub(crate) async fn end_job(
     job: &PreparedJob,
     num_shards: u32,
@@ -55,7 +55,7 @@ pub(crate) async fn end_job(
 }
 
 impl PreparedJob {
-    /// Refuses parts that the input does not have.
+    /// Refuses parts beyond the input.
     pub(crate) fn check_no_stray_part(
         &self,
         found: &ShardSet,

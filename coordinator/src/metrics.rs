@@ -1,4 +1,4 @@
-//! What the coordinator counts for Prometheus.
+//! The coordinator's counters for Prometheus.
 
 use baton_telemetry::{Counter, Gauge, LabelledCounter, MetricsRegistry};
 
@@ -25,7 +25,7 @@ impl Default for CoordinatorMetrics {
 }
 
 impl CoordinatorMetrics {
-    /// Adds them to what a process shows.
+    /// Registers them among a process's metrics.
     pub fn register(&self, registry: &MetricsRegistry) {
         registry.counter("baton_coordinator_leases_total", "Leases given to workers", &self.leases);
         let help = "Leases that ended because nobody reported progress";

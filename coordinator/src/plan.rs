@@ -1,4 +1,4 @@
-//! What a job would find in its inputs: each is read to its end, and nothing is written.
+//! The plan of a job: each input is read to its end, and nothing is written.
 
 use std::collections::BTreeMap;
 
@@ -11,47 +11,47 @@ use crate::CoordinatorError;
 use crate::reader::Tally;
 use crate::source::open_source;
 
-/// What the inputs of a job hold.
+/// The content of a job's inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobPlan {
     /// In reading order.
     pub inputs: Vec<InputPlan>,
-    /// Shards that the job has; as far as they can be told, where an input is broken.
+    /// Shards of the job; a lower bound if an input is broken.
     pub num_shards: u32,
 }
 
-/// What an input holds.
+/// The content of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InputPlan {
-    /// The file, as the listing names it.
+    /// The file's name in the listing.
     pub uri: String,
-    /// Bytes, as stored.
+    /// Stored bytes.
     pub num_bytes: u64,
-    /// Records, those that would fail included.
+    /// Records, including those that would fail.
     pub records: u64,
-    /// Bytes of the texts of those that would not.
+    /// Bytes of the texts of the others.
     pub text_num_bytes: u64,
     /// Records that would fail while they are read, by the code of their error row.
     pub failures: BTreeMap<&'static str, FailedRecords>,
-    /// Why it cannot be read to its end, if so.
+    /// The reason why it cannot be read to its end, if any.
     pub broken: Option<String>,
-    /// What is odd about it, but no failure.
+    /// Oddities that are no failures.
     pub remarks: Vec<String>,
 }
 
 /// Records that fail for one kind of reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedRecords {
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// Line of the first.
     pub first_line: u64,
-    /// What is wrong with the first, without its text.
+    /// The first problem, without the record's text.
     pub first_message: String,
 }
 
 impl JobPlan {
-    /// Reads all inputs of a job. Whether the output directory could be used is not looked at.
+    /// Reads all inputs of a job. Does not check the output directory.
     ///
     /// # Errors
     /// The spec is not valid; an input is missing, of an unknown format, or cannot be reached.
@@ -79,7 +79,7 @@ impl JobPlan {
         tokio::task::spawn_blocking(read).await.expect("reading does not panic and is not aborted")
     }
 
-    /// Records of all inputs, and of these, those that would fail.
+    /// Records of all inputs, and the number of those that would fail.
     #[must_use]
     pub fn records(&self) -> (u64, u64) {
         let failed = |input: &InputPlan| input.failures.values().map(|failed| failed.count).sum::<u64>();

@@ -20,10 +20,10 @@ use crate::{
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often progress is logged.
+/// The interval of logging progress.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How a job's process ends. For help texts.
+/// The exit codes of a job's process, for help texts.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    every record succeeded; of a partition, every record of it
@@ -55,7 +55,7 @@ pub struct CoordinatorArgs {
     security: SecurityArgs,
 }
 
-/// Runs the process to its exit code. Everything it says, it logs.
+/// Runs the process to its exit code. All its messages are log lines.
 #[must_use]
 pub fn run(args: &CoordinatorArgs) -> ExitCode {
     if let Err(error) = args.telemetry.log.init("info") {

@@ -1,64 +1,64 @@
-//! What a job says of itself: while it runs, and at its end.
+//! A job's reports: while it runs, and at its end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use baton_job::{BrokenInput, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
 
-/// The rates shown are those of this long.
+/// The rates are those of this last period.
 const RATE_WINDOW: Duration = Duration::from_secs(30);
 
-/// Moments in that time at which progress is noted.
+/// Interval of the samples in that period.
 const RATE_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far a job is, or this coordinator's partition of it.
+/// The progress of a job, or of this coordinator's partition.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Progress {
     /// Everything committed, by this run and by earlier ones.
     pub committed: Totals,
-    /// The part of it that earlier runs had committed.
+    /// The part that earlier runs had committed.
     pub resumed: Totals,
     /// Records decoded in shards that are not committed yet.
     pub in_flight_records: u64,
     /// Tokens of their outputs.
     pub in_flight_output_tokens: u64,
-    /// Records read so far, committed ones included; until all are, those that lie in `read_bytes`.
+    /// Records read so far, committed ones included; while reading, those that lie in `read_bytes`.
     pub read_records: u64,
-    /// Bytes of the input whose records are counted in `read_records`, as stored.
+    /// Stored bytes of the input whose records are counted in `read_records`.
     pub read_bytes: u64,
-    /// Bytes of the whole input, as stored.
+    /// Stored bytes of the whole input.
     pub input_bytes: u64,
-    /// Whether `read_records` is all there is.
+    /// Whether `read_records` is final.
     pub input_is_read: bool,
 }
 
 /// The state of a running job, published as it changes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct JobStatus {
-    /// How far it is.
+    /// Its progress.
     pub progress: Progress,
     /// Shards by state.
     pub shards: ShardCounts,
-    /// Every worker that is known, encoders first.
+    /// Every known worker, encoders first.
     pub workers: Vec<WorkerStatus>,
-    /// Why nothing can be leased just now, if so.
+    /// The reason why nothing can be leased now, if any.
     pub obstacle: Option<String>,
-    /// Whether no new shard is begun any more.
+    /// Whether no new shard is started any more.
     pub is_draining: bool,
-    /// Since this run began.
+    /// Time since this run began.
     pub elapsed: Duration,
-    /// Of the last half minute.
+    /// Mean of the last half minute.
     pub records_per_second: f64,
-    /// Of the last half minute.
+    /// Mean of the last half minute.
     pub output_tokens_per_second: f64,
 }
 
-/// A worker as it stands.
+/// The state of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerStatus {
-    /// What is known of it.
+    /// The scheduler's knowledge of it.
     pub view: WorkerView,
-    /// Why it failed last.
+    /// Its last failure.
     pub last_failure: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Progress {
         self.committed.output_tokens + self.in_flight_output_tokens
     }
 
-    /// Records of the whole input: exact once it is read, before that what its bytes read so far let expect;
+    /// Records of the whole input: exact once it is read, before that an estimate from the bytes read so far;
     /// `None` at the start.
     #[must_use]
     pub fn expected_records(&self) -> Option<u64> {
@@ -91,7 +91,7 @@ impl Progress {
 }
 
 impl JobStatus {
-    /// Time that is left at the present rate; `None` while there is none, or the end is not known.
+    /// Remaining time at the present rate; `None` without a rate or a known end.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let left = self.progress.expected_records()?.saturating_sub(self.progress.done_records());
@@ -99,7 +99,7 @@ impl JobStatus {
     }
 }
 
-/// What is said when nothing can be leased for lack of a worker.
+/// The message when nothing can be leased for lack of a worker.
 pub(crate) fn obstacle(role: Role, workers: &[WorkerStatus]) -> String {
     let name = match role {
         Role::Encoder => "encoder",
@@ -115,7 +115,7 @@ pub(crate) fn obstacle(role: Role, workers: &[WorkerStatus]) -> String {
     }
 }
 
-/// Rates over the last while.
+/// Rates over the last period.
 #[derive(Debug, Default)]
 pub(crate) struct RateMeter {
     /// Moment, records and tokens, oldest first.
@@ -123,7 +123,7 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Records and output tokens a second, of what this run did.
+    /// This run's records and output tokens per second.
     pub(crate) fn rates(&mut self, now: Duration, progress: &Progress) -> (f64, f64) {
         let (records, tokens) = (progress.done_records(), progress.done_output_tokens());
         if self.samples.back().is_none_or(|(last, ..)| now >= *last + RATE_SAMPLE_INTERVAL) {
@@ -135,13 +135,13 @@ impl RateMeter {
         let (from, first_records, first_tokens) =
             self.samples.front().copied().unwrap_or((now, records, tokens));
         let seconds = (now - from).as_secs_f64();
-        // A failed attempt takes back what it had done.
+        // A failed attempt takes back its progress.
         let rate = |last: u64, first: u64| last.saturating_sub(first) as f64 / seconds;
         if seconds > 0.0 { (rate(records, first_records), rate(tokens, first_tokens)) } else { (0.0, 0.0) }
     }
 }
 
-/// How a job ended that did not fail.
+/// The end of a job that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobOutcome {
     /// Every record has an output row.
@@ -151,51 +151,51 @@ pub enum JobOutcome {
     /// Inputs are damaged, or changed while they were read: the others are done, and there is no `_SUCCESS`.
     /// Another try changes nothing.
     InputsBroken,
-    /// It was asked to stop. Started again, it goes on where it was.
+    /// The job was asked to stop. A restarted job continues where it stopped.
     Interrupted,
 }
 
-/// What the small model drafted for the large one, in mode `verified`.
+/// The small model's drafts for the large one, in mode `verified`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DraftTotals {
     /// Tokens drafted.
     pub drafted_tokens: u64,
-    /// Of these, those that the large model chose too.
+    /// Drafted tokens that the large model also chose.
     pub accepted_tokens: u64,
     /// Passes of the large model; each chose one token more than it accepted.
     pub llm_passes: u64,
 }
 
 impl DraftTotals {
-    /// Share of drafts that were right; `None` where nothing was drafted.
+    /// Share of correct drafts; `None` without drafts.
     #[must_use]
     pub fn acceptance_rate(&self) -> Option<f64> {
         (self.drafted_tokens > 0).then(|| self.accepted_tokens as f64 / self.drafted_tokens as f64)
     }
 
-    /// Tokens that a pass of the large model chose, on average.
+    /// Mean number of tokens chosen in a pass of the large model.
     #[must_use]
     pub fn tokens_per_llm_pass(&self) -> f64 {
         1.0 + self.accepted_tokens as f64 / self.llm_passes.max(1) as f64
     }
 }
 
-/// What a job made, or this coordinator's partition of it.
+/// The result of a job, or of this coordinator's partition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobReport {
-    /// How it ended.
+    /// Its end.
     pub outcome: JobOutcome,
     /// Everything committed, by this run and by earlier ones.
     pub totals: Totals,
-    /// The part of it that earlier runs had committed.
+    /// The part that earlier runs had committed.
     pub resumed: Totals,
-    /// From the start of this run to its end.
+    /// Time from the start of this run to its end.
     pub elapsed: Duration,
-    /// True where the job was complete before this run began.
+    /// Whether the job was complete before this run began.
     pub was_complete: bool,
-    /// True where the whole job is complete, not only this partition: `_SUCCESS` exists.
+    /// Whether the whole job is complete, not only this partition: `_SUCCESS` exists.
     pub job_has_ended: bool,
-    /// What drafting has brought to this run's shards; all 0 where there was none.
+    /// The drafts of this run's shards; all 0 without drafts.
     pub drafts: DraftTotals,
     /// Inputs that could not be read to their end.
     pub broken: Vec<BrokenInput>,
@@ -205,7 +205,7 @@ pub struct JobReport {
 }
 
 impl JobReport {
-    /// Of a job that was asked to stop before it began.
+    /// The report of a job that was asked to stop before it began.
     pub(crate) fn not_begun() -> Self {
         let nothing = Totals::default();
         JobReport { outcome: JobOutcome::Interrupted, ..Self::complete(nothing, nothing, Duration::ZERO) }
@@ -227,7 +227,7 @@ impl JobReport {
         }
     }
 
-    /// One line about the inputs that are broken, with what to do; `None` where all are sound.
+    /// One line about the broken inputs, with what to do; `None` if all are sound.
     #[must_use]
     pub fn broken_inputs(&self) -> Option<String> {
         if self.broken.is_empty() {

@@ -1,8 +1,8 @@
 //! The thread that reads the corpus and cuts it into shards. Rows of shards that another partition does, or
-//! that are committed, are found and counted, but not looked into.
+//! that are committed, are found and counted, but not parsed.
 //!
-//! An input may turn out to be damaged, or to change while it is read. What it has in the shard that is being
-//! cut is dropped, the break is recorded, and the next input goes on from there.
+//! An input may turn out to be damaged, or change while it is read. Its records in the incomplete shard are
+//! dropped, the break is recorded, and reading continues with the next input.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -26,14 +26,14 @@ use crate::{CoordinatorError, PreparedJob};
 /// Shards read ahead of the workers. One hides the reading; each costs up to `shard.max_bytes` of memory.
 const SHARDS_READ_AHEAD: usize = 2;
 
-/// Reads files in order, decompressing and parsing on a thread of its own, and waits while nobody takes the
+/// Reads files in order, decompressing and parsing on its own thread, and waits while nobody takes the
 /// shards.
 pub(crate) struct CorpusReader {
     shards: mpsc::Receiver<Result<ReadItem, CoordinatorError>>,
     sample: watch::Receiver<Sample>,
 }
 
-/// What the reader gives.
+/// An item of the reader.
 pub(crate) enum ReadItem {
     /// A shard to process.
     Shard(Shard),
@@ -41,7 +41,7 @@ pub(crate) enum ReadItem {
     End(EndOfInput),
 }
 
-/// What was found when the inputs were read.
+/// The result of reading the inputs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EndOfInput {
     /// Shards of the whole job, of all partitions, as far as it was read.
@@ -50,19 +50,19 @@ pub(crate) struct EndOfInput {
     pub(crate) num_records: u64,
     /// Inputs that could not be read to their end.
     pub(crate) broken: Vec<BrokenInput>,
-    /// Whether reading stopped at a broken input, since nobody can tell where the shards after it begin.
+    /// Whether reading stopped at a broken input, because nobody can tell where the later shards begin.
     pub(crate) has_stopped: bool,
     /// Inputs after it that were left unread.
     pub(crate) num_unread: usize,
 }
 
-/// How far the reader was when it last asked for bytes: then, all it had been given was parsed, so records
-/// and bytes go together.
+/// The reader's position at its last request for bytes. All earlier bytes were parsed then, so records and
+/// bytes belong together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
     /// Records of this partition, committed ones included.
     pub(crate) records: u64,
-    /// Bytes of the inputs they lay in, as stored.
+    /// Stored bytes of the inputs with these records.
     pub(crate) bytes: u64,
 }
 
@@ -104,7 +104,7 @@ impl CorpusReader {
         self.shards.recv().await
     }
 
-    /// From what is read, how many records lie in how many bytes.
+    /// A sample of the reading so far: records, and the bytes that hold them.
     pub(crate) fn sample(&self) -> Sample {
         *self.sample.borrow()
     }
@@ -115,7 +115,7 @@ struct CorpusPass<W> {
     options: ReaderOptions,
     format: Option<Format>,
     inputs: Vec<InputFile>,
-    /// Where the bytes of standard input are kept.
+    /// The stored bytes of standard input.
     spooled: Option<InputFile>,
     ids: IdCensus,
     /// Inputs that an earlier run found broken, by their place in the listing.
@@ -129,7 +129,7 @@ struct CorpusPass<W> {
     shards: mpsc::Sender<Result<ReadItem, CoordinatorError>>,
 }
 
-/// How the reading of an input ended.
+/// The end of reading an input.
 enum InputEnd {
     Whole,
     Broken(BrokenInput),
@@ -183,7 +183,7 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
         Ok(())
     }
 
-    /// Reads an input to its end, or to where it breaks, or to where it is known to.
+    /// Reads an input to its end, to the place where it breaks, or to a known break.
     fn read_input(
         &mut self,
         input: &InputFile,
@@ -247,9 +247,9 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
         Ok(InputEnd::Whole)
     }
 
-    /// Records a break before any shard after it is given away. False if the inputs after it must stay
-    /// unread: a run at the same time found the break elsewhere, or may have read the input whole before it
-    /// changed, and then its shards begin elsewhere.
+    /// Records a break before any later shard is given away. Returns false if the inputs after it must stay
+    /// unread: another run found the break elsewhere, or may have read the whole input before it changed. Its
+    /// later shards then begin elsewhere.
     fn record_break(&self, place: usize, broken: &BrokenInput) -> Result<bool, CoordinatorError> {
         let key = broken_input_key(place);
         let record = async {
@@ -273,19 +273,19 @@ pub(crate) struct Counts {
     bytes: AtomicU64,
 }
 
-/// Counts the bytes that pass and takes the samples, for the progress bar.
+/// Counts the bytes that pass and takes samples, for the progress bar.
 pub(crate) struct Tally {
     counts: Arc<Counts>,
     samples: watch::Sender<Sample>,
 }
 
 impl Tally {
-    /// One that nobody looks at.
+    /// A tally that nobody reads.
     pub(crate) fn unwatched() -> Tally {
         Tally { counts: Arc::default(), samples: watch::Sender::new(Sample::default()) }
     }
 
-    /// Takes a sample: all that was read before is parsed.
+    /// Takes a sample: all earlier bytes are parsed.
     pub(crate) fn sample(&self) {
         let Counts { records, bytes } = &*self.counts;
         self.samples.send_replace(Sample {

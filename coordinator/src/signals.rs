@@ -1,16 +1,16 @@
-//! The signals by which a job is asked to stop.
+//! The signals that ask a job to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Shutdown;
 
-/// The exit code of a job that was interrupted. The same command goes on where it was.
+/// The exit code of an interrupted job. The same command continues it.
 pub const INTERRUPTED: u8 = 130;
 
-/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop, and says so by `on_signal`: the first drains; the
-/// second ends the process at once, whatever it does, with the exit code of an interrupted job. Nothing is
-/// lost by that, since each commit is atomic. Under `nohup`, SIGHUP stays ignored.
+/// Turns SIGINT, SIGTERM and SIGHUP into requests to stop, and reports them through `on_signal`. The first
+/// drains. The second ends the process at once with the exit code of an interrupted job. No committed work is
+/// lost, because each commit is atomic. Under `nohup`, SIGHUP stays ignored.
 ///
 /// # Errors
 /// A signal cannot be caught.
@@ -40,20 +40,20 @@ pub fn watch_signals(
     Ok(shutdown)
 }
 
-/// Waits for the wish to stop.
+/// Waits for the request to stop.
 pub async fn asked_to_stop(mut shutdown: watch::Receiver<Shutdown>) {
     if shutdown.wait_for(|wish| *wish != Shutdown::No).await.is_err() {
         std::future::pending::<()>().await; // nobody is left who could ask
     }
 }
 
-/// Ends the process as an interrupted job does, without waiting for any thread. One that loads a model or
-/// waits for the network may take long, and must not meet a library that tidies up.
+/// Ends the process like an interrupted job, without waiting for any thread. A thread that loads a model or
+/// waits for the network may take long, and must not run into a library that is shutting down.
 pub fn exit_interrupted() -> ! {
     signal_hook::low_level::exit(INTERRUPTED.into())
 }
 
-/// Whether the process was started with SIGHUP ignored, as `nohup` does. Must be asked before the signal is
+/// Whether the process was started with SIGHUP ignored, as under `nohup`. Call it before the signal is
 /// caught.
 fn ignores_hangups() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default(); // absent but on Linux

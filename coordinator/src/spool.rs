@@ -1,6 +1,5 @@
-//! Standard input as an input: kept in a temporary file before anything of it is read, since an input is read
-//! from its beginning by every run and every attempt. Its sha256 is its tag, so a job is resumed by giving it
-//! the same bytes again.
+//! Standard input as an input. Its bytes are first copied to a temporary file, because every run and every
+//! attempt reads an input from its beginning. Its sha256 is its tag: the same bytes resume a job.
 
 use std::io::{self, Read, Write};
 
@@ -10,18 +9,18 @@ use tempfile::NamedTempFile;
 
 use crate::CoordinatorError;
 
-/// How standard input is named among inputs.
+/// The name of standard input among inputs.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
 /// Bytes copied at a time.
 const BUFFER_NUM_BYTES: usize = 64 * 1024;
 
-/// What standard input had. Dropping it removes the file.
+/// The content of standard input. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    /// As the job names it.
+    /// The input under the job's name.
     pub(crate) input: InputFile,
-    /// The file that has its bytes.
+    /// The file with its bytes.
     pub(crate) stored: InputFile,
     _file: NamedTempFile,
 }
@@ -30,7 +29,7 @@ impl Spool {
     /// Reads standard input to its end.
     ///
     /// # Errors
-    /// It cannot be read, or there is no room for it.
+    /// Standard input cannot be read, or there is no room for it.
     pub(crate) async fn fill() -> Result<Spool, CoordinatorError> {
         let copied = tokio::task::spawn_blocking(|| copy(io::stdin().lock())).await;
         let copied = copied.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
@@ -42,7 +41,7 @@ impl Spool {
     }
 }
 
-/// Copies `input` to a temporary file; gives the sha256 of its bytes, hexadecimal.
+/// Copies `input` to a temporary file; returns the sha256 of its bytes, hexadecimal.
 fn copy(mut input: impl Read) -> io::Result<(NamedTempFile, String)> {
     let mut file = tempfile::Builder::new().prefix("baton-stdin-").tempfile()?;
     let mut hash = Sha256::new();

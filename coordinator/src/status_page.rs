@@ -11,10 +11,10 @@ use tokio::sync::watch;
 
 use crate::{JobStatus, PreparedJob, WorkerStatus};
 
-/// The page: one file without anything from elsewhere, which asks for `/status.json` every second.
+/// The page: one file without external resources, which fetches `/status.json` every second.
 const PAGE: &str = include_str!("status_page.html");
 
-/// What the page says of the job, whatever its state.
+/// The page's title, in any state of the job.
 #[derive(Debug, Clone)]
 pub struct JobTitle {
     output: String,

@@ -4,26 +4,26 @@ use baton_job::{GenerationOptions, Lease, Mode, PartOptions, ShardIndex};
 
 use crate::{MAX_ENTRIES_PER_SHARD, WireError, wire};
 
-/// One attempt at one shard: which, and how to process it. What both services know of a job.
+/// One attempt at one shard, with its settings: the part of a job that both services know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardAttempt {
     /// Names the job in logs.
     pub job_id: String,
     /// The shard, and the lease under which it is processed.
     pub lease: Lease,
-    /// How many entries the shard has.
+    /// Number of entries of the shard.
     pub num_entries: u32,
     /// SHA-256 of the bundle's manifest, hexadecimal.
     pub bundle_digest: String,
-    /// Directory or URI where the shard is committed.
+    /// Directory or URI that the shard is committed to.
     pub output_location: String,
-    /// Which models take part.
+    /// The mode.
     pub mode: Mode,
     /// Name of the prompt template; `None`: the default one.
     pub task: Option<String>,
-    /// How outputs are generated.
+    /// The generation options.
     pub generation: GenerationOptions,
-    /// How the part is written.
+    /// The part's settings.
     pub parts: PartOptions,
     /// Entries of the job before the shard's first.
     pub first_entry: u64,

@@ -1,8 +1,8 @@
 //! Connections to other processes, and within this one.
 //!
-//! Owns the cache of connections, what each call carries besides its message (the bearer token), and the
-//! explanation of why a process cannot be reached. An endpoint is `http://host:port`, `https://host:port`,
-//! `unix:/path/to/socket`, or `local:name` for a service in this process.
+//! Owns the cache of connections, each call's bearer token, and the explanation why a process cannot be
+//! reached. An endpoint is `http://host:port`, `https://host:port`, `unix:/path/to/socket`, or `local:name`
+//! for a service in this process.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,8 +26,8 @@ use crate::transport::{CONNECTION_WINDOW_NUM_BYTES, Keepalive, STREAM_WINDOW_NUM
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that nobody asked for so long is forgotten: replicas come and go under new addresses. Streams
-/// that run over it go on.
+/// A connection without a call for this long is forgotten: replicas come and go under new addresses. Streams
+/// that run over it continue.
 const MAX_IDLE: Duration = Duration::from_secs(600);
 
 /// Connections to a local service that wait to be accepted.
@@ -37,7 +37,7 @@ const LOCAL_BUFFER_NUM_BYTES: usize = 1 << 20;
 
 const NO_PANIC: &str = "no holder of this lock panics";
 
-/// An endpoint that cannot be connected to, whoever is there.
+/// An endpoint that cannot be connected to in any case.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// It is not a URI.
@@ -45,44 +45,44 @@ pub enum InvalidEndpoint {
         "`{endpoint}` is not an endpoint: write http://host:port, https://host:port or unix:/path/to/socket"
     )]
     Syntax {
-        /// What was given.
+        /// The given text.
         endpoint: String,
-        /// What the parser said.
+        /// The parser's error.
         #[source]
         source: tonic::transport::Error,
     },
-    /// It is of another kind than those listed.
+    /// The endpoint is of an unknown kind.
     #[error(
         "`{endpoint}` is not an endpoint: write http://host:port, https://host:port or unix:/path/to/socket"
     )]
     Scheme {
-        /// What was given.
+        /// The given text.
         endpoint: String,
     },
-    /// It asks for TLS, but this process trusts nobody.
+    /// The endpoint needs TLS, but this process trusts no authority.
     #[error(
         "`{endpoint}` needs TLS: name the authority of its certificate by --tls-ca, or write http:// if it \
          has none"
     )]
     NoAuthority {
-        /// What was given.
+        /// The given text.
         endpoint: String,
     },
-    /// It is plain, but this process was told to use TLS.
+    /// The endpoint is plain, but this process must use TLS.
     #[error("`{endpoint}` is not encrypted, but --tls-ca is given: write https://, or leave --tls-ca away")]
     NotEncrypted {
-        /// What was given.
+        /// The given text.
         endpoint: String,
     },
     /// No service of this process has that name.
     #[error("`{endpoint}` is not a service of this process")]
     UnknownLocal {
-        /// What was given.
+        /// The given text.
         endpoint: String,
     },
 }
 
-/// Connections by endpoint, each made at its first use, shared by all streams, and made again by itself when
+/// Connections by endpoint. Each is made at its first use, shared by all streams, and made again when it is
 /// lost. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
@@ -108,8 +108,8 @@ struct CachedChannel {
     last_asked_for: Instant,
 }
 
-/// A connection, to be given to a generated client. Calls over it carry the bearer token; a call that cannot
-/// be made ends with a status that says what to check.
+/// A connection for a generated client. Calls over it carry the bearer token. A call that cannot be made ends
+/// with a status that says what to check.
 #[derive(Debug, Clone)]
 pub struct Connection {
     channel: Channel,
@@ -118,7 +118,7 @@ pub struct Connection {
 }
 
 impl Connections {
-    /// Connections that prove themselves and trust as `security` says.
+    /// Connections with the credentials and the trust of `security`.
     #[must_use]
     pub fn new(security: ClientSecurity) -> Self {
         Self::with_keepalive(security, Keepalive::default())
@@ -128,8 +128,8 @@ impl Connections {
         Self { shared: Arc::new(Shared { security, keepalive, state: Mutex::default() }) }
     }
 
-    /// How endpoints of the network begin: `https` where `--tls-ca` is given, else `http`. For addresses that
-    /// were looked up.
+    /// The scheme of network endpoints for addresses that were looked up: `https` with `--tls-ca`, else
+    /// `http`.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.shared.security.tls.is_some() { "https" } else { "http" }
@@ -142,7 +142,7 @@ impl Connections {
     /// `endpoint` is no endpoint, or its scheme contradicts the security flags.
     pub fn to(&self, endpoint: &str) -> Result<Connection, InvalidEndpoint> {
         let now = Instant::now();
-        // Held for a map look-up or the parsing of a URI, never across an await.
+        // The lock is held for a map look-up or the parsing of a URI, never across an await.
         let mut state = self.shared.state.lock().expect(NO_PANIC);
         let channel = match state.channels.get_mut(endpoint) {
             Some(cached) => {
@@ -157,13 +157,14 @@ impl Connections {
                 channel
             }
         };
-        // A token is for peers; within one machine, the file system or the process decides.
+        // Only network peers need a token; within one machine, the file system or the process protects a
+        // service.
         let token = self.shared.security.token.clone().filter(|_| endpoint.starts_with("http"));
         Ok(Connection { channel, endpoint: endpoint.into(), token })
     }
 
-    /// Makes `local:name` an endpoint of these connections and their clones, and gives what connects to it,
-    /// for a server. Nothing of it is visible outside of the process.
+    /// Makes `local:name` an endpoint of these connections and their clones, and returns the incoming
+    /// connections for a server. Nothing is visible outside of the process.
     pub fn listen_locally(&self, name: &str) -> ReceiverStream<io::Result<DuplexStream>> {
         let (connect, incoming) = mpsc::channel(LOCAL_BACKLOG);
         self.shared.state.lock().expect(NO_PANIC).local_services.insert(format!("local:{name}"), connect);

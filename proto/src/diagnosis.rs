@@ -1,4 +1,4 @@
-//! Why a process could not be reached, in words that say what to check.
+//! Explains why a process could not be reached, and what to check.
 
 use std::error::Error;
 use std::io;
@@ -9,15 +9,15 @@ use tonic::Status;
 const CLIENT_CERTIFICATE_HINT: &str = "; the service may want a client certificate: give one that its \
     --tls-client-ca signed, by --tls-cert and --tls-key";
 
-/// The status of a call that never reached the service behind `endpoint`: UNAVAILABLE, since another process
-/// may be fine.
+/// The status of a call that never reached the service behind `endpoint`: UNAVAILABLE, because another
+/// process may work.
 pub(crate) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> Status {
     let causes = causes(error);
     let root = *causes.last().expect("an error is among its causes");
     let tls_error = causes.iter().find_map(|cause| cause.downcast_ref::<TlsError>());
     let hint = match tls_error {
         Some(error) => tls_hint(error),
-        // Once the connection is set up, a refusal by TLS comes as a text.
+        // After the connection is set up, a refusal by TLS comes as text.
         None if root.to_string().contains("fatal alert") => CLIENT_CERTIFICATE_HINT,
         None if !spoke_otherwise(&causes) => "",
         None if endpoint.starts_with("https:") => CLIENT_CERTIFICATE_HINT,
@@ -29,12 +29,12 @@ pub(crate) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> Status {
     Status::unavailable(format!("cannot reach {endpoint}: {root}{hint}"))
 }
 
-/// The error and what caused it, the deepest last.
+/// The error and its causes, the deepest last.
 fn causes<'error>(error: &'error (dyn Error + 'static)) -> Vec<&'error (dyn Error + 'static)> {
     let mut causes = vec![error];
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error shows the source of what it wraps, not the wrapped error itself.
+        // An I/O error shows the source of the wrapped error, not the wrapped error itself.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
         causes.extend(next);
@@ -42,8 +42,7 @@ fn causes<'error>(error: &'error (dyn Error + 'static)) -> Vec<&'error (dyn Erro
     causes
 }
 
-/// Whether somebody accepted the connection and then did not speak, or did not go on speaking, HTTP/2 with
-/// us.
+/// Whether a peer accepted the connection and then did not speak HTTP/2, or stopped speaking it.
 fn spoke_otherwise(causes: &[&(dyn Error + 'static)]) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
     let kinds = causes.iter().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);

@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::{MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
 
-/// A record that weighs more does not fit into one message beside its framing, and becomes a failure.
+/// A larger record does not fit into one message with its framing, and becomes a failure.
 const MAX_RECORD_NUM_BYTES: u64 = (MAX_MESSAGE_NUM_BYTES - 256 * 1024) as u64;
 
-/// What a message's framing and a record's source and numbers weigh, generously, besides the strings.
+/// Bytes of a message's framing and of a record's source and numbers, besides the strings; a generous
+/// estimate.
 const ENTRY_OVERHEAD_NUM_BYTES: usize = 64;
 
 /// An entry and its position in the shard, from 0.
@@ -17,12 +18,12 @@ const ENTRY_OVERHEAD_NUM_BYTES: usize = 64;
 pub struct IndexedEntry {
     /// Position among the shard's entries.
     pub index: u32,
-    /// A record, or why there is none.
+    /// A record, or the failure in its place.
     pub entry: ShardEntry,
 }
 
-/// A shard's entries as messages that stay under the size limit, in order. A record too large for a message
-/// of its own is sent as a failure; which ones are is a property of the record alone.
+/// A shard's entries as messages below the size limit, in order. A record too large for a message of its own
+/// is sent as a failure; this depends on the record alone.
 pub fn entry_batches(shard: &Shard) -> impl Iterator<Item = wire::EntryBatch> + '_ {
     let mut entries = (0u32..).zip(&shard.entries).peekable();
     std::iter::from_fn(move || {
@@ -129,7 +130,7 @@ pub(crate) fn decode_source(
     Ok(RecordSource { uri: source.uri, line: source.line })
 }
 
-/// A JSON object in UTF-8; nothing for an empty one, which is the common case.
+/// A JSON object in UTF-8; no bytes for an empty one, which is the common case.
 pub(crate) fn encode_fields(fields: &Map<String, Value>) -> Bytes {
     if fields.is_empty() {
         return Bytes::new();

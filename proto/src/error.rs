@@ -1,8 +1,8 @@
-//! What is wrong with a message that was received.
+//! Errors in a received message.
 
 use tonic::{Code, Status};
 
-/// A message that its sender should not have sent. Sending it again cannot help.
+/// A message that violates the contract. Sending it again cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A field that the contract requires is absent.
@@ -16,13 +16,13 @@ pub enum WireError {
     InvalidField {
         /// Name in the `.proto` file, with its message.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// A message comes where the contract has another.
+    /// A message arrives in the place of another.
     #[error("expected {expected} at this place of the stream")]
     UnexpectedMessage {
-        /// What should have come.
+        /// The expected message.
         expected: &'static str,
     },
 }
@@ -39,11 +39,12 @@ impl From<WireError> for Status {
     }
 }
 
-/// What the failure of a request stream says to its sender. A message above the size limit must not be sent
-/// again: the status becomes INVALID_ARGUMENT and names the message, `what`. Any other status stays as it is.
+/// The answer to the sender of a failed request stream. A message above the size limit must not be sent
+/// again: the status becomes INVALID_ARGUMENT and names the message, `what`. Any other status stays
+/// unchanged.
 #[must_use]
 pub fn receive_error(status: Status, what: impl FnOnce() -> String) -> Status {
-    // tonic's code for a message that is larger than the receiver takes.
+    // tonic's code for a message that exceeds the receiver's limit.
     if status.code() == Code::OutOfRange {
         return Status::invalid_argument(format!("{} is too large: {}", what(), status.message()));
     }

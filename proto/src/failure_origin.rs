@@ -1,5 +1,5 @@
-//! Which process an attempt failed in, told along with the status so that the coordinator rests the right
-//! worker.
+//! The process in which an attempt failed. It travels with the status, so that the coordinator rests the
+//! right worker.
 
 use tonic::Status;
 use tonic::metadata::MetadataValue;
@@ -7,7 +7,7 @@ use tonic::metadata::MetadataValue;
 /// The metadata key under which a status carries its origin.
 const KEY: &str = "baton-failure-origin";
 
-/// Where an attempt failed, as far as it was not in the encoder that answers.
+/// The place of an attempt's failure, if it is not the encoder that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureOrigin {
     /// The decoder could not be reached, or did not take the shard on.

@@ -1,8 +1,8 @@
 //! The wire contracts between Baton's processes and their conversion to domain types.
 //!
-//! Owns the `.proto` files under `baton/v1/`, the code generated from them ([`wire`]), the one place where
-//! messages become domain types and back, and how processes are connected: endpoints, TLS, tokens, the one
-//! setting of tonic. It decides nothing: what a message means is up to the services.
+//! Owns the `.proto` files under `baton/v1/`, the code generated from them ([`wire`]), and the one place
+//! where messages become domain types and back. Also owns the connections between processes: endpoints, TLS,
+//! tokens, the one setting of tonic. It decides nothing: the services give messages their meaning.
 
 mod attempt;
 mod connections;

@@ -1,5 +1,5 @@
-//! What an encoder sends a decoder of a shard: how much it is, its records, and the prompts of their
-//! segments, cut into messages.
+//! An encoder's messages to a decoder about a shard: its size, its records, and the prompts of their
+//! segments.
 
 use baton_job::{Record, RecordSource};
 use baton_segments::Segment;
@@ -16,25 +16,24 @@ pub struct DecodeHeader {
     pub attempt: ShardAttempt,
     /// Segments of all records together.
     pub num_segments: u64,
-    /// Bytes of ids, sources, kept fields and segments, all together: what the decoder holds until the
-    /// commit.
+    /// Bytes of ids, sources, kept fields and segments, all together: the decoder's memory until the commit.
     pub num_bytes: u64,
-    /// Of these, bytes of the segments' texts.
+    /// The bytes of the segments' texts among them.
     pub num_text_bytes: u64,
     /// Prompts of all segments: no more than segments.
     pub num_prompts: u64,
 }
 
-/// A record whose text has been cut: what is left of it for the output row.
+/// A record whose text has been cut: its data for the output row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordHead {
     /// Position among the shard's entries, from 0.
     pub index: u32,
     /// The record's id.
     pub id: String,
-    /// Where it came from.
+    /// Its origin.
     pub source: RecordSource,
-    /// Its other fields, where they are kept.
+    /// Its other fields, if they are kept.
     pub fields: Map<String, Value>,
     /// Segments of its text.
     pub num_segments: u32,
@@ -45,13 +44,13 @@ pub struct RecordHead {
 /// A prompt's segment and length.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptHead {
-    /// What is read.
+    /// The segment.
     pub segment: Segment,
     /// Length of the prompt, LLM tokens.
     pub prompt_len: u32,
 }
 
-/// What the decoder's models read of a prompt. Which of the two there is, the mode says.
+/// The models' input for a prompt in the decoder. The mode decides which of the two exists.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PromptPayload {
     /// For the SLM, prompt states: `[prompt_len, d_slm]` bfloat16, or the first of these bytes.

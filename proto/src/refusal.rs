@@ -1,4 +1,4 @@
-//! Refusals that say nothing against the shard: the worker has no room now, or is about to stop.
+//! Refusals without blame for the shard: the worker has no room now, or is about to stop.
 
 use tonic::Status;
 use tonic::metadata::MetadataValue;
@@ -6,13 +6,13 @@ use tonic::metadata::MetadataValue;
 /// The metadata key under which a status carries its refusal.
 const KEY: &str = "baton-refusal";
 
-/// Why a healthy worker does not take a shard on. It is to be placed elsewhere, and the attempt does not
-/// count.
+/// The reason why a healthy worker refuses a shard. The shard must be placed elsewhere, and the attempt does
+/// not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The worker has as much work as its limits allow. RESOURCE_EXHAUSTED.
+    /// The worker's limits are reached. RESOURCE_EXHAUSTED.
     Busy,
-    /// The worker finishes what it has, and stops. UNAVAILABLE.
+    /// The worker finishes its work and stops. UNAVAILABLE.
     Draining,
 }
 
@@ -34,7 +34,7 @@ impl Refusal {
         [Self::Busy, Self::Draining].into_iter().find(|refusal| refusal.as_str() == name)
     }
 
-    /// Notes the refusal in a status that is passed on.
+    /// Notes the refusal in a status that is relayed.
     #[must_use]
     pub fn mark(self, mut status: Status) -> Status {
         status.metadata_mut().insert(KEY, MetadataValue::from_static(self.as_str()));

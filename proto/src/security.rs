@@ -1,7 +1,7 @@
-//! Who may talk to whom: TLS, mutual TLS and bearer tokens, from flags to tonic's settings.
+//! Security between processes: TLS, mutual TLS and bearer tokens, from flags to tonic's settings.
 //!
-//! Files are read once, at the start; a process is restarted to take new ones. Unix sockets and roles within
-//! one process need none of it.
+//! Files are read once, at the start; a process must be restarted to read new ones. Unix sockets and roles
+//! within one process need no credentials.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,29 +17,29 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server,
 const AUTHORIZATION: &str = "authorization";
 const BEARER: &str = "Bearer ";
 
-/// A client that connects and then says nothing is dropped after this long.
+/// Time after which a client that connects and sends nothing is dropped.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The security flags, the same in every process, so that one set of files and flags serves a whole cluster.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityArgs {
-    /// Certificate chain of this process, PEM. A server then speaks TLS alone; a client shows it when asked.
+    /// Certificate chain of this process, PEM. A server then speaks only TLS; a client shows it when asked.
     /// Example: tls/tls.crt
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "BATON_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of --tls-cert, PEM. Example: tls/tls.key
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BATON_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// Clients trust servers whose certificates this authority signed, PEM. Endpoints must then be https://
-    /// or unix:. Example: tls/ca.crt
+    /// Authority, PEM: clients trust servers whose certificates it signed. Endpoints must then be https:// or
+    /// unix:. Example: tls/ca.crt
     #[arg(long, value_name = "FILE", env = "BATON_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
-    /// Servers refuse clients without a certificate signed by this authority, PEM (mutual TLS). Example:
+    /// Authority, PEM: servers refuse clients without a certificate that it signed (mutual TLS). Example:
     /// tls/ca.crt
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BATON_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Name that clients expect in a server's certificate, where it is not the endpoint's host: for dns://
+    /// Name that clients expect in a server's certificate instead of the endpoint's host: for dns://
     /// endpoints, which are dialled by address. Example: baton-decoder
     #[arg(long, value_name = "NAME", requires = "tls_ca", env = "BATON_TLS_SERVER_NAME")]
     pub tls_server_name: Option<String>,
@@ -48,7 +48,7 @@ pub struct SecurityArgs {
     pub auth_token_file: Option<PathBuf>,
 }
 
-/// Why the security flags cannot be obeyed.
+/// A problem with the security flags.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecurityError {
@@ -63,14 +63,14 @@ pub enum SecurityError {
         #[source]
         source: std::io::Error,
     },
-    /// A file has not what its flag says.
+    /// The content of a file does not suit its flag.
     #[error("{path}, named by {flag}, holds no {expected}")]
     Content {
         /// The flag.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
     },
     /// The files do not fit together.
@@ -84,23 +84,23 @@ pub enum SecurityError {
     },
 }
 
-/// How a process proves itself, and whom it trusts. The default: plain connections without a token.
+/// A process's credentials and its trust. The default: plain connections without a token.
 #[derive(Debug, Clone, Default)]
 pub struct Security {
-    /// As one who connects.
+    /// Its settings as a client.
     pub client: ClientSecurity,
-    /// As one who is connected to.
+    /// Its settings as a server.
     pub server: ServerSecurity,
 }
 
-/// How a client proves itself, and whom it trusts.
+/// A client's credentials and its trust.
 #[derive(Debug, Clone, Default)]
 pub struct ClientSecurity {
     pub(crate) tls: Option<ClientTlsConfig>,
     pub(crate) token: Option<AuthToken>,
 }
 
-/// How a server proves itself, and whom it lets in.
+/// A server's credentials, and its requirements for clients.
 #[derive(Debug, Clone, Default)]
 pub struct ServerSecurity {
     pub(crate) tls: Option<ServerTlsConfig>,
@@ -164,23 +164,23 @@ impl ServerSecurity {
         self.tls.is_some()
     }
 
-    /// Whether callers have to prove who they are, by a token or a certificate.
+    /// Whether callers must identify themselves by a token or a certificate.
     #[must_use]
     pub fn authenticates(&self) -> bool {
         self.token.is_some() || self.asks_for_certificates
     }
 
-    /// Lets a call in if it carries the token, where one is required. To be asked for every call.
+    /// Admits a call that carries the token, if one is required. Check every call.
     ///
     /// # Errors
-    /// UNAUTHENTICATED, with what the caller lacks.
+    /// UNAUTHENTICATED, with the credential that the caller lacks.
     pub fn check_token(&self, metadata: &MetadataMap) -> Result<(), Status> {
         let Some(AuthToken(expected)) = &self.token else { return Ok(()) };
         match metadata.get(AUTHORIZATION) {
             None => Err(Status::unauthenticated(
                 "this service requires a bearer token: give the caller its token by --auth-token-file",
             )),
-            // In time that does not tell how much of it is right.
+            // The comparison takes the same time for every wrong token.
             Some(token) if bool::from(token.as_bytes().ct_eq(expected.as_bytes())) => Ok(()),
             Some(_) => Err(Status::unauthenticated(
                 "the bearer token is not this service's: give both the same --auth-token-file",

@@ -1,5 +1,4 @@
-//! Who may talk to whom, over real connections with certificates made here: each way to be refused says what
-//! to check.
+//! Security over real connections, with certificates made here: each refusal says what to check.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

@@ -1,4 +1,4 @@
-//! How a job is run, and how it is watched and stopped. None of it changes an output byte.
+//! The options of running, watching and stopping a job. None of them changes an output byte.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio::sync::watch;
 
 use crate::{CoordinatorMetrics, JobStatus};
 
-/// How a job is run.
+/// The options of running a job.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// How long leases last, how failures are retried, and how many shards a worker has at once. Two shards
-    /// keep encoder and decoder both busy; more also hide the commit and fill the decode batch at shard ends.
-    /// Each is held in memory by all three roles.
+    /// The duration of leases, the retries of failures, and the number of shards per worker. Two shards keep
+    /// encoder and decoder both busy; more also hide the commit and fill the decode batch at shard ends. All
+    /// three roles hold each shard in memory.
     pub policy: SchedulePolicy,
-    /// How long shards in flight may take to finish once the job is asked to stop.
+    /// Time for shards in flight to finish once the job is asked to stop.
     pub grace_period: Duration,
-    /// How long nothing may be committed, while nothing is in flight either, before the output is asked what
-    /// another coordinator of the partition has committed.
+    /// If nothing is committed and nothing is in flight for this long, the coordinator looks in the output
+    /// for commits of another coordinator of its partition.
     pub search_others_after: Duration,
 }
 
@@ -31,23 +31,23 @@ impl Default for RunOptions {
     }
 }
 
-/// Where a running job shows its state.
+/// A running job shows its state here.
 #[derive(Debug, Clone, Default)]
 pub struct JobWatch {
     /// Its state, several times a second.
     pub status: watch::Sender<JobStatus>,
-    /// What it counts.
+    /// Its counters.
     pub metrics: CoordinatorMetrics,
 }
 
-/// What the process's owner wants of the job.
+/// The owner's request to the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Shutdown {
-    /// Go on.
+    /// Continue.
     #[default]
     No,
     /// Take no new shard; finish those in flight within the grace period.
     Drain,
-    /// Stop now; what is not committed is done again next time.
+    /// Stop now; uncommitted work is done again next time.
     Now,
 }

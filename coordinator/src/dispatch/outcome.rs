@@ -1,4 +1,4 @@
-//! What follows from the end of an attempt, and of the job.
+//! The consequences of the end of an attempt, and of the job.
 
 use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, Work};
 use baton_proto::wire::ShardReceipt;
@@ -11,8 +11,7 @@ use crate::manifest::end_job;
 use crate::reader::EndOfInput;
 use crate::{CoordinatorError, JobOutcome, JobReport};
 
-/// Before so many records are done, a job is not failed for its share of errors: the first shards may be
-/// unlucky.
+/// A job fails for its share of errors only after this many records, because the first shards may be unlucky.
 const MIN_RECORDS_FOR_ERROR_RATE: u64 = 1000;
 
 impl Dispatcher<'_> {
@@ -53,7 +52,7 @@ impl Dispatcher<'_> {
         result: Result<ShardReceipt, AttemptFailure>,
     ) -> Result<(), CoordinatorError> {
         let Some(running) = self.running.remove(&lease) else {
-            // It ended while it was being cancelled; only a commit would still mean something, and another
+            // The attempt ended while it was being cancelled. Only a commit would still matter, and another
             // attempt will find it.
             return Ok(());
         };
@@ -122,8 +121,8 @@ impl Dispatcher<'_> {
         self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
     }
 
-    /// Where nothing moves, another coordinator of this partition may have done the work, and its workers may
-    /// be gone.
+    /// If nothing moves, another coordinator of this partition may have done the work, and its workers may be
+    /// gone.
     pub(super) async fn search_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
         let is_waiting = self.running.is_empty() && self.scheduler.num_open() > 0;
         if !is_waiting || self.moved_at.elapsed() < self.options.search_others_after {
@@ -190,7 +189,7 @@ impl Dispatcher<'_> {
         })
     }
 
-    /// Ends the job, with as much patience for the store as workers have when they commit.
+    /// Ends the job, with the same patience for the store as workers at a commit.
     async fn end_job(&self, num_shards: u32) -> Result<bool, CoordinatorError> {
         let policy = &self.options.policy;
         for attempt in 1.. {
@@ -218,7 +217,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// The receipt was checked; its sums are a worker's word, so they may be anything.
+/// The receipt was checked; but its sums come from a worker, so they may have any value.
 fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
     totals.shards += 1;

@@ -1,11 +1,11 @@
-//! What the dispatcher shows of itself while it runs.
+//! The dispatcher's published state.
 
 use std::time::Duration;
 
 use super::{Dispatcher, JobStatus};
 use crate::progress::{Progress, WorkerStatus, obstacle};
 
-/// How often the state is published while much happens.
+/// The interval of publishing the state while much happens.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Dispatcher<'_> {

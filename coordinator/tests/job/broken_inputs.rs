@@ -6,11 +6,12 @@ use tokio::sync::watch;
 
 use crate::support::{Act, Scene, Script};
 
-/// Inputs in order: `a.jsonl` of three records, `b.jsonl.gz` which breaks, `corpus.jsonl` of ten.
+/// Inputs in order: `a.jsonl` with three records, `b.jsonl.gz`, which breaks, and `corpus.jsonl` with ten.
 fn scene() -> Scene {
     let scene = Scene::new(Script::new());
     scene.add_input("a.jsonl", lines("a", 3));
-    // No archive at all breaks at its first byte; this one after its first member, of four records.
+    // A file that is no archive breaks at its first byte; this one breaks after its first member, with four
+    // records.
     let mut archive = GZIP_OF_FOUR_RECORDS.to_vec();
     archive.extend(&GZIP_OF_FOUR_RECORDS[..20]);
     scene.add_input("b.jsonl.gz", archive);
@@ -32,7 +33,7 @@ fn rows(scene: &Scene) -> Vec<String> {
     parts.flat_map(|part| part.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// What is committed of [`scene`]: of `b`, what was in shards that had ended before the break.
+/// The committed rows of [`scene`]: from `b`, only those in shards that had ended before the break.
 fn expected_rows() -> Vec<String> {
     let names = ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"].map(str::to_owned);
     names.into_iter().chain((0..10).map(|index| format!("line {index}"))).collect()

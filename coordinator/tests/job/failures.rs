@@ -1,4 +1,4 @@
-//! Workers that fail, vanish, have no room or do not fit, and records that break them.
+//! Workers that fail, vanish, have no room or do not fit, and records that break workers.
 
 use std::time::Duration;
 

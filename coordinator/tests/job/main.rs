@@ -1,4 +1,4 @@
-//! The coordinator against encoders that do what a test's script says, over real streams and a real output
+//! The coordinator against encoders that follow a test's script, over real streams and a real output
 //! directory.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]

@@ -93,7 +93,7 @@ async fn the_sums_of_an_amended_shard_are_those_that_its_part_follows() {
     let scene = Scene::new(Script::new());
     scene.run().await.unwrap();
     scene.remove_output("_SUCCESS");
-    // A decoder on another kind of processor has written other bytes, and said so before.
+    // A decoder on another kind of processor has written other bytes, after an amendment that says so.
     let (shard, part) = (ShardIndex(2), b"LINE 4\nLINE 5!\n");
     let first = scene.output("_baton/shards/000002.json").unwrap();
     let amended = Verdict::from_json(shard, first.as_bytes()).unwrap().amended(PartSummary::of(part, 2));

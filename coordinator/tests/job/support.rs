@@ -1,4 +1,4 @@
-//! Encoders that do what a test's script says, reached within the process, which commit to a real output
+//! Encoders that follow a test's script. They are reached within the process and commit to a real output
 //! directory.
 
 use std::collections::HashMap;
@@ -21,37 +21,37 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What an encoder does with one attempt.
+/// An encoder's action in one attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Act {
-    /// Commits the shard; records that arrive as failures stay failures, and a text with `poison` breaks the
+    /// Commits the shard. Records that arrive as failures stay failures, and a text with `poison` breaks the
     /// attempt.
     Commit,
-    /// Takes the shard on and then fails.
+    /// Accepts the shard and then fails.
     Break,
-    /// The same, by the decoder's fault.
+    /// The same, caused by the decoder.
     BreakDecoder,
-    /// Takes it on and then says that the output store fails.
+    /// Accepts the shard and then reports that the output store fails.
     FailStore,
-    /// Takes it on and then fails in a way that will not pass.
+    /// Accepts the shard and then fails permanently.
     GiveUp,
-    /// Does not take it on: no room.
+    /// Refuses the shard: no room.
     Busy,
-    /// Does not take it on: about to stop.
+    /// Refuses the shard: about to stop.
     Drain,
-    /// Does not take it on, and never will: another bundle.
+    /// Refuses the shard for good: another bundle.
     Refuse,
-    /// Commits the shard after another coordinator has said that the first input is broken.
+    /// Commits the shard after another coordinator has reported that the first input is broken.
     CommitBesideBreak,
     /// Commits the shard after two minutes in which no process could run.
     Stall,
-    /// Commits it, and says that more records failed than it has.
+    /// Commits the shard, and reports more failed records than it has.
     Miscount,
-    /// Neither answers nor ends the stream, but took it on.
+    /// Accepts the shard, then neither answers nor ends the stream.
     Hang,
 }
 
-/// What an encoder does, by shard and attempt; otherwise it commits.
+/// The encoders' actions, by shard and attempt; without an entry they commit.
 pub(crate) type Script = HashMap<(u32, u32), Act>;
 
 /// An attempt that reached an encoder.
@@ -70,7 +70,7 @@ struct ScriptedEncoder {
     script: Script,
     always: Option<Act>,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// Held so that hanging streams stay open.
+    /// Kept so that hanging streams stay open.
     hanging: Mutex<Vec<mpsc::Sender<Result<ShardEvent, Status>>>>,
 }
 
@@ -298,7 +298,7 @@ impl Scene {
         job.run(self.cluster(), &self.options, watch, shutdown).await
     }
 
-    /// What reached the encoders, in order of shard and attempt.
+    /// The attempts that reached the encoders, in order of shard and attempt.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.sort_unstable();

@@ -13,8 +13,8 @@ use crate::wire::{DecodeShardRequest, GetDecoderInfoRequest, GetDecoderInfoRespo
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Passes connections on to `server`, until it is told to pass nothing any more; it then keeps them open,
-/// like a network that has lost its way.
+/// Relays connections to `server` until it is told to stop. It then keeps them open, like a network that has
+/// lost its way.
 async fn relay(server: std::net::SocketAddr, lost: watch::Receiver<bool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -33,7 +33,7 @@ async fn relay(server: std::net::SocketAddr, lost: watch::Receiver<bool>) -> Str
     endpoint
 }
 
-/// A decoder that takes shards on and then says nothing.
+/// A decoder that accepts shards and then sends nothing.
 #[derive(Default)]
 struct Silent {
     streams: Mutex<Vec<mpsc::Sender<Result<ShardEvent, Status>>>>,
