@@ -1,8 +1,9 @@
 //! An input that cannot be read to its end: it is damaged, or it changed while the job read it.
 //!
-//! Nothing of it can be trusted to be complete, so a job with one never has a `_SUCCESS`. The other inputs
-//! are finished. Where their shards begin follows from how much of the broken one was read, so that is
-//! recorded before any of them is worked on, and every coordinator and every later run goes by the record.
+//! Its content cannot be trusted to be complete, so such a job never has a `_SUCCESS`. The other inputs are
+//! finished. Their shards begin after the records that were read from the broken input. That number is
+//! recorded before anybody works on these shards, and every coordinator and every later run follows the
+//! record.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,28 +12,28 @@ use crate::JobError;
 /// Inputs that a message names; it counts the rest.
 const MAX_INPUTS_NAMED: usize = 5;
 
-/// What is known of a broken input.
+/// The record of a broken input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokenInput {
-    /// The file, as the listing names it.
+    /// The file's name in the listing.
     pub uri: String,
-    /// How it broke.
+    /// The kind of break.
     pub kind: BrokenKind,
     /// Records found in it before it broke.
     pub records_read: u64,
-    /// Of these, those that are in shards which had ended before: they are processed.
+    /// Of these, the records in shards that had ended before: they are processed.
     pub records_kept: u64,
-    /// Where and why, in one line.
+    /// Place and reason, in one line.
     pub reason: String,
 }
 
-/// How an input broke.
+/// The kinds of breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BrokenKind {
-    /// Its bytes are those of the listing, and damaged: whoever reads them finds the break in the same place.
+    /// The bytes are those of the listing, and damaged: every reader finds the break in the same place.
     Damaged,
-    /// Its bytes are no longer those of the listing.
+    /// The bytes are no longer those of the listing.
     Changed,
 }
 
@@ -61,7 +62,7 @@ impl BrokenInput {
         (&self.uri, self.records_read) == (&other.uri, other.records_read)
     }
 
-    /// What happened to it, in one sentence without its end.
+    /// A sentence about the break, without its end.
     fn said(&self) -> String {
         let BrokenInput { uri, kind, records_read, records_kept, reason } = self;
         let what = match kind {

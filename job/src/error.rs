@@ -1,14 +1,15 @@
-//! The one error type of this crate: what makes a whole job impossible.
+//! The one error type of this crate: errors that make a whole job impossible.
 //!
 //! A record that cannot be processed is not an error here but a [`RecordFailure`](crate::RecordFailure).
 
 use baton_generation::OptionError;
 
-/// Why a job cannot start or go on. Each message is one line: what, where, and what to do.
+/// The reason why a job cannot start or continue. Each message is one line: the problem, the place, and what
+/// to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The generation options of bundle, job file and flags cannot be obeyed.
+    /// The generation options of bundle, job file and flags are invalid.
     #[error("job spec: {0}")]
     Generation(#[from] OptionError),
     /// The job file is not TOML, or has an unknown field, or a field of a wrong type.
@@ -18,7 +19,7 @@ pub enum JobError {
         origin: String,
         /// Line in that file, from 1.
         line: usize,
-        /// What the parser found and what it expected.
+        /// The parser's message.
         message: String,
     },
 
@@ -29,11 +30,11 @@ pub enum JobError {
         field: &'static str,
         /// The value found, in quotes if it is a string.
         value: String,
-        /// The values that would be accepted, in words.
+        /// The allowed values, in words.
         allowed: String,
     },
 
-    /// A format is not known, or cannot do what is asked of it.
+    /// A format is unknown, or does not support the requested use.
     #[error(transparent)]
     Format(#[from] baton_formats::FormatError),
 
@@ -45,11 +46,11 @@ pub enum JobError {
     DifferentJob {
         /// One entry for each difference, with the recorded and the present value.
         differences: Vec<String>,
-        /// Whether job and bundle are the same, and inputs alone differ.
+        /// Whether job and bundle are the same, and only inputs differ.
         only_inputs: bool,
     },
 
-    /// An object that Baton wrote earlier cannot be understood.
+    /// An object that Baton wrote earlier cannot be parsed.
     #[error(
         "{key} is not a valid {what}; it was changed after Baton wrote it, so use another output directory"
     )]
@@ -58,7 +59,7 @@ pub enum JobError {
         key: String,
         /// The kind of object: `job record`, `verdict`.
         what: &'static str,
-        /// What the parser found.
+        /// The parser's error.
         #[source]
         source: serde_json::Error,
     },
@@ -79,7 +80,7 @@ pub enum JobError {
         failed: u64,
     },
 
-    /// The output directory was written in a layout that this version does not know.
+    /// The output directory has an unknown layout version.
     #[error(
         "{key} has format version {found}, this Baton writes {supported}; finish the job with the Baton that \
          began it"

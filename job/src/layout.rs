@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! part-000000.jsonl          one row per record that succeeded; the ending is the parts' format
-//! errors/part-000000.jsonl   one row per record that failed, only where some did
+//! errors/part-000000.jsonl   one row per record that failed, if any
 //! _SUCCESS                   the manifest, written last
 //! _baton/job.json            spec, bundle and input listing, created first
 //! _baton/shards/000000.json  the shard's verdict
 //! _baton/broken/000000.json  an input that cannot be read to its end, so that there is no _SUCCESS
-//! _baton/amendments/...      verdicts with other sums, see [`amendment_key`]; hardly ever there
+//! _baton/amendments/...      rare: verdicts with other sums, see [`amendment_key`]
 //! ```
 
 use baton_formats::PartFormat;
@@ -18,15 +18,15 @@ use crate::ShardIndex;
 pub const JOB_RECORD_KEY: &str = "_baton/job.json";
 /// Key of the manifest, which [`ManifestBuilder`](crate::ManifestBuilder) makes.
 pub const MANIFEST_KEY: &str = "_SUCCESS";
-/// What every part's key begins with, and no other key.
+/// The beginning of every part's key, and of no other.
 pub const PART_PREFIX: &str = "part-";
-/// What every verdict's key begins with, and no other key.
+/// The beginning of every verdict's key, and of no other.
 pub const VERDICT_PREFIX: &str = "_baton/shards/";
 
-/// What every amendment's key begins with, and no other key.
+/// The beginning of every amendment's key, and of no other.
 pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
 
-/// What the key of every [`BrokenInput`](crate::BrokenInput) begins with, and no other key.
+/// The beginning of the key of every [`BrokenInput`](crate::BrokenInput), and of no other.
 pub const BROKEN_PREFIX: &str = "_baton/broken/";
 
 const ERRORS_SUFFIX: &str = ".jsonl";
@@ -47,20 +47,20 @@ pub fn verdict_key(shard: ShardIndex) -> String {
     format!("{VERDICT_PREFIX}{shard}{VERDICT_SUFFIX}")
 }
 
-/// Key of what is known of a broken input, by its place in the listing from 0.
+/// Key of the record of a broken input, by its place in the listing from 0.
 pub fn broken_input_key(place: usize) -> String {
     format!("{BROKEN_PREFIX}{place:06}{VERDICT_SUFFIX}")
 }
 
-/// The place in the listing of the broken input that has this key; `None` if the key is not one's.
+/// The place in the listing of the broken input with this key; `None` if the key is another object's.
 pub fn place_of_broken_input_key(key: &str) -> Option<usize> {
     parse(key, BROKEN_PREFIX, VERDICT_SUFFIX).map(|shard| shard.0 as usize)
 }
 
-/// Key of the verdict that holds for a shard if its part has this sha256, where the shard's first verdict has
-/// another: an attempt that obeys the verdict, but rounds otherwise because it runs on another kind of
-/// processor, creates it before its part. The key has the hash, so any number of attempts can do so at once,
-/// and the one part that is then created tells which of their verdicts holds.
+/// Key of an amendment: the verdict that holds for a shard if its part has this sha256 and the first verdict
+/// has another. An attempt on another kind of processor obeys the first verdict, but rounds differently. It
+/// then creates an amendment before its part. The key contains the hash, so any number of attempts can do so
+/// at the same time; the one part that is then created tells which verdict holds.
 pub fn amendment_key(shard: ShardIndex, sha256: &str) -> String {
     format!("{AMENDMENT_PREFIX}{shard}-{sha256}{VERDICT_SUFFIX}")
 }

@@ -1,14 +1,13 @@
 //! A job as pure data and decisions: spec, shard cutting, scheduling, verdicts, manifest.
 //!
-//! This crate owns *what* a job is and what follows from an event; it never acts. There is no clock (time is
-//! passed in), no file system, no async runtime and no tensor. So all
-//! of it is tested with tables and properties, and the same input always gives the same shards and the same
-//! bytes.
+//! This crate owns the *definition* of a job and the consequences of events; it never acts. There is no clock
+//! (time is passed in), no file system, no async runtime and no tensor. Tables and property tests therefore
+//! cover everything, and the same input always gives the same shards and the same bytes.
 //!
-//! The path of a record: [`RecordReader`] turns a file into records and failures, [`ShardCutter`] cuts the
-//! stream into [`Shard`]s, [`ShardScheduler`] decides who works on which shard and when, [`Verdict`] fixes
-//! what came of it, and [`ManifestBuilder`] sums up the job. [`layout`] names every object of the output
-//! directory.
+//! The path of a record: [`RecordReader`] turns a file into records and failures, and [`ShardCutter`] cuts
+//! the stream into [`Shard`]s. [`ShardScheduler`] decides which workers process a shard, and when.
+//! [`Verdict`] fixes the result, and [`ManifestBuilder`] sums up the job. [`layout`] names every object of
+//! the output directory.
 
 mod broken_input;
 mod error;

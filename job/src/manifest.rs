@@ -15,31 +15,31 @@ pub const FORMAT_VERSION: u32 = 1;
 /// A message lists this many changed input files and counts the rest.
 const MAX_INPUT_DIFFERENCES: usize = 5;
 
-/// All that a job's shards and output bytes follow from. A rerun with another record is refused.
+/// Everything that determines a job's shards and output bytes. A rerun with another record is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Version of the layout.
     pub format_version: u32,
     /// The part of the spec that defines output bytes.
     pub spec: OutputDefinition,
-    /// Digest of the bundle, wherever it lies.
+    /// Digest of the bundle, which may lie anywhere.
     pub bundle_digest: String,
     /// The input listing, in reading order.
     pub inputs: Vec<InputObject>,
 }
 
-/// One input file as it was when the job began.
+/// One input file, as listed when the job began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputObject {
-    /// The file, as the listing names it.
+    /// The file's name in the listing.
     pub uri: String,
-    /// Bytes, as stored.
+    /// Stored bytes.
     pub size: u64,
     /// Changes when the content does.
     pub etag: String,
 }
 
-/// What a finished job made, without its parts: the head of the manifest.
+/// The result of a finished job, without its parts: the head of the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ManifestSummary {
     /// Version of the layout.
@@ -50,12 +50,12 @@ pub struct ManifestSummary {
     pub bundle_digest: String,
     /// Counts over all parts.
     pub totals: Totals,
-    /// How long it took.
+    /// The duration.
     pub timings: Timings,
 }
 
-/// The manifest in the making. The entries of its parts, about 140 bytes each, are written on as they come,
-/// so that nothing is held.
+/// A manifest that is being built. The entries of its parts, about 140 bytes each, are written as they come,
+/// so memory stays flat.
 #[derive(Debug)]
 pub struct ManifestBuilder<W> {
     format: PartFormat,
@@ -63,22 +63,21 @@ pub struct ManifestBuilder<W> {
     parts: W,
 }
 
-/// A manifest in three pieces: what comes before the entries of its parts, where these were written, and what
-/// comes after.
+/// A manifest in three pieces: the beginning, the entries of its parts, and the end.
 #[derive(Debug)]
 pub struct ManifestPieces<W> {
-    /// Before.
+    /// The beginning.
     pub head: Vec<u8>,
     /// The entries.
     pub parts: W,
-    /// After.
+    /// The end.
     pub tail: &'static [u8],
 }
 
-/// How long a job took. Of a restarted job this is its last run.
+/// The duration of a job; for a restarted job, of its last run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// When the manifest was written, in seconds since 1970.
+    /// The time of writing the manifest, in seconds since 1970.
     pub finished_unix_seconds: u64,
     /// From the start of the last run to its last commit.
     pub last_run_seconds: f64,
@@ -128,7 +127,7 @@ impl JobRecord {
         serde_json::from_slice(bytes).map_err(corrupt)
     }
 
-    /// Decides whether `current` may go on in the output directory of this recorded job.
+    /// Decides whether `current` may continue in the output directory of this recorded job.
     ///
     /// # Errors
     /// [`JobError::DifferentJob`], with every difference named.
@@ -174,7 +173,7 @@ impl ManifestSummary {
 }
 
 impl<W: Write> ManifestBuilder<W> {
-    /// A manifest of parts of this format, without any, whose entries are written to `parts`.
+    /// A manifest without parts yet. Its parts have this format, and their entries are written to `parts`.
     pub fn new(format: PartFormat, parts: W) -> Self {
         ManifestBuilder { format, totals: Totals::default(), parts }
     }

@@ -5,15 +5,16 @@ use std::str::FromStr;
 
 use crate::ShardIndex;
 
-/// Which shards of a job a coordinator does: those whose index leaves the remainder `index` when divided by
-/// `count`. So all coordinators advance through the corpus together, and none has the long end alone.
+/// The shards of a job that a coordinator does: those whose index leaves the remainder `index` when divided
+/// by `count`. All coordinators therefore advance through the corpus together, and none is left with a long
+/// end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     index: u32,
     count: u32,
 }
 
-/// Not a partition.
+/// The text is not a partition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a partition: write I/N with I from 0 to N - 1, for example 0/4 for the first of four \

@@ -1,16 +1,15 @@
-//! Decides who works on which shard and when: a plain state machine, events in, decisions out.
+//! Decides which workers process a shard, and when: a plain state machine, events in, decisions out.
 //!
 //! Time is a [`Duration`] since any fixed moment, passed in by the caller and never going back. Only open
-//! shards are held, which the caller bounds by how many it offers at once; a committed one is a bit.
+//! shards take memory, and the caller bounds their number by its offers; a committed shard takes a bit.
 //!
-//! - A shard is placed on the encoder and the decoder that have the least to do. A worker that has no room,
-//!   or cannot be reached, or does not serve the job, costs the shard no attempt: it is placed elsewhere, or
-//!   waits.
+//! - A shard is placed on the least busy encoder and decoder. A worker that has no room, cannot be reached,
+//!   or does not serve the job costs the shard no attempt: the shard is placed elsewhere, or waits.
 //! - A lease that shows no progress expires. A worker that fails rests.
-//! - A shard that broke `max_attempts` is searched for the record that breaks them ([`Work::Probe`]), and
-//!   then processed without it.
-//! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins; what a
-//!   superseded attempt reports is stale and ignored, except that its commit counts.
+//! - After `max_attempts` broken attempts, a shard is searched for the record that breaks them
+//!   ([`Work::Probe`]), and then processed without it.
+//! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins. Reports
+//!   of a superseded attempt are stale and ignored, except that its commit counts.
 
 mod fleet;
 mod open_shard;
@@ -27,7 +26,7 @@ pub use open_shard::Work;
 use open_shard::{ActiveLease, OpenShard, SearchStage};
 pub use policy::{Backoff, SchedulePolicy};
 
-/// Durations of the last commits from which the typical one is taken.
+/// Durations of the last commits; the typical duration is taken from them.
 const NUM_RECENT_DURATIONS: usize = 64;
 
 /// The time-limited right to process a shard.
@@ -39,54 +38,54 @@ pub struct Lease {
     pub attempt: u32,
 }
 
-/// A decision: who does what.
+/// A decision: workers and their work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Under which lease.
+    /// The lease.
     pub lease: Lease,
-    /// By whom.
+    /// The workers.
     pub pair: Pair,
-    /// What is to be done.
+    /// The work.
     pub work: Work,
 }
 
-/// How an attempt failed, and whose failure it was.
+/// The kind of an attempt's failure, and the role that caused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The worker has no room.
     Busy(Role),
-    /// The worker could not be reached, or did not take the shard on.
+    /// The worker could not be reached, or did not accept the shard.
     Unreached(Role),
     /// The worker does not serve this job.
     Refused(Role),
-    /// The worker took the shard on, and then failed or vanished.
+    /// The worker accepted the shard, and then failed or vanished.
     Broke(Role),
-    /// The worker does not accept what the shard holds. An attempt like one that broke, but the worker is not
-    /// to blame.
+    /// The worker does not accept the shard's content. The attempt counts as broken, but the worker is not to
+    /// blame.
     Rejected,
-    /// The output could not be written for now.
+    /// The output cannot be written at present.
     Store,
-    /// Nobody can process this shard as it is.
+    /// No worker can process this shard.
     Hopeless,
 }
 
-/// What follows from a failed or expired lease.
+/// The consequence of a failed or expired lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
     /// The shard is placed again as soon as a worker has room; no attempt was used up.
     PlacedAgain,
-    /// The shard is tried again from this moment on.
+    /// The shard is tried again, not before this moment.
     Retry {
         /// On the caller's clock.
         not_before: Duration,
     },
-    /// The shard is searched, from now on or still, for a record that breaks its attempts.
+    /// The shard is being searched for a record that breaks its attempts.
     Search,
     /// Another attempt at the shard is under way.
     OtherAttempt,
     /// The shard cannot be processed, and only a late commit can settle it.
     GivenUp,
-    /// The lease was not current: nothing follows.
+    /// The lease was not current: there is no consequence.
     Stale,
 }
 
@@ -95,27 +94,27 @@ pub enum AfterFailure {
 pub struct Expired {
     /// The lease.
     pub lease: Lease,
-    /// What follows for its shard; never [`AfterFailure::Stale`].
+    /// The consequence for its shard; never [`AfterFailure::Stale`].
     pub after: AfterFailure,
 }
 
-/// What a commit settled.
+/// The effect of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// False if the shard was known to be committed.
     pub is_first: bool,
-    /// Leases that this ends; whoever holds them should stop.
+    /// Leases that this ends; their holders should stop.
     pub losers: Vec<Lease>,
 }
 
-/// How many shards are in which state.
+/// The number of shards in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ShardCounts {
     /// Waiting for a lease.
     pub waiting: u64,
     /// Being worked on.
     pub in_flight: u64,
-    /// Of both, those that are searched for a poisonous record.
+    /// Those among both that are being searched for a poisonous record.
     pub searched: u64,
     /// Given up.
     pub given_up: u64,
@@ -132,13 +131,12 @@ pub struct ShardScheduler {
     committed: ShardSet,
     input_has_ended: bool,
     recent_durations: VecDeque<Duration>,
-    /// Attempts and probes that went through, those of earlier runs, of which only commits are known,
-    /// included.
+    /// Successful attempts and probes. Of earlier runs only commits are known, and included.
     num_successes: u64,
 }
 
 impl ShardScheduler {
-    /// A scheduler without workers, for a job of which some shards are `committed`.
+    /// A scheduler without workers, for a job with some `committed` shards.
     pub fn new(policy: SchedulePolicy, committed: ShardSet) -> ShardScheduler {
         ShardScheduler {
             policy,
@@ -151,13 +149,12 @@ impl ShardScheduler {
         }
     }
 
-    /// Says which workers of a role there are now.
+    /// Sets the present workers of a role.
     pub fn set_workers(&mut self, role: Role, endpoints: &[String], now: Duration) {
         self.fleet.set_members(role, endpoints, now);
     }
 
-    /// Adds a shard of `num_prompts` prompts with `num_bytes` of text to be processed; false if it is known
-    /// already.
+    /// Adds a shard of `num_prompts` prompts with `num_bytes` of text; returns false if it is known already.
     pub fn offer(&mut self, shard: ShardIndex, num_prompts: u32, num_bytes: u64) -> bool {
         if self.committed.contains(shard) || self.open.contains_key(&shard) {
             return false;
@@ -166,13 +163,13 @@ impl ShardScheduler {
         true
     }
 
-    /// Says that no shard will be offered any more.
+    /// Announces that no more shards will be offered.
     pub fn end_input(&mut self) {
         self.input_has_ended = true;
     }
 
-    /// Leases a shard that is ready to workers that have room, if there are such. Call
-    /// [`ShardScheduler::expire`] before.
+    /// Leases a shard that is ready to workers with room, if both exist. Call [`ShardScheduler::expire`]
+    /// before.
     pub fn next(&mut self, now: Duration) -> Option<Assignment> {
         let ready = |alone| {
             self.open
@@ -197,8 +194,9 @@ impl ShardScheduler {
         self.double(now)
     }
 
-    /// Extends a lease whose holder showed progress, in prompts encoded and decoded since it began, both 0
-    /// when the encoder has just taken the shard on; false if the lease is stale and its holder should stop.
+    /// Extends a lease whose holder showed progress: prompts encoded and decoded since the lease began, both
+    /// 0 when the encoder has just accepted the shard. Returns false if the lease is stale and its holder
+    /// should stop.
     pub fn progress(&mut self, lease: Lease, num_encoded: u32, num_decoded: u32, now: Duration) -> bool {
         let Some(active) = self.open.get_mut(&lease.shard).and_then(|shard| shard.active(lease.attempt))
         else {
@@ -238,8 +236,8 @@ impl ShardScheduler {
         self.committed.contains(shard)
     }
 
-    /// Settles a shard that somebody else has committed. Leases of it that are under way go on until they
-    /// find out.
+    /// Settles a shard that another coordinator has committed. Its current leases continue until their
+    /// holders notice.
     pub fn committed_elsewhere(&mut self, shard: ShardIndex) {
         for active in self.open.remove(&shard).into_iter().flat_map(|open| open.leases) {
             self.release(&active);
@@ -247,7 +245,7 @@ impl ShardScheduler {
         self.committed.insert(shard);
     }
 
-    /// Takes in that a probe went through.
+    /// Notes that a probe succeeded.
     pub fn probe_passed(&mut self, lease: Lease) {
         let Some(shard) = self.open.get_mut(&lease.shard) else { return };
         let Some(active) = shard.take(lease.attempt) else { return };
@@ -281,7 +279,7 @@ impl ShardScheduler {
         self.after_failure(lease.shard, active.pair, failure, now)
     }
 
-    /// Gives every lease `pause` more, in which the caller was not there to hear of progress.
+    /// Extends every lease by `pause`, during which the caller could not hear of progress.
     pub fn forgive(&mut self, pause: Duration) {
         for lease in self.open.values_mut().flat_map(|shard| &mut shard.leases) {
             lease.deadline += pause;
@@ -299,8 +297,8 @@ impl ShardScheduler {
         late.into_iter().map(expire).collect()
     }
 
-    /// The next moment at which [`ShardScheduler::expire`] or [`ShardScheduler::next`] may have something to
-    /// do without a further event.
+    /// The next moment at which [`ShardScheduler::expire`] or [`ShardScheduler::next`] may act without a
+    /// further event.
     pub fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let waiting = self.open.values().filter(|shard| shard.is_waiting()).map(|shard| shard.ready_at);
         let deadlines = self.open.values().flat_map(|shard| &shard.leases).map(|lease| lease.deadline);
@@ -311,7 +309,7 @@ impl ShardScheduler {
         moments.filter(|&moment| moment > now).min()
     }
 
-    /// The role for lack of which the job stands still: none of its workers works.
+    /// The role that stops the job because none of its workers works.
     pub fn lacking_role(&self, now: Duration) -> Option<Role> {
         let has_work = self.num_open() > 0;
         [Role::Encoder, Role::Decoder].into_iter().find(|&role| has_work && !self.fleet.has_sound(role, now))
@@ -327,7 +325,7 @@ impl ShardScheduler {
         self.open.len()
     }
 
-    /// How many shards are in which state.
+    /// The number of shards in each state.
     pub fn counts(&self) -> ShardCounts {
         let mut counts = ShardCounts { committed: self.committed.len(), ..ShardCounts::default() };
         for shard in self.open.values() {
@@ -339,12 +337,12 @@ impl ShardScheduler {
         counts
     }
 
-    /// Every worker that is known, encoders first.
+    /// Every known worker, encoders first.
     pub fn workers(&self, now: Duration) -> impl Iterator<Item = WorkerView> {
         self.fleet.views(now)
     }
 
-    /// Where a worker that has a lease is reached.
+    /// The endpoint of a worker that has a lease.
     ///
     /// # Panics
     /// The worker is not known.
@@ -361,8 +359,8 @@ impl ShardScheduler {
         Assignment { lease: Lease { shard, attempt: lease.attempt }, pair, work }
     }
 
-    /// Leases a straggler a second time, where nothing else waits for the workers. A shard that broke an
-    /// attempt may be late for a reason of its own, and takes its turns one by one.
+    /// Leases a straggler a second time, if nothing else waits for the workers. A shard that broke an attempt
+    /// may be late for a reason of its own, and takes its turns one by one.
     fn double(&mut self, now: Duration) -> Option<Assignment> {
         let age = self.straggler_age()?;
         if self.open.values().any(OpenShard::is_waiting) {
@@ -406,7 +404,7 @@ impl ShardScheduler {
         } else {
             Failure::Unreached(Role::Encoder)
         };
-        // Whoever never heard of it, or had nothing left to do, is not to blame.
+        // A worker that never received the shard, or had finished its part, is not to blame.
         if active.was_taken_on {
             blame(&mut self.fleet, active.pair.decoder);
         }
@@ -431,7 +429,8 @@ impl ShardScheduler {
         }
         shard.avoid = Some(pair);
         if !shard.leases.is_empty() {
-            // It counts, so that a shard that breaks all its attempts is not doubled on and on.
+            // The failure counts, so that a shard that breaks all its attempts is not doubled again and
+            // again.
             shard.broken_attempts += u32::from(matches!(failure, Failure::Broke(_) | Failure::Rejected));
             return AfterFailure::OtherAttempt;
         }

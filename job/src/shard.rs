@@ -1,8 +1,8 @@
 //! Cuts the stream of records into shards, the unit of leasing and of output commit.
 //!
-//! A shard is a contiguous slice of the corpus and may span files. Where it ends depends on the stream and
-//! the limits alone, so a restarted job cuts the same shards. An item weighs the bytes of its row in the
-//! file, so that shards can be told apart without looking into rows.
+//! A shard is a contiguous slice of the corpus and may span files. Its end depends only on the stream and the
+//! limits, so a restarted job cuts the same shards. An item weighs the bytes of its row in the file, so
+//! shards can be cut without parsing rows.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub struct ShardIndex(pub u32);
 pub struct Shard {
     /// Position in the job.
     pub index: ShardIndex,
-    /// Entries of the job before its first.
+    /// The job's entries before its first.
     pub first_entry: u64,
     /// Its records in corpus order. Never empty.
     pub entries: Vec<ShardEntry>,
@@ -36,33 +36,33 @@ pub enum ShardEntry {
     Failed(RecordFailure),
 }
 
-/// Collects entries until the next one would exceed a limit. Shards that are not wanted are only counted.
+/// Collects entries until the next one would exceed a limit. Unwanted shards are only counted.
 #[derive(Debug)]
 pub struct ShardCutter<W> {
     limits: ShardLimits,
     is_wanted: W,
     next_index: u32,
     wants_next: bool,
-    /// Of the shards that have ended.
+    /// Entries of the shards that have ended.
     num_entries_cut: u64,
-    /// Of the shard that is being cut.
+    /// Entries of the incomplete shard.
     num_entries: u32,
     num_bytes: u64,
     entries: Vec<ShardEntry>,
     input_start: InputStart,
 }
 
-/// Where the input that is being read begins.
+/// The start of the current input.
 #[derive(Debug, Clone, Copy, Default)]
 struct InputStart {
     shard: u32,
-    /// Of that shard, before it.
+    /// Entries of that shard before it.
     num_entries: u32,
     num_bytes: u64,
 }
 
 impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
-    /// Starts at shard 0. `is_wanted` says which shards are given back.
+    /// Starts at shard 0. `is_wanted` says which shards are returned.
     pub fn new(limits: ShardLimits, is_wanted: W) -> ShardCutter<W> {
         let wants_next = is_wanted(ShardIndex(0));
         ShardCutter {
@@ -78,17 +78,17 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
         }
     }
 
-    /// Says that the next items are those of another input.
+    /// Announces that the next items belong to another input.
     pub fn begin_input(&mut self) {
         let ShardCutter { next_index: shard, num_entries, num_bytes, .. } = *self;
         self.input_start = InputStart { shard, num_entries, num_bytes };
     }
 
-    /// Takes back what the input begun last has added to the shard that is being cut, because the rest of it
-    /// cannot be read; returns how many items. The next input goes on in their place.
+    /// Takes back the current input's items from the incomplete shard, because the rest of the input cannot
+    /// be read; returns their number. The next input continues in their place.
     ///
-    /// Shards that have ended keep what they have of it, since they may be committed. So where the following
-    /// shards end depends on the items before the break alone, and never on how fast the job was.
+    /// Ended shards keep the input's items, since they may be committed. The end of each later shard
+    /// therefore depends only on the items before the break, and never on the speed of the job.
     pub fn abandon_input(&mut self) -> u32 {
         let begins_here = self.input_start.shard == self.next_index;
         let kept = if begins_here { self.input_start } else { InputStart::default() };
@@ -99,7 +99,7 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
     }
 
     /// Takes the next item of the corpus, which weighs `num_bytes`; `read` is called only if its shard is
-    /// wanted. Returns the shard before it if that ends here and is wanted.
+    /// wanted. Returns the previous shard if it ends here and is wanted.
     pub fn push(
         &mut self,
         num_bytes: u64,
@@ -123,7 +123,7 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
         cut
     }
 
-    /// The rest, after the last item of the corpus, if there is any and it is wanted.
+    /// The last shard, after the last item of the corpus, if there is one and it is wanted.
     pub fn finish(&mut self) -> Option<Shard> {
         if self.num_entries == 0 {
             return None;
@@ -137,12 +137,12 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
         was_wanted.then(|| Shard { index, first_entry, entries: std::mem::take(&mut self.entries) })
     }
 
-    /// The shard that the last item went to, or that the next one may.
+    /// The shard of the last item, or possibly of the next one.
     pub fn current(&self) -> ShardIndex {
         ShardIndex(self.next_index)
     }
 
-    /// Shards that have ended so far, wanted or not: after [`ShardCutter::finish`], all there are.
+    /// Shards that have ended so far, wanted or not; after [`ShardCutter::finish`], all shards.
     pub fn num_shards(&self) -> u32 {
         self.next_index
     }
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!((cutter.finish(), cutter.num_shards()), (None, 3));
     }
 
-    /// Pushes items of one byte, and gives the lines of the shards that end.
+    /// Pushes items of one byte, and returns the lines of the shards that end.
     fn push_lines(
         cutter: &mut ShardCutter<impl Fn(ShardIndex) -> bool>,
         lines: std::ops::RangeInclusive<u64>,

@@ -1,4 +1,4 @@
-//! A set of shard indices: one bit a shard, in chunks that exist only where a shard is.
+//! A set of shard indices: one bit a shard, in chunks that exist only if they have a shard.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::ShardIndex;
 const CHUNK_NUM_WORDS: usize = 1024;
 const CHUNK_NUM_SHARDS: u32 = 64 * CHUNK_NUM_WORDS as u32;
 
-/// Any shards of a job. 10 million records in shards of 256 take 8 KiB.
+/// A set of a job's shards. 10 million records in shards of 256 take 8 KiB.
 #[derive(Clone, Default)]
 pub struct ShardSet {
     chunks: BTreeMap<u32, Box<[u64; CHUNK_NUM_WORDS]>>,
@@ -17,7 +17,7 @@ pub struct ShardSet {
 }
 
 impl ShardSet {
-    /// Adds a shard; false if it was there.
+    /// Adds a shard; returns false if it was there.
     pub fn insert(&mut self, shard: ShardIndex) -> bool {
         let (chunk, word, bit) = place(shard);
         let chunk = self.chunks.entry(chunk).or_insert_with(|| Box::new([0; CHUNK_NUM_WORDS]));
@@ -33,7 +33,7 @@ impl ShardSet {
         self.chunks.get(&chunk).is_some_and(|chunk| chunk[word] & bit != 0)
     }
 
-    /// How many shards are in the set.
+    /// The number of shards in the set.
     pub fn len(&self) -> u64 {
         self.len
     }

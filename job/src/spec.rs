@@ -1,10 +1,10 @@
-//! The job spec: what the user asks for, as a TOML file or built from flags.
+//! The job spec: the user's request, as a TOML file or built from flags.
 //!
 //! Owns the fields, their defaults and their validation. [`OutputDefinition`] is the part that defines output
-//! bytes; it alone is recorded in `_baton/job.json`. Where things lie (`bundle`, `inputs`, `output`) is not
-//! part of it, because the bundle's digest and the input listing are recorded instead, and `max_error_rate`
-//! is a policy. Knobs of the machinery (workers, windows, batch sizes, lease times) change no byte and belong
-//! to the services, not to the spec.
+//! bytes; `_baton/job.json` records only that. Locations (`bundle`, `inputs`, `output`) are not part of it,
+//! because the bundle's digest and the input listing are recorded instead; `max_error_rate` is a policy.
+//! Machine settings (workers, windows, batch sizes, lease times) change no byte and belong to the services,
+//! not to the spec.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -16,18 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::JobError;
 
-/// The longest text that can be asked for: with its id and some fields, it fits into one message between the
+/// The longest text that a job may allow: with its id and some fields, it fits into one message between the
 /// processes.
 pub const MAX_TEXT_NUM_BYTES: u64 = 3 * MIB + MIB / 2;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// A job: which bundle turns which inputs into which output directory, and how.
+/// A job: bundle, inputs, output directory, and options.
 ///
-/// Every field has a default, so a job file may leave to flags what it does not say; [`JobSpec::validate`]
-/// decides whether the whole is complete. `G`: how outputs are generated, resolved; in a [`JobFile`], as the
-/// file says.
+/// Every field has a default, so a job file may leave fields to flags; [`JobSpec::validate`] decides whether
+/// the whole is complete. `G` is the generation options: resolved, or in a [`JobFile`] as the file has them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, bound(deserialize = "G: Default + Deserialize<'de>"))]
 pub struct JobSpec<G = GenerationOptions> {
@@ -36,19 +35,19 @@ pub struct JobSpec<G = GenerationOptions> {
     /// Input files, directories or globs.
     #[serde(alias = "input")]
     pub inputs: Vec<String>,
-    /// Directory or URI where parts are committed.
+    /// Directory or URI that parts are committed to.
     pub output: String,
-    /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
+    /// The job fails if a larger share of its records failed, 0 to 1. Default 1: never.
     pub max_error_rate: f64,
-    /// Who reads and who writes. Default: the first of the bundle's modes; hybrid in most.
+    /// The mode: which models read and write. Default: the first of the bundle's modes; hybrid in most.
     pub mode: Mode,
     /// Name of the bundle's prompt template. Default: the bundle's default template.
     pub task: Option<String>,
-    /// Field or column that holds the text. Default: `text`.
+    /// Field or column with the text. Default: `text`.
     pub text_field: String,
-    /// Field or column that holds the record's id. Default: `id`, else `custom_id`, else file and line.
+    /// Field or column with the record's id. Default: `id`, else `custom_id`, else file and line.
     pub id_field: Option<String>,
-    /// Format of all inputs. Default: told from each file's name.
+    /// Format of all inputs. Default: by each file's name.
     pub format: Option<Format>,
     /// The byte between the cells of tables: one character, or `tab`. Default: a first line `sep=;`, else the
     /// format's own.
@@ -57,17 +56,17 @@ pub struct JobSpec<G = GenerationOptions> {
     pub keep_fields: bool,
     /// Writes each record's input and line (or row) into its output row. Default: false.
     pub origin: bool,
-    /// How parts are written: `jsonl`, `jsonl.zst`, `jsonl.gz`. Default: `jsonl`.
+    /// Format of parts: `jsonl`, `jsonl.zst`, `jsonl.gz`. Default: `jsonl`.
     pub output_format: PartFormat,
-    /// A longer text is an error row. Bytes of UTF-8. Default: 256 KiB.
+    /// Longest text, bytes of UTF-8; a longer text becomes an error row. Default: 256 KiB.
     pub max_text_bytes: u64,
-    /// How outputs are generated.
+    /// The generation options.
     pub generation: G,
-    /// How the corpus is cut.
+    /// The limits of shards.
     pub shard: ShardLimits,
 }
 
-/// A job file: of the generation options it has what it says, because bundle and flags have a say too.
+/// A job file. It has only its own generation options, because bundle and flags have options too.
 pub type JobFile = JobSpec<GenerationLayer>;
 
 /// The part of a [`JobSpec`] that defines output bytes, as recorded in `_baton/job.json`.
@@ -92,7 +91,7 @@ pub struct OutputDefinition {
     pub shard: ShardLimits,
 }
 
-/// Which models take part.
+/// The modes: which models take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -103,20 +102,20 @@ pub enum Mode {
     Slm,
     /// The large model alone.
     Llm,
-    /// The large model writes; what it is likely to write is drafted as in `Hybrid`, and checked several
+    /// The large model writes. As in `Hybrid`, the small model drafts, and the large one checks several
     /// tokens at a time.
     Verified,
 }
 
-/// Where a shard ends. A shard is held in memory by every role that works on it.
+/// The limits of a shard. Every role that works on a shard holds it in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShardLimits {
-    /// Entries in a shard at most. Default: 256.
+    /// Maximum of entries in a shard. Default: 256.
     #[serde(alias = "max_records")]
     pub records_per_shard: u32,
-    /// Bytes of input rows in a shard at most, uncompressed; a larger row is alone in its shard. Default: 1
-    /// MiB.
+    /// Maximum of bytes of input rows in a shard, uncompressed; a larger row is alone in its shard. Default:
+    /// 1 MiB.
     #[serde(alias = "max_bytes")]
     pub bytes_per_shard: u64,
 }
@@ -151,14 +150,14 @@ impl Default for ShardLimits {
 }
 
 impl JobFile {
-    /// Whether a job file names a mode. One that does not parse names none.
+    /// Whether a job file names a mode. A file that does not parse names none.
     #[must_use]
     pub fn says_mode(text: &str) -> bool {
         text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("mode"))
     }
 
-    /// Parses a job file. `origin` is the file's name, for messages. Of the values only generation options
-    /// are checked: flags may still fill in fields.
+    /// Parses a job file. `origin` is the file's name, for messages. Only the values of generation options
+    /// are checked, because flags may still fill in fields.
     ///
     /// # Errors
     /// [`JobError::SpecSyntax`] for anything that is not TOML or not a field of this type, and for a
@@ -174,7 +173,7 @@ impl JobFile {
         })
     }
 
-    /// The job with generation options that were resolved.
+    /// The job with resolved generation options.
     #[must_use]
     pub fn resolved(self, generation: GenerationOptions) -> JobSpec {
         JobSpec {
@@ -255,7 +254,7 @@ impl JobSpec {
         }
     }
 
-    /// How requests of a batch would ask for what this job does.
+    /// This job's options, in the terms of batch requests.
     fn batch_options(&self) -> BatchOptions {
         let generation = serde_json::to_value(&self.generation).expect("options are plain data");
         let own = |name: &str, absent: serde_json::Value| match &generation[name] {
@@ -278,7 +277,7 @@ impl JobSpec {
         }
     }
 
-    /// How the inputs are read.
+    /// The options for reading inputs.
     pub fn reader_options(&self) -> ReaderOptions {
         ReaderOptions {
             text_field: self.text_field.clone(),
@@ -305,7 +304,7 @@ impl Mode {
     /// All of them.
     pub const ALL: [Mode; 4] = [Mode::Hybrid, Mode::Slm, Mode::Llm, Mode::Verified];
 
-    /// Whether the large model writes; the small one does otherwise.
+    /// Whether the large model writes; otherwise the small one does.
     pub fn llm_writes(self) -> bool {
         matches!(self, Mode::Llm | Mode::Verified)
     }
@@ -320,8 +319,8 @@ impl Mode {
         matches!(self, Mode::Hybrid | Mode::Verified)
     }
 
-    /// The modes of jobs that a process started for this one serves: it has loaded no less for them. This
-    /// mode is the first.
+    /// The modes of jobs that a process for this mode serves, because it has loaded everything that they
+    /// need. This mode is the first.
     pub fn served(self) -> &'static [Mode] {
         match self {
             Mode::Hybrid => &[Mode::Hybrid, Mode::Slm],

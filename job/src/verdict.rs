@@ -1,6 +1,6 @@
-//! The verdict: what came of a shard, fixed before its part exists.
+//! The verdict: the result of a shard, fixed before its part exists.
 //!
-//! Whoever creates a shard's verdict first decides which of its records failed; whoever comes later obeys. A
+//! The first verdict of a shard decides which of its records failed, and every later attempt obeys it. A
 //! restart takes its counts from verdicts and reads no output again.
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::layout::verdict_key;
 use crate::{JobError, RecordFailure, ShardIndex};
 
-/// What came of a shard.
+/// The result of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
@@ -22,11 +22,11 @@ pub struct Verdict {
     /// Position in the shard of each of these, from 0, so that rows and error rows can be put in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_at: Vec<u32>,
-    /// All other records: what the part holds.
+    /// The content of the part: all other records.
     pub outputs: PartSummary,
 }
 
-/// What a part holds.
+/// The content of a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartSummary {

@@ -1,15 +1,15 @@
-//! Confidence intervals by bootstrap: the corpus is drawn anew from its own records, many times.
+//! Confidence intervals by bootstrap: the corpus is resampled from its own records, many times.
 //!
 //! Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004. The draws are a
-//! function of the seed and the number of records. So two systems that wrote the same records are drawn
-//! alike, and the interval of their difference is that of the paired test.
+//! function of the seed and the number of records. Two systems with the same records therefore get the same
+//! draws, and the interval of their difference is that of the paired test.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{Metric, sum_statistics};
 
-/// How often to draw, and from which seed.
+/// The number and the seed of the draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bootstrap {
     /// Number of resamples.

@@ -1,4 +1,4 @@
-//! Everything that is said about one system's outputs on a test set, and about two systems side by side.
+//! The evaluation of one system's outputs on a test set, and the comparison of two systems.
 
 use serde::Serialize;
 
@@ -7,28 +7,28 @@ use crate::{
     text::python_words,
 };
 
-/// One record of a test set and what a system made of it.
+/// One record of a test set with a system's output.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluatedRecord<'a> {
-    /// What the system read.
+    /// The text that the system read.
     pub source: &'a str,
-    /// What it should have written.
+    /// The expected output.
     pub reference: &'a str,
-    /// What it wrote; none if the record failed. That is scored as an empty output, so that no system gains
-    /// by failing.
+    /// The system's output; none if the record failed. That scores as an empty output, so that no system
+    /// gains by failing.
     pub output: Option<&'a str>,
 }
 
-/// How systems are evaluated.
+/// The settings of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     /// The scores to compute; the first is the one to plot.
     pub metrics: Vec<Box<dyn Metric>>,
-    /// How confidence intervals are drawn.
+    /// The settings of confidence intervals.
     pub bootstrap: Bootstrap,
 }
 
-/// Records whose sources have so many words.
+/// Records whose sources have this many words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Bucket {
     /// Fewest words.
@@ -52,9 +52,9 @@ pub struct MetricScore {
     pub metric: &'static str,
     /// From 0 to 100.
     pub score: f64,
-    /// Where 95 % of the resampled scores lie.
+    /// The interval with 95 % of the resampled scores.
     pub interval: Interval,
-    /// The scores of the resamples, in the order in which they were drawn.
+    /// The scores of the resamples, in the order of the draws.
     #[serde(skip)]
     resampled: Vec<f64>,
 }
@@ -62,16 +62,16 @@ pub struct MetricScore {
 /// Scores of the records of one bucket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BucketScores {
-    /// Which records.
+    /// The bucket.
     #[serde(flatten)]
     pub bucket: Bucket,
-    /// How many there are.
+    /// The number of its records.
     pub records: usize,
     /// One score for each metric, in their order.
     pub scores: Vec<f64>,
 }
 
-/// How many outputs went wrong in ways that a score hides.
+/// Counts of bad outputs that a score hides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Failures {
     /// Records without an output.
@@ -80,11 +80,11 @@ pub struct Failures {
     pub empty: usize,
     /// Outputs that repeat themselves.
     pub looping: usize,
-    /// Outputs that equal their source and should not.
+    /// Outputs that equal their source but should not.
     pub untranslated: usize,
 }
 
-/// What is said about one system.
+/// The evaluation of one system.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SystemScores {
     /// Records of the test set.
@@ -93,20 +93,20 @@ pub struct SystemScores {
     pub scores: Vec<MetricScore>,
     /// The same by length of the source; buckets without records are left out.
     pub by_source_words: Vec<BucketScores>,
-    /// Outputs that went wrong.
+    /// Bad outputs.
     pub failures: Failures,
-    /// Names that should have come through.
+    /// Names that should be copied.
     pub names: CopiedNames,
 }
 
-/// By how much one system scores higher than another.
+/// The lead of one system's score over another's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// Name of the metric.
     pub metric: &'static str,
     /// The one's score minus the other's.
     pub difference: f64,
-    /// Where 95 % of the differences of resamples lie; both systems' records are drawn alike.
+    /// The interval with 95 % of the resamples' differences; both systems' records are drawn alike.
     pub interval: Interval,
 }
 
@@ -159,7 +159,7 @@ impl Evaluation {
 }
 
 impl SystemScores {
-    /// By how much this system scores higher than `other` on the same records.
+    /// This system's lead over `other` on the same records.
     #[must_use]
     pub fn differences_to(&self, other: &Self) -> Vec<Difference> {
         let difference = |(a, b): (&MetricScore, &MetricScore)| Difference {

@@ -1,12 +1,11 @@
-//! Outputs that went wrong in ways a score hides: text that goes round in circles, text that was not
-//! translated.
+//! Bad outputs that a score hides: text that goes round in circles, and text that was not translated.
 
 use crate::text::python_words;
 
 const MAX_LOOP_WORDS: usize = 8;
 const LOOP_REPEATS: usize = 4;
 
-/// Whether a run of one to eight words stands four times in succession.
+/// Whether a run of one to eight words occurs four times in succession.
 #[must_use]
 pub fn is_looping(output: &str) -> bool {
     let words: Vec<&str> = python_words(output).collect();
@@ -19,7 +18,7 @@ pub fn is_looping(output: &str) -> bool {
     })
 }
 
-/// Whether an output that should differ equals its source but for case and white space.
+/// Whether an output that should differ equals its source, ignoring case and white space.
 #[must_use]
 pub fn is_untranslated(output: &str, source: &str, reference: &str) -> bool {
     let normal = |text: &str| python_words(text).collect::<Vec<_>>().join(" ").to_lowercase();

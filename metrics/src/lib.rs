@@ -1,10 +1,10 @@
 //! Scores of generated text against references.
 //!
-//! BLEU and chrF give what sacrebleu gives, ROUGE what the `rouge-score` package gives; `tests/reference.rs`
+//! BLEU and chrF equal sacrebleu's values, ROUGE equals the `rouge-score` package's. `tests/reference.rs`
 //! compares them with values made by those packages. The crate is pure: texts in, numbers out.
 //!
-//! A [`Metric`] turns each record into a few numbers; a corpus score is a function of their sums. So a
-//! bootstrap resample is a sum over drawn records, and no text is looked at twice.
+//! A [`Metric`] turns each record into a few numbers; a corpus score is a function of their sums. A bootstrap
+//! resample is therefore a sum over drawn records, and each text is read only once.
 
 mod bleu;
 mod bootstrap;
@@ -28,15 +28,15 @@ pub use porter::porter_stem;
 pub use rouge::{Rouge, RougeKind};
 pub use text::first_sentence;
 
-/// A score of a corpus, from 0 to 100, made of numbers that add up over its records.
+/// A score of a corpus, from 0 to 100, computed from numbers that add up over its records.
 pub trait Metric: std::fmt::Debug {
     /// Short name, such as `BLEU`.
     fn name(&self) -> &'static str;
 
-    /// How the score is computed, in the notation of the package that it agrees with.
+    /// The computation's settings, in the notation of the package that it agrees with.
     fn signature(&self) -> String;
 
-    /// The numbers of one record, always equally many.
+    /// The numbers of one record; their count is always the same.
     fn statistics(&self, output: &str, reference: &str) -> Vec<f64>;
 
     /// The score of records whose numbers sum to `totals`; 0 for no records.

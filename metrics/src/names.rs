@@ -1,24 +1,24 @@
 //! Names and identifiers that should pass unchanged from source to output.
 //!
-//! A word counts as one if it has a letter, and a capital, a digit or a sign such as a hyphen inside, and
-//! stands alike in source and reference. The reference decides what is a name: "Client" at the start of an
-//! English sentence is none, for no Italian has it.
+//! A word counts as a name if it has a letter and, beyond its first character, a capital, a digit or a sign
+//! such as a hyphen, and if source and reference spell it alike. The reference decides: "Client" at the start
+//! of an English sentence is no name, because no Italian reference has it.
 
 use std::{collections::HashMap, ops::AddAssign};
 
 use crate::text::python_words;
 
-/// How many names there were to copy, and how many came through.
+/// The number of names to copy, and of names copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct CopiedNames {
     /// Occurrences in source and reference.
     pub expected: u64,
-    /// Those of them that the output has.
+    /// Those that the output has.
     pub copied: u64,
 }
 
 impl CopiedNames {
-    /// Share that came through, 0 to 1; 1 where there was nothing to copy.
+    /// The share that was copied, 0 to 1; 1 if there was nothing to copy.
     #[must_use]
     pub fn share(&self) -> f64 {
         if self.expected == 0 { 1.0 } else { self.copied as f64 / self.expected as f64 }

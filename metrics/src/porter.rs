@@ -24,7 +24,7 @@ const IRREGULAR: [(&str, &str); 16] = [
     ("succeed", "succeed"),
 ];
 
-/// A suffix, what replaces it, and how many vowel-consonant groups the rest must have at least.
+/// A suffix, its replacement, and the minimum of vowel-consonant groups in the rest.
 type Rule = (&'static str, &'static str, usize);
 
 const STEP_2: [Rule; 21] = [
@@ -61,7 +61,7 @@ const STEP_3: [Rule; 7] = [
     ("ness", "", 1),
 ];
 
-/// "ion" has a rule of its own. Longer suffixes come before those that they end in.
+/// "ion" has a rule of its own. Longer suffixes come before their own endings.
 const STEP_4: [Rule; 18] = [
     ("al", "", 2),
     ("ance", "", 2),
@@ -195,7 +195,7 @@ fn final_e(word: &mut String) {
     }
 }
 
-/// Applies the first rule whose suffix the word has, if its condition holds; no other is tried.
+/// Applies the first rule whose suffix the word has, if its condition holds; tries no other.
 fn apply_first(word: &mut String, rules: &[Rule]) {
     for (suffix, replacement, min_measure) in rules {
         if let Some(rest) = word.strip_suffix(suffix) {
@@ -208,7 +208,7 @@ fn apply_first(word: &mut String, rules: &[Rule]) {
     }
 }
 
-/// For each letter, whether it is a consonant: anything but a, e, i, o, u, and y after a consonant.
+/// For each letter, whether it is a consonant: any letter but a, e, i, o, u, and y after a consonant.
 fn consonants(word: &str) -> Vec<bool> {
     let mut flags: Vec<bool> = Vec::with_capacity(word.len());
     for c in word.chars() {
@@ -221,7 +221,7 @@ fn consonants(word: &str) -> Vec<bool> {
     flags
 }
 
-/// How many times a vowel is followed by a consonant.
+/// The number of times that a vowel is followed by a consonant.
 fn measure(word: &str) -> usize {
     consonants(word).windows(2).filter(|pair| **pair == [false, true]).count()
 }

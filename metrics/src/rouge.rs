@@ -11,7 +11,7 @@ use crate::{
 /// Words of at most this length are never stemmed.
 const MAX_UNSTEMMED_LEN: usize = 3;
 
-/// What is compared.
+/// The units of comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RougeKind {
     /// Single words.
@@ -25,7 +25,7 @@ pub enum RougeKind {
 /// Mean F1 of ROUGE.
 #[derive(Debug, Clone, Copy)]
 pub struct Rouge {
-    /// What is compared.
+    /// The unit of comparison.
     pub kind: RougeKind,
     /// Whether words are stemmed first.
     pub stem: bool,

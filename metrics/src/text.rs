@@ -1,9 +1,9 @@
-//! How text is taken apart, where Python and Rust would differ by default.
+//! Splits text like Python where Rust would differ by default.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// What Python's `str.split` splits at: Unicode white space, and the four ASCII separators that Rust does not
-/// count as such.
+/// Characters at which Python's `str.split` splits: Unicode white space, and the four ASCII separators that
+/// Rust does not count as such.
 pub(crate) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -22,12 +22,12 @@ pub(crate) fn ngram_counts<T: Eq + Hash>(items: &[T], n: usize) -> HashMap<&[T],
     counts
 }
 
-/// How many runs two texts have in common, each as often as it is in both.
+/// The number of runs that two texts have in common, each as often as it is in both.
 pub(crate) fn num_matches<T: Eq + Hash>(a: &HashMap<&[T], u64>, b: &HashMap<&[T], u64>) -> u64 {
     a.iter().map(|(ngram, &count)| count.min(b.get(ngram).copied().unwrap_or(0))).sum()
 }
 
-/// The first sentence: up to a stop mark before white space, or to the end of the line. A summary that is
+/// The first sentence: up to a stop mark before white space, or to the end of the line. As a summary it is
 /// hard to beat.
 #[must_use]
 pub fn first_sentence(text: &str) -> &str {

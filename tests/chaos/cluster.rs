@@ -30,7 +30,7 @@ const COORDINATOR_FLAGS: [&str; 6] =
 const MORTAL: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 const WORKER_FLAGS: [&str; 4] = ["--grace-period-s", "10", "--log", "info"];
 
-/// What all runs have in common.
+/// The common parts of all runs.
 pub(crate) struct Site {
     pub(crate) bundle: PathBuf,
     pub(crate) storage: Storage,
@@ -55,7 +55,7 @@ struct Layout {
     job_flags: Vec<String>,
     environment: Vec<(&'static str, String)>,
     foreign_variables: &'static [&'static str],
-    /// What coordinators are told.
+    /// The encoders that coordinators are told.
     encoders: Vec<SocketAddr>,
     decoders: Vec<SocketAddr>,
     workers: Vec<Place>,

@@ -14,8 +14,7 @@ const WORDS: [&str; 10] =
 /// Longer than the bundle's longest prompt: refused by the encoder, one record at a time.
 const TOO_LONG: usize = 200;
 
-/// The corpus as JSONL. Good records have the ids `r0`, `r1`, ...; every hundredth of them is followed by a
-/// bad line.
+/// The corpus as JSONL. Good records have the ids `r0`, `r1`, ...; a bad line follows every hundredth.
 pub(crate) fn jsonl() -> String {
     let mut lines = String::new();
     for index in 0..NUM_GOOD {

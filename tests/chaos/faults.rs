@@ -16,7 +16,7 @@ use crate::schedule::{Fault, LATEST_SHARE, Links, Plan, PlannedFault, Process};
 
 /// A fault that has been felt is held at least this long.
 const MIN_HOLD: Duration = Duration::from_millis(200);
-/// What the proxy answers in a fault of calls.
+/// The proxy's setting for a fault that concerns all calls, percent.
 const ALL_CALLS: u32 = 100;
 const NO_CALLS: u32 = 0;
 
@@ -28,7 +28,7 @@ pub(crate) struct Faults {
     waiting: Vec<PlannedFault>,
     active: Vec<ActiveFault>,
     num_felt: usize,
-    /// What happened when, beside the processes' logs.
+    /// The times of all faults, beside the processes' logs.
     diary: Diary,
 }
 
@@ -48,19 +48,19 @@ impl Diary {
 struct ActiveFault {
     fault: Fault,
     began: Instant,
-    /// The count by which it is known whether it was felt, as it was at the beginning.
+    /// The counter that shows whether the fault took effect, at its beginning.
     count_before: u64,
 }
 
 impl Faults {
-    /// None has begun. A diary of them is written into `directory`.
+    /// No fault has begun. Writes a diary of them into `directory`.
     pub(crate) fn of(plan: &Plan, directory: &Path) -> anyhow::Result<Faults> {
         let diary = Diary { file: File::create(directory.join("faults.log"))?, started: Instant::now() };
         Ok(Faults { waiting: plan.faults.clone(), active: Vec::new(), num_felt: 0, diary })
     }
 
-    /// Begins what is due, now that `num_jobs_done` jobs and this share of the next one's parts are
-    /// committed, and ends what was held long enough and felt.
+    /// Begins the faults that are due after `num_jobs_done` jobs and this share of the next job's parts. Ends
+    /// those that lasted long enough and took effect.
     pub(crate) fn tick(
         &mut self,
         cluster: &mut Cluster,
@@ -233,7 +233,7 @@ fn end(fault: Fault, cluster: &mut Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// What grows when the fault is felt.
+/// The counter that grows when the fault takes effect.
 fn count(fault: Fault, cluster: &mut Cluster) -> anyhow::Result<u64> {
     match fault {
         Fault::Kill(target) | Fault::Terminate(target) => Ok(cluster.process(target)?.num_endings().into()),

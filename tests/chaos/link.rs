@@ -1,8 +1,8 @@
 //! A TCP proxy with one address and one target, whose connections can be made to fail in the ways in which
 //! networks do.
 //!
-//! It knows nothing of what it carries but the end of an HTTP request's head, which it needs to answer 503 in
-//! the server's stead. What it did to whom is counted, so that a test can tell whether a fault was felt.
+//! It knows nothing of its content except the end of an HTTP request's head, which it needs to answer 503 in
+//! the server's place. It counts its effects, so that a test can tell whether a fault took effect.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const SLOW_PAUSE: Duration = Duration::from_millis(40);
 const SLOW_DOWN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
 
-/// What happens to connections.
+/// The proxy's effect on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Nothing.

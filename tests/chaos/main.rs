@@ -1,17 +1,17 @@
 //! The fault suite: a cluster of real processes on this machine, real faults by a seeded schedule, and the
 //! bytes of an undisturbed run.
 //!
-//! Each seed is one run (`schedule.rs`). It fails if a record is not exactly once in outputs or errors, if a
-//! byte differs from the undisturbed run's, if a process ends otherwise than it was made to, or if a fault
-//! was not felt by anyone.
+//! Each seed is one run (`schedule.rs`). A run fails if a record is not exactly once in outputs or errors, if
+//! a byte differs from the undisturbed run's, if a process ends in an unexpected way, or if a fault did not
+//! take effect.
 //!
 //! ```text
 //! make chaos SEEDS=100                  the seeds 1 to 100
 //! make chaos SEEDS=1 FIRST_SEED=17      that one again
 //! ```
 //!
-//! Runs that need what the machine does not give are left out, and the suite says so. What it needs is
-//! fetched by `make tools`.
+//! If the machine lacks something that a run needs, the suite leaves that run out and says so. `make tools`
+//! fetches what can be fetched.
 
 #![allow(
     clippy::print_stderr,
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// What the runs share: places for corpus and outputs, and what an undisturbed run makes there.
+/// The common parts of all runs: places for corpus and outputs, and an undisturbed run's output.
 #[derive(Default)]
 struct Suite {
     directory: OnceLock<TempDir>,

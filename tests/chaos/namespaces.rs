@@ -1,5 +1,5 @@
-//! A network of hosts on this machine: a namespace for each process, joined by a bridge, and the means to
-//! unplug one of them.
+//! A network of hosts on this machine: a namespace for each process, joined by a bridge, with a way to unplug
+//! each.
 //!
 //! Needs root and `ip` (iproute2). Everything is removed when the network is dropped; what a killed run has
 //! left is removed by the next, which knows it by its name.
@@ -108,7 +108,7 @@ impl Host {
 
     /// Packets that the host has sent.
     pub(crate) fn num_packets_sent(&self) -> anyhow::Result<u64> {
-        // What comes in at the cable's other end.
+        // Packets that arrive at the cable's other end.
         let path = format!("/sys/class/net/{}/statistics/rx_packets", self.outer_end());
         let count = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         Ok(count.trim().parse()?)

@@ -111,7 +111,7 @@ impl Supervised {
         matches!(self.process, Process::Coordinator(_))
     }
 
-    /// Whether it runs and nobody has asked it to end.
+    /// Whether it runs and was not asked to end.
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some() && self.expected.is_none()
     }

@@ -24,7 +24,7 @@ const MAX_JOBS: usize = 5;
 /// Every object of an output by its key.
 pub(crate) type Contents = BTreeMap<String, Vec<u8>>;
 
-/// What a run that held was like.
+/// The report of a successful run.
 pub(crate) struct Report {
     faults: String,
     /// How many jobs it took to feel every fault.
@@ -40,8 +40,8 @@ impl fmt::Display for Report {
 
 /// Runs `plan` and compares what it made with `expected`.
 ///
-/// The cluster gets the same job again, with another output, until every fault has been felt: how fast a
-/// machine is must not decide whether a fault finds work to disturb.
+/// The cluster gets the same job again, with another output, until every fault has taken effect. The
+/// machine's speed must not decide whether a fault finds work to disturb.
 pub(crate) fn run(plan: &Plan, directory: &Path, site: &Site, expected: &Contents) -> anyhow::Result<Report> {
     let started = Instant::now();
     let output = |job: usize| format!("out-{}-{job}", plan.seed);

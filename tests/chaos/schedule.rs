@@ -1,4 +1,4 @@
-//! What goes wrong in a run, and when: a pure function of the seed.
+//! The faults of a run, and their times: a pure function of the seed.
 //!
 //! Time is counted in committed parts, not in seconds, so a slow machine sees the same schedule as a fast
 //! one. A fault that a fast job outruns begins in the next job: `run.rs`.
@@ -76,7 +76,7 @@ pub(crate) enum Fault {
     Slow(Links, Duration),
     /// Requests are answered with 503 SlowDown.
     StorageErrors(Duration),
-    /// A process hears nobody and is heard by nobody.
+    /// A process is cut off from all others.
     Partition(Process, Duration),
 }
 
@@ -111,7 +111,7 @@ impl Plan {
         let mut faults = possible_faults(world, num_coordinators, &mut random);
         faults.shuffle(&mut random);
         faults.truncate(NUM_FAULTS);
-        // Whoever joins has to be found: coordinators look for one that was away ever more rarely.
+        // A worker that joins has to be found: coordinators look for an absent one ever more rarely.
         faults.sort_by_key(|fault| !matches!(fault, Fault::Join(_)));
         end_workers_last(&mut faults);
         let step = (LAST_SHARE - FIRST_SHARE) / faults.len() as f64;
@@ -132,8 +132,7 @@ impl Plan {
     }
 }
 
-/// Whatever else is planned for a worker comes before its end: while it is away, the others may finish the
-/// job.
+/// All other faults of a worker come before its end: while it is away, the others may finish the job.
 fn end_workers_last(faults: &mut [Fault]) {
     for index in 0..faults.len() {
         let (Fault::Kill(worker) | Fault::Terminate(worker)) = faults[index] else { continue };

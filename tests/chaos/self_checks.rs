@@ -75,7 +75,7 @@ fn wrong_objects_are_noticed() -> Result<(), Failed> {
     holds(wrong(|contents| contents.values_mut().for_each(|bytes| bytes.push(b'\n'))), "other bytes")
 }
 
-/// What a complete output would hold, in one part.
+/// The content of a complete output, in one part.
 fn right_contents() -> Contents {
     let outputs: String = corpus::good_ids().map(|id| format!("{{\"id\":\"{id}\"}}\n")).collect();
     let errors = "{}\n".repeat(corpus::NUM_BAD);

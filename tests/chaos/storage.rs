@@ -58,7 +58,7 @@ impl Storage {
         }
     }
 
-    /// What a process that reaches S3 at `endpoint` has in its environment, and what it has not.
+    /// The environment of a process that reaches S3 at `endpoint`: variables to set, and variables to remove.
     pub(crate) fn environment(
         &self,
         endpoint: Option<SocketAddr>,

@@ -1,5 +1,5 @@
-//! Inputs that are damaged, or that change while the job reads them: each is a failure of that input by name,
-//! with an exit code of its own, and harms no other.
+//! Inputs that are damaged, or that change while the job reads them. Each is reported by name, with its own
+//! exit code, and harms no other input.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -28,7 +28,7 @@ const SPECIAL_TOKENS: [&str; 2] = [BEGIN, END];
 /// One token per byte, so a prompt has as many tokens as its text has bytes, and two for the template.
 const VOCAB_SIZE: usize = SPECIAL_TOKENS.len() + 256;
 
-/// What the small model of an aligned bundle reads as one token.
+/// Merges of the small model of an aligned bundle.
 const MERGES: [(&str, &str); 3] = [("o", "l"), ("Ġ", "m"), ("i", "t")];
 
 pub(crate) const MAX_PROMPT_TOKENS: usize = 80;

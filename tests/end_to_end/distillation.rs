@@ -134,8 +134,8 @@ fn a_small_model_learns_from_what_a_fine_tuned_llm_wrote() {
     expect_success(baton().args(["bundle", "verify"]).arg(&small));
     assert_eq!(write(&small, &flags).outputs(), written.outputs());
 
-    // Where a small model writes the LLM's tokens, it drafts for the fine-tuned LLM, and reads the LLM as it
-    // was.
+    // If a small model writes the LLM's tokens, it drafts for the fine-tuned LLM and still reads the original
+    // one.
     let drafting = reading_bundle(&at("drafting"));
     expect_success(
         baton().args(["bundle", "add-llm", "--verified"]).arg(&drafting).arg("--from").arg(&tuned),
@@ -167,7 +167,7 @@ fn last_validation_loss(run: &Path) -> f64 {
     losses.next_back().flatten().expect("a run validates at its end")
 }
 
-/// The shared bundle anew, with an LLM that does not write yet.
+/// The shared bundle, built again with an LLM that does not write yet.
 fn reading_bundle(directory: &Path) -> PathBuf {
     crate::bundle::write_bundle(directory, 1);
     let manifest = directory.join("bundle.json");

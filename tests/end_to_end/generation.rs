@@ -1,5 +1,5 @@
-//! Greedy decoding, beam search and sampling as a user meets them: the same record gives the same output
-//! wherever it is processed, and options do what they say.
+//! Greedy decoding, beam search and sampling from a user's view: the same record gives the same output
+//! wherever it is processed, and options have their effects.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The guides under `docs/`: each command that a reader is told to type is typed here, page by page, in a
-//! workspace with a tiny bundle in the place of the real ones.
+//! The guides under `docs/`. The test runs each command that a reader is told to type, page by page, in a
+//! workspace with tiny bundles instead of the real ones.
 //!
 //! Blocks marked `sh` run. Blocks marked `console` need a network, a cluster or hours and are shown only.
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use crate::bundle::write_bundle;
 use crate::command::corpus;
 
-/// What a page's commands find in their directory, as a clone of the repository has it after `make llm`.
+/// The files that a page's commands expect, as in a clone of the repository after `make llm`.
 struct Workspace {
     directory: tempfile::TempDir,
 }

@@ -1,5 +1,5 @@
-//! The large model as the writer: what it writes through the services, drafted or not, is what it would write
-//! with nothing but its own forward pass.
+//! The large model as the writer: its outputs through the services, drafted or not, equal those of its plain
+//! forward pass.
 
 use std::path::Path;
 

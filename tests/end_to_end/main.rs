@@ -1,8 +1,7 @@
 //! The `baton` command end to end: real processes, a real bundle (tiny, with random weights), real files.
 //!
-//! What is checked is what a user relies on: every record in exactly one of outputs and errors, the same
-//! bytes whatever the machine settings and whatever dies on the way, refusals that say what to do, and the
-//! exit codes.
+//! The tests check guarantees to users: every record is in exactly one of outputs and errors; bytes depend
+//! neither on machine settings nor on processes that die; refusals say what to do; exit codes are right.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

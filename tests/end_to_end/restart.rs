@@ -43,7 +43,7 @@ fn an_interrupted_job_finishes_its_shards_and_goes_on_later() {
     assert!(ended.stderr.contains("the same command goes on"), "{}", ended.stderr);
     assert!(!job.is_finished());
 
-    // What was in flight was finished: no verdict without its part.
+    // Shards in flight were finished: no verdict is without its part.
     let contents = job.contents();
     let num_verdicts = contents.keys().filter(|name| name.starts_with("_baton/shards/")).count();
     assert_eq!(num_verdicts, job.num_parts());

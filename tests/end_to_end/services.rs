@@ -1,5 +1,5 @@
-//! The two services over their sockets, as a coordinator sees them: what they say of themselves, what they
-//! refuse, and that an attempt that is dropped leaves nothing behind.
+//! The two services over their sockets, from a coordinator's view: their descriptions, their refusals, and
+//! the clean-up after a dropped attempt.
 
 use std::fs;
 use std::path::Path;

@@ -2,9 +2,8 @@
 //! when the last test that holds it ends, by a panic or not.
 //!
 //! Needs the environment variable `BATON_WEED`, the path of the `weed` binary. `make test` fetches the pinned
-//! binary (`scripts/setup.py tools`) and sets the variable. Owns no S3 client: buckets and files are made and
-//! read behind S3's back, through the server's own file interface, so that what is tested does not check
-//! itself.
+//! binary (`scripts/setup.py tools`) and sets the variable. Contains no S3 client: buckets and files are made
+//! and read through the server's own file interface, so that the tested code does not check itself.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -1,15 +1,15 @@
-//! The workers: who is there, who may be given a shard, and who of them has the least to do.
+//! The workers: which are present, which may get a shard, and which of them have the least to do.
 //!
-//! A worker that fails rests, longer each time, and is then tried with one shard before it gets more. Several
-//! failures of what was begun before the first of them are one incident. What a worker has to do is counted
-//! in bytes of text, which stand in for tokens.
+//! A worker that fails rests, longer each time, and is then tried with one shard before it gets more.
+//! Failures of several attempts that were under way at the first failure count as one incident. A worker's
+//! load is counted in bytes of text, which stand in for tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::policy::SchedulePolicy;
 
-/// What a worker does.
+/// A worker's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Reads prompts.
@@ -21,7 +21,7 @@ pub enum Role {
 /// Names a worker within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId {
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// Counts the workers in the order in which they appeared.
     pub number: u32,
@@ -36,49 +36,49 @@ pub struct Pair {
     pub decoder: WorkerId,
 }
 
-/// Whether a worker may be given a shard.
+/// Whether a worker may get a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
     /// It may.
     Ready,
-    /// It has failed and may be given one shard to show that it works again.
+    /// It has failed and may get one shard to show that it works again.
     OnTrial,
-    /// It said that it has no room, and is asked again soon.
+    /// It reported that it has no room, and is asked again soon.
     Busy,
     /// It has failed and is left alone for a while.
     Resting,
-    /// It does not serve this job, for example because it has loaded another bundle, and is asked again now
-    /// and then.
+    /// It does not serve this job, for example because it has loaded another bundle, and is asked again
+    /// occasionally.
     Refusing,
-    /// It is not listed any more. What it has, it may finish.
+    /// It is no longer listed. It may finish its shards.
     Left,
 }
 
-/// A worker as it stands.
+/// A worker's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerView {
     /// Its name.
     pub id: WorkerId,
-    /// Where it is reached.
+    /// Its endpoint.
     pub endpoint: String,
-    /// Whether it may be given a shard.
+    /// Whether it may get a shard.
     pub state: WorkerState,
     /// Shards it works on.
     pub num_shards: u32,
-    /// Bytes of text that it still has to read or to answer.
+    /// Bytes of text that it still has to process.
     pub outstanding_num_bytes: u64,
     /// Incidents since it last completed a shard.
     pub failures: u32,
 }
 
-/// What an attempt needs of the workers it is placed on.
+/// An attempt's requirements for its workers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wish {
-    /// Workers on which the shard failed before; taken only if there are no others.
+    /// Workers on which the shard failed before; used only if there are no others.
     pub(super) avoid: Option<Pair>,
-    /// Kept free for somebody else.
+    /// Kept free for another shard.
     pub(super) held: Option<Pair>,
-    /// A decoder that will not do.
+    /// A decoder that must not be used.
     pub(super) not_decoder: Option<WorkerId>,
     /// Whether both workers must have nothing else to do, now and until the attempt ends.
     pub(super) alone: bool,
@@ -96,7 +96,7 @@ struct Worker {
     is_member: bool,
     num_leases: u32,
     outstanding_num_bytes: u64,
-    /// An attempt runs here that must be alone.
+    /// An attempt that must be alone runs here.
     is_taken: bool,
     failures: u32,
     failed_at: Duration,
@@ -108,7 +108,8 @@ struct Worker {
 }
 
 impl Fleet {
-    /// Says which workers of a role there are. Who is missing gets no new lease; who is back is as it was.
+    /// Sets the present workers of a role. A missing worker gets no new lease; a returning worker keeps its
+    /// state.
     pub(super) fn set_members(&mut self, role: Role, endpoints: &[String], now: Duration) {
         for worker in self.of_role_mut(role) {
             worker.is_member = endpoints.contains(&worker.endpoint);
@@ -120,8 +121,8 @@ impl Fleet {
                 self.workers.insert(id, Worker::new(endpoint.clone()));
             }
         }
-        // Who left is remembered as long as it would rest: leaving and coming back is no way to be tried
-        // sooner.
+        // A worker that left is remembered for as long as it would rest, so leaving and returning does not
+        // end its rest.
         self.workers
             .retain(|_, worker| worker.is_member || worker.num_leases > 0 || worker.rests_until > now);
     }
@@ -171,7 +172,7 @@ impl Fleet {
         worker.is_taken = false; // either it was alone here, or it was never taken
     }
 
-    /// Notes that what began at `begun_at` failed here.
+    /// Notes that an attempt that began at `begun_at` failed here.
     pub(super) fn failed(
         &mut self,
         id: WorkerId,
@@ -212,7 +213,7 @@ impl Fleet {
         (worker.is_on_trial, worker.refuses, worker.busy_answers) = (false, false, 0);
     }
 
-    /// Notes that the worker completed something.
+    /// Notes that the worker completed an attempt.
     pub(super) fn succeeded(&mut self, id: WorkerId) {
         self.moved(id);
         self.get_mut(id).failures = 0;
@@ -224,8 +225,7 @@ impl Fleet {
         members.peek().is_some() && members.all(|(_, worker)| worker.refuses)
     }
 
-    /// Whether any worker of a role is at work, or may be given a shard without having to show first that it
-    /// works again.
+    /// Whether any worker of a role is working, or may get a shard without a trial.
     pub(super) fn has_sound(&self, role: Role, now: Duration) -> bool {
         let is_sound =
             |worker: &Worker| !worker.is_on_trial && (worker.num_leases > 0 || worker.may_work(now));
@@ -239,7 +239,7 @@ impl Fleet {
         larger * policy.shards_per_worker as usize
     }
 
-    /// When a worker that may not work now next may.
+    /// The next moment at which a worker that may not work now may work.
     pub(super) fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let members = self.workers.values().filter(|worker| worker.is_member);
         members.map(|worker| worker.rests_until.max(worker.busy_until)).filter(|&until| until > now).min()
@@ -253,8 +253,8 @@ impl Fleet {
         &self.workers[&id].endpoint
     }
 
-    /// Shards that one worker of a role takes at once: there are enough for all workers of the role with more
-    /// of them.
+    /// Shards that one worker of a role takes at once. A role with fewer workers takes more per worker, so
+    /// that the workers of the other role have enough.
     fn capacity(&self, role: Role, policy: &SchedulePolicy) -> u32 {
         let num_members = self.of_role(role).filter(|(_, worker)| worker.is_member).count().max(1);
         u32::try_from(self.max_leases(policy).div_ceil(num_members)).unwrap_or(u32::MAX)

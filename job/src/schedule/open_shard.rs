@@ -1,4 +1,4 @@
-//! A shard that is not committed yet: its attempts so far, and the leases it has now.
+//! A shard that is not committed yet: its attempts so far, and its current leases.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::fleet::Pair;
 use super::search::Search;
 
-/// What an attempt does with its shard. Prompts are counted within the shard from 0, entries that failed
-/// while they were read left out.
+/// An attempt's work on its shard. Prompts are counted within the shard from 0, without entries that failed
+/// while they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
     /// Processes and commits it.
@@ -30,13 +30,13 @@ pub(super) struct OpenShard {
     pub(super) stage: SearchStage,
     pub(super) ready_at: Duration,
     pub(super) leases: Vec<ActiveLease>,
-    /// Where it failed last.
+    /// The workers of its last failure.
     pub(super) avoid: Option<Pair>,
     /// Attempts at the whole shard that broke since it was offered or last searched.
     pub(super) broken_attempts: u32,
     pub(super) store_failures: u32,
     pub(super) num_searches: u32,
-    /// Attempts of any shard that had succeeded when the last search began.
+    /// The number of attempts of any shard that had succeeded when the last search began.
     pub(super) successes_before_search: u64,
     pub(super) is_given_up: bool,
     pub(super) num_leases: u32,
@@ -54,13 +54,13 @@ pub(super) struct ActiveLease {
     pub(super) pair: Pair,
     pub(super) begun_at: Duration,
     pub(super) deadline: Duration,
-    /// Whether the encoder ever said anything of it.
+    /// Whether the encoder ever reported about it.
     pub(super) was_taken_on: bool,
-    /// Whether it has its workers for itself.
+    /// Whether it has its workers alone.
     pub(super) alone: bool,
     pub(super) num_prompts: u32,
     pub(super) num_bytes: u64,
-    /// Of these bytes, those that are not encoded, and those that are not decoded.
+    /// The bytes among these that are not encoded yet; and below, not decoded.
     pub(super) to_encode_num_bytes: u64,
     pub(super) to_decode_num_bytes: u64,
 }
@@ -83,7 +83,7 @@ impl OpenShard {
         }
     }
 
-    /// Whether nobody works on it and somebody should.
+    /// Whether the shard waits for an attempt.
     pub(super) fn is_waiting(&self) -> bool {
         self.leases.is_empty() && !self.is_given_up
     }
@@ -92,7 +92,7 @@ impl OpenShard {
         self.is_waiting() && self.ready_at <= now
     }
 
-    /// What the next attempt does.
+    /// The next attempt's work.
     pub(super) fn work(&self) -> Work {
         match &self.stage {
             SearchStage::Whole { accused } => Work::Commit { accused: accused.clone() },
@@ -102,8 +102,8 @@ impl OpenShard {
         }
     }
 
-    /// Whether the next attempt decides about one record. It then has its workers for itself, so that nothing
-    /// else can break it and it breaks nothing else.
+    /// Whether the next attempt decides about one record. It then has its workers alone, so that nothing else
+    /// can break it and it breaks nothing else.
     pub(super) fn must_be_alone(&self) -> bool {
         let SearchStage::Searching(search) = &self.stage else { return false };
         search.next().is_some_and(|range| range.len() == 1)
@@ -140,7 +140,7 @@ impl OpenShard {
         Some(self.leases.remove(position))
     }
 
-    /// Begins a search, when `num_successes` attempts of any shard have succeeded, earlier runs included.
+    /// Begins a search, after `num_successes` successful attempts of any shard, earlier runs included.
     pub(super) fn begin_search(&mut self, num_successes: u64) {
         self.num_searches += 1;
         self.successes_before_search = num_successes;
@@ -150,8 +150,8 @@ impl OpenShard {
 
     /// Returns to whole attempts, without the records that the search accused, once nothing is left to probe.
     ///
-    /// Where every record of the shard is accused, and nothing else went well either, it is not the records:
-    /// then none is believed to be poisonous.
+    /// If every record of the shard is accused and nothing else succeeded, the records are not the cause:
+    /// then none is considered poisonous.
     pub(super) fn conclude_search_if_over(&mut self, num_successes: u64) {
         let SearchStage::Searching(search) = &self.stage else { return };
         if search.next().is_some() {
@@ -173,7 +173,7 @@ impl OpenShard {
 }
 
 impl ActiveLease {
-    /// Takes in how many prompts are done; returns by how many bytes that lightens the encoder's and the
+    /// Notes how many prompts are done. Returns by how many bytes that reduces the encoder's and the
     /// decoder's load.
     pub(super) fn advance(&mut self, num_encoded: u32, num_decoded: u32) -> (u64, u64) {
         let left = |num_done: u32| {
@@ -187,7 +187,7 @@ impl ActiveLease {
     }
 }
 
-/// The part of `num_bytes` that `part` of `whole` prompts have, on average.
+/// The share of `num_bytes` that `part` of `whole` prompts have, on average.
 fn share(num_bytes: u64, part: u32, whole: u32) -> u64 {
     if whole == 0 { 0 } else { (u128::from(num_bytes) * u128::from(part) / u128::from(whole)) as u64 }
 }

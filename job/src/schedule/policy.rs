@@ -2,33 +2,33 @@
 
 use std::time::Duration;
 
-/// How long leases last, how failures are retried, and how many shards a worker gets at once.
+/// The duration of leases, the retries of failures, and the number of shards per worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulePolicy {
     /// A lease without progress for this long expires.
     pub lease_ttl: Duration,
     /// A shard that broke this many attempts is searched for the record that breaks them. At least 1.
     pub max_attempts: u32,
-    /// A record is called poisonous once it broke this many attempts that had nothing else to do. At least 1.
+    /// A record is called poisonous once it broke this many attempts alone. At least 1.
     pub max_probe_attempts: u32,
     /// A shard that still breaks attempts after this many searches is given up, and the job with it.
     pub max_searches: u32,
-    /// A shard that the output store kept from being committed this many times is given up. With the default
-    /// pauses, five minutes.
+    /// A shard whose commit the output store prevented this many times is given up. With the default pauses,
+    /// that takes five minutes.
     pub max_store_attempts: u32,
     /// Pauses of a shard between its attempts.
     pub retry: Backoff,
     /// Pauses of a worker that failed.
     pub rest: Backoff,
-    /// Pauses of a worker that said it had no room.
+    /// Pauses of a worker that reported no room.
     pub busy: Backoff,
-    /// Shards that one decoder has at once, and so one encoder where there are as many of both.
+    /// Shards that one decoder has at once; also an encoder, if there are as many of both.
     pub shards_per_worker: u32,
     /// At the end of the job, a lease that is older than the typical one by this factor is doubled.
     pub straggler_factor: u32,
     /// No younger lease is doubled.
     pub min_straggler_age: Duration,
-    /// Makes the jitter of one job differ from another's.
+    /// Makes the jitter of two jobs differ.
     pub jitter_seed: u64,
 }
 

@@ -1,8 +1,8 @@
-//! The search for the records of a shard that break every attempt: bisection, so that one among n takes about
+//! Searches for the records of a shard that break every attempt, by bisection: one record among n takes about
 //! 2 log n probes.
 //!
 //! A probe is an attempt at some of the shard's prompts that commits nothing. Prompts are counted within the
-//! shard, from 0; entries that failed while they were read are not counted, because they cannot break
+//! shard, from 0. Entries that failed while they were read are not counted, because they cannot break
 //! anything.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub(super) struct Search {
     suspects: Vec<Range<u32>>,
     /// Probes of the next range that failed.
     failed_probes: u32,
-    /// Prompts that broke every probe they were alone in, in order of accusation.
+    /// Prompts that broke every probe of them alone, in order of accusation.
     accused: Vec<u32>,
 }
 
@@ -35,13 +35,13 @@ impl Search {
         self.suspects.last().cloned()
     }
 
-    /// The probe went through: none of its prompts is to blame.
+    /// The probe succeeded: none of its prompts is to blame.
     pub(super) fn passed(&mut self) {
         self.suspects.pop();
         self.failed_probes = 0;
     }
 
-    /// The probe broke. Several prompts are parted at once, since that accuses nobody; a single one is
+    /// The probe failed. Several prompts are split at once, because that accuses nobody; a single one is
     /// accused after `max_probes`.
     pub(super) fn failed(&mut self, max_probes: u32) {
         let Some(range) = self.suspects.pop() else { return };
@@ -57,12 +57,12 @@ impl Search {
         }
     }
 
-    /// How often the next probe has failed already.
+    /// The number of failures of the next probe so far.
     pub(super) fn failed_probes(&self) -> u32 {
         self.failed_probes
     }
 
-    /// What came of it: the accused prompts, in order.
+    /// The result: the accused prompts, in order.
     pub(super) fn into_accused(mut self) -> Vec<u32> {
         self.accused.sort_unstable();
         self.accused
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Searches where exactly the probes that hold one of `poisonous` fail; returns the accused and the
-    /// number of probes.
+    /// Searches where exactly the probes with one of `poisonous` fail; returns the accused and the number of
+    /// probes.
     fn search(num_prompts: u32, poisonous: &[u32]) -> (Vec<u32>, u32) {
         let mut search = Search::new(num_prompts);
         let mut num_probes = 0;

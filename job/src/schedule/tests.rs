@@ -158,7 +158,7 @@ fn progress_extends_a_lease_and_a_stale_holder_is_told_to_stop() {
     assert!(!scheduler.progress(first, 1, 0, seconds(61)));
     assert_eq!(scheduler.failed(first, Failure::Broke(Role::Encoder), seconds(61)), AfterFailure::Stale);
     assert!(scheduler.progress(second, 1, 0, seconds(61)));
-    // The output exists, whoever made it.
+    // The output exists, whichever attempt made it.
     assert_eq!(scheduler.committed(first, seconds(62)), Settled { is_first: true, losers: vec![second] });
     assert_eq!(scheduler.committed(second, seconds(63)), Settled { is_first: false, losers: vec![] });
     assert_eq!(scheduler.counts(), ShardCounts { committed: 1, ..ShardCounts::default() });
@@ -291,7 +291,7 @@ fn a_shard_that_breaks_every_attempt_is_searched_for_the_record_that_does_it() {
     assert_eq!(accused, [poisonous]);
 }
 
-/// Fails every attempt and probe until the shard is given up; returns how often it was searched.
+/// Fails every attempt and probe until the shard is given up; returns the number of searches.
 fn break_everything(scheduler: &mut ShardScheduler, now: &mut Duration) -> u32 {
     let mut num_searches = 0;
     loop {

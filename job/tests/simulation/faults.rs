@@ -1,4 +1,4 @@
-//! Which faults a schedule has, and how often they fired.
+//! The faults of a schedule, and counts of those that fired.
 
 /// Kinds of faults that a schedule may have.
 #[derive(Debug, Clone, Copy, Default)]
@@ -11,7 +11,7 @@ pub(crate) struct Faults {
     pub(crate) restarts: bool,
 }
 
-/// What happened, in numbers.
+/// Counts of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fired {
     pub(crate) shards: u64,

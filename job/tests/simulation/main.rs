@@ -1,4 +1,4 @@
-//! Whole jobs under thousands of random schedules, in virtual time: workers die, stall, leave and come back,
+//! Whole jobs under thousands of random schedules, in virtual time: workers die, stall, leave and return,
 //! have no room, answer late; records break them; the coordinator restarts. A schedule is a function of its
 //! seed, and a failure names the seed.
 
@@ -10,7 +10,7 @@ mod world;
 use faults::{Faults, Fired};
 use world::World;
 
-/// Runs a schedule for each seed; returns how often each kind of fault fired, over all of them.
+/// Runs a schedule for each seed; returns how often each kind of fault fired in all of them.
 fn run_schedules(seeds: std::ops::Range<u64>, faults: Faults) -> Fired {
     let mut fired = Fired::default();
     for seed in seeds {

@@ -1,4 +1,4 @@
-//! A coordinator, its workers and its store, as far as scheduling sees them.
+//! A coordinator, its workers and its store, from the view of scheduling.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -13,14 +13,14 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::faults::{Faults, Fired};
 
-/// Faults happen before this moment; then the world is left in peace, so that every job ends.
+/// Faults happen before this moment. Afterwards none happen, so that every job ends.
 const FAULTS_END: Duration = Duration::from_secs(600);
-/// No schedule takes longer; one that does will never end.
+/// No schedule takes longer; a longer one would never end.
 const TOO_LONG: Duration = Duration::from_secs(200_000);
-/// The pause between a worker's going to work and its being heard of.
+/// The pause between a worker's start of work and its first report.
 const LATENCY: Duration = Duration::from_millis(5);
 
-/// What a poisonous record does to an attempt that has it.
+/// A poisonous record's effect on an attempt with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Poison {
     KillsDecoder,
@@ -40,7 +40,7 @@ struct Worker {
     is_member: bool,
     dead_until: Duration,
     stalled_until: Duration,
-    /// Attempts that found it dead, since it died.
+    /// Attempts since its death that found it dead.
     knocks: u32,
     died_at: Duration,
 }
@@ -49,7 +49,7 @@ struct Worker {
 #[derive(Debug, Clone)]
 struct Attempt {
     id: u64,
-    /// Which coordinator began it.
+    /// The coordinator that began it.
     incarnation: u32,
     assignment: Assignment,
     encoder: String,
@@ -100,8 +100,8 @@ impl World {
                 workers.insert(format!("{prefix}{index}"), Worker { is_member: true, ..Worker::default() });
             }
         }
-        // Where everything fails, no record can be blamed: the first shard is sound, and so is one record of
-        // each larger one.
+        // If everything fails, no record can be blamed. The first shard is therefore sound, and so is one
+        // record of each larger one.
         let mut shards = vec![Shard { num_prompts: 5, poisonous: BTreeMap::new() }];
         for _ in 0..rng.random_range(1..30) {
             let num_prompts = rng.random_range(0..20);
@@ -348,8 +348,8 @@ impl World {
         }
     }
 
-    /// Whether the coordinator still waits for the attempt. It cancels an attempt that it gives up, but that
-    /// may come too late.
+    /// Whether the coordinator still waits for the attempt. It cancels an attempt that it gives up, but the
+    /// cancellation may come too late.
     fn is_current(&self, attempt: &Attempt) -> bool {
         attempt.incarnation == self.incarnation
             && !self.committed.contains_key(&attempt.assignment.lease.shard)
@@ -408,9 +408,9 @@ impl World {
     fn knock(&mut self, name: &str) {
         let worker = self.workers.get_mut(name).unwrap();
         worker.knocks += 1;
-        // What was under way when it died, and then one at a time, at pauses that double up to half a minute.
-        // A restarted coordinator has to learn anew, and so does one to whom a fault of an attempt without
-        // blame lifted the rest.
+        // The attempts under way at its death, and then one at a time, at pauses that double up to half a
+        // minute. A restarted coordinator has to learn this again, and so does one whose rest was lifted by a
+        // failure without blame.
         let seconds = (self.now - worker.died_at).as_secs_f64();
         let most = 20.0 + 10.0 * (1.0 + seconds).log2() + seconds / 10.0;
         let is_hammered = !self.faults.restarts && f64::from(worker.knocks) > most;
@@ -468,7 +468,7 @@ impl World {
         let (incarnation, rng) = (self.incarnation, &mut self.rng);
         for attempt in self.attempts.values_mut() {
             if attempt.incarnation == incarnation && leases.contains(&attempt.assignment.lease) {
-                // From now on nobody listens to it.
+                // From now on nobody listens to this attempt.
                 attempt.incarnation = u32::MAX;
             }
         }

@@ -1,5 +1,5 @@
-//! What a service says of its health, how it stops, and that the death of one end of a stream is cleaned up
-//! at the other.
+//! A service's health, its ways to stop, and the clean-up at one end of a stream after the death of the
+//! other.
 
 use std::collections::BTreeSet;
 

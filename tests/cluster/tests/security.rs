@@ -1,4 +1,4 @@
-//! Services that require certificates and a token serve those who have them, and nobody else.
+//! Services that require certificates and a token serve callers that have both, and nobody else.
 
 use baton_cluster_tests::Worker;
 use baton_proto::wire::GetDecoderInfoRequest;
