@@ -1,6 +1,6 @@
 # Baton's commands; `make` alone lists them. Each does the set-up it needs, once.
 #
-# Owns the order of things. What is fetched and where it is kept: scripts/setup.py.
+# Owns the order of steps; scripts/setup.py owns downloads and their places.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -12,20 +12,20 @@ RELEASE_BATON := $(TARGET)/release/baton
 QUICK_BATON := $(TARGET)/quick/baton
 DEV_BATON := $(TARGET)/debug/baton
 
-# Where tests find the large model. Plain `cargo test` needs it set to the same path.
+# The place where tests find the large model. Plain `cargo test` needs it set to the same path.
 export BATON_LLM_DIR := $(LLM)
-# Where tests find small models that translate.
+# The place where tests find small models that translate.
 export BATON_STUDENTS_DIR := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/firefox-students-0.2.0
 # The S3 server that tests start.
 export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/weed
-# The proxy through which the fault suite disturbs connections.
+# The proxy with which the fault suite disturbs connections.
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that must build on a machine without libtorch.
 TORCHLESS := baton-text baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding \
 	baton-store baton-bundle baton-import baton-proto baton-telemetry baton-coordinator
 
-# $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, however indirectly.
+# $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, directly or not.
 define never
 @for crate in $(1); do \
 	tree=$$(cargo tree --locked -e normal --prefix none -f '{p}' -p $$crate) || exit 1; \
@@ -64,7 +64,7 @@ ISA_TESTS := --lib --test families --test packing --test parity --test beam_pari
 	--test training --test end_to_end
 
 .PHONY: test-isa
-test-isa: setup tools ## Run the tests that compute as on CPUs with AVX2 alone, with VNNI, and as on this one
+test-isa: setup tools ## Run the tests that compute as on CPUs with only AVX2, with VNNI, and this one
 	cargo build --locked --workspace --bins
 	@python3 scripts/setup.py import-llm $(DEV_BATON)
 	@for isa in $(ISAS); do \
@@ -79,7 +79,7 @@ k8s: libtorch tools ## Render the Kubernetes manifests and check them, their fla
 	cargo build --locked --bins -p baton-coordinator -p baton-encoder-svc -p baton-decoder-svc
 	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
 
-# Which runs: make chaos SEEDS=100; one of them again: make chaos SEEDS=1 FIRST_SEED=17
+# make chaos SEEDS=100 runs a hundred seeds; make chaos SEEDS=1 FIRST_SEED=17 runs one of them again.
 SEEDS := 20
 FIRST_SEED := 1
 
@@ -96,7 +96,7 @@ build: libtorch ## Build the baton binary, target/release/baton
 llm: setup build ## Build, then import the large model for the bundles under models/
 	@python3 scripts/setup.py import-llm $(RELEASE_BATON)
 
-# Where the systems that Baton is measured against are installed.
+# The place of the systems that Baton is measured against.
 PEERS := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/peers
 
 .PHONY: bench-peers
@@ -145,7 +145,8 @@ width: prerequisites
 	python3 scripts/line_width.py
 
 # Lints need two rustup components that a bare Rust lacks; tests do not. With them, tests compile through
-# scripts/lint_rustc.py, which finds what `make lint` finds without compiling every dependency once more.
+# scripts/lint_rustc.py, which finds the same problems as `make lint` without compiling every dependency
+# again.
 HAS_LINTS := $(shell cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 \
 	&& echo yes)
 LINTED := $(if $(HAS_LINTS),RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/lint_rustc.py)

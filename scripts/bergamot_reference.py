@@ -117,7 +117,7 @@ class Student:
         return x
 
     def start(self, ids):
-        """What decoding begins with: each block's keys and values of the prompt, and its state."""
+        """The start of decoding: each block's keys and values of the prompt, and its state."""
         states = self.encode(ids)
         contexts = [f"decoder_l{layer}_context" for layer in range(1, self.decoder_depth + 1)]
         prompts = [tuple(self.attention_part(name, part, states) for part in "kv") for name in contexts]

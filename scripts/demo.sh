@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demo: translates held-out English lines to Italian with the committed bundle and shows what came out.
+# The demo: translates held-out English lines to Italian with the committed bundle and shows the outputs.
 #
 # Called by `make demo`, which has built the binary, given as argument, and imported the large model.
 set -eu
@@ -11,7 +11,7 @@ output=out/demo
 
 [ -s "$corpus" ] || python3 scripts/corpus.py demo --out "$corpus" --count 240
 
-# The demo shows a whole job; without this, the second one would find its work done.
+# The demo shows a whole job; without this, a second run would find its work done.
 rm -rf "$output"
 echo "Translating $corpus, descriptions of Debian packages that the bundle models/en-it has never seen:"
 "$baton" run --bundle models/en-it --input "$corpus" --output "$output" --records-per-shard 64

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Renders every kustomization below k8s/ and checks what comes out, without a cluster.
 
-First against the published schemas of two Kubernetes versions, strictly; then for what schemas cannot see
+The check has three steps. Schemas of two Kubernetes versions, strictly. Then problems that schemas cannot see
 (scripts/k8s/checks/): selectors that match nothing, ports nobody listens on, limits below requests, policies
-that shut out what must get through, and so on; last against the binaries themselves, whose --help has the
-flags that manifests may set, and which must take their values.
+that block needed connections, and so on. Last the binaries: their --help must list the flags that manifests
+set, and they must accept the values.
 
     k8s_check.py [--binaries DIR]       DIR has baton-coordinator, baton-encoder and baton-decoder
 

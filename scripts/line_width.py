@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Names the tracked lines that are wider than 110 columns: code, comments and prose alike.
+"""Names the tracked lines that are wider than 110 columns, in code, comments and prose.
 
     scripts/line_width.py            exits with 1 if there is one
 

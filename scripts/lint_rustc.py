@@ -50,7 +50,7 @@ def for_clippy(arguments, scratch):
 
 
 def for_rustdoc(arguments, scratch):
-    """What rustdoc has to know of this compilation."""
+    """The arguments of this compilation that rustdoc needs."""
     kept = [source_of(arguments), "--out-dir", scratch, "--deny=warnings"]
     following = iter(arguments)
     for argument in following:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How alike two tokenizers cut the words that a target copies from its source.
+"""Compares how two tokenizers cut the words that a target copies from its source.
 
     python3 -m pip install tokenizers
     scripts/tokenizer_agreement.py --llm models/en-it/llm --slm data/runs/en-it

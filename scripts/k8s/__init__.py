@@ -1,1 +1,1 @@
-"""What scripts/k8s_check.py is made of: rendering, schemas, and the checks that schemas cannot make."""
+"""The parts of scripts/k8s_check.py: rendering, schemas, and the checks that schemas cannot make."""

@@ -1,9 +1,8 @@
-"""What the binaries themselves say: their flags, variables and exit codes from --help, and their metrics from
-the source.
+"""Facts from the binaries: flags, variables and exit codes from --help, and metrics from the source.
 
-A manifest may set only flags and BATON_* variables that the binary of that container has, and values that it
-takes: each is started with the arguments of its container and a bundle that does not exist, which is the
-first thing that it may complain of.
+A manifest may set only flags and BATON_* variables that the container's binary has, with values that it
+accepts. Each binary is started with the arguments of its container and a bundle that does not exist; the
+bundle must be its first complaint.
 """
 
 import re
@@ -19,12 +18,12 @@ BINARIES = {"coordinator": "baton-coordinator", "encoder": "baton-encoder", "dec
 # The exit code of a binary whose flags are right and which finds something else missing.
 CANNOT_START = 1
 _METRIC = re.compile(r"\bbaton_[a-z0-9_]+")
-# What Prometheus adds to the name of a histogram.
+# Suffixes that Prometheus adds to the name of a histogram.
 _HISTOGRAM_SUFFIX = re.compile(r"_(bucket|count|sum)$")
 
 
 class Binary:
-    """What one binary's --help says."""
+    """The content of one binary's --help."""
 
     def __init__(self, help_text):
         self.flags = set(re.findall(r"^\s+(?:-\w, )?(--[a-z0-9-]+)", help_text, re.MULTILINE))
@@ -92,11 +91,12 @@ def flag_errors(manifests, binaries):
 
 
 def start_errors(manifests, paths):
-    """What `paths`, {container name: binary}, say of the arguments and job files in `manifests`."""
+    """Problems of the arguments and job files in `manifests`, for the binaries in `paths`, {container name:
+    binary}."""
     for pod in manifests.pods:
         for container in pod.containers:
             if container.name in paths:
-                # An index, or part of a name, in the place of a variable.
+                # An index, or part of a name, in place of a variable.
                 arguments = [
                     re.sub(r"\$\(\w+\)", "0", str(argument)) for argument in container.spec.get("args") or []
                 ]

@@ -1,6 +1,6 @@
 """Rendered objects with what connects them: pods of workloads, selectors, lookups by name.
 
-Owns the reading of objects. What must hold of them: checks/.
+Owns the reading of objects; checks/ has the rules for them.
 """
 
 # Kinds that live in no namespace, among those that Baton may use.

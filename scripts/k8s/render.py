@@ -23,7 +23,7 @@ def render(directory):
 
 
 def kustomizations(root):
-    """What is applied as it is: the base and each overlay below `root`."""
+    """The kustomizations to apply: the base and each overlay below `root`."""
     return [root / "base"] + sorted(path.parent for path in (root / "overlays").glob("*/kustomization.yaml"))
 
 

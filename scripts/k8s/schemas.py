@@ -42,7 +42,7 @@ def _schema_path(item, version):
 
 
 def schema_errors(item):
-    """What is wrong with `item` by the schemas of all versions; each error once."""
+    """Errors of `item` against the schemas of all versions, each once."""
     seen = set()
     for version in VERSIONS:
         path = _schema_path(item, version)

@@ -8,8 +8,8 @@ from ..manifests import labels_match, title
 _ENDPOINT = re.compile(r"(?:dns|dnss|http|https)://([^:/,]+):(\d+)")
 ROLE = "app.kubernetes.io/component"
 METRICS_PORT = 9464
-# What must get through and what must not: (from, to, port). Encoders dial the decoders that coordinators
-# name.
+# Connections that must get through, and others that must not: (from, to, port). Encoders dial the decoders
+# that coordinators name.
 FLOWS = [("coordinator", "encoder", 7001), ("coordinator", "decoder", 7002), ("encoder", "decoder", 7002)]
 NO_FLOWS = [
     ("decoder", "encoder", 7001),
@@ -119,7 +119,7 @@ def _bad_block(item, peer):
 
 
 def flows(manifests):
-    """What Baton's processes need gets through all policies together, and what they do not need does not."""
+    """Connections that Baton's processes need pass all policies together, and others do not."""
     if not manifests.of_kind("NetworkPolicy"):
         yield "NetworkPolicy: there is none, so every pod may reach every other"
         return

@@ -1,4 +1,4 @@
-"""What each pod may do, what it mounts, and how it is probed and stopped."""
+"""Checks each pod's rights, mounts, probes and end."""
 
 import re
 

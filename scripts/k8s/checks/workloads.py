@@ -8,7 +8,7 @@ _CRON_FIELDS = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
 
 
 def selectors(manifests):
-    """A workload selects its own pods, and nobody else's."""
+    """A workload selects its own pods and no others."""
     for item in manifests.of_kind("Deployment", "StatefulSet", "DaemonSet"):
         selector = item["spec"].get("selector")
         for pod in manifests.pods:
