@@ -66,7 +66,7 @@ impl BareLoop {
         let BareLoopConfig { mode, compute, max_slots, max_cache_tokens, .. } = config;
         if mode == Mode::Verified {
             return Err(BenchError::Request(
-                "mode verified is two loops in one; there is no bare one".to_owned(),
+                "mode verified combines two loops; it has no bare loop".to_owned(),
             ));
         }
         let cache = CacheLimits { max_slots, max_cache_tokens };

@@ -99,7 +99,7 @@ impl LoraShape {
         let known = ["peft_type", "bias", "init_lora_weights", "use_rslora", "r", "lora_alpha"];
         let unknown = |name: &str| !known.contains(&name) && !FIELDS_WITHOUT_EFFECT.contains(&name);
         if let Some((name, value)) = json.iter().find(|(name, value)| unknown(name) && is_set(value)) {
-            return Err(refused(format!("`{name}` is {value}; Baton reads adapters without it alone")));
+            return Err(refused(format!("`{name}` is {value}; Baton only reads adapters without it")));
         }
         let number = |field: &str| json.get(field).and_then(Value::as_f64).filter(|&number| number > 0.0);
         let needed = |field: &str| refused(format!("`{field}` must be a number above 0"));

@@ -126,7 +126,7 @@ impl Bundle {
     pub fn llm(&self) -> Result<(&LlmPart, &ModelConfig), BundleError> {
         self.manifest.llm.as_ref().zip(self.llm_config.as_ref()).ok_or_else(|| BundleError::Manifest {
             path: self.path(MANIFEST_FILE),
-            problem: "there is no LLM: the bundle serves mode slm alone".to_owned(),
+            problem: "there is no LLM: the bundle serves only mode slm".to_owned(),
         })
     }
 
@@ -137,7 +137,7 @@ impl Bundle {
     pub fn small_model(&self) -> Result<(SmallModel<'_>, &ModelConfig), BundleError> {
         self.manifest.small_model().zip(self.slm_config.as_ref()).ok_or_else(|| BundleError::Manifest {
             path: self.path(MANIFEST_FILE),
-            problem: "there is no small model: the bundle serves mode llm alone".to_owned(),
+            problem: "there is no small model: the bundle serves only mode llm".to_owned(),
         })
     }
 

@@ -165,7 +165,7 @@ fn problem_of_projector(
         ),
         (
             projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
-            "`projector.mixed_layers` must be empty: of an encoder the last states are read".to_owned(),
+            "`projector.mixed_layers` must be empty: an encoder is read after its last layer".to_owned(),
         ),
         (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
         (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),

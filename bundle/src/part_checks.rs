@@ -64,11 +64,8 @@ fn layers_problem(manifest: &BundleManifest, llm_config: Option<&ModelConfig>) -
         return Some(format!("`llm.layers` is {asked}, but llm/config.json has only {there} layers"));
     }
     let reads = manifest.modes.contains(&Mode::Hybrid);
-    (reads && llm_config.encoder_decoder().is_some() && asked != there).then(|| {
-        format!(
-            "`llm.layers` is {asked}, but of an encoder the last states are read, behind its {there} layers"
-        )
-    })
+    (reads && llm_config.encoder_decoder().is_some() && asked != there)
+        .then(|| format!("`llm.layers` is {asked}, but an encoder is read after its last layer, {there}"))
 }
 
 /// An encoder's positions all see each other.

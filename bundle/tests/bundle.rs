@@ -262,7 +262,7 @@ fn an_llm_alone_needs_no_other_part() {
     assert_eq!(bundle.manifest().files.len(), 3);
     assert_eq!(summarize(&bundle).unwrap().len(), 1);
     assert_eq!(arithmetic_of_mode(&bundle, Mode::Llm).unwrap(), arithmetic_of_llm(&bundle).unwrap());
-    assert_says(&bundle.small_model().unwrap_err(), &["no small model", "mode llm alone"]);
+    assert_says(&bundle.small_model().unwrap_err(), &["no small model", "only mode llm"]);
 }
 
 #[test]

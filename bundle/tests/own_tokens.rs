@@ -63,7 +63,7 @@ fn a_bundle_of_a_small_model_alone_has_and_needs_no_other_part() {
     let files: Vec<&str> = bundle.manifest().files.keys().map(String::as_str).collect();
     assert_eq!(files, ["slm/config.json", "slm/model.safetensors", "slm/tokenizer.json"]);
     assert_eq!(summarize(&bundle).unwrap().iter().map(|part| part.path).collect::<Vec<_>>(), ["slm"]);
-    assert_says(&bundle.llm().unwrap_err(), &["there is no LLM", "mode slm alone"]);
+    assert_says(&bundle.llm().unwrap_err(), &["there is no LLM", "only mode slm"]);
     let reading = bundle.prompt_reader(Mode::Slm, None).unwrap().read("12").unwrap();
     assert!(reading.llm_tokens.is_empty());
     assert_eq!(tokens(&reading.segments[0].tokens), ["1", "12", "</s>"]);

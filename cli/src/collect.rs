@@ -149,7 +149,7 @@ impl FinishedJob {
         if let Some(Verdict { failed, failed_at, .. }) = &verdict
             && failed.len() != failed_at.len()
         {
-            bail!("{} was written by a Baton that did not note where failed records stood", self.location);
+            bail!("{} was written by a Baton that did not record where records failed", self.location);
         }
         Ok((part, verdict))
     }

@@ -105,7 +105,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
         args.bundles.iter().map(|path| Ok(Bundle::open(path)?)).collect::<anyhow::Result<Vec<_>>>()?;
     let metric_set = args.metrics.or_else(|| bundles.first().map(MetricSet::for_bundle));
     let Some(metric_set) = metric_set else {
-        bail!("without a bundle, --metrics has to say what is measured");
+        bail!("without a bundle, name the metrics with --metrics");
     };
     let mut systems = System::of_bundles(&args.bundles, &bundles, &args.modes)?;
     systems.extend(args.existing.iter().map(|(name, path)| System::existing(name, path)));

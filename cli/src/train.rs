@@ -22,7 +22,7 @@ Exit codes:
   0    the bundle is written
   1    the run failed
   2    the flags are wrong
-  130  interrupted; the same command goes on from the last checkpoint";
+  130  interrupted; the same command continues from the last checkpoint";
 
 /// Arguments of `baton train`.
 #[derive(Debug, clap::Args)]

@@ -73,7 +73,7 @@ pub enum CoordinatorError {
     },
     /// The next run would take this run's parts for input.
     #[error(
-        "input {pattern} takes in the output directory {location}, whose parts would become input; \
+        "input {pattern} includes the output directory {location}, whose parts would become input; \
          name an output directory elsewhere"
     )]
     OutputAmongInputs {
@@ -127,7 +127,7 @@ pub enum CoordinatorError {
         source: std::io::Error,
     },
     /// Standard input can only be read once, and by one process.
-    #[error("--input - goes with no other --input and no --partition: standard input is read once")]
+    #[error("--input - cannot be combined with other inputs or --partition: standard input is read once")]
     StandardInputShared,
     /// An input cannot be read to its end.
     #[error(transparent)]

@@ -200,7 +200,7 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
             }))
         };
         let changed = |records_read, line| {
-            let reason = format!("at line {line} it was no longer what the job had listed");
+            let reason = format!("at line {line} it no longer matched the listing");
             broken(BrokenKind::Changed, records_read, reason)
         };
         let tally = Tally { counts: Arc::clone(&self.counts), samples: self.samples.clone() };

@@ -15,7 +15,7 @@ use crate::commit::CommitError;
 #[non_exhaustive]
 pub enum DecoderError {
     /// The bundle does not say how its model writes, or the output tokenizer cannot be used.
-    #[error("cannot prepare the model that writes")]
+    #[error("cannot prepare the writing model")]
     Bundle {
         /// The cause.
         #[source]
@@ -41,8 +41,8 @@ pub enum DecoderError {
     /// A shard asks for another bundle or mode than this process serves.
     #[error(transparent)]
     Unsuited(#[from] UnsuitedWorker),
-    /// The job's generation options cannot be obeyed.
-    #[error("the job's generation options cannot be obeyed")]
+    /// The job's generation options are invalid.
+    #[error("the job's generation options are invalid")]
     Generation {
         /// The cause.
         #[source]

@@ -33,14 +33,10 @@ impl Default for DecoderMetrics {
 impl DecoderMetrics {
     /// Registers them, and the load of the engine.
     pub(crate) fn register(&self, metrics: &MetricsRegistry, engine: EngineLoad) {
-        metrics.counter(
-            "baton_decoder_output_tokens_total",
-            "Tokens the model that writes has written",
-            &self.output_tokens,
-        );
+        metrics.counter("baton_decoder_output_tokens_total", "Tokens written", &self.output_tokens);
         let help = "Mode verified: tokens the small model has drafted";
         metrics.counter("baton_decoder_drafted_tokens_total", help, &self.drafted_tokens);
-        let help = "Mode verified: drafted tokens that the large model chose too";
+        let help = "Mode verified: drafted tokens that the large model also chose";
         metrics.counter("baton_decoder_accepted_tokens_total", help, &self.accepted_tokens);
         let help = "Mode verified: passes of the large model, a row's part in a pass counted once";
         metrics.counter("baton_decoder_llm_passes_total", help, &self.llm_passes);

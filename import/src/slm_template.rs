@@ -99,7 +99,7 @@ impl SlmTokenizer {
         let encoding = self.encode(tokenizer, after, false)?;
         let Some((&begin, offsets)) = encoding.get_ids().last().zip(encoding.get_offsets().last()) else {
             return Err(self.refused(format!(
-                "it has no encoder, so it goes on from a prompt; give a template whose last token begins the \
+                "it has no encoder, so it continues a prompt; give a template whose last token begins the \
                  output, such as --template '<|im_start|>user\\nTranslate into Italian: \
                  {TEXT_PLACEHOLDER}<|im_end|>\\n<|im_start|>assistant\\n'"
             )));

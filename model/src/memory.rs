@@ -51,7 +51,7 @@ impl PassSize {
                 tracing::warn!(
                     pass = self.what,
                     max_size = self.max_size,
-                    "out of memory, goes on with less at once"
+                    "out of memory, continuing with smaller passes"
                 );
             }
             start = items.end;

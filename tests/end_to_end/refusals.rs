@@ -78,7 +78,7 @@ fn an_output_directory_among_the_inputs_is_refused() {
     let output = job.inputs().join("out");
     let ended = Ended::from(job.command_to(&output).output().unwrap());
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-    ended.assert_error(&["takes in the output directory", "inputs/out"]);
+    ended.assert_error(&["includes the output directory", "inputs/out"]);
     assert!(!output.exists(), "nothing was begun");
 }
 

@@ -40,7 +40,7 @@ fn an_interrupted_job_finishes_its_shards_and_goes_on_later() {
     assert!(signalled.success());
     let ended = Ended::from(child.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
-    assert!(ended.stderr.contains("the same command goes on"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the same command continues"), "{}", ended.stderr);
     assert!(!job.is_finished());
 
     // Shards in flight were finished: no verdict is without its part.
@@ -85,7 +85,7 @@ fn a_second_interrupt_stops_at_once_and_the_job_goes_on_later() {
     let mut said = wait_for_line(&mut child, "interrupt again to stop at once");
     interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(said.any(|line| line.contains("the same command goes on")), "how to go on is said");
+    assert!(said.any(|line| line.contains("the same command continues")), "how to go on is said");
     job.run_expecting(0);
     assert!(job.is_finished());
 }

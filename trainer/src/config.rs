@@ -384,7 +384,7 @@ impl TrainConfig {
             self.slm.is_some() != self.start_from.is_some(),
             "slm",
             if self.slm.is_some() { "given" } else { "missing" }.to_owned(),
-            "give one of the two: [slm], a shape to train from nothing, or start_from, what to go on from",
+            "give one of the two: [slm], the shape of a new model, or start_from, a trained model",
         )
     }
 

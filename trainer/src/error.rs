@@ -63,7 +63,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The run was asked to stop.
-    #[error("stopped after step {step}; the same command goes on from {}", path.display())]
+    #[error("stopped after step {step}; the same command continues from {}", path.display())]
     Stopped {
         /// The run's directory.
         path: PathBuf,

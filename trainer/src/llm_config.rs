@@ -128,7 +128,7 @@ impl TrainConfig {
 
     pub(crate) fn validate_llm_training(&self) -> Result<(), TrainError> {
         let training = self.llm_training.as_ref();
-        check(training.is_some(), "llm_training", "missing".to_owned(), "the LLM learns by this section")?;
+        check(training.is_some(), "llm_training", "missing".to_owned(), "the LLM needs this section")?;
         let LlmTraining { lora, whole, max_new_tokens, .. } = self.llm_training();
         check(
             lora.is_some() != *whole,
@@ -141,14 +141,14 @@ impl TrainConfig {
             self.llm_adapter.is_none(),
             "llm_adapter",
             format!("{:?}", self.llm_adapter),
-            "the LLM learns from its own weights alone; leave it out",
+            "the LLM starts from its own weights; leave it out",
         )?;
         let projector_steps = self.hyperparameters.projector_steps;
         check(
             projector_steps == 0,
             "hyperparameters.projector_steps",
             projector_steps.to_string(),
-            "must be 0 where the LLM learns: there is no projector",
+            "must be 0 when the LLM learns: there is no projector",
         )?;
         let Some(LoraTargets { rank, alpha, targets }) = lora else { return Ok(()) };
         check(*rank > 0, "llm_training.lora.rank", rank.to_string(), "must be at least 1")?;

@@ -238,7 +238,7 @@ fn check_slm(config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> 
         return Err(TrainError::Config {
             field: "llm_layer",
             value: config.llm_layer.to_string(),
-            rule: format!("of an encoder the last states are read: must be {}", llm.num_hidden_layers),
+            rule: format!("an encoder is read after its last layer: must be {}", llm.num_hidden_layers),
         });
     }
     if !are_layers_below(&config.mixed_layers, config.llm_layer)
@@ -247,7 +247,7 @@ fn check_slm(config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> 
         return Err(TrainError::Config {
             field: "mixed_layers",
             value: format!("{:?}", config.mixed_layers),
-            rule: "must rise from 1, below llm_layer; and there are none of an encoder".to_owned(),
+            rule: "must rise from 1, below llm_layer; must be empty for an encoder".to_owned(),
         });
     }
     if let Some(slm) = &config.slm {

@@ -90,14 +90,14 @@ impl SentencePiece {
         let mut ids = HashMap::with_capacity(pieces.len());
         for (piece, id) in pieces.iter().zip(0_u32..) {
             if piece.text.is_empty() || ids.insert(piece.text.clone(), id).is_some() {
-                return Err(format!("its piece {id}, {:?}, is empty or there twice", piece.text));
+                return Err(format!("its piece {id}, {:?}, is empty or occurs twice", piece.text));
             }
         }
         let of_type =
             |wanted| pieces.iter().zip(0_u32..).filter(move |(piece, _)| piece.piece_type() == wanted);
         let mut unknown = of_type(PieceType::Unknown).map(|(_, id)| id);
         let (Some(unknown_id), None) = (unknown.next(), unknown.next()) else {
-            return Err("it has not exactly one unknown piece".to_owned());
+            return Err("it must have exactly one unknown piece".to_owned());
         };
         let user_defined =
             || PieceTrie::new(of_type(PieceType::UserDefined).map(|(piece, id)| (piece.text.as_bytes(), id)));

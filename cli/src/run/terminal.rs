@@ -86,7 +86,7 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
         match (report.outcome, report.job_has_ended) {
             (JobOutcome::Interrupted | JobOutcome::InputsBroken, _) => {}
             (_, true) => tell!("              it was the last: the job is complete"),
-            (_, false) => tell!("              other partitions are not"),
+            (_, false) => tell!("              other partitions are not yet"),
         }
     }
     if totals.records == 0 && matches!(report.outcome, JobOutcome::Complete) {

@@ -331,7 +331,7 @@ mod tests {
     use tch::{Device, Kind, Tensor};
 
     #[test]
-    #[should_panic(expected = "of which another one is a view")]
+    #[should_panic(expected = "shares memory with another argument")]
     fn a_sum_in_the_memory_of_what_is_added_is_refused() {
         let x = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         let view = x.view([2, 3]);

@@ -50,7 +50,7 @@ pub(super) fn assert_apart<const N: usize>(written: &Tensor, read: [&Tensor; N])
         let read = memory_of(tensor);
         let is_apart =
             written.is_empty() || read.is_empty() || written.end <= read.start || read.end <= written.start;
-        assert!(is_apart, "a kernel writes in the memory of a tensor of which another one is a view");
+        assert!(is_apart, "a kernel writes into a tensor that shares memory with another argument");
     }
 }
 

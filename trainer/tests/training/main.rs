@@ -270,7 +270,7 @@ fn a_small_model_learns_from_the_states_of_an_encoder() {
     write_tiny_t5(&workspace.path().join("llm"));
     let early = TrainConfig { llm_layer: 1, ..config(workspace.path(), 400) };
     let error = train(&early, &workspace.path().join("run"), quietly).unwrap_err();
-    assert!(error.to_string().contains("llm_layer = 1: of an encoder the last states are read"), "{error}");
+    assert!(error.to_string().contains("llm_layer = 1: an encoder is read after its last layer"), "{error}");
 
     let run = workspace.path().join("run");
     let config = TrainConfig { llm_layer: 2, fusion: Fusion::Replace, ..early };
