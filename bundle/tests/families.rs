@@ -108,7 +108,7 @@ fn a_bundle_of_two_encoder_decoders_verifies() {
 fn an_encoder_is_read_behind_its_last_layer_and_sees_the_whole_prompt() {
     type Spoil = fn(&mut BundleManifest);
     let cases: [(Spoil, [&str; 2]); 2] = [
-        (|m| llm(m).layers = 1, ["`llm.layers` is 1", "the last states are read, behind its 2 layers"]),
+        (|m| llm(m).layers = 1, ["`llm.layers` is 1", "an encoder is read after its last layer, 2"]),
         (
             |m| m.slm.as_mut().unwrap().prompt_attention = PromptAttention::Causal,
             ["`slm.prompt_attention` is `causal`", "`bidirectional`"],
