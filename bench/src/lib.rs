@@ -54,7 +54,7 @@ fn part_times(times: [Duration; baton_model::Part::ALL.len()], divisor: f64) -> 
 /// The middle of some numbers; of an even count, the lower middle.
 ///
 /// # Panics
-/// There are none.
+/// `numbers` is empty.
 #[must_use]
 pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);

@@ -24,12 +24,12 @@ pub struct TokenFlops {
     pub weights: u64,
     /// Attention, for each position that the token sees, in layers that see everything.
     pub per_position_seen: u64,
-    /// Attention, for each position of the prompt, of a decoder that does not attend to what is written.
+    /// Attention, for each position of the prompt, in a decoder that does not attend to its own output.
     #[serde(skip_serializing_if = "is_zero")]
     pub per_prompt_position: u64,
     /// Attention, for each position that the token sees, in layers with a sliding window.
     pub per_position_in_window: u64,
-    /// Positions that such a layer sees at most; 0 where there is none.
+    /// Positions that such a layer sees at most; 0 if there is no such layer.
     pub window: u64,
 }
 
@@ -69,9 +69,9 @@ impl TokenFlops {
         flops
     }
 
-    /// A generated token's way through a model: all blocks that write, and the head. Behind an encoder it
-    /// sees the prompt in one attention and what is written in another: as many positions as if they were one
-    /// sequence.
+    /// A generated token's way through a model: all blocks that write, and the head. After an encoder, the
+    /// token sees the prompt in one attention and the output in another. Together these are as many positions
+    /// as in one sequence.
     #[must_use]
     pub fn of_generating(config: &ModelConfig) -> Self {
         let mut flops = match config.encoder_decoder() {
@@ -93,7 +93,7 @@ impl TokenFlops {
         flops
     }
 
-    /// FLOPs of tokens at these positions, counted from 1, each of which sees what stands up to
+    /// FLOPs of tokens at these positions, counted from 1. Each sees the positions up to
     /// `last_seen(position)`.
     fn of_tokens(
         &self,
@@ -248,7 +248,7 @@ fn num_parameters(config: &ModelConfig) -> u64 {
     config.tensor_shapes().iter().map(|(_, shape)| numel(shape)).sum()
 }
 
-/// Parameters of the table of positions, where a family has one, and of the norm behind an encoder.
+/// Parameters of the table of positions, if a family has one, and of an encoder's final norm.
 fn around_blocks(config: &ModelConfig) -> u64 {
     let layout = config.tensor_layout();
     layout.before.iter().skip(1).chain(&layout.between).map(|(_, shape)| numel(shape)).sum()

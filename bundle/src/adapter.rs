@@ -45,7 +45,7 @@ const FIELDS_WITHOUT_EFFECT: [&str; 14] = [
 pub struct LoraShape {
     /// Rows of each A, columns of each B.
     pub rank: usize,
-    /// `lora_alpha`: what is added is scaled by `alpha / rank`.
+    /// `lora_alpha`: the addition is scaled by `alpha / rank`.
     pub alpha: f64,
     /// Whether it is scaled by `alpha / sqrt(rank)` instead (arXiv 2312.03732).
     pub rank_stabilized: bool,

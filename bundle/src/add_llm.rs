@@ -13,14 +13,14 @@ use crate::{Bundle, BundleError, DEFAULT_TEMPLATE, LlmAdapter, LlmPart, LlmWrite
 /// How an LLM becomes a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddedLlm {
-    /// As it is.
+    /// Unchanged.
     AsItIs(LlmWriter),
     /// As the bundle in this directory has it: with its writer, and its adapter if it has one.
     Of(PathBuf),
 }
 
 /// Adds mode `llm`, and `verified` on request, to the bundle in `directory`, and rewrites its `bundle.json`.
-/// An adapter is copied, but the small model goes on reading the LLM without it.
+/// An adapter is copied, but the small model still reads the LLM without it.
 ///
 /// # Errors
 /// A file cannot be read or written; the writer's tokens are not the LLM's; the other bundle has another LLM
@@ -70,7 +70,7 @@ pub fn add_llm(directory: &Path, added: &AddedLlm, verified: bool) -> Result<Bun
     write_manifest(directory, manifest)
 }
 
-/// Whether what `other`'s LLM learned can be used in `bundle`.
+/// Whether the fine-tuning of `other`'s LLM can be used in `bundle`.
 fn fits(bundle: &Bundle, other: &Bundle) -> Result<(), BundleError> {
     let refused = |problem: String| BundleError::AddLlm { path: bundle.directory().to_owned(), problem };
     let from = other.directory().display();

@@ -1,4 +1,4 @@
-//! Alignment by characters: which of the LLM's tokens each token of a small model stands for.
+//! Alignment by characters: the LLM's tokens that belong to each token of a small model.
 //!
 //! Both models read one text, each in its own tokens. A token covers a span of the text. A small model's
 //! token takes the states of those LLM tokens whose spans share characters with its own. Tokens of templates,
@@ -11,7 +11,7 @@ use crate::Limits;
 /// The bytes of a text that a token covers, whole characters. An empty span covers nothing.
 pub type Span = Range<usize>;
 
-/// A prompt in tokens, each with what it covers of the text.
+/// A prompt in tokens, each with its span of the text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SpannedTokens {
     /// Token ids.
@@ -38,7 +38,7 @@ pub struct TokenAlignment {
 
 impl TokenAlignment {
     /// Aligns tokens by the characters of the text that both cover. Spans may come in any order and may
-    /// overlap one another, as those of tokens that share a character do.
+    /// overlap, like those of tokens that share a character.
     #[must_use]
     pub fn by_characters(llm: &[Span], slm: &[Span]) -> Self {
         let mut by_start: Vec<(Span, u32)> = (0..)
@@ -105,7 +105,7 @@ pub struct Reading {
 pub struct SegmentPrompt {
     /// Token ids, template included; never empty.
     pub tokens: Vec<u32>,
-    /// The LLM's tokens of the [`Reading`] that each of them stands for. Empty if the LLM reads nothing.
+    /// For each token, the LLM's tokens of the [`Reading`] that belong to it. Empty if the LLM reads nothing.
     pub alignment: TokenAlignment,
 }
 
@@ -116,7 +116,7 @@ impl Reading {
         Self { llm_tokens, segments: Vec::new() }
     }
 
-    /// Tokens that pass the larger model: the LLM's, or the small model's where it works alone.
+    /// Tokens that pass the larger model: the LLM's, or the small model's if it works alone.
     #[must_use]
     pub fn num_tokens(&self) -> usize {
         let of_segments = || self.segments.iter().map(|segment| segment.tokens.len()).sum();

@@ -15,7 +15,7 @@ use crate::{
     BundleError, BundleManifest, LoraAdapter, ModelConfig, PromptReader, PromptTokenizer, TextTokenizer,
 };
 
-/// An open bundle: its manifest and configs are read and agree, its files are there with the right sizes.
+/// An open bundle: manifest and configs are read and agree, and all files exist with the right sizes.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     directory: PathBuf,
@@ -86,7 +86,7 @@ impl Bundle {
     /// Hashes one file of the bundle and compares.
     ///
     /// # Errors
-    /// The file cannot be read, is none of the bundle's, or was changed since it was made.
+    /// The file cannot be read, does not belong to the bundle, or has changed.
     pub fn check_sha256(&self, name: &str) -> Result<(), BundleError> {
         let expected = &self.file_digest(name)?.sha256;
         let path = self.path(name);
@@ -118,7 +118,7 @@ impl Bundle {
         self.directory.join(name)
     }
 
-    /// The LLM as the bundle uses it, and the shape of its checkpoint, of which [`LlmPart::layers`] blocks
+    /// The LLM as the bundle uses it, and the shape of its checkpoint. [`LlmPart::layers`] of its blocks
     /// read.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Bundle {
         })
     }
 
-    /// The small model with what its prompts are made of, and the shape of its checkpoint.
+    /// The small model with the source of its prompts, and the shape of its checkpoint.
     ///
     /// # Errors
     /// The bundle has none: its LLM works alone.
@@ -184,7 +184,7 @@ impl Bundle {
         Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template)?, llm })
     }
 
-    /// The small model's tokenizer with one of the templates of its own; `None` takes the default.
+    /// The small model's tokenizer with one of its own templates; `None` takes the default.
     ///
     /// # Errors
     /// The manifest has no such template, or the tokenizer does not load.
@@ -209,7 +209,7 @@ impl Bundle {
         PromptTokenizer::open(&self.path(tokenizer), template)
     }
 
-    /// The tokenizer of whoever writes in a mode.
+    /// The tokenizer of the model that writes in a mode.
     ///
     /// # Errors
     /// It does not load.
@@ -249,7 +249,7 @@ pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), Bundl
 
 /// Seals a bundle whose parts are written: hashes its files and writes `bundle.json`, in one step, last.
 ///
-/// `manifest.files` is computed; what it held is ignored.
+/// `manifest.files` is computed; its old content is ignored.
 ///
 /// # Errors
 /// A file is missing or unreadable, the manifest contradicts itself or a config, or the write fails. Nothing

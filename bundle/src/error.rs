@@ -1,4 +1,4 @@
-//! The one error of this crate: what was being done, to which file, and what to do next.
+//! The one error of this crate: the action, the file, and what to do next.
 
 use std::io;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub enum BundleError {
         /// Families that would be accepted.
         supported: String,
     },
-    /// The family is known, one of its settings is not implemented.
+    /// The family is known, but one of its settings is not implemented.
     #[error("{} describes a model that Baton cannot run", path.display())]
     UnsupportedConfig {
         /// The `config.json`.
@@ -70,7 +70,7 @@ pub enum BundleError {
     Adapter {
         /// The file of the adapter.
         path: PathBuf,
-        /// The field or tensor, and what would be accepted.
+        /// The field or tensor, and the values that would be accepted.
         problem: String,
     },
     /// An LLM cannot be given to a bundle as its writer.
@@ -81,7 +81,7 @@ pub enum BundleError {
         /// The mismatch, and the values that would fit.
         problem: String,
     },
-    /// A tokenizer does not load, or cannot be built from what the checkpoint holds.
+    /// A tokenizer does not load, or cannot be built from the checkpoint.
     #[error("cannot load the tokenizer of {}", path.display())]
     Tokenizer {
         /// `tokenizer.json`, or the GGUF file.

@@ -10,7 +10,7 @@ use tempfile::{Builder, TempDir};
 
 use crate::BundleError;
 
-/// Turns an `io::Error` into a [`BundleError`] that says what was being done to which path.
+/// Turns an `io::Error` into a [`BundleError`] that names the action and the path.
 pub fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { action, path, source }
@@ -112,7 +112,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Temporary files are private by default; what is kept shall have the permissions of any new file.
+/// Temporary files are private by default; files that stay must have the permissions of any new file.
 fn public<'b, 'p, 's>(builder: &'b mut Builder<'p, 's>, mode: u32) -> &'b mut Builder<'p, 's> {
     #[cfg(unix)]
     {

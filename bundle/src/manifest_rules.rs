@@ -8,7 +8,7 @@ use crate::manifest::{
 };
 use crate::tokenizer::split_template;
 
-/// A rule that holds or not, and what is wrong if it does not.
+/// A rule that holds or not, and the problem if it does not.
 type Rule = (bool, String);
 
 impl BundleManifest {

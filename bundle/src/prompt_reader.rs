@@ -7,7 +7,7 @@ use crate::{BundleError, PromptTokenizer, Reading, SegmentPrompt, Span, TokenAli
 /// Makes prompts of texts.
 #[derive(Debug, Clone)]
 pub enum PromptReader {
-    /// A prompt is the LLM's tokens, whoever reads it.
+    /// A prompt is the LLM's tokens, for every reader.
     LlmTokens(PromptTokenizer),
     /// A prompt is the small model's own tokens.
     OwnTokens {
@@ -35,8 +35,8 @@ impl PromptReader {
     /// As for [`read`](Self::read).
     ///
     /// # Panics
-    /// A segment is no range of the text's characters, or one of several of which the small model cannot
-    /// take the states.
+    /// A segment does not lie on characters of the text, or it is one of several and the small model cannot
+    /// take states of single segments.
     pub fn read_segments(&self, text: &str, segments: &[Range<usize>]) -> Result<Reading, BundleError> {
         let (slm, llm) = match self {
             PromptReader::LlmTokens(tokenizer) => {

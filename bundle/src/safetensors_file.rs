@@ -1,8 +1,8 @@
 //! Safetensors files, one tensor in memory at a time.
 //!
 //! The format is an 8-byte little-endian header length, a JSON header with name, dtype, shape and offsets of
-//! each tensor, and the tensors' bytes. The `safetensors` crate owns the header and its checks; this file
-//! adds the seeking, so that converting a checkpoint takes the memory of its largest tensor.
+//! each tensor, and the tensors' bytes. The `safetensors` crate owns the header and its checks. This file
+//! adds seeking, so converting a checkpoint needs memory only for its largest tensor.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -79,7 +79,7 @@ impl SafetensorsFile {
         self.header.info(name)
     }
 
-    /// Reads one floating-point tensor as it is stored: its dtype, its shape and its bytes, little-endian.
+    /// Reads one floating-point tensor as stored: its dtype, its shape and its bytes, little-endian.
     ///
     /// # Errors
     /// The tensor is missing, is of an integer type, or cannot be read.
@@ -100,7 +100,7 @@ impl SafetensorsFile {
         Ok(StoredTensor { dtype, shape: shape.clone(), bytes })
     }
 
-    /// Fills `bytes` with those of a tensor of any type, little-endian, from its byte `offset` on.
+    /// Fills `bytes` from a tensor of any type, little-endian, starting at byte `offset`.
     ///
     /// # Errors
     /// The tensor is missing, ends before, or cannot be read.

@@ -11,7 +11,7 @@ use crate::{
     sentencepiece::{SPACE_MARK, SentencePiece, Written},
 };
 
-/// Where it stands beside a `.spm` file, it says the ids of pieces.
+/// If this file lies beside a `.spm` file, it has the ids of pieces.
 const IDS_FILE: &str = "vocab.json";
 /// The name of an unknown piece in it.
 const UNKNOWN: &str = "<unk>";
@@ -25,7 +25,7 @@ pub(crate) struct SpmVocabulary {
     ids: Option<PieceIds>,
 }
 
-/// Ids other than those of the file.
+/// Ids that differ from those of the file.
 #[derive(Debug, Clone)]
 struct PieceIds {
     of_piece: HashMap<String, u32>,
@@ -34,7 +34,7 @@ struct PieceIds {
 }
 
 impl SpmVocabulary {
-    /// Loads a `.spm` file, and `vocab.json` if it stands beside it.
+    /// Loads a `.spm` file, and `vocab.json` if it lies beside it.
     ///
     /// # Errors
     /// A file cannot be read or is broken, or `vocab.json` has no `<unk>`.

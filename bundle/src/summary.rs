@@ -22,7 +22,7 @@ pub struct PartSummary {
     pub num_bytes: u64,
     /// SPDX expression, where the manifest has one.
     pub licence: Option<String>,
-    /// Where it comes from, where the manifest says so.
+    /// Its origin, if the manifest states it.
     pub origin: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The two tokenizers of a bundle: the LLM's, for prompts, and the SLM's, for what it writes.
+//! The two tokenizers of a bundle: the LLM's, for prompts, and the SLM's, for its outputs.
 //!
 //! Corpus text is not trusted. A record that contains `<|im_end|>` means those ten characters. Special tokens
 //! are therefore recognized only in templates, and a text is encoded as plain text. The text and the plain
@@ -14,7 +14,7 @@ use crate::file::read_bytes;
 use crate::spm_vocabulary::SpmVocabulary;
 use crate::{BundleError, Span, SpannedTokens};
 
-/// Stands for the record's text in a template.
+/// The placeholder of the record's text in a template.
 pub const TEXT_PLACEHOLDER: &str = "{text}";
 
 /// The text before and after [`TEXT_PLACEHOLDER`], or the problem of the template.
@@ -129,7 +129,7 @@ struct FixedToken {
     span: Span,
 }
 
-/// Encodes and decodes what a model writes.
+/// Encodes and decodes a model's outputs.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     path: PathBuf,
@@ -144,8 +144,8 @@ enum Vocabulary {
 }
 
 impl TextTokenizer {
-    /// Loads a `tokenizer.json`, or a SentencePiece model (`.spm`). Where a `vocab.json` stands beside the
-    /// latter, it says the ids of pieces.
+    /// Loads a `tokenizer.json`, or a SentencePiece model (`.spm`). If a `vocab.json` lies beside the latter,
+    /// it has the ids of pieces.
     ///
     /// # Errors
     /// The file cannot be read or is no tokenizer.

@@ -15,7 +15,7 @@ use crate::{
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
 ///
 /// # Errors
-/// The first thing that is missing, corrupt, or does not fit, with what to do about it.
+/// The first missing, corrupt or unsuitable thing, with what to do about it.
 pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
     let bundle = Bundle::open(directory)?;
     for name in bundle.manifest().file_names() {
@@ -73,14 +73,14 @@ fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
     check_end_tokens(bundle, (small_model, config), &tokenizer)
 }
 
-/// Checks that the LLM's tokenizer has what its writer names.
+/// Checks that the LLM's tokenizer has the tokens that its writer names.
 pub(crate) fn check_writer(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
     bundle.prompt_end_ids()?;
     bundle.llm_writer()?.eos_id(llm_tokenizer)?;
     Ok(())
 }
 
-/// Checks that a draft of the SLM means to the LLM what it means to the SLM.
+/// Checks that the SLM's tokens mean the same to the LLM.
 pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Result<(), BundleError> {
     let (slm_config, path) =
         (bundle.small_model()?.1, bundle.path(bundle.manifest().slm_tokenizer().output_file()));

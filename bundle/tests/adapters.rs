@@ -1,4 +1,4 @@
-//! Adapters as PEFT writes them: what is read, and what is refused by its name.
+//! Adapters as PEFT writes them: those that are read, and those that are refused by name.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

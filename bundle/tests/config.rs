@@ -11,7 +11,7 @@ use baton_bundle::{
 use serde_json::{Value, json};
 use support::assert_says;
 
-/// The smallest file of each family: what transformers has no default for.
+/// The smallest file of each family, with only the fields for which transformers has no default.
 fn minimal(model_type: &str) -> Value {
     match model_type {
         "gpt2" => json!({

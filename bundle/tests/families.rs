@@ -80,7 +80,7 @@ fn limits_beyond_a_table_of_positions_are_refused() {
     }
 }
 
-/// A bundle whose LLM and SLM are T5s, with what a T5 needs.
+/// A bundle whose LLM and SLM are T5s.
 fn t5_bundle() -> (TinyBundle, BundleManifest) {
     let tiny = TinyBundle::unsealed();
     for part in ["llm", "slm"] {

@@ -53,7 +53,7 @@ pub(crate) struct CollectArgs {
 /// Runs `baton collect`.
 ///
 /// # Errors
-/// The job is not finished, a part is not there or not as it was written, or the file cannot be written.
+/// The job is not finished, a part is missing or has changed, or the file cannot be written.
 pub(crate) fn run(args: &CollectArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start the async runtime")?.block_on(collect(args))?;

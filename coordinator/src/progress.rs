@@ -63,13 +63,13 @@ pub struct WorkerStatus {
 }
 
 impl Progress {
-    /// Records done, those of uncommitted shards included.
+    /// Records done, including those of uncommitted shards.
     #[must_use]
     pub fn done_records(&self) -> u64 {
         self.committed.records + self.in_flight_records
     }
 
-    /// Tokens written, those of uncommitted shards included.
+    /// Tokens written, including those of uncommitted shards.
     #[must_use]
     pub fn done_output_tokens(&self) -> u64 {
         self.committed.output_tokens + self.in_flight_output_tokens

@@ -4,18 +4,18 @@ use std::fmt;
 
 use crate::Given;
 
-/// What is allowed. Bounds are inclusive. No range has a number that is not finite, so none is allowed.
+/// The allowed values. Bounds are inclusive. No range contains infinities or NaN, so these are never allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Allowed {
     /// True or false.
     Truth,
-    /// Whole numbers. The largest number of 32 or 64 bits as the upper bound stands for none.
+    /// Whole numbers. The largest number of 32 or 64 bits as the upper bound means no upper bound.
     Integers(u64, u64),
     /// Numbers.
     Numbers(f64, f64),
     /// One of these words.
     Names(&'static [&'static str]),
-    /// A list of texts, none of them empty.
+    /// A list of non-empty texts.
     Texts,
 }
 

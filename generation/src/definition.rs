@@ -14,7 +14,7 @@ macro_rules! schema {
             $( $(#[doc = $doc])+ pub $name: $type, )+
         }
 
-        /// What one source says of the options: a bundle, a job file, or flags.
+        /// The options of one source: a bundle, a job file, or flags.
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct GenerationLayer {
             $( $(#[doc = $doc])+ pub $name: $crate::Setting<<$type as $crate::setting::Resolved>::Value>, )+

@@ -8,6 +8,6 @@ pub struct OptionError {
     pub option: &'static str,
     /// The value found, in quotes if it is a text.
     pub value: String,
-    /// What would be accepted, in words.
+    /// The allowed values, in words.
     pub allowed: String,
 }

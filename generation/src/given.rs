@@ -20,7 +20,7 @@ pub enum Given {
 }
 
 impl Given {
-    /// What the value of a flag stands for.
+    /// The meaning of a flag's value.
     #[must_use]
     pub fn of_flag(text: &str) -> Self {
         if let Ok(truth) = text.parse() {

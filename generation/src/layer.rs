@@ -8,7 +8,7 @@ use crate::{Allowed, GenerationLayer, GenerationOptions, Given, Method, OPTIONS,
 const NONE: &str = "none";
 
 impl GenerationLayer {
-    /// Sets an option to what is given. `none` and null take back what layers below say.
+    /// Sets an option to the given value. `none` and null take back the values of lower layers.
     ///
     /// # Errors
     /// The value is of another type or out of range; nothing changes.
@@ -40,9 +40,9 @@ impl GenerationLayer {
         self.said().any(|(said, _)| said.name == option.name)
     }
 
-    /// The layer on top of another one, as one layer: it overrules that field by field. Where it chooses a
-    /// method, what the other says of other methods' options falls away; so does, where it takes a choice
-    /// back, what the method that is left does not use.
+    /// This layer on top of another one, as one layer: it overrules the other field by field. If it chooses a
+    /// method, the other layer's options for other methods are discarded. If it takes a choice back, options
+    /// that the remaining method does not use are discarded.
     #[must_use]
     pub fn over(&self, below: &GenerationLayer) -> GenerationLayer {
         let mut merged = below.clone();
@@ -76,7 +76,7 @@ impl GenerationLayer {
         let method = options.method();
         for (option, setting) in OPTIONS.iter().zip(self.settings()) {
             let Some(given) = setting.given().filter(|_| !option.is_used_by(method)) else { continue };
-            // One beam and one output are what every method has.
+            // Every method has one beam and one output.
             let is_one = ["beams", "n_best"].contains(&option.name) && given == Given::Integer(1);
             if !is_one {
                 return Err(refused(option.name, &given, option.where_it_is_used(&options)));
@@ -92,7 +92,7 @@ impl GenerationLayer {
         }
     }
 
-    /// Options that choose a method, as they are set.
+    /// The set options that choose a method.
     fn settings_of_choice(&self) -> impl Iterator<Item = Option<Given>> {
         let all = OPTIONS.iter().zip(self.settings());
         all.filter(|(option, _)| option.chooses_method).map(|(_, setting)| setting.given())
@@ -115,7 +115,7 @@ impl GenerationLayer {
         }
     }
 
-    /// What the layer says, option by option; null: it takes the option back.
+    /// The layer's values, option by option; null: it takes the option back.
     pub(crate) fn said(&self) -> impl Iterator<Item = (&'static OptionInfo, Given)> {
         let all = OPTIONS.iter().zip(self.settings()).filter(|(_, setting)| !setting.is_unset());
         all.map(|(option, setting)| (option, setting.given().unwrap_or(Given::Null)))
@@ -137,7 +137,7 @@ impl fmt::Display for GenerationLayer {
 }
 
 impl GenerationOptions {
-    /// What layers add up to, the lowest first. Checked: what this gives can be obeyed.
+    /// The result of layers, the lowest first. It is checked: all its options can be used.
     ///
     /// # Errors
     /// A value out of range, an option that the method does not use, or options that contradict each other;

@@ -9,7 +9,7 @@
 //! A new option is one entry in `schema.rs`, its behaviour where [`GenerationOptions`] is read, and its row
 //! in `docs/reference/generation.md`, which `tests/documentation.rs` writes.
 //!
-//! This crate does not know what an option does to a token. It knows no clap, no protobuf and no models.
+//! This crate does not know an option's effect on tokens. It knows no clap, no protobuf and no models.
 
 #[macro_use]
 mod definition;

@@ -12,7 +12,7 @@ impl GenerationOptions {
         at_most("min_new_tokens", self.min_new_tokens, 0, model_limit)
     }
 
-    /// Most tokens of an output, whatever its prompt, of a model that writes at most `model_limit`.
+    /// Maximum of output tokens, for any prompt, with a model that writes at most `model_limit`.
     #[must_use]
     pub fn max_new_tokens(&self, model_limit: usize) -> usize {
         self.max_new_tokens.map_or(model_limit, |tokens| model_limit.min(tokens as usize))

@@ -1,4 +1,4 @@
-//! What is known of one option beside its value.
+//! The facts about one option, apart from its value.
 
 use crate::{Allowed, GenerationOptions, Method, OPTIONS};
 
@@ -7,9 +7,9 @@ use crate::{Allowed, GenerationOptions, Method, OPTIONS};
 pub struct OptionInfo {
     /// Name of the field, in job files and bundles too.
     pub name: &'static str,
-    /// The meaning, as it stands in the schema; see [`OptionInfo::meaning`].
+    /// The meaning, in the schema's words; see [`OptionInfo::meaning`].
     pub(crate) help: &'static str,
-    /// The default, in words where it is no value.
+    /// The default; in words if it is not a value.
     pub default: &'static str,
     /// The values that it may have.
     pub allowed: Allowed,
@@ -17,7 +17,7 @@ pub struct OptionInfo {
     pub(crate) used_by: &'static [Method],
     /// Whether setting it chooses the method.
     pub(crate) chooses_method: bool,
-    /// Stands for the value in `--help`.
+    /// The placeholder of the value in `--help`.
     pub value_name: &'static str,
     /// A value worth an example; empty: none.
     pub(crate) example: &'static str,
@@ -35,13 +35,13 @@ impl OptionInfo {
         example: "",
     };
 
-    /// The option of this name. A list is known by the name of its flag, too (`stop_token`).
+    /// The option of this name. A list is also known by the name of its flag (`stop_token`).
     #[must_use]
     pub fn named(name: &str) -> Option<&'static OptionInfo> {
         OPTIONS.iter().find(|option| option.name == name || option.flag().replace('-', "_") == name)
     }
 
-    /// What the option does: sentences in Markdown, on one line.
+    /// The option's effect: sentences in Markdown, on one line.
     #[must_use]
     pub fn meaning(&self) -> String {
         self.help.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -57,13 +57,13 @@ impl OptionInfo {
         name.replace('_', "-")
     }
 
-    /// The environment variable that stands for the flag.
+    /// The environment variable for the flag.
     #[must_use]
     pub fn environment_variable(&self) -> String {
         format!("BATON_{}", self.flag().replace('-', "_").to_uppercase())
     }
 
-    /// What `--help` says: meaning, allowed values, default and example, in plain text.
+    /// The text of `--help`: meaning, allowed values, default and example, in plain text.
     #[must_use]
     pub fn flag_help(&self) -> String {
         let mut help = self.meaning().replace('`', "");
@@ -79,7 +79,7 @@ impl OptionInfo {
         help
     }
 
-    /// Whether the option has a part in what the method chooses.
+    /// Whether the method uses the option.
     #[must_use]
     pub fn is_used_by(&self, method: Method) -> bool {
         self.used_by.is_empty() || self.used_by.contains(&method)

@@ -1,4 +1,4 @@
-//! What the options together say.
+//! The rules and results of all options together.
 
 use crate::{GenerationOptions, Method, OptionError};
 
@@ -32,7 +32,7 @@ impl GenerationOptions {
         self.copy_bias > 0.0 || self.name_bias > 0.0
     }
 
-    /// Checks options that were put together in code; those of layers are checked already.
+    /// Checks options that were built in code; those of layers are checked already.
     ///
     /// # Errors
     /// As [`GenerationOptions::from_layers`].

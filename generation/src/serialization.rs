@@ -1,8 +1,8 @@
 //! Options in job files, `bundle.json`, `_baton/job.json` and on the wire: maps from names to values.
 //!
-//! A layer has what it says; resolved options have all fields, null where one is absent. Unknown names and
-//! values that are not allowed are refused by name while they are read. A number that is not finite is
-//! refused while it is written, too, since JSON would turn it into null.
+//! A layer has only its own values; resolved options have all fields, null if one is absent. Reading refuses
+//! unknown names and values that are not allowed, by name. Writing refuses numbers that are not finite,
+//! because JSON would turn them into null.
 
 use std::fmt;
 
@@ -94,7 +94,7 @@ impl<'de> DeserializeSeed<'de> for NameSeed {
     }
 }
 
-/// Reads an option's value into a layer. Fails where the value stands, so that a parser can say the line.
+/// Reads an option's value into a layer. Fails at the value, so that a parser can report the line.
 struct ValueSeed<'l>(&'static OptionInfo, &'l mut GenerationLayer);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {

@@ -1,14 +1,14 @@
-//! What one layer says of one option, and the types that options have.
+//! One layer's setting of one option, and the types of options.
 
 use crate::{EarlyStopping, Given};
 
-/// What a layer says of an option.
+/// A layer's setting of an option.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Setting<T> {
-    /// Nothing: what layers below say holds.
+    /// Not set: lower layers decide.
     #[default]
     Unset,
-    /// That the default holds, whatever layers below say.
+    /// The default, whatever lower layers set.
     Cleared,
     /// A value.
     To(T),
@@ -18,7 +18,7 @@ pub enum Setting<T> {
 pub trait Value: Clone + PartialEq {
     /// The value, if it is of this type.
     fn of(given: &Given) -> Option<Self>;
-    /// The same value, as it is written.
+    /// The same value, in written form.
     fn given(&self) -> Given;
 }
 
@@ -28,7 +28,7 @@ pub trait Resolved: PartialEq {
     fn of(value: Self::Value) -> Self;
     fn value(&self) -> Option<Self::Value>;
 
-    /// As it is written; null where it is absent.
+    /// The written form; null if absent.
     fn given_or_null(&self) -> Given {
         self.value().map_or(Given::Null, |value| value.given())
     }
@@ -59,7 +59,7 @@ impl<T: Value> Resolved for Option<T> {
 }
 
 impl<T: Value> Setting<T> {
-    /// Sets what differs from the default.
+    /// Sets the value if it differs from the default.
     pub(crate) fn of_difference<R: Resolved<Value = T>>(resolved: &R, default: &R) -> Self {
         match resolved.value() {
             Some(value) if resolved != default => Self::To(value),
@@ -75,7 +75,7 @@ impl<T: Value> Setting<T> {
     }
 }
 
-/// A setting of whatever type.
+/// A setting of any type.
 pub(crate) trait AnySetting {
     fn is_unset(&self) -> bool;
     fn is_cleared(&self) -> bool;

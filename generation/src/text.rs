@@ -1,4 +1,4 @@
-//! What the options say of texts: which pieces come back as they are.
+//! The options about texts: pieces that come back unchanged.
 
 use baton_text::{TextOptions, TextRules, UnitKind};
 

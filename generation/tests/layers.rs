@@ -1,4 +1,4 @@
-//! How a bundle's proposal, a job file and flags add up, and what is refused.
+//! The combination of a bundle's proposal, a job file and flags, and refusals.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 

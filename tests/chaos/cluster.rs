@@ -1,5 +1,5 @@
-//! Coordinators, encoders and decoders as real processes, and what lies between them: proxies on every
-//! connection, or a network of namespaces.
+//! Coordinators, encoders and decoders as real processes, with proxies on every connection, or with a network
+//! of namespaces between them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -180,8 +180,8 @@ impl Cluster {
         self.processes.last_mut().context("it was just added")?.start()
     }
 
-    /// Starts the same job again, with another output, by new coordinators; those of the job before must have
-    /// ended.
+    /// Starts the same job again, with another output, by new coordinators; the earlier coordinators must
+    /// have ended.
     pub(crate) fn start_next_job(&mut self, site: &Site, output: &str, job: usize) -> anyhow::Result<()> {
         self.processes.retain(|process| !process.is_coordinator());
         self.layout.job_flags = site.job_flags(output);

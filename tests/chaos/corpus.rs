@@ -1,4 +1,4 @@
-//! The corpus of every run: thousands of short records, and some lines that are none.
+//! The corpus of every run: thousands of short records, and some broken lines.
 
 /// Records that can be translated.
 pub(crate) const NUM_GOOD: usize = 2_400;

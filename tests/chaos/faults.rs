@@ -1,5 +1,5 @@
-//! Doing what the schedule says: each fault begins when enough is committed, is held, and ends only once it
-//! was felt.
+//! Executes the schedule: each fault begins when enough is committed, lasts, and ends only after it took
+//! effect.
 
 use std::fmt;
 use std::fs::File;
@@ -99,8 +99,8 @@ impl Faults {
         Ok(())
     }
 
-    /// Ends what still goes on when a job is done. A fault that was not felt waits for the next job, and a
-    /// decoder that has not found work yet will find it there.
+    /// Ends running faults when a job is done. A fault without effect waits for the next job, and a decoder
+    /// without work will find some there.
     pub(crate) fn end_job(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
         for active in std::mem::take(&mut self.active) {
             let is_felt = active.is_felt(cluster)?;
@@ -143,7 +143,7 @@ impl ActiveFault {
         match self.fault {
             Fault::Stop(process, _) => Ok(cluster.process(process)?.is_stopped()),
             Fault::Join(process) => Ok(cluster.process(process)?.is_at_work()),
-            // Its work is that of the other one: it may be over before it has begun.
+            // Its work is that of the other coordinator, which may be done before this one has begun.
             Fault::Duplicate(_) => Ok(true),
             _ => Ok(count(self.fault, cluster)? > self.count_before),
         }

@@ -28,10 +28,10 @@ const SLOW_DOWN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 pub(crate) enum Mode {
     /// Nothing.
     Pass,
-    /// All are reset, and so is whoever comes.
+    /// All connections are reset, and so are new ones.
     Reset,
-    /// Bytes are taken and kept. A connection that lived through it is reset when it ends: some of its bytes
-    /// are lost.
+    /// Bytes are swallowed. A connection that lived through this is reset when it ends, because some of its
+    /// bytes are lost.
     Silence,
     /// 100 kB/s each way.
     Slow,
@@ -70,7 +70,7 @@ impl Link {
         self.address
     }
 
-    /// Changes what happens to connections, those that are open included.
+    /// Changes the effect on connections, including open ones.
     pub(crate) fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }

@@ -1,8 +1,8 @@
 //! A network of hosts on this machine: a namespace for each process, joined by a bridge, with a way to unplug
 //! each.
 //!
-//! Needs root and `ip` (iproute2). Everything is removed when the network is dropped; what a killed run has
-//! left is removed by the next, which knows it by its name.
+//! Needs root and `ip` (iproute2). Dropping the network removes everything. The next run removes the remains
+//! of a killed run, which it knows by name.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;

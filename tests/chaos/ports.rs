@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below those that the system hands out by itself, and beside those of the S3 server.
+/// Below the ports that the system assigns, and apart from those of the S3 server.
 const FIRST: u16 = 20_000;
 const NUM_PORTS: u16 = 1_000;
 
-/// A port that is free, and that this process has not given out for as long as can be.
+/// A free port that this process has not given out for as long as possible.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Suites side by side begin in different places.

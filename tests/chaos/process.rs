@@ -75,8 +75,8 @@ impl Supervised {
         Ok(())
     }
 
-    /// Looks after the process: notes that it has ended, and starts it again when it is time. Gives the
-    /// status of one that ended of itself.
+    /// Looks after the process: notes that it has ended, and starts it again when it is time. Returns the
+    /// status of a process that ended by itself.
     pub(crate) fn tick(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if let Some(child) = &mut self.running
             && let Some(status) = child.try_wait()?

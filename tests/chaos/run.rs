@@ -1,4 +1,4 @@
-//! One run: a cluster, its faults, and what must hold in the end.
+//! One run: a cluster, its faults, and the conditions at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -38,7 +38,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs `plan` and compares what it made with `expected`.
+/// Runs `plan` and compares its output with `expected`.
 ///
 /// The cluster gets the same job again, with another output, until every fault has taken effect. The
 /// machine's speed must not decide whether a fault finds work to disturb.
@@ -175,7 +175,7 @@ pub(crate) fn check_each_record_once(contents: &Contents) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Every object is there, no other, and each has the bytes of the undisturbed run's.
+/// All objects exist, no others do, and each has the undisturbed run's bytes.
 pub(crate) fn check_same_bytes(contents: &Contents, expected: &Contents) -> anyhow::Result<()> {
     let keys = |contents: &Contents| contents.keys().cloned().collect::<BTreeSet<_>>();
     let (found, wanted) = (keys(contents), keys(expected));

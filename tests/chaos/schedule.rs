@@ -24,7 +24,7 @@ const LAST_SHARE: f64 = 0.70;
 /// No fault begins when more than this share of a job's parts is committed: it waits for the next job.
 pub(crate) const LATEST_SHARE: f64 = 0.85;
 
-/// Where the processes run, and what lies between them.
+/// The place of the processes, and the connections between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum World {
     /// Loopback, proxies on every connection, output in a local directory.
@@ -99,7 +99,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Seeds take turns between the worlds; each draws its faults from what can go wrong there, none twice.
+    /// Seeds take turns between the worlds. Each draws its faults from those possible there, none twice.
     pub(crate) fn of_seed(seed: u64) -> Plan {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let world = match seed % 3 {

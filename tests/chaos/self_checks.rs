@@ -1,4 +1,4 @@
-//! That the suite would notice: what must make a run fail does.
+//! Checks the suite itself: every violation must make a run fail.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -101,7 +101,7 @@ fn too_many_errors_fail_the_job_and_keep_what_is_done() {
     ended.assert_error(&["2 of 8 records failed", "max_error_rate = 0.2"]);
     assert_eq!((job.num_parts(), job.is_finished()), (1, false));
 
-    // A limit is no part of the output: with another one, the job goes on.
+    // A limit is no part of the output: with another limit, the job continues.
     let job = job.without_flags().with_flags(&["--max-error-rate", "0.5"]);
     job.run_expecting(3);
     assert!(job.is_finished());

@@ -1,4 +1,4 @@
-//! The `baton run` process under test, and what it left in its output directory.
+//! The `baton run` process under test, and the contents of its output directory.
 
 use std::collections::BTreeMap;
 use std::fs;

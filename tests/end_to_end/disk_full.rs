@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::command::{Ended, Job};
 
-/// Runs the job on a file system of its own that is too small, then makes room and runs it again. The mount
-/// lives in a namespace of the shell's and goes with it.
+/// Runs the job on its own file system, which is too small, then makes room and runs it again. The mount
+/// belongs to the shell's namespace and disappears with it.
 const SCRIPT: &str = r#"
 mount -t tmpfs -o size=48k tmpfs "$OUT" || exit 77
 "$@"; first=$?

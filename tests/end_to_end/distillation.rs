@@ -1,5 +1,5 @@
-//! Sequence-level distillation by commands alone: an LLM is fine-tuned, writes over a corpus, and a small
-//! model learns from what it wrote.
+//! Sequence-level distillation with commands alone: an LLM is fine-tuned and writes over a corpus, and a
+//! small model learns from its outputs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::command::{Job, baton};
 const COLOURS: [(&str, &str); 4] =
     [("red", "rosso"), ("green", "verde"), ("blue", "blu"), ("white", "bianco")];
 
-/// Runs a command to its end; gives what it said on stdout.
+/// Runs a command to its end; returns its stdout.
 fn expect_success(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -122,12 +122,12 @@ fn a_small_model_learns_from_what_a_fine_tuned_llm_wrote() {
         written.outputs().iter().map(|row| row["output"].as_str().unwrap().to_owned()).collect();
     assert!(COLOURS.iter().all(|(_, target)| outputs.contains(*target)), "{outputs:?}");
 
-    // A small model learns from that, from the output directory as it is.
+    // A small model learns from the output directory, unchanged.
     let distilled = config(&written.output(), ["fields.text", "output"], &llm);
     let small = train(&distilled, "small", &[]);
     assert_eq!(write(&small, &[]).outputs().len(), COLOURS.len());
 
-    // Both serve from one bundle, and the LLM writes there what it wrote alone.
+    // One bundle serves both, and its LLM writes the same as alone.
     let mut command = baton();
     command.args(["bundle", "add-llm"]).arg(&small).arg("--from").arg(&tuned);
     assert!(expect_success(&mut command).contains("modes hybrid, llm, digest"));
@@ -143,7 +143,7 @@ fn a_small_model_learns_from_what_a_fine_tuned_llm_wrote() {
     let verified = write(&drafting, &["--mode", "verified", "--weights", "f32", "--keep-fields"]);
     assert_eq!(verified.outputs(), written.outputs());
 
-    // The other small model writes in a tokenizer of its own, so it cannot draft.
+    // The other small model has its own tokenizer, so it cannot draft.
     let refused = baton()
         .args(["bundle", "add-llm", "--verified"])
         .arg(&small)

@@ -118,7 +118,7 @@ fn a_name_of_the_text_is_written_where_the_biases_outweigh_the_model() {
     }
 }
 
-/// The same job on three pairs of services, of which each has other batch sizes.
+/// The same job on three pairs of services with different batch sizes.
 fn run_on_three_workers(directory: &Path, generation: GenerationOptions) {
     baton_model::set_num_threads(1);
     let bundle = Bundle::open(shared_bundle()).unwrap();

@@ -1,4 +1,4 @@
-//! Generation options from where a user sets them to what they do: flags, job files, bundles.
+//! Generation options, from the user's setting to their effect: flags, job files, bundles.
 
 use std::path::Path;
 use std::process::Command;

@@ -22,7 +22,7 @@ fn parts(output: &Path) -> Vec<Vec<u8>> {
     (0..NUM_RECORDS.div_ceil(256)).map(part).collect()
 }
 
-/// The parts of a job of `NUM_RECORDS` records, and what the command said.
+/// The parts of a job of `NUM_RECORDS` records, and the command's output.
 fn run(flags: &[&str], machine: &[&str]) -> (Vec<Vec<u8>>, String) {
     let job =
         Job::new().with_input("corpus.jsonl", corpus(NUM_RECORDS)).with_flags(flags).with_flags(machine);
@@ -34,7 +34,7 @@ fn run(flags: &[&str], machine: &[&str]) -> (Vec<Vec<u8>>, String) {
 fn the_large_model_alone_writes_the_same_in_any_batch_and_what_its_forward_pass_says() {
     let machines: [&[&str]; 2] =
         [&["--decode-slots", "1", "--encode-batch-tokens", "1"], &["--decode-slots", "96"]];
-    // A random model writes no text; here its outputs are to be compared as they are.
+    // A random model writes no sensible text; this test compares its unrepaired outputs.
     let flags = ["--mode", "llm", "--weights", "f32", "--unprotected", "all"];
     let outputs = machines.map(|machine| run(&flags, machine).0);
     assert!(outputs[0] == outputs[1], "other bytes in another batch");

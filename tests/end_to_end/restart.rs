@@ -1,4 +1,4 @@
-//! A job that dies or is stopped goes on where it was and ends with the bytes of an undisturbed run.
+//! A job that dies or is stopped continues where it stopped and ends with the bytes of an undisturbed run.
 
 use std::process::Command;
 
@@ -57,7 +57,7 @@ fn interrupt(child: &std::process::Child) {
     assert!(signalled.success());
 }
 
-/// Reads what the running job says until it says `line`.
+/// Reads the running job's output until it contains `line`.
 fn wait_for_line(child: &mut std::process::Child, line: &str) -> impl Iterator<Item = String> + use<> {
     let mut said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     let found = said.by_ref().map(Result::unwrap).any(|text| text.contains(line));

@@ -14,7 +14,8 @@ use seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 
 const NUM_RECORDS: usize = 40;
 
-/// A run from bucket to bucket. The environment holds what is set here and nothing of the developer's own.
+/// A run from bucket to bucket. The environment contains only the variables set here, none of the
+/// developer's.
 fn s3_job(server: &Seaweed, secret_key: &str, bucket: &str) -> Command {
     let mut command = baton();
     for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3"] {

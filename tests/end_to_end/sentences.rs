@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::bundle::MAX_PROMPT_TOKENS;
 use crate::command::Job;
 
-/// Texts with the sentences that they have, and what stands around these.
+/// Texts with their sentences, and with the text around each.
 const TEXTS: [(&str, &[[&str; 2]]); 5] = [
     ("Reads mail.", &[["", "Reads mail."]]),
     ("Reads mail. Writes logs quickly.", &[["", "Reads mail."], [" ", "Writes logs quickly."]]),

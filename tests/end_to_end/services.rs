@@ -169,7 +169,7 @@ async fn an_attempt_for_another_bundle_or_mode_or_template_is_refused() {
     assert!(!services.has("_baton"), "nothing was written");
 }
 
-/// A bundle that serves `modes`, of the same weights whatever they are.
+/// A bundle that serves `modes`; its weights are the same for all modes.
 fn write_bundle_of_modes(directory: &Path, modes: &[Mode]) {
     write_bundle(directory, 1);
     let path = directory.join("bundle.json");

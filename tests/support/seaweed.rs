@@ -22,7 +22,7 @@ pub(crate) const SECRET_KEY: &str = "test-secret";
 const START_DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The server opens each of its ports and that port plus this.
+/// For each of its ports, the server also opens that port plus this number.
 const GRPC_PORT_OFFSET: u16 = 10_000;
 
 /// A running server.
@@ -58,7 +58,7 @@ impl Seaweed {
         fs::write(directory.path().join("s3.json"), config).unwrap();
         fs::create_dir(directory.path().join("data")).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
-        // Each bucket takes several volumes, hence so many.
+        // Each bucket takes several volumes, so the limit is high.
         let [master, volume, filer_port, s3_port] = free_ports();
         let process = Command::new(&weed)
             .current_dir(directory.path())
@@ -100,8 +100,8 @@ impl Seaweed {
         assert_eq!(status, 201, "{path}");
     }
 
-    /// Reads an object; `None` if there is none. `path` is `bucket/key`; a directory, `bucket/key/`, is read
-    /// as its listing in JSON.
+    /// Reads an object; `None` if it does not exist. `path` is `bucket/key`; a directory, `bucket/key/`, is
+    /// read as its listing in JSON.
     pub(crate) fn get_file(&self, path: &str) -> Option<Vec<u8>> {
         let (status, body) = self.filer("GET", path, b"").unwrap();
         (status == 200).then_some(body)

@@ -12,7 +12,7 @@ use super::{
 /// Constants of a student.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BergamotConfig {
-    /// Blocks of the decoder; `num_hidden_layers` are those of the encoder.
+    /// Blocks of the decoder; `num_hidden_layers` counts those of the encoder.
     pub num_decoder_layers: usize,
     /// Added to the variance before the root in LayerNorm.
     pub layer_norm_eps: f64,

@@ -22,7 +22,7 @@ pub struct UnsupportedSetting {
 }
 
 impl UnsupportedSetting {
-    /// `value`: what was found; `supported`: what would be accepted.
+    /// `value`: the value found; `supported`: the supported values.
     pub fn new(field: impl Into<String>, value: &dyn Display, supported: &'static str) -> Self {
         Self { field: field.into(), value: value.to_string(), supported }
     }
@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
         Ok(self.optional(field, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// Refuses a field that is there.
+    /// Refuses a field that must be absent.
     pub(super) fn must_be_absent(
         &self,
         field: &str,

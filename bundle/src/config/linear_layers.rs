@@ -1,4 +1,4 @@
-//! The linear layers of a checkpoint: what an adapter can adapt.
+//! The linear layers of a checkpoint, which an adapter can adapt.
 
 use super::{FamilyConfig, ModelConfig};
 
@@ -17,7 +17,7 @@ pub struct LinearLayer {
 }
 
 impl LinearLayer {
-    /// The module's own name, which it shares with those of the other blocks, such as `q_proj`.
+    /// The module's own name, which its counterparts in other blocks share, such as `q_proj`.
     #[must_use]
     pub fn short_name(&self) -> &str {
         self.module.rsplit('.').next().expect("split gives at least one piece")
@@ -32,8 +32,8 @@ impl LinearLayer {
 }
 
 impl ModelConfig {
-    /// All linear layers of all blocks, and the head where it is a matrix of its own, in the order of the
-    /// forward pass. Embeddings, and what else is looked up, are none.
+    /// All linear layers of all blocks, and the head if it has its own matrix, in the order of the forward
+    /// pass. Embeddings and other look-up tables are not included.
     #[must_use]
     pub fn linear_layers(&self) -> Vec<LinearLayer> {
         let layout = self.tensor_layout();

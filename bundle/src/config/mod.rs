@@ -1,4 +1,4 @@
-//! `config.json` of a checkpoint, as Hugging Face writes it: what a model says about its own shape.
+//! `config.json` of a checkpoint, as Hugging Face writes it: the shape of a model.
 //!
 //! Owns the reading, the checks and the writing of that file, and the list of tensors that follows from it. A
 //! [`ModelConfig`] has the sizes that every family has, and a [`FamilyConfig`] with the constants of its own;
@@ -71,7 +71,7 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
-    /// Number of blocks in the checkpoint, the encoder's where there is one; a bundle may run fewer.
+    /// Number of blocks in the checkpoint, or in its encoder; a bundle may run fewer.
     pub num_hidden_layers: usize,
     /// Number of query heads.
     pub num_attention_heads: usize,
@@ -86,7 +86,7 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Token that starts a sequence; of an encoder-decoder, what it writes.
+    /// Token that starts a sequence; in an encoder-decoder, the output.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence; may be empty.
     pub eos_token_ids: Vec<u32>,
@@ -99,7 +99,7 @@ pub struct ModelConfig {
 /// A family with the constants that only its members have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FamilyConfig {
-    /// Llama, and what is called so: SmolLM2.
+    /// Llama, and models of that type: SmolLM2.
     Llama(LlamaConfig),
     /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.
     Qwen2(QwenConfig),
@@ -122,11 +122,11 @@ pub enum FamilyConfig {
 pub struct EncoderDecoderShape {
     /// Blocks of the decoder.
     pub num_decoder_layers: usize,
-    /// How a block of the decoder knows what has been written.
+    /// A decoder block's access to the earlier output.
     pub past: DecoderPast,
 }
 
-/// How a decoder knows what it has written.
+/// A decoder's access to its earlier output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecoderPast {
     /// It attends to it.
@@ -181,8 +181,8 @@ impl ModelConfig {
 
     /// Reads the `config.json` of a directory that has `model.safetensors` beside it.
     ///
-    /// T5's files do not tell whether the head is the embedding matrix: releases of transformers differ in
-    /// what they write there. So the weights decide.
+    /// T5's files do not tell whether the head is the embedding matrix, because releases of transformers
+    /// differ in what they write there. The weights decide.
     ///
     /// # Errors
     /// As for [`ModelConfig::read`], or the weights cannot be read.
@@ -202,7 +202,7 @@ impl ModelConfig {
     /// it.
     ///
     /// # Errors
-    /// Those of `bytes_of`.
+    /// An error of `bytes_of`.
     pub fn tied_by_weights(
         mut self,
         bytes_of: impl Fn(&str) -> Result<Option<Vec<u8>>, BundleError>,
@@ -324,7 +324,7 @@ impl ModelConfig {
         self.num_attention_heads / self.num_key_value_heads
     }
 
-    /// How far back a token of a block sees, itself included; none where it sees everything before it.
+    /// The reach of a token of a block, itself included; none if it sees all earlier tokens.
     #[must_use]
     pub fn window(&self, layer: usize) -> Option<usize> {
         match &self.family {

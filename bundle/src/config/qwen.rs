@@ -16,7 +16,7 @@ pub struct QwenConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding's frequencies.
     pub rope_theta: f64,
-    /// Blocks with sliding attention; there are none in most checkpoints.
+    /// Blocks with sliding attention; most checkpoints have none.
     pub sliding: Option<SlidingLayers>,
 }
 

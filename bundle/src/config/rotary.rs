@@ -7,7 +7,7 @@ use super::{FamilyConfig, ModelConfig, UnsupportedSetting, fields::Fields};
 
 /// Transformers' defaults for absent fields. A field without one is required.
 pub(super) struct Defaults {
-    /// Where it is not required, it is the number of query heads.
+    /// If it is not required, the default is the number of query heads.
     pub(super) num_key_value_heads_required: bool,
     /// None: `hidden_size / num_attention_heads`.
     pub(super) head_dim: Option<usize>,
@@ -137,7 +137,7 @@ impl SlidingLayers {
     /// Reads `layer_types`, or takes `default` for each block where the file has none. `window` is the file's
     /// `sliding_window`.
     ///
-    /// Gives none where no block has a window.
+    /// Returns none if no block has a window.
     pub(super) fn read(
         fields: &Fields<'_>,
         window: Option<usize>,

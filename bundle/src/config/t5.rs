@@ -11,7 +11,7 @@ use super::{
 /// Constants of a T5.
 #[derive(Debug, Clone, PartialEq)]
 pub struct T5Config {
-    /// Blocks of the decoder; `num_hidden_layers` are those of the encoder.
+    /// Blocks of the decoder; `num_hidden_layers` counts those of the encoder.
     pub num_decoder_layers: usize,
     /// Added to the mean square before the root in RMSNorm.
     pub layer_norm_epsilon: f64,
@@ -21,7 +21,7 @@ pub struct T5Config {
     pub relative_attention_max_distance: usize,
     /// The feed-forward layer.
     pub feed_forward_proj: T5FeedForward,
-    /// Whether what the head reads is divided by the root of its width.
+    /// Whether the head's input is divided by the root of its width.
     pub scale_decoder_outputs: bool,
 }
 

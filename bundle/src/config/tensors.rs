@@ -12,9 +12,9 @@ pub struct TensorLayout {
     pub before: Vec<NamedShape>,
     /// The blocks that read: all of a decoder-only model, the encoder of another.
     pub blocks: Vec<Vec<NamedShape>>,
-    /// The norm behind an encoder.
+    /// The final norm of an encoder.
     pub between: Vec<NamedShape>,
-    /// The blocks that write behind an encoder; a decoder-only model has none.
+    /// The blocks of the decoder that follows an encoder; a decoder-only model has none.
     pub decoder_blocks: Vec<Vec<NamedShape>>,
     /// Tensors after the blocks: the final norm, and the head unless it is the embedding matrix.
     pub after: Vec<NamedShape>,
@@ -47,7 +47,7 @@ pub(super) fn numbered(
     (0..num_blocks).map(full_names).collect()
 }
 
-/// The names that Llama gave to what stands around the blocks, and that others took over.
+/// Llama's names for the tensors outside the blocks, which other families took over.
 pub(super) fn around_blocks(config: &ModelConfig, block: &Block) -> TensorLayout {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut after = vec![("model.norm.weight".to_owned(), vec![hidden])];
@@ -61,7 +61,7 @@ pub(super) fn around_blocks(config: &ModelConfig, block: &Block) -> TensorLayout
     }
 }
 
-/// The head, where it is not the embedding matrix.
+/// The head, if it has its own matrix.
 pub(super) fn untied_head(config: &ModelConfig) -> Option<NamedShape> {
     let shape = vec![config.vocab_size, config.hidden_size];
     (!config.tie_word_embeddings).then(|| ("lm_head.weight".to_owned(), shape))

@@ -96,8 +96,8 @@ impl Bpe {
         symbols
     }
 
-    /// Adds a symbol, taken apart again as far as it is unused. `unused`: where the second half of each
-    /// unused piece begins.
+    /// Adds a symbol. An unused symbol is split again. `unused`: the start of the second half of each unused
+    /// piece.
     fn emit(&self, text: &str, bytes: Range<usize>, unused: &HashMap<&str, usize>, cuts: &mut Vec<Cut>) {
         let piece = &text[bytes.clone()];
         match (self.pieces.get(piece), unused.get(piece)) {

@@ -1,4 +1,5 @@
-//! SentencePiece models, read from their `.spm` files as they are: the ids and the texts of the C++ library.
+//! SentencePiece models, read directly from their `.spm` files. They give the ids and the texts of the C++
+//! library.
 //!
 //! Owns normalization, both ways of cutting (unigram and BPE), byte fallback, and decoding. Which id a token
 //! has in a model's embedding matrix can be another matter: Marian's `vocab.json` says, and
@@ -22,7 +23,7 @@ use self::{
     unigram::{Unigram, UnigramScore},
 };
 
-/// Stands for a space in pieces.
+/// Replaces a space in pieces.
 pub(crate) const SPACE_MARK: &str = "▁";
 /// The text for an unknown piece, unless the file names another.
 const UNKNOWN_SURFACE: &str = " ⁇ ";
@@ -51,7 +52,7 @@ enum Cutter {
 pub(crate) struct SpannedPiece<'a> {
     /// Id in the file.
     pub(crate) id: u32,
-    /// The normalized text that it stands for; of a token that is one byte of a character, nothing.
+    /// Its normalized text; empty for a token that is one byte of a character.
     pub(crate) piece: &'a str,
     /// The bytes of the original text that it covers; of a token that is a part of a character, the whole
     /// character's.
@@ -146,7 +147,7 @@ impl SentencePiece {
         while let Some(Cut { id, mut bytes }) = cuts.next() {
             let is_unknown = id == self.unknown_id;
             match &self.byte_ids {
-                // Unknown pieces that stand side by side are one token.
+                // Adjacent unknown pieces are one token.
                 None if is_unknown => {
                     while let Some(next) = cuts.next_if(|next| next.id == self.unknown_id) {
                         bytes.end = next.bytes.end;
@@ -166,8 +167,8 @@ impl SentencePiece {
         }
     }
 
-    /// The text that a sequence of pieces writes. Bytes that are no UTF-8 become U+FFFD, an unknown piece
-    /// becomes what the file says for it.
+    /// The text that a sequence of pieces writes. Bytes that are not UTF-8 become U+FFFD; an unknown piece
+    /// becomes the file's text for it.
     pub(crate) fn decode<'a>(&self, pieces: impl IntoIterator<Item = Written<'a>>) -> String {
         let mut text = String::new();
         let mut bytes = Vec::new();
@@ -283,7 +284,7 @@ fn byte_of(piece: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Moves bytes to the end of a text, as UTF-8 as far as they are.
+/// Moves bytes to the end of a text, decoding them as UTF-8 where possible.
 fn write_bytes(bytes: &mut Vec<u8>, text: &mut String) {
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());

@@ -1,4 +1,4 @@
-//! The `.spm` file: a protobuf message, of which the fields that encoding and decoding need are read.
+//! The `.spm` file: a protobuf message. Only the fields that encoding and decoding need are read.
 //!
 //! Reference: `sentencepiece_model.proto` of google/sentencepiece, whose field numbers and defaults these
 //! are.

@@ -12,9 +12,9 @@ pub(super) struct Normalizer {
     add_dummy_prefix: bool,
     remove_extra_whitespaces: bool,
     escape_whitespaces: bool,
-    /// Where the dummy space goes: behind the text or before it.
+    /// The place of the dummy space: after the text, or before it.
     whitespace_as_suffix: bool,
-    /// Texts that are left as they are.
+    /// Texts that stay unchanged.
     untouched: PieceTrie,
 }
 
@@ -151,7 +151,7 @@ impl CharacterTable {
         Ok(Self { units, replacements })
     }
 
-    /// The longest entry that `text` begins with: what stands for it, and its length.
+    /// The longest entry that `text` begins with: its replacement and its length.
     fn first_replaced(&self, text: &str) -> Option<(&str, usize)> {
         let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
         let mut place = offset(self.units[0]);

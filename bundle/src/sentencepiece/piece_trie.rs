@@ -27,7 +27,7 @@ impl PieceTrie {
         Self { from_root, ..trie }
     }
 
-    /// Adds the node of strings that are equal up to `depth`, and all behind it. Returns its index.
+    /// Adds the node of strings that are equal up to `depth`, and all nodes below. Returns its index.
     fn add_node(&mut self, sorted: &[(&[u8], u32)], depth: usize) -> u32 {
         let (id, longer) = match sorted.split_first() {
             Some((&(piece, id), rest)) if piece.len() == depth => (Some(id), rest),

@@ -23,7 +23,7 @@ pub(super) struct Unigram {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum UnigramScore {
     Normal(f32),
-    /// Chosen wherever it stands.
+    /// Chosen wherever it occurs.
     UserDefined,
     /// In no cut.
     Unused,

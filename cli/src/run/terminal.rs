@@ -50,7 +50,7 @@ impl Drop for Bar {
     }
 }
 
-/// One line: records, rates, time left, and what the job waits for.
+/// One line: records, rates, time left, and the reason for waiting.
 fn describe(status: &JobStatus) -> String {
     let progress = &status.progress;
     let done = HumanCount(progress.done_records());

@@ -21,7 +21,7 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One of Baton's commands, not started yet. Its environment has no settings of the tester's shell.
+/// One of Baton's commands, not started yet. Its environment excludes settings of the tester's shell.
 #[must_use]
 pub fn command(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
@@ -180,7 +180,7 @@ impl Worker {
     /// The value of a metric without labels.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// No metric has that name.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
         let page = page(self.http, "/metrics").1;

@@ -15,7 +15,7 @@ use crate::certificates::Certificates;
 const NUM_RECORDS: usize = 240;
 const RECORDS_PER_SHARD: &str = "8";
 
-/// Words that stand in every record, and nowhere else.
+/// A word that every record has, and nothing else.
 const SECRET_WORD: &str = "xylophone";
 
 /// A corpus, and a directory for outputs.
@@ -39,7 +39,7 @@ impl Job {
         self.directory.path().join(name)
     }
 
-    /// Runs all roles in one process; what a cluster makes has to equal it.
+    /// Runs all roles in one process; a cluster's output has to equal this one's.
     fn run_in_one_process(&self) -> BTreeMap<String, Vec<u8>> {
         let mut baton = command("baton");
         baton.arg("run");

@@ -1,4 +1,4 @@
-//! Too much is refused at the edge, with the name of the limit, and the service goes on.
+//! A service refuses excess at the edge, names the limit, and continues.
 
 use baton_cluster_tests::{Worker, page, wait_for};
 use baton_job::{GenerationOptions, ShardEntry};

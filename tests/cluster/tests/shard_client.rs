@@ -1,4 +1,4 @@
-//! A coordinator of one shard, written out: what a test sends, and when.
+//! A coordinator of one shard, written out: a test sends each message itself.
 
 use std::path::Path;
 
