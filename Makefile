@@ -144,6 +144,10 @@ lint: libtorch width ## Check formatting, widths, clippy and rustdoc; warnings a
 width: prerequisites
 	python3 scripts/line_width.py
 
+.PHONY: prose
+prose: prerequisites ## Name sentences in comments and documents that are hard to read
+	python3 scripts/prose.py
+
 # Lints need two rustup components that a bare Rust lacks; tests do not. With them, tests compile through
 # scripts/lint_rustc.py, which finds the same problems as `make lint` without compiling every dependency
 # again.

@@ -6,9 +6,9 @@ Needs torch, transformers and peft (the versions used are written into each file
 
     python3 scripts/adapter_fixtures.py
 
-A fixture is a directory: `adapter_config.json` and `adapter_model.safetensors` as `save_pretrained` writes
-them, and `expected.json` with a prompt and the logits behind its last token, with the adapter and without, in
-f32.
+A fixture is a directory: `adapter_config.json` and `adapter_model.safetensors`, which `save_pretrained`
+writes, and `expected.json`. The latter has a prompt and the logits after its last token, with the adapter
+and without, in f32.
 """
 
 import argparse

@@ -5,10 +5,10 @@ how fast it recovers.
     python3 scripts/bench_cluster.py --bundle models/en-it --input data/en-it/test.jsonl --text-field source
 
 Starts one encoder and two decoders on loopback from --binaries and then
-1. runs `baton bench job` against them, with one decoder, beside the bare loop of the same models in one
-process; 2. runs jobs with two decoders, kills or stops one of them in the middle, and tells from the
-coordinator's log when each of its shards was
-   leased elsewhere, and how many leases were used in all.
+
+- runs `baton bench job` against them, with one decoder, beside the bare loop of the models in one process;
+- runs jobs with two decoders, and kills or stops one of them in the middle. The coordinator's log tells when
+  each of its shards was leased elsewhere, and how many leases were used in all.
 """
 
 import argparse

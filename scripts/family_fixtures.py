@@ -6,11 +6,12 @@ Needs torch, transformers and safetensors (the versions used are written into ea
 
     python3 scripts/family_fixtures.py
 
-A fixture is a directory: `config.json` and `model.safetensors` as `save_pretrained` writes them, and
-`expected.json` with hidden states behind some block or an encoder, logits, and what greedy and beam search
-write. Weights are bf16 numbers, so that files are small; all is computed from them in f32, on one thread.
-What is generated is generated in f64, too: a case whose tokens differ between the two is no reference and
-ends the script; choose another seed then.
+A fixture is a directory: `config.json` and `model.safetensors`, which `save_pretrained` writes, and
+`expected.json`. The latter has hidden states after some block or an encoder, logits, and the outputs of
+greedy and beam search. Weights are bf16 numbers, so that files are small; everything is computed in f32, on
+one thread.
+Outputs are also generated in f64. A case whose tokens differ between the two is no reference and ends the
+script; choose another seed then.
 """
 
 import argparse
@@ -276,7 +277,7 @@ def prompt(index, length):
 
 
 def generate(model, tokens, num_beams):
-    """What beam search writes, best first, without the end token; greedy search with one beam."""
+    """Outputs of beam search, best first, without the end token; greedy search with one beam."""
     ids = torch.tensor([tokens])
     output = model.generate(
         ids,
@@ -333,7 +334,7 @@ def make(name, directory):
             prompts.append(encoder_decoder_prompt(model, exact_model, tokens, name))
             continue
         states = []
-        # What a block puts out, not `hidden_states`, whose last entry has gone through the final norm.
+        # The output of a block, not `hidden_states`, whose last entry has gone through the final norm.
         hook = blocks(model)[layer - 1].register_forward_hook(
             lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output)
         )

@@ -5,8 +5,8 @@ to agree with.
     python3 -m venv .venv && .venv/bin/pip install sacrebleu==2.6.0 rouge-score==0.1.2 nltk==3.10.4
     .venv/bin/python scripts/metric_fixtures.py
 
-The corpora are written for this purpose, and outputs are made from references by seeded edits, so that all
-orders of n-grams match now and then. The file has
+The corpora are written for this purpose. Outputs are made from references by seeded edits, so that all orders
+of n-grams match sometimes. The file has
   corpora   name, outputs, references, and scores from 0 to 100: bleu, chrf, rouge by kind without and
             with stemming
   stems     words and their stems

@@ -168,8 +168,8 @@ def is_looping(text: str) -> bool:
     """Whether some run of 1 to 8 words is repeated at least 4 times in a row."""
     words = text.split()
     for length in range(1, MAX_LOOP_NGRAM + 1):
-        # A block of `length` words occurs k times in a row where each word equals the one `length` before it,
-        # (k - 1) * length times in succession.
+        # A block of `length` words occurs k times in a row if each word equals the one `length` before it, (k
+        # - 1) * length times in succession.
         matches = 0
         for position in range(length, len(words)):
             matches = matches + 1 if words[position] == words[position - length] else 0

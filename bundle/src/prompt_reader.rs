@@ -35,8 +35,8 @@ impl PromptReader {
     /// As for [`read`](Self::read).
     ///
     /// # Panics
-    /// A segment does not lie on characters of the text, or it is one of several and the small model cannot
-    /// take states of single segments.
+    /// A segment does not lie on characters of the text. Or it is one of several, and the small model cannot
+    /// use the states of one segment.
     pub fn read_segments(&self, text: &str, segments: &[Range<usize>]) -> Result<Reading, BundleError> {
         let (slm, llm) = match self {
             PromptReader::LlmTokens(tokenizer) => {

@@ -1,9 +1,9 @@
 //! The two tokenizers of a bundle: the LLM's, for prompts, and the SLM's, for its outputs.
 //!
 //! Corpus text is not trusted. A record that contains `<|im_end|>` means those ten characters. Special tokens
-//! are therefore recognized only in templates, and a text is encoded as plain text. The text and the plain
-//! words around it in the template are encoded as one string (`Translate: {text}` gives `Translate`, `:`, `
-//! Hello`), because the model saw such prompts in its own training.
+//! are therefore recognized only in templates, and a text is encoded as plain text. The text and the
+//! template's plain words around it are encoded as one string, because the model saw such prompts in its
+//! training. `Translate: {text}` gives the tokens `Translate`, `:` and `▁Hello`.
 
 use std::path::{Path, PathBuf};
 

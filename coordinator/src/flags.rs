@@ -205,8 +205,8 @@ impl JobArgs {
     /// are refused here, before any work.
     ///
     /// # Errors
-    /// The file cannot be read or is no job file, something is missing, a value is not allowed, the manifest
-    /// cannot be read, or the bundle does not offer a mode or template that the job needs.
+    /// The job file cannot be read or parsed, something is missing, or a value is not allowed. Or the
+    /// manifest cannot be read, or the bundle lacks a mode or template that the job names.
     pub fn to_spec(&self) -> Result<(JobSpec, String), CoordinatorError> {
         let mut file = self.described()?;
         file.bundle = Location::parse_local(&file.bundle)?.to_string_lossy().into_owned();

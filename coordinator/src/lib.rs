@@ -1,5 +1,5 @@
-//! The coordinator: reads a corpus as a stream, cuts it into shards, leases each to an encoder and a decoder,
-//! and writes the job's manifest when every shard is committed.
+//! The coordinator reads a corpus as a stream, cuts it into shards, and leases each to an encoder and a
+//! decoder. It writes the job's manifest when every shard is committed.
 //!
 //! This is the async shell around `baton_job`, which makes all decisions. It holds no model, builds without
 //! libtorch, and never sees an output byte, because decoders commit. Only the object store is durable: the

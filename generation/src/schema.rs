@@ -90,8 +90,8 @@ schema! {
         default: "0", allowed: Allowed::Integers(0, u32::MAX as u64), value_name: "TOKENS", example: "3",
     }
 
-    /// Once an output has begun a word of the source, such as a name, X is added to the logits of tokens that
-    /// continue the word. 0 adds nothing.
+    /// Once an output has begun a word of the source, X is added to the logits of tokens that continue it,
+    /// such as a name. 0 adds nothing.
     copy_bias: f64 = 0.0, {
         default: "0", allowed: Allowed::Numbers(0.0, 10_000.0), value_name: "X", example: "6",
     }

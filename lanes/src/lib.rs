@@ -1,7 +1,7 @@
 //! Sums and maxima over slices in a fixed number of lanes.
 //!
 //! Element `i` belongs to lane `i % LANES`; lanes are joined pairwise at the end. A sum's order therefore
-//! depends on the slice alone, not on the width of the CPU's vectors, and the compiler may use vectors of any
+//! depends only on the slice, and not on the width of the CPU's vectors. The compiler may use vectors of any
 //! width. All functions are inlined, so they are compiled for their caller's instruction set.
 
 /// Independent accumulators of a reduction: one AVX-512 register, two of AVX2, four of NEON.

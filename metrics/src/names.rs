@@ -1,8 +1,8 @@
 //! Names and identifiers that should pass unchanged from source to output.
 //!
-//! A word counts as a name if it has a letter and, beyond its first character, a capital, a digit or a sign
-//! such as a hyphen, and if source and reference spell it alike. The reference decides: "Client" at the start
-//! of an English sentence is no name, because no Italian reference has it.
+//! A word counts as a name if source and reference spell it alike. It must have a letter and, beyond its
+//! first character, a capital, a digit or a sign such as a hyphen. The reference decides: "Client" at the
+//! start of an English sentence is no name, because no Italian reference has it.
 
 use std::{collections::HashMap, ops::AddAssign};
 

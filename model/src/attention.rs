@@ -3,8 +3,8 @@
 //! A family's block computes queries, keys and values for all rows and hands them to an [`Attention`], so
 //! each family's arithmetic is written once. Encoding uses [`PackedAttention`], one sequence at a time;
 //! training uses [`PaddedAttention`](crate::PaddedAttention), all sequences at once. They agree up to
-//! rounding. Only the first keeps a sequence's result independent of its neighbours to the last bit, and only
-//! the second has a fast backward pass on CPUs. Generation uses the KV cache's implementation, which also
+//! rounding. Only the first keeps a sequence's result independent of its neighbours to the last bit. Only the
+//! second has a fast backward pass on CPUs. Generation uses the KV cache's implementation, which also
 //! remembers earlier passes.
 
 use tch::{Device, Kind, Tensor};

@@ -21,7 +21,7 @@ pub struct TelemetryArgs {
 /// Flags of logging.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
-    /// What to log on stderr, in the syntax of tracing's EnvFilter. Examples: info;
+    /// Filter of the log lines on stderr, in the syntax of tracing's EnvFilter. Examples: info;
     /// warn,baton_coordinator=debug
     #[arg(long, value_name = "FILTER", global = true, env = "BATON_LOG")]
     pub log: Option<String>,

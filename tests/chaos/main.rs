@@ -1,8 +1,8 @@
 //! The fault suite: a cluster of real processes on this machine, real faults by a seeded schedule, and the
 //! bytes of an undisturbed run.
 //!
-//! Each seed is one run (`schedule.rs`). A run fails if a record is not exactly once in outputs or errors, if
-//! a byte differs from the undisturbed run's, if a process ends in an unexpected way, or if a fault did not
+//! Each seed is one run (`schedule.rs`). A run fails if a record is not exactly once in outputs or errors; if
+//! a byte differs from the undisturbed run's; if a process ends in an unexpected way; or if a fault did not
 //! take effect.
 //!
 //! ```text

@@ -1,5 +1,5 @@
-//! The guides under `docs/`. The test runs each command that a reader is told to type, page by page, in a
-//! workspace with tiny bundles instead of the real ones.
+//! The guides under `docs/`. The test runs each command of a page, in a workspace with tiny bundles instead
+//! of the real ones.
 //!
 //! Blocks marked `sh` run. Blocks marked `console` need a network, a cluster or hours and are shown only.
 

@@ -1,6 +1,5 @@
-//! The parts that encoder and decoder services share: the process and its flags, the life of the model
-//! thread, serving from the first connection to the end of the drain, limits, and the handling of every
-//! shard's header, span and task.
+//! The parts that encoder and decoder services share: the process and its flags, model threads, limits,
+//! serving and draining, and the handling of a shard's header, span and task.
 //!
 //! This crate knows neither service's contract nor its work.
 

@@ -16,8 +16,8 @@ pub struct RunOptions {
     pub policy: SchedulePolicy,
     /// Time for shards in flight to finish once the job is asked to stop.
     pub grace_period: Duration,
-    /// If nothing is committed and nothing is in flight for this long, the coordinator looks in the output
-    /// for commits of another coordinator of its partition.
+    /// If nothing is committed or in flight for this long, the coordinator looks in the output for commits of
+    /// another coordinator of its partition.
     pub search_others_after: Duration,
 }
 

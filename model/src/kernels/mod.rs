@@ -2,8 +2,8 @@
 //!
 //! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`),
 //! compiled once per instruction set and chosen at run time. Sums run in a fixed number of lanes
-//! (`baton-lanes`) with fused multiply-adds, so a row's bits depend neither on the other rows nor on the
-//! instruction set. This file and `row_operations.rs` are the doors for tensors.
+//! (`baton-lanes`) with fused multiply-adds. A row's bits therefore depend neither on the other rows nor on
+//! the instruction set. This file and `row_operations.rs` are the doors for tensors.
 //!
 //! This is the workspace's unsafe code: slices of tensor memory (`slices.rs`), vector instructions
 //! (`int8_product/`), and calls that `multiversion` generates after it has queried the CPU.
