@@ -1,9 +1,9 @@
 //! LoRA adapters (Hu et al., arXiv 2106.09685) of an LLM, in the layout of the library PEFT:
 //! `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! Owns reading and writing the two files, and checking them against the LLM's shape. An adapted matrix is `W
-//! + scale * B A`, which `baton-model` computes. Settings that Baton does not implement are refused by name,
-//! so that no adapter is read in part.
+//! Owns reading and writing the two files, and checking them against the LLM's shape. `baton-model` computes
+//! an adapted matrix, `W + scale * B A`. Settings that Baton does not implement are refused by name, so that
+//! no adapter is read in part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
