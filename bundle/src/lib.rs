@@ -26,6 +26,7 @@ mod llm_writer;
 mod manifest;
 mod manifest_rules;
 mod part_checks;
+mod projector_part;
 mod prompt_reader;
 mod safetensors_file;
 mod sentencepiece;
@@ -49,11 +50,11 @@ pub use config::{
 pub use error::BundleError;
 pub use file::{DirectoryInProgress, io_error, read_bytes, sha256_of_file, write_atomically};
 pub use manifest::{
-    Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, InputNorm, Limits,
-    LlmAdapter, LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, ProjectorPart,
-    PromptAttention, PromptEmbeddingSource, PromptSource, SlmPart, SlmTokenizer, SmallModel, Task,
-    are_layers_below,
+    Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, Limits,
+    LlmAdapter, LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention,
+    PromptSource, SlmPart, SlmTokenizer, SmallModel, Task, are_layers_below,
 };
+pub use projector_part::{InputNorm, ProjectorPart, PromptEmbeddingSource};
 pub use prompt_reader::PromptReader;
 pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
 pub use summary::{PartSummary, summarize};

@@ -11,6 +11,8 @@ use baton_job::{GenerationLayer, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::projector_part::ProjectorPart;
+
 /// Name of the manifest in a bundle's directory.
 pub const MANIFEST_FILE: &str = "bundle.json";
 /// The `format` that this version reads and writes.
@@ -195,76 +197,6 @@ pub struct LlmWriter {
     pub eos_token: String,
     /// Longest output, in tokens of the LLM.
     pub max_new_tokens: usize,
-}
-
-/// The projector as trained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProjectorPart {
-    /// Width of what it reads.
-    pub d_llm: usize,
-    /// Width of what it gives.
-    pub d_slm: usize,
-    /// The operation on hidden states before its first layer.
-    pub input_norm: InputNorm,
-    /// Where the SLM's embeddings of the *prompt* tokens come from.
-    pub prompt_embedding: PromptEmbeddingSource,
-    /// Layers below the LLM's last, counted from 1 and rising, whose states are mixed with those of the last.
-    /// None is usual.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mixed_layers: Vec<usize>,
-    /// Linear layers, with ReLU between them; at least 1.
-    #[serde(default = "usual_depth", skip_serializing_if = "is_usual_depth")]
-    pub depth: usize,
-}
-
-impl ProjectorPart {
-    /// The usual [`depth`](Self::depth), that of the method's paper (arXiv 2402.16844, section 3).
-    pub const USUAL_DEPTH: usize = 2;
-
-    /// Its linear layers from first to last: their names in the checkpoint, and the widths that they read.
-    /// All give `d_slm`.
-    #[must_use]
-    pub fn linear_layers(&self) -> Vec<(String, usize)> {
-        let last = self.depth.saturating_sub(1);
-        let layer = |place: usize| {
-            let name = match place {
-                _ if place == last => "projector.output".to_owned(),
-                0 => "projector.input".to_owned(),
-                _ => format!("projector.hidden.{place}"),
-            };
-            (name, if place == 0 { self.d_llm } else { self.d_slm })
-        };
-        (0..=last).map(layer).collect()
-    }
-}
-
-fn usual_depth() -> usize {
-    ProjectorPart::USUAL_DEPTH
-}
-
-fn is_usual_depth(depth: &usize) -> bool {
-    *depth == ProjectorPart::USUAL_DEPTH
-}
-
-/// Scaling of hidden states before the projector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InputNorm {
-    /// Each position is divided by its root mean square; no weights.
-    Rms,
-}
-
-/// Where embeddings of prompt tokens come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PromptEmbeddingSource {
-    /// The LLM's embedding matrix, followed by a trained linear map to `d_slm`.
-    Llm,
-    /// The SLM's own embeddings of its own tokens: what [`Alignment::Characters`] adds projected states to.
-    Slm,
-    /// There are none; the projected states stand alone.
-    None,
 }
 
 /// The SLM as trained.

@@ -4,8 +4,9 @@ use baton_job::{GenerationOptions, Mode};
 
 use crate::manifest::{
     Alignment, BundleManifest, DEFAULT_TEMPLATE, Family, Fusion, Limits, LlmPart, MANIFEST_FORMAT,
-    ProjectorPart, PromptEmbeddingSource, PromptSource, SlmPart, SmallModel, are_layers_below,
+    PromptSource, SlmPart, SmallModel, are_layers_below,
 };
+use crate::projector_part::{ProjectorPart, PromptEmbeddingSource};
 use crate::tokenizer::split_template;
 
 /// A rule that holds or not, and the problem if it does not.

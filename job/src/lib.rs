@@ -13,6 +13,7 @@ mod broken_input;
 mod error;
 pub mod layout;
 mod manifest;
+mod mode;
 mod partition;
 mod schedule;
 mod shard;
@@ -32,6 +33,7 @@ pub use manifest::{
     FORMAT_VERSION, InputObject, JobRecord, ManifestBuilder, ManifestPieces, ManifestSummary, PartEntry,
     Timings,
 };
+pub use mode::Mode;
 pub use partition::{InvalidPartition, Partition};
 pub use schedule::{
     AfterFailure, Assignment, Backoff, Expired, Failure, Lease, Pair, Role, SchedulePolicy, Settled,
@@ -39,6 +41,6 @@ pub use schedule::{
 };
 pub use shard::{Shard, ShardCutter, ShardEntry, ShardIndex};
 pub use shard_set::ShardSet;
-pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, Mode, OutputDefinition, ShardLimits};
+pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, OutputDefinition, ShardLimits};
 pub use totals::Totals;
 pub use verdict::{PartSummary, Verdict, hex, sha256_hex};

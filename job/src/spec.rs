@@ -8,13 +8,12 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use baton_formats::{BatchOptions, Format, PartFormat, ReaderOptions, Separator};
 use baton_generation::{GenerationLayer, GenerationOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::JobError;
+use crate::{JobError, Mode};
 
 /// The longest text that a job may allow: with its id and some fields, it fits into one message between the
 /// processes.
@@ -89,22 +88,6 @@ pub struct OutputDefinition {
     pub max_text_bytes: u64,
     pub generation: GenerationOptions,
     pub shard: ShardLimits,
-}
-
-/// The modes: which models take part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// The large model reads, the small model writes.
-    #[default]
-    Hybrid,
-    /// The small model alone.
-    Slm,
-    /// The large model alone.
-    Llm,
-    /// The large model writes. As in `Hybrid`, the small model drafts, and the large one checks several
-    /// tokens at a time.
-    Verified,
 }
 
 /// The limits of a shard. Every role that works on a shard holds it in memory.
@@ -297,64 +280,6 @@ impl OutputDefinition {
         let mut differences = Vec::new();
         collect_differences("", &as_json(self), &as_json(current), &mut differences);
         differences
-    }
-}
-
-impl Mode {
-    /// All of them.
-    pub const ALL: [Mode; 4] = [Mode::Hybrid, Mode::Slm, Mode::Llm, Mode::Verified];
-
-    /// Whether the large model writes; otherwise the small one does.
-    pub fn llm_writes(self) -> bool {
-        matches!(self, Mode::Llm | Mode::Verified)
-    }
-
-    /// Whether the small model takes part, which reads prompt states.
-    pub fn uses_slm(self) -> bool {
-        self != Mode::Llm
-    }
-
-    /// Whether the large model reads prompts for the small one.
-    pub fn reads_llm(self) -> bool {
-        matches!(self, Mode::Hybrid | Mode::Verified)
-    }
-
-    /// The modes of jobs that a process for this mode serves, because it has loaded everything that they
-    /// need. This mode is the first.
-    pub fn served(self) -> &'static [Mode] {
-        match self {
-            Mode::Hybrid => &[Mode::Hybrid, Mode::Slm],
-            Mode::Slm => &[Mode::Slm],
-            Mode::Llm => &[Mode::Llm],
-            Mode::Verified => &[Mode::Verified],
-        }
-    }
-
-    /// The name in job files and flags.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Hybrid => "hybrid",
-            Mode::Slm => "slm",
-            Mode::Llm => "llm",
-            Mode::Verified => "verified",
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Mode {
-    type Err = JobError;
-
-    fn from_str(name: &str) -> Result<Mode, JobError> {
-        Mode::ALL
-            .into_iter()
-            .find(|mode| mode.as_str() == name)
-            .ok_or_else(|| not_allowed("mode", format!("{name:?}"), &Mode::ALL.map(Mode::as_str).join(", ")))
     }
 }
 
