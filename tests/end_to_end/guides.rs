@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use baton_job::FailureCode;
+
 use crate::bundle::write_bundle;
 use crate::command::corpus;
 
@@ -128,5 +130,14 @@ fn every_link_between_pages_leads_to_a_file() {
             let file = page.parent().unwrap().join(target.split('#').next().unwrap());
             assert!(file.exists(), "{}: {target} leads nowhere", page.display());
         }
+    }
+}
+
+#[test]
+fn the_reference_explains_every_code_of_an_error_row() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/exit-codes.md");
+    let text = fs::read_to_string(page).unwrap();
+    for code in FailureCode::ALL {
+        assert!(text.contains(&format!("| `{code}` | ")), "{code} is not explained");
     }
 }
