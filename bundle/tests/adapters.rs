@@ -40,7 +40,7 @@ fn with_adapter(mut manifest: BundleManifest) -> BundleManifest {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_adapters_are_read_back() {
     let directory = tempfile::tempdir().unwrap();
     write_adapter(directory.path(), "q_proj");
     let adapter = open(directory.path()).unwrap();
@@ -152,7 +152,7 @@ fn writer(prompt_end: &str, eos_token: &str) -> LlmWriter {
 }
 
 #[test]
-fn an_llm_becomes_a_writer_as_it_is_with_one_of_its_end_tokens() {
+fn an_unchanged_llm_becomes_a_writer_with_one_of_its_end_tokens() {
     let tiny = reading();
     // As many public models, it has several end tokens.
     let mut llm = config();

@@ -155,7 +155,7 @@ fn one_or_several_end_tokens_and_both_names_of_the_dtype_are_read() {
 }
 
 #[test]
-fn what_is_not_implemented_is_refused_by_the_name_of_its_field() {
+fn settings_that_are_not_implemented_are_refused_by_field() {
     let sliding = |kind| json!({"layer_types": ["full_attention", kind, "full_attention"]});
     for (model_type, file, pieces) in [
         (

@@ -122,7 +122,7 @@ fn an_encoder_is_read_behind_its_last_layer_and_sees_the_whole_prompt() {
 }
 
 #[test]
-fn what_an_encoder_decoder_writes_begins_with_its_start_token() {
+fn outputs_of_an_encoder_decoder_begin_with_its_start_token() {
     let (tiny, mut manifest) = t5_bundle();
     llm(&mut manifest).writer.as_mut().unwrap().prompt_end = "<|im_end|>".to_owned();
     write_manifest(tiny.path(), manifest).unwrap();

@@ -73,7 +73,7 @@ fn decoded_texts_are_those_of_the_reference() {
 }
 
 #[test]
-fn what_tokens_spell_is_what_they_decode_to() {
+fn tokens_spell_the_text_that_they_decode_to() {
     for (path, cases) in models(&fixtures()) {
         let tokenizer = TextTokenizer::open(&path).unwrap();
         let spellings = tokenizer.spellings();

@@ -53,7 +53,7 @@ fn plain_words_of_the_template_and_the_text_are_encoded_as_one_string() {
 }
 
 #[test]
-fn what_tokens_spell_is_the_text_byte_for_byte() {
+fn tokens_spell_the_text_byte_for_byte() {
     let file = saved(&tokenizer());
     let tokenizer = TextTokenizer::open(&file.path).unwrap();
     let spellings = tokenizer.spellings();
@@ -187,7 +187,7 @@ fn normalizing() -> tokenizers::Tokenizer {
 }
 
 #[test]
-fn what_a_normalizer_changed_covers_what_it_was_made_from() {
+fn normalized_text_covers_its_original() {
     let file = saved(&normalizing());
     let tokenizer = TextTokenizer::open(&file.path).unwrap();
     // A ligature, an ellipsis and a unit of one character become several; of several spaces one is left.

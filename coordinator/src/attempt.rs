@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_tells_who_failed_and_how() {
+    fn a_status_tells_the_failed_process_and_the_kind_of_failure() {
         let open = |status| classify(&status, AttemptStage::Open);
         let opening = |status| classify(&status, AttemptStage::Opening);
         let decoder = |status| FailureOrigin::Decoder.mark(status);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_sent_some_prompts_numbered_anew() {
+    fn a_probe_sends_some_prompts_renumbered() {
         let sent = entries_for(&Work::Probe { prompts: 1..3 }, &shard());
         let found: Vec<_> =
             sent.prompts().map(|record| (record.index_in_shard, record.id.as_str())).collect();

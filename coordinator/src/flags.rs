@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bundle_proposes_holds_where_the_job_does_not_say() {
+    fn a_bundles_proposal_completes_the_jobs_options() {
         let proposed = layer("beams = 4\ncopy_bias = 6.0");
         let merged = |file: &str, flags: &str| generation(&proposed, [&layer(file), &layer(flags)]).unwrap();
         assert_eq!((merged("", "").beams, merged("", "").copy_bias), (4, 6.0));
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_does_not_go_with_what_the_bundle_proposes_is_refused_with_the_way_out() {
+    fn an_option_that_contradicts_the_bundles_proposal_is_refused_with_a_remedy() {
         let proposed = layer("beams = 4\nmax_new_tokens = 9");
         let message = |own: &str| {
             let error = generation(&proposed, [&layer(""), &layer(own)]).unwrap_err();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_as_flags() {
+    fn missing_values_are_named_as_flags() {
         let error = spec(&["--input", "x"]).unwrap_err();
         assert!(error.is_usage_error());
         assert!(error.to_string().starts_with("--bundle DIR, --output DIR missing"), "{error}");
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_encoders_and_decoders_or_is_none() {
+    fn a_cluster_needs_both_encoders_and_decoders() {
         assert!(parse(&[]).unwrap().cluster.encoders.is_none());
         assert!(parse(&["--encoders", "http://a:1"]).is_err());
         assert!(parse(&["--encoders", "http://a:1", "--decoders", "dns://d:2"]).is_ok());

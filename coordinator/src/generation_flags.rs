@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_flag_names_is_not_set() {
+    fn options_without_a_flag_are_not_set() {
         assert!(parse("").unwrap().is_empty());
         assert_eq!(
             parse("--beams 1 --by-sentence false").unwrap().to_string(),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_allowed_is_refused_by_name_with_what_is() {
+    fn a_forbidden_value_is_refused_by_name_with_the_allowed_ones() {
         for (flags, message) in [
             ("--beams -1", "`generation.beams` is -1; allowed: 1 to 64"),
             ("--beams four", "`generation.beams` is \"four\"; allowed: 1 to 64"),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn none_takes_back_what_a_job_file_says() {
+    fn none_takes_back_a_job_files_option() {
         let in_file = in_toml("temperature = 0.7, top_k = 50, by_sentence = true, stop_strings = ['x']");
         let in_flags = parse("--top-k none --by-sentence=none --stop-string=").unwrap();
         let options = GenerationOptions::from_layers([&in_file, &in_flags]).unwrap();

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_kept_whole_with_its_sha256() {
+    fn standard_input_is_stored_whole_with_its_sha256() {
         let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
         let (file, sha256) = copy(&bytes[..]).unwrap();
         assert!(std::fs::read(file.path()).unwrap() == bytes);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_says_what_a_reader_needs_and_its_default_as_it_is() {
+    fn every_entry_is_documented_with_its_true_default() {
         let defaults = GenerationOptions::default().given();
         for (option, default) in OPTIONS.iter().zip(&defaults) {
             assert!(option.meaning().ends_with('.') && !option.value_name.is_empty(), "{}", option.name);

@@ -238,7 +238,7 @@ fn every_option_survives_the_wire() {
 }
 
 #[test]
-fn what_comes_over_the_wire_is_checked() {
+fn options_from_the_wire_are_checked() {
     for (json, piece) in [
         (r#"{"beams":65}"#, "`generation.beams` is 65; allowed: 1 to 64"),
         (r#"{"beams":4,"temperature":0.5}"#, "only without `generation.beams`"),

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_written_as_it_is_read() {
+    fn a_partition_reads_back_as_written() {
         assert_eq!("2/3".parse::<Partition>().unwrap().to_string(), "2/3");
         for wrong in ["3/3", "0/0", "1", "-1/2", "a/b", "1/2/3", ""] {
             let error = wrong.parse::<Partition>().unwrap_err().to_string();

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_is_right_as_it_is_counts_as_translated() {
+    fn a_correct_unchanged_output_counts_as_translated() {
         assert!(is_untranslated("Web  browser", "web browser", "navigatore web"));
         assert!(!is_untranslated("web browser", "web browser", "Web Browser"));
         assert!(!is_untranslated("", "", "x"));

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_to_copy_nothing_is_missing() {
+    fn nothing_is_missing_without_names_to_copy() {
         assert_eq!(copied_names("small tool", "", "piccolo strumento").share(), 1.0);
     }
 }

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_part_is_refused_by_field() {
+    fn messages_that_lack_a_part_are_refused_by_field() {
         let missing = WireError::MissingField { field: "RecordHead.source" };
         assert_eq!(RecordHead::try_from(wire::RecordHead::default()), Err(missing));
         let missing = WireError::MissingField { field: "Prompt.segment" };

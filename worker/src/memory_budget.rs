@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spent_budget_is_busy_and_room_comes_back_with_the_shard_that_had_it() {
+    fn a_spent_budget_is_busy_until_a_shard_returns_its_share() {
         let budget = MemoryBudget::new(100);
         let (mut first, mut second) = (budget.share(), budget.share());
         first.grow(60).unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_is_counted_beyond_the_budget_and_keeps_others_away() {
+    fn existing_bytes_count_beyond_the_budget_and_keep_others_away() {
         let budget = MemoryBudget::new(100);
         let (mut first, mut second) = (budget.share(), budget.share());
         first.grow(60).unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_can_never_fit_is_not_asked_to_come_again() {
+    fn a_shard_that_can_never_fit_is_refused_for_good() {
         let mut share = MemoryBudget::new(100).share();
         share.grow(60).unwrap();
         let status = share.grow(60).unwrap_err();

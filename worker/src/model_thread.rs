@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thread_whose_pass_does_not_end_is_found_out_and_one_that_waits_is_not() {
+    async fn a_thread_that_hangs_in_a_pass_is_detected_and_one_that_waits_is_not() {
         let (release, blocked) = mpsc::channel::<()>();
         let blocked = Arc::new(Mutex::new(blocked));
         let run = move |_: usize, (), pulse: &Pulse| {

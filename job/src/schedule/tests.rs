@@ -307,7 +307,7 @@ fn break_everything(scheduler: &mut ShardScheduler, now: &mut Duration) -> u32 {
 }
 
 #[test]
-fn where_every_record_breaks_everything_none_is_called_poisonous() {
+fn no_record_is_called_poisonous_if_every_record_breaks_everything() {
     let mut now = seconds(0);
     assert_eq!(break_everything(&mut scheduler(2, 2, 1), &mut now), 2);
     let mut of_one_prompt = scheduler(1, 1, 0);
@@ -418,7 +418,7 @@ fn a_straggler_is_leased_twice_at_the_end_unless_it_breaks() {
 }
 
 #[test]
-fn of_two_leases_of_a_straggler_the_loser_is_told_to_stop() {
+fn the_loser_of_a_stragglers_two_leases_is_told_to_stop() {
     let mut scheduler = scheduler(1, 2, 2);
     let assignments: Vec<_> = (0..2).map(|_| leased(&mut scheduler, seconds(0))).collect();
     scheduler.committed(assignments[1].lease, seconds(1));
