@@ -1,5 +1,5 @@
-//! Where a decoder may write. A job names its output, so whoever reaches the port could name any place that
-//! this process may write to; the operator says which ones jobs may name.
+//! The places where a decoder may write. A job names its output, so any caller who reaches the port could
+//! name any place that this process can write to. The operator limits these places.
 
 use baton_store::Location;
 
@@ -13,7 +13,7 @@ pub struct AllowedOutputs {
 }
 
 impl AllowedOutputs {
-    /// Allows what lies below one of these; anything, if there are none.
+    /// Allows everything below one of these; without prefixes, everything.
     #[must_use]
     pub fn below(prefixes: Vec<Location>) -> Self {
         Self { prefixes }

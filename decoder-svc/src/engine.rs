@@ -266,7 +266,7 @@ impl Engine {
         self.num_slots_reported = num_slots;
     }
 
-    /// Has the model do what the plan says, and hands out the rows that are done after it.
+    /// Lets the model execute the plan, and hands out the rows that are then done.
     fn carry_out(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         let prompt_of = |row| &self.waiting[&row].prompt;

@@ -16,7 +16,7 @@ const MAX_DRAFT_TOKENS: usize = 8;
 pub(crate) struct EngineModels {
     /// The model that writes.
     writer: BatchDecoder,
-    /// In mode `verified`, what the LLM writes is drafted.
+    /// In mode `verified`, it drafts the LLM's outputs.
     drafter: Option<Drafter>,
 }
 
@@ -28,7 +28,7 @@ struct Drafter {
 }
 
 impl EngineModels {
-    /// Loads what `config.mode` calls for, with a scheduler for it.
+    /// Loads the models for `config.mode`, with a scheduler.
     ///
     /// # Errors
     /// A part of the bundle cannot be loaded.
@@ -53,7 +53,7 @@ impl EngineModels {
         Ok((Self { writer, drafter }, scheduler))
     }
 
-    /// Does what the scheduler's plan says; gives the rows that are done after it.
+    /// Executes the scheduler's plan; returns the rows that are then done.
     pub(crate) fn carry_out<'a>(
         &mut self,
         scheduler: &mut Scheduler,

@@ -78,7 +78,7 @@ pub enum DecoderError {
         #[source]
         source: StoreError,
     },
-    /// The job's output lies where this decoder may not write.
+    /// The job's output lies outside the places where this decoder may write.
     #[error("output {location} is not allowed on this decoder: --allow-output names {allowed}")]
     OutputNotAllowed {
         /// The output, as the job names it.

@@ -36,8 +36,8 @@ struct Cli {
         help_heading = "Limits",
     )]
     decode_slots: Option<u32>,
-    /// Tokens of one engine's key-value cache, all rows together. A row reserves its prompt and all it may
-    /// write. Default: 32768, on a GPU what fits into three fifths of its free memory.
+    /// Tokens of one engine's key-value cache, for all rows. A row reserves its prompt and its longest
+    /// output. Default: 32768, on a GPU three fifths of its free memory.
     #[arg(
         long,
         value_name = "TOKENS",

@@ -18,7 +18,7 @@ const NUM_BYTES_PER_PROMPT: usize = 160;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Announced {
     pub(crate) num_segments: u64,
-    /// Of what is held until the commit.
+    /// Bytes held until the commit.
     pub(crate) num_bytes: u64,
     num_text_bytes: u64,
     pub(crate) num_prompts: u64,

@@ -1,4 +1,4 @@
-//! Puts a prompt together from the messages it was cut into, and checks that it is what its head announced.
+//! Joins the messages of a prompt, and checks the result against the prompt's head.
 
 use baton_model::PromptStates;
 use baton_proto::{PromptHead, PromptPayload, WireError};

@@ -1,5 +1,5 @@
-//! Drafts: what a small model guesses that a large one will write, so that the large one can check several
-//! tokens in one pass.
+//! Drafts: a small model's guesses of a large model's output, so that the large one can check several tokens
+//! in one pass.
 //!
 //! The large model chooses every token, with its own logits and, when sampling, its own random numbers. A
 //! draft only says which tokens it is fed before it has chosen them. Tokens that it then chooses itself are
@@ -54,7 +54,7 @@ const ONE_SEQUENCE: &str = "only a row of one sequence is drafted for";
 pub(crate) struct Draft {
     begin_of_sequence: u32,
     length: DraftLength,
-    /// Tokens in the drafting model's cache beyond the prompt: the begin token, what was written, and drafts.
+    /// Tokens in the drafting model's cache beyond the prompt: the begin token, the output, and drafts.
     num_fed: usize,
     /// Guesses, as far as they have come.
     guess: Option<Search>,
@@ -80,8 +80,9 @@ impl Draft {
         &self.tokens
     }
 
-    /// Begins a round for a row that has written what `search` has, and may choose `num_left` more tokens.
-    /// The last one is never worth a guess: the pass that checks a draft chooses one token more than it.
+    /// Begins a round for a row with the output of `search`, which may choose `num_left` more tokens. The
+    /// last one is never worth a guess: the pass that checks a draft chooses one token more than the draft
+    /// has.
     pub(crate) fn begin(&mut self, search: &Search, num_left: usize) {
         self.tokens.clear();
         self.wanted = self.length.get().min(num_left.saturating_sub(1));
@@ -109,8 +110,8 @@ impl Draft {
         self.num_fed = written.len() + 1;
     }
 
-    /// Takes in the next guess, which `choose` makes. A guess that ends the row is none: there would be
-    /// nothing to check after it.
+    /// Takes in the next guess, which `choose` makes. A guess that ends the row is dropped: nothing after it
+    /// could be checked.
     pub(crate) fn absorb(&mut self, choose: impl FnOnce(&mut Search)) {
         let Some(guess) = &mut self.guess else { return };
         choose(guess);

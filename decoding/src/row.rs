@@ -1,4 +1,4 @@
-//! The life of one row, as data: what is asked for, what the next step does, what comes out.
+//! The life of one row, as data: the request, the next step, the result.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct Plan {
     pub release: Vec<SlotId>,
     /// Rows that enter the batch, to be prefilled together.
     pub prefill: Vec<SlotAssignment>,
-    /// Drafts that turned out wrong. There are none without drafting.
+    /// Wrong drafts. Empty without drafting.
     pub rewind: Vec<Rewind>,
     /// Sequences that part ways.
     pub forks: Vec<Fork>,
@@ -83,7 +83,7 @@ pub struct SlotAssignment {
     pub capacity_tokens: usize,
 }
 
-/// A sequence goes on in two ways: an empty slot gets a copy of another's cache.
+/// A sequence continues in two ways: an empty slot gets a copy of another's cache.
 ///
 /// Full blocks that lie within the prompt are counted once for all sequences of a row, so a copy must share
 /// at least those.
@@ -120,7 +120,7 @@ pub struct DraftStep {
 pub struct StepRow {
     /// Where the sequence's cache is.
     pub slot: SlotId,
-    /// The token fed: the beginning-of-sequence token in a row's first step, then what was chosen last.
+    /// The input token: the beginning-of-sequence token in a row's first step, then the last choice.
     pub token: u32,
 }
 

@@ -13,7 +13,7 @@ use crate::top_k::TopK;
 /// Weights whose sums are known, so that a draw passes over most tokens in steps of this many.
 const CHUNK_LEN: usize = 256;
 
-/// Weights, of 0 to 1, are told apart by their exponent and four bits of their mantissa: bins of 6 % width.
+/// Weights from 0 to 1 are binned by their exponent and four bits of their mantissa: bins are 6 % wide.
 const BIN_SHIFT: u32 = 19;
 const NUM_BINS: usize = (1.0_f32.to_bits() >> BIN_SHIFT) as usize + 1;
 
@@ -88,7 +88,7 @@ impl SamplingScratch {
         bin_sums.clear();
         bin_sums.resize(NUM_BINS, 0.0);
         for &weight in weights.iter() {
-            // Below NUM_BINS, but for NaNs; those are cut off by whatever is returned.
+            // Below NUM_BINS, except for NaNs; every returned cut excludes those.
             if let Some(sum) = bin_sums.get_mut(bin_of(weight)) {
                 *sum += f64::from(weight);
             }
@@ -141,7 +141,8 @@ mod tests {
     use super::*;
     use crate::kernels::tests::pseudo_random_logits;
 
-    /// Probabilities by the book: temperature, top-k, top-p, min-p, each on what the one before left.
+    /// Probabilities by definition: temperature, top-k, top-p, min-p, each on the remainder of the previous
+    /// one.
     fn reference(logits: &[f32], options: &GenerationOptions) -> Vec<f64> {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap());

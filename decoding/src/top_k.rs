@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::kernels::{Shift, first_above};
 
-/// One of the largest values, and where it stands.
+/// One of the largest values, and its place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) value: f32,

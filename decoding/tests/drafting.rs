@@ -1,4 +1,4 @@
-//! Drafts change how often the large model is asked, never what it writes.
+//! Drafts change the number of passes of the large model, never its output.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -40,7 +40,7 @@ impl Caches {
         }
     }
 
-    /// Logits by `model`, which is given what was fed after the begin token.
+    /// Logits by `model`, computed from the inputs after the begin token.
     fn step(&mut self, step: &[StepRow], begin: u32, model: impl Fn(RowId, &[u32]) -> Vec<f32>) -> Vec<f32> {
         let mut logits = Vec::new();
         for step in step {

@@ -190,7 +190,7 @@ fn samples_part_ways_at_the_first_token_and_leave_one_by_one() {
 #[test]
 fn a_beam_reserves_its_prompt_once_and_the_rest_for_each_sequence() {
     let mut scheduler = scheduler(SchedulerLimits { max_slots: 4, max_cache_tokens: 80, ..LIMITS });
-    // 20 + 4 tokens are two blocks, of which the prompt fills one.
+    // 20 + 4 tokens are two blocks; the prompt fills one.
     scheduler.submit(request(row(0, 0), 20, beam(4, 4))).unwrap();
     assert_eq!(plan(&mut scheduler).prefill[0].capacity_tokens, 32);
     assert_eq!(scheduler.reserved_cache_tokens(), 16 + 4 * 16);

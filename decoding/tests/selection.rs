@@ -13,7 +13,7 @@ use support::{
 
 const MODEL: FakeModel = FakeModel { vocab_size: 30, spread: 3.0, end_bonus: 1.0 };
 
-/// Greedy decoding by the book: what is forbidden is looked up token by token.
+/// Greedy decoding by definition: each token is checked against the forbidden ones.
 fn naive_greedy(index: u32, generation: &Generation) -> (Vec<u32>, f64) {
     let mut tokens: Vec<u32> = Vec::new();
     let mut sum = 0.0;
@@ -142,7 +142,7 @@ fn sampled_tokens_are_distributed_as_the_softmax_says() {
         let bound = |freedom: usize| freedom as f64 + 3.5 * (2.0 * freedom as f64).sqrt();
         assert!(freedom > 4 && statistic < bound(freedom), "{options:?}: {statistic}, {freedom}");
 
-        // The second draw of a row depends on nothing but what the row has written.
+        // The second draw of a row depends only on the row's output.
         let common =
             (0..MODEL.vocab_size).filter(|&t| t != EOS).max_by_key(|&t| of_first[t as usize]).unwrap();
         let followed = rows.iter().filter(|tokens| first(tokens) == common);

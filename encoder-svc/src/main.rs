@@ -25,8 +25,8 @@ struct Cli {
     /// Address of the gRPC port, or unix:/path/to/socket.
     #[arg(long, value_name = "ADDRESS", env = "BATON_LISTEN", default_value = "0.0.0.0:7001")]
     listen: ListenAddress,
-    /// Prompt tokens encoded in one pass of the large model. More cost memory, about 100 KiB each at width
-    /// 576; where it does not suffice, passes become smaller. Default: 1024, on a GPU 16384.
+    /// Prompt tokens encoded in one pass of the large model. Each takes about 100 KiB at width 576; if memory
+    /// does not suffice, passes become smaller. Default: 1024, on a GPU 16384.
     #[arg(
         long,
         value_name = "TOKENS",

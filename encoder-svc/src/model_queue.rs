@@ -48,8 +48,8 @@ impl ModelQueue {
         Ok((ModelQueue { batches }, threads))
     }
 
-    /// Encodes one batch; states come in the order of the texts, and of each text's prompts. `None`: the
-    /// threads have died. Dropping the future takes the batch back if it has not begun.
+    /// Encodes one batch. States come in the order of the texts, and of each text's prompts. `None`: the
+    /// threads have died. Dropping the future removes the batch if it has not begun.
     pub(crate) async fn encode(&self, mode: Mode, readings: Vec<Reading>) -> Option<Vec<Vec<PromptStates>>> {
         let (reply, states) = oneshot::channel();
         self.batches.send(Batch { mode, readings, reply }).await.ok()?;

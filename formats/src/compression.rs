@@ -1,5 +1,4 @@
-//! Compression of whole files: told from a file's name, undone on the bytes of inputs, done on those of
-//! parts.
+//! Compression of whole files. A file's name tells it; inputs are decompressed, parts are compressed.
 //!
 //! Owns that an archive is read to its very end or reported as broken. The written bytes depend on the
 //! content alone: no time, no name, one thread.
@@ -51,7 +50,7 @@ impl Compression {
         (name, Compression::Plain)
     }
 
-    /// Decompresses `input`. Errors name what is wrong with the archive; those of `input` pass unchanged.
+    /// Decompresses `input`. Errors name the problem of the archive; those of `input` pass unchanged.
     ///
     /// # Errors
     /// The input cannot be read, or its first bytes show that it is not such a file.
@@ -98,7 +97,7 @@ pub(crate) enum Sink<'w> {
 }
 
 impl Sink<'_> {
-    /// Writes what is left.
+    /// Writes the rest.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -131,7 +130,7 @@ impl Write for Sink<'_> {
 
 type Buffered = BufReader<io::Chain<Cursor<Vec<u8>>, Uninterrupted>>;
 
-/// The members of a gzip file, one after the other, and the zeros that tapes and some tools add behind them.
+/// The members of a gzip file, one after the other, and the zeros that tapes and some tools append.
 struct GzipMembers {
     /// `None` after the last member.
     member: Option<GzDecoder<Buffered>>,

@@ -28,7 +28,7 @@ impl Gauge {
         Box::new(WatchedRanges { source, gauge: Arc::clone(self) })
     }
 
-    /// Counts what is read of `input`.
+    /// Counts the bytes read from `input`.
     pub(crate) fn count(self: &Arc<Self>, input: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
         Box::new(Counted { input, gauge: Arc::clone(self) })
     }
@@ -42,7 +42,7 @@ impl Gauge {
         self.source_error.lock().expect(NO_PANIC).take()
     }
 
-    /// Keeps the error and gives one that stands for it.
+    /// Keeps the error and returns one in its place.
     fn note(&self, error: io::Error) -> io::Error {
         if error.kind() == io::ErrorKind::Interrupted {
             return error; // it is tried again

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Ids that are remembered at most; each takes about 16 bytes.
 const MAX_IDS: usize = 4_000_000;
 
-/// The ids of a corpus, as far as they are remembered.
+/// The remembered ids of a corpus.
 #[derive(Debug, Clone, Default)]
 pub struct IdCensus {
     seen: HashSet<u64>,

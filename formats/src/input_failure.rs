@@ -26,7 +26,7 @@ pub enum InputFailureCause {
     /// The content of the file: a cut or corrupt archive, another kind of file, an invalid header. Another
     /// try changes nothing.
     Content(String),
-    /// The place where it lies: a disk or a connection failed. Another try may succeed.
+    /// The place of the input: a disk or a connection failed. Another try may succeed.
     Source(io::Error),
 }
 

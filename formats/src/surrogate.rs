@@ -1,7 +1,7 @@
 //! Halves of surrogate pairs in JSON strings: `\ud83d` alone is no character, and parsers report it in
 //! unhelpful words.
 
-/// The first half pair in a JSON text, as it is spelled, and the byte at which it stands, from 0.
+/// The first half pair in a JSON text, as spelled, and its byte, from 0.
 pub(crate) fn find_half_pair(json: &str) -> Option<(&str, usize)> {
     let bytes = json.as_bytes();
     let mut place = 0;

@@ -1,4 +1,4 @@
-//! Text behind a file's bytes: byte order marks, UTF-16, and files that are no text at all.
+//! Text from a file's bytes: byte order marks, UTF-16, and files that are no text at all.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -7,14 +7,14 @@ use crate::signature::Signature;
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// From this share of its first bytes on, NULs say that a file is no text: 1 in so many.
+/// A file is no text if at least one in this many of its first bytes is NUL.
 const MIN_BYTES_PER_NUL: usize = 64;
 
 /// The bytes of a text file as UTF-8, without a byte order mark. UTF-16 is known by its mark and converted;
 /// half of a surrogate pair in it becomes bytes that are not UTF-8, so that its row fails and no other.
 ///
 /// # Errors
-/// The input cannot be read, or is no text: the message names what it looks like.
+/// The input cannot be read, or is no text: the message names its apparent kind.
 pub(crate) fn open_text(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(READ_BUFFER_NUM_BYTES);
     if let Err(error) = input.by_ref().take(READ_BUFFER_NUM_BYTES as u64).read_to_end(&mut head) {
@@ -96,7 +96,7 @@ impl<R: Read> Units<R> {
 /// UTF-16 read as UTF-8.
 struct Utf16<R> {
     units: Units<R>,
-    /// A unit that was read behind a half pair.
+    /// A unit that was read after a half pair.
     waiting: Option<u16>,
     /// Converted, and given away up to `place`.
     text: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The documents say what the table of formats says.
+//! The documents agree with the table of formats.
 
 use baton_formats::Format;
 

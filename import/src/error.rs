@@ -1,4 +1,4 @@
-//! The one error of this crate: what in the source cannot be imported, and what to do next.
+//! The one error of this crate: the part of the source that cannot be imported, and what to do next.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use baton_bundle::BundleError;
 /// Why a checkpoint cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// A file cannot be read or written, or what it says does not fit a bundle.
+    /// A file cannot be read or written, or its content does not fit a bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The source is neither a GGUF file nor a Hugging Face directory with safetensors.

@@ -19,7 +19,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::ImportError;
 use crate::gguf_metadata::GgufMetadata;
 
-/// A `tokenizer.ggml.pre` and the splitting it stands for.
+/// A `tokenizer.ggml.pre` and its splitting.
 type NamedPreTokenizer = (&'static str, fn() -> PreTokenizerWrapper);
 
 const PRE_TOKENIZERS: &[NamedPreTokenizer] =

@@ -16,7 +16,7 @@ const MAX_ITEMS: usize = 100_000;
 /// The item that has the model's settings.
 const SETTINGS: &str = "special:model.yml";
 
-/// The types of items that are read.
+/// The types of items that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ItemType {
     Float,
@@ -90,7 +90,7 @@ impl MarianFile {
         self.items.get(name).map(|item| item.shape.as_slice())
     }
 
-    /// Numbers of an item, or what is wrong with it. `shape`: what the file has to say.
+    /// Numbers of an item, or its problem. `shape`: the expected shape.
     pub(crate) fn numbers(&self, name: &str, shape: &[usize], lying: Lying) -> Result<Vec<f32>, String> {
         let item = self.items.get(name).ok_or("is missing")?;
         if item.shape != shape {

@@ -20,7 +20,7 @@ fn import(directory: &Path) -> Result<(), ImportError> {
     import_llm(&ImportOptions { from, out, dtype: WeightDtype::F32 }).map(|_| ())
 }
 
-/// Tensor data by name, whatever the order in the file.
+/// Tensor data by name, in any order of the file.
 fn tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -37,9 +37,9 @@ pub struct Heads<'a> {
     pub bias: Option<&'a RelativeBias>,
 }
 
-/// Attention of a decoder behind an encoder, whose states it knows.
+/// Attention of a decoder to the states of its encoder.
 pub trait CrossAttention: Attention {
-    /// As [`Attention::attend`], over the keys and values of each row's prompt in place of its own.
+    /// As [`Attention::attend`], over the keys and values of each row's prompt instead of its own.
     fn attend_prompt(&mut self, layer: usize, prompt: PromptHeads<'_>) -> Tensor;
 
     /// One step of a block that is recurrent in place of attending to its own past: `c = f * c_before + (1 -
@@ -60,7 +60,7 @@ pub struct PromptHeads<'a> {
 /// Which keys a query may see inside its own sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// Itself and what precedes it.
+    /// Itself and its predecessors.
     Causal,
     /// The whole sequence.
     Bidirectional,
@@ -144,7 +144,7 @@ impl PackedLayout {
     }
 }
 
-/// Attention in which each sequence of a packed batch sees itself alone, and nothing is remembered. Has no
+/// Attention in which each sequence of a packed batch sees only itself, and nothing is remembered. Has no
 /// gradient on the CPU.
 #[derive(Debug)]
 pub struct PackedAttention {
@@ -192,7 +192,7 @@ fn positions_seen(sequence: PackedSequence, window: Option<usize>) -> usize {
     (0..sequence.len).map(|token| sequence.seen_by(token, window).len()).sum()
 }
 
-/// The same by libtorch: sequences of the same length that stand together are one batched call.
+/// The same by libtorch: adjacent sequences of the same length are one batched call.
 #[derive(Debug)]
 struct PackedByTensors {
     runs: Vec<(i64, SequenceSpan)>,
@@ -220,7 +220,7 @@ impl PackedByTensors {
         (!needs_none || window.is_some()).then(|| self.additive_mask(span, window))
     }
 
-    /// The same with what relative positions add, `[heads, len, len]`.
+    /// The same with the bias of relative positions, `[heads, len, len]`.
     fn mask_with_bias(&self, span: SequenceSpan, window: Option<usize>, bias: &RelativeBias) -> Tensor {
         let places = Tensor::arange(span.len(), (Kind::Int64, self.like.1));
         let bias = bias.of_distances(&(places.view([1, -1]) - places.view([-1, 1])));
@@ -280,8 +280,8 @@ impl PackedByTensors {
     }
 }
 
-/// Of what may be seen, that which is near enough. `visible`: bool; `query`, `key`: int64 places that
-/// broadcast to its shape.
+/// The visible places that are near enough. `visible`: bool; `query`, `key`: int64 places that broadcast to
+/// its shape.
 pub(crate) fn within_window(
     visible: Tensor,
     (query, key): (&Tensor, &Tensor),

@@ -1,5 +1,4 @@
-//! The attention of a decoder's block to the prompt behind its encoder: what T5 and its kin share with
-//! others.
+//! The attention of a decoder's block to the prompt in its encoder, as T5 and its relatives share it.
 
 use tch::{Kind, Tensor};
 
@@ -10,7 +9,7 @@ use crate::{
     step_time::{Part, time},
 };
 
-/// Queries from what is written, keys and values from the encoder's states, and the projection of the result.
+/// Queries from the output, keys and values from the encoder's states, and the projection of the result.
 #[derive(Debug)]
 pub(crate) struct AttentionToPrompt {
     pub(crate) shape: HeadShape,
@@ -35,8 +34,8 @@ impl AttentionToPrompt {
         [0, 1].map(|part| kv.select(1, part))
     }
 
-    /// `x` plus what attention makes of `input`. `x`: `[rows, d]` f32, whose memory may be reused; `input`:
-    /// `[rows, d]`, as linear layers read it.
+    /// `x` plus the attention for `input`. `x`: `[rows, d]` f32, whose memory may be reused; `input`: `[rows,
+    /// d]`, as linear layers read it.
     pub(crate) fn add_to(
         &self,
         x: Tensor,

@@ -1,7 +1,7 @@
 //! Attention that remembers: how a family's blocks meet the KV cache in prefill and in decode steps.
 //!
-//! On the CPU the cache is read by the kernel; on other devices by plain tensor operations, which gather a
-//! row's blocks, mask what is not there, and give the same numbers to rounding.
+//! On the CPU the kernel reads the cache. On other devices plain tensor operations do: they gather a row's
+//! blocks and mask absent places, with the same numbers up to rounding.
 
 use baton_decoding::SlotId;
 use tch::{Device, Kind, Tensor};
@@ -63,8 +63,8 @@ pub(crate) struct StepAttention<'a> {
 }
 
 impl<'a> StepAttention<'a> {
-    /// One token is appended to each slot, in this order; where a slot stands several times, to what was
-    /// appended before.
+    /// One token is appended to each slot, in this order. If a slot occurs several times, each token follows
+    /// the previous one.
     ///
     /// # Panics
     /// A slot is empty or full.
@@ -180,7 +180,7 @@ fn rounds(rows: &[CachedRow<'_>]) -> Vec<Vec<i64>> {
 /// slots are occupied.
 ///
 /// # Panics
-/// A slot is not occupied, or too small for its prompt; the cache is that of a decoder-only model.
+/// A slot is not occupied, or too small for its prompt; or the cache is a decoder-only model's.
 pub(crate) fn write_prompts(
     cache: &mut KvCache,
     prompts: &[(SlotId, usize)],

@@ -6,7 +6,7 @@ use tch::{Cuda, Device, Kind};
 
 use crate::{kernels::Instructions, matmul_operations_per_second};
 
-/// Why a model cannot compute where it should.
+/// The reason why a model cannot compute on a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnavailableDevice {
     /// There is no such GPU, or libtorch was built for the CPU alone.
@@ -37,7 +37,7 @@ pub enum WeightType {
 
 /// Device and arithmetic of a model.
 ///
-/// The residual stream, norms and softmax are f32 whatever the type; matrix products, keys and values use it.
+/// The residual stream, norms and softmax are f32 for every type; matrix products, keys and values use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compute {
     /// Device that holds the weights.
@@ -46,7 +46,7 @@ pub struct Compute {
     pub kind: Kind,
     /// Format of the linear weights.
     pub weights: WeightType,
-    /// Whether the fused CPU kernels may stand in for libtorch's small operations. They know no gradients.
+    /// Whether the fused CPU kernels may replace libtorch's small operations. They have no gradients.
     pub fused: bool,
 }
 

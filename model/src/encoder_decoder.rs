@@ -6,10 +6,10 @@ use tch::{Kind, Tensor};
 
 use crate::{CrossAttention, Linear, linear::LinearInput, stack::Pass};
 
-/// A family's model between token ids and what its head reads. `Send`, because models are loaded on the
-/// thread that runs them.
+/// A family's model between token ids and the head's input. `Send`, because models are loaded on the thread
+/// that runs them.
 pub(crate) trait EncoderDecoder: Debug + Send {
-    /// The embedding matrix of prompts and of what is written, `[vocab, d]` in the compute kind.
+    /// The embedding matrix of prompts and outputs, `[vocab, d]` in the compute kind.
     fn embedding(&self) -> &Tensor;
 
     /// Embeddings of a prompt's tokens. `tokens`: `[rows]` int64; result `[rows, d]` f32.
@@ -17,7 +17,7 @@ pub(crate) trait EncoderDecoder: Debug + Send {
         Tensor::embedding(self.embedding(), tokens, -1, false, false).to_kind(Kind::Float)
     }
 
-    /// Embeddings of what is written, the begin token included.
+    /// Embeddings of the output, including the begin token.
     fn embed_written(&self, tokens: &Tensor) -> Tensor {
         self.embed(tokens)
     }
@@ -25,10 +25,10 @@ pub(crate) trait EncoderDecoder: Debug + Send {
     /// How many blocks the encoder has.
     fn num_encoder_blocks(&self) -> usize;
 
-    /// How many blocks the decoder has; none where it was not loaded.
+    /// Number of the decoder's blocks; none if it was not loaded.
     fn num_decoder_blocks(&self) -> usize;
 
-    /// The encoder's last hidden states, behind its final norm. `x`: `[rows, d]` f32, at least one row, whose
+    /// The encoder's last hidden states, after its final norm. `x`: `[rows, d]` f32, at least one row, whose
     /// memory may be reused; result the same shape, f32.
     fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor;
 

@@ -29,8 +29,8 @@ pub(crate) enum FeedForwardInput {
 }
 
 impl FeedForward {
-    /// `x` plus what the layers make of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
-    /// `[rows, d]`, as a norm gives it.
+    /// `x` plus the layers' output for `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
+    /// `[rows, d]`, as a norm yields it.
     pub(crate) fn add_to(&self, x: Tensor, normed: &LinearInput, dropout: f64) -> Tensor {
         let inner = self.inner(normed);
         let output = time(Part::Linear, || self.output.product(&inner));

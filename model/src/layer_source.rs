@@ -1,4 +1,4 @@
-//! From a checkpoint's tensors to layers: what all families do when they load.
+//! From a checkpoint's tensors to layers, for all families.
 
 use tch::{Kind, Tensor};
 
@@ -11,7 +11,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct LayerSource<'a> {
     tensors: &'a dyn TensorSource,
-    /// Stands before every name: empty, or `model.layers.3.`.
+    /// Prefix of every name: empty, or `model.layers.3.`.
     prefix: String,
     pub(crate) compute: Compute,
 }
@@ -26,7 +26,7 @@ impl<'a> LayerSource<'a> {
         Self { prefix: format!("{}{part}.", self.prefix), ..self.clone() }
     }
 
-    /// A tensor as it is stored.
+    /// A tensor as stored.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
         self.tensors.tensor(&format!("{}{name}", self.prefix), &shape)
@@ -44,8 +44,8 @@ impl<'a> LayerSource<'a> {
         Ok(self.with_low_ranks(layer, &[(name, shape[0])]))
     }
 
-    /// `layer` with what is learned beside the layers whose outputs, given as (name, width), stand side by
-    /// side in it.
+    /// `layer` with the learned parts of the layers that it joins side by side; their outputs are given as
+    /// (name, width).
     fn with_low_ranks(&self, layer: Linear, layers: &[(&str, usize)]) -> Linear {
         let (mut layer, mut first_output) = (layer, 0);
         for (name, output) in layers {
@@ -57,8 +57,8 @@ impl<'a> LayerSource<'a> {
         layer
     }
 
-    /// Layers without bias that read the same `input` numbers, as one product: outputs, given as (name,
-    /// width), stand side by side.
+    /// Layers without bias that read the same `input` numbers, as one product with outputs side by side,
+    /// given as (name, width).
     pub(crate) fn stacked(&self, input: usize, layers: &[(&str, usize)]) -> Result<Linear, ModelError> {
         let weight =
             |&(name, output): &(&str, usize)| self.tensor(&format!("{name}.weight"), &[output, input]);
@@ -99,7 +99,7 @@ impl<'a> LayerSource<'a> {
         Ok(self.with_low_ranks(layer, layers))
     }
 
-    /// `name.weight`, stored transposed as `[in, out]`, and `name.bias`: what GPT-2 calls Conv1D.
+    /// `name.weight`, stored transposed as `[in, out]`, and `name.bias`: GPT-2's Conv1D.
     pub(crate) fn transposed_with_bias(
         &self,
         name: &str,
@@ -116,7 +116,7 @@ impl<'a> LayerSource<'a> {
         Ok(RmsNorm::new(&self.tensor(&format!("{name}.weight"), &[width])?, eps, self.compute))
     }
 
-    /// An RMS norm whose stored weight is what its factor exceeds one by: Gemma's.
+    /// An RMS norm whose factor is one plus the stored weight: Gemma's.
     pub(crate) fn rms_norm_around_one(
         &self,
         name: &str,

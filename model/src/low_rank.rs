@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-/// Adds `scale * x A^T B^T` to what a linear layer makes of `x`.
+/// Adds `scale * x A^T B^T` to a linear layer's output for `x`.
 ///
 /// The layer holds the very tensors that it is given. A model that is built once therefore sees every later
 /// change of their values, and the tensors get gradients.
@@ -17,8 +17,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// The addition for all `width` outputs of a layer, of which it has its own from `first_output` on; zeros
-    /// elsewhere. `x`: `[rows, in]`; result `[rows, width]` in the type of `x`.
+    /// The addition for all `width` outputs of a layer; its own outputs start at `first_output`, others get
+    /// zeros. `x`: `[rows, in]`; result `[rows, width]` in the type of `x`.
     pub(crate) fn product(&self, x: &Tensor, (first_output, width): (i64, i64)) -> Tensor {
         let Self { a, b, scale } = self;
         let inner = x.matmul(&a.to_kind(x.kind()).tr()); // [rows, rank]

@@ -23,7 +23,7 @@ pub fn matmul_operations_per_second(compute: Compute, duration: Duration) -> f64
         WeightType::Int8 => {
             let quantized = (square() * 127).to_kind(Kind::Int8);
             match Instructions::best() {
-                // libtorch has no product of bytes for these CPUs that deserves the name
+                // libtorch has no fast product of bytes for these CPUs.
                 Some(Instructions::Avx2) => {
                     let weight = Int8Weight::new(&quantized);
                     Box::new(move || weight.product(&quantized))

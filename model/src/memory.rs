@@ -2,8 +2,8 @@
 //! later ones begin smaller.
 //!
 //! libtorch reports a failed allocation of a tensor operation by a C++ exception, which tch's plain
-//! operations turn into a panic. This is the one place that catches it. Any other panic goes on, and so does
-//! one of a single item: its model thread dies, and the process with it.
+//! operations turn into a panic. Only this file catches it. Any other panic continues, and so does one of a
+//! single item: its model thread dies, and the process with it.
 
 use std::{
     any::Any,

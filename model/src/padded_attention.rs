@@ -98,8 +98,8 @@ impl CrossAttention for PaddedCrossAttention {
         padding.packed(&attended)
     }
 
-    /// All steps at once: with `c_t = a_t c_(t-1) + b_t` for each step, those of neighbouring steps are
-    /// joined to twice as many in each round (a scan: Hillis and Steele, doi 10.1145/7902.7903).
+    /// All steps at once. With `c_t = a_t c_(t-1) + b_t` for each step, each round joins neighbouring spans
+    /// of steps to spans twice as long (a scan: Hillis and Steele, doi 10.1145/7902.7903).
     fn recur(&mut self, _layer: usize, gates: &Tensor) -> Tensor {
         let padding = &self.responses.padding;
         let gates = padding.pad(&gates.unsqueeze(1)).squeeze_dim(2); // [sequences, padded_len, 2 d]

@@ -13,17 +13,17 @@ use crate::{Compute, LanguageModel, PackedLayout, PaddedAttention, PaddedCrossAt
 pub struct ResponsePass<'a> {
     /// The sequences: of each, its prompt and its response, the begin token included.
     pub layout: &'a PackedLayout,
-    /// Which prompt positions a prompt position sees. An encoder's see all, whatever stands here.
+    /// Which prompt positions a prompt position sees. An encoder's positions see all, in any case.
     pub prompt_attention: PromptAttention,
     /// Probability with which an element of an embedding or of a block's contribution is dropped.
     pub dropout: f64,
 }
 
 impl LanguageModel {
-    /// Logits of what follows each response token, with gradients. `prompt_states`: what the model reads of
-    /// the prompts, `[prompt tokens, d]` f32; `response_inputs`: the begin token and the response's,
-    /// `[response tokens]` int64; both in the order of the layout's sequences. Result:
-    /// `[response tokens, vocab]` in the compute kind.
+    /// Logits after each response token, with gradients. `prompt_states`: the model's input for the prompts,
+    /// `[prompt tokens, d]` f32; `response_inputs`: the begin token and the response's, `[response tokens]`
+    /// int64; both in the order of the layout's sequences. Result: `[response tokens, vocab]` in the compute
+    /// kind.
     ///
     /// # Panics
     /// There are more or fewer rows than the layout says, or the model was loaded without `lm_head`.

@@ -1,4 +1,4 @@
-//! Attention of a block: what families with grouped queries share, and what their variants add.
+//! Attention of a block, shared by families with grouped queries, and their variants.
 
 use baton_bundle::ModelConfig;
 use tch::{Kind, Tensor};
@@ -25,7 +25,7 @@ pub(crate) struct SelfAttention {
     pub(crate) o_proj: Linear,
 }
 
-/// How attention learns where tokens stand.
+/// The way attention learns the positions of tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Positions<'a> {
     /// Queries and keys are rotated.
@@ -46,8 +46,8 @@ pub(crate) fn head_shape(config: &ModelConfig) -> HeadShape {
 }
 
 impl SelfAttention {
-    /// `x` plus what attention makes of `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
-    /// `[rows, d]`, as a norm gives it. None if the pass ends with keys and values.
+    /// `x` plus the attention for `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
+    /// `[rows, d]`, as a norm yields it. None if the pass ends with keys and values.
     pub(crate) fn add_to(
         &self,
         x: Tensor,

@@ -6,8 +6,8 @@ use tch::{Kind, Tensor};
 
 use crate::{Attention, linear::LinearInput};
 
-/// A family's model between token ids and what its head reads. `Send`, because models are loaded on the
-/// thread that runs them.
+/// A family's model between token ids and the head's input. `Send`, because models are loaded on the thread
+/// that runs them.
 pub(crate) trait Stack: Debug + Send {
     /// The embedding matrix, `[vocab, d]` in the compute kind.
     fn embedding(&self) -> &Tensor;
@@ -24,7 +24,7 @@ pub(crate) trait Stack: Debug + Send {
     /// be reused; result the same shape. None if the pass ends with the last block's keys and values.
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor>;
 
-    /// The final norm. `x`: `[rows, d]` f32; result: what a head reads.
+    /// The final norm. `x`: `[rows, d]` f32; result: a head's input.
     fn final_norm(&self, x: &Tensor) -> LinearInput;
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Those of a model's blocks that it takes, each with its index.
+    /// The model's blocks that it takes, each with its index.
     pub(crate) fn of<'b, Block>(
         &self,
         blocks: &'b [Block],

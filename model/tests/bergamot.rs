@@ -45,7 +45,7 @@ fn student(pair: &str) -> PathBuf {
         )
 }
 
-/// The committed cases; and those of a directory that has more.
+/// The committed cases, and those of a directory with more.
 fn cases(pair: &str) -> Vec<Case> {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/bergamot");
     let more = std::env::var_os("BATON_STUDENT_CASES").map(PathBuf::from);

@@ -111,8 +111,8 @@ fn hidden_states_of_a_model_cut_at_a_layer_equal_those_of_transformers() {
             let row = states.get(sample.position);
             let norm = row.norm().double_value(&[]);
             assert!((norm - sample.norm).abs() <= 1e-4 * sample.norm, "norm {norm}, {}", sample.norm);
-            // The tolerance is relative to the row's size: a few of its values are thousands of times larger
-            // than the rest.
+            // The tolerance is relative to the row's size, because a few of its values are thousands of times
+            // larger than the others.
             let tolerance = 1e-4 * sample.norm;
             for (column, expected) in sample.values.iter().enumerate() {
                 let found = row.double_value(&[column as i64]);

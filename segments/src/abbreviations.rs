@@ -1,6 +1,6 @@
 //! Words with a full stop that end no sentence.
 
-/// Abbreviations that stand in the midst of sentences, in small letters.
+/// Abbreviations that occur within sentences, in small letters.
 const ABBREVIATIONS: [&str; 14] =
     ["approx", "cf", "dr", "fig", "gen", "mr", "mrs", "ms", "no", "prof", "sec", "st", "vol", "vs"];
 

@@ -25,15 +25,15 @@ impl Segment {
         Self { record, number, text: text.to_owned(), before: before.to_owned(), after: after.to_owned() }
     }
 
-    /// Bytes of its text and of what is around it.
+    /// Bytes of its text and of the text around it.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
         self.text.len() + self.before.len() + self.after.len()
     }
 }
 
-/// The text that pieces are together, in order. With what was written in place of each piece's text, it is
-/// the record's output.
+/// The text of all pieces together, in order. With outputs in place of each piece's text, it is the record's
+/// output.
 #[must_use]
 pub fn join<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> String {
     let mut joined = String::new();

@@ -1,8 +1,7 @@
 //! The sentences of a text.
 //!
-//! Boundaries are those of Unicode (UAX #29), but for abbreviations and other places in the midst of a line
-//! where it sees an end; and where the white space between two sentences was forgotten, if nothing else can
-//! be meant.
+//! Boundaries are those of Unicode (UAX #29), with exceptions: abbreviations and other false ends within a
+//! line. Forgotten white space between two sentences is a boundary if nothing else can be meant.
 
 use std::ops::Range;
 
@@ -16,8 +15,8 @@ const WIDE_ENDS: [char; 4] = ['。', '！', '？', '｡'];
 /// that begins the next one.
 const MIN_GLUED_LETTERS: usize = 2;
 
-/// Cuts a text at the ends of sentences and lines. The parts follow one another and are the text together;
-/// white space and what has no letter may be around and between them.
+/// Cuts a text at the ends of sentences and lines. The parts follow one another; white space and text without
+/// a letter may lie around and between them.
 pub(crate) fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut sentences = Vec::new();
     let mut start = 0; // of what no sentence has yet

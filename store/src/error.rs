@@ -1,12 +1,12 @@
-//! The one error type of this crate, and the one place that reads the operating system's error codes. Those
-//! of S3 are read in `s3::failure`.
+//! The one error type of this crate, and the one place that reads the operating system's error codes.
+//! `s3::failure` reads those of S3.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::S3Failure;
 
-/// Why a place could not be read or written. Each message is one line: what, where, and what to do.
+/// A place could not be read or written. Each message is one line: the problem, the place, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -66,7 +66,7 @@ pub enum StoreError {
         pattern: String,
     },
 
-    /// An input file is not what it was when it was listed.
+    /// An input file has changed since it was listed.
     #[error(
         "input {uri} changed while the job ran; restore it, or start a new job in another output directory"
     )]
@@ -124,10 +124,10 @@ pub enum StoreError {
         source: io::Error,
     },
 
-    /// The address of a server of one's own is none.
+    /// The address of a custom server is invalid.
     #[error("{variable} is no endpoint{}: {reason}; write http://HOST:PORT or https://HOST", shown(.value))]
     S3InvalidEndpoint {
-        /// Where it was found.
+        /// The variable or setting with the address.
         variable: &'static str,
         /// The address.
         value: String,
@@ -269,7 +269,7 @@ impl StoreError {
         }
     }
 
-    /// For `map_err`: what was being done to which path when the system refused.
+    /// For `map_err`: the action and the path that the system refused.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         move |source| {
             let path = path.to_owned();

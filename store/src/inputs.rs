@@ -39,7 +39,7 @@ pub struct InputFile {
 /// other files. On S3, the slashes in keys make directories.
 ///
 /// # Errors
-/// [`StoreError::NoInput`] for a pattern that names nothing, and whatever keeps a directory from being read.
+/// [`StoreError::NoInput`] for a pattern that matches nothing, and other errors of reading a directory.
 pub async fn list_inputs(patterns: &[String]) -> Result<Vec<InputFile>, StoreError> {
     let mut files = BTreeMap::new();
     for pattern in patterns {
@@ -114,7 +114,7 @@ pub async fn open_input(input: &InputFile) -> Result<Box<dyn Read + Send>, Store
     }
 }
 
-/// Any bytes of a listed file, as long as it is what was listed.
+/// Any bytes of a listed file, in its listed version.
 pub struct InputRanges(Ranges);
 
 enum Ranges {
@@ -122,7 +122,7 @@ enum Ranges {
     S3 { client: aws_sdk_s3::Client, address: S3Address, input: InputFile, runtime: tokio::runtime::Handle },
 }
 
-/// Opens a listed file for reads of any of its bytes, if it is still what was listed.
+/// Opens a listed file for reads of any of its bytes, if it has not changed.
 ///
 /// # Errors
 /// [`StoreError::InputChanged`], or if the file cannot be opened.
@@ -155,7 +155,7 @@ impl InputRanges {
     /// Fills `buffer` with the bytes from `start` on. It blocks: call it on a thread of your own.
     ///
     /// # Errors
-    /// The file has fewer bytes, is not what was listed any more, or cannot be read.
+    /// The file has fewer bytes, has changed, or cannot be read.
     pub fn read_at(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
         match &self.0 {
             Ranges::Local { file, input } => {
@@ -173,7 +173,7 @@ impl InputRanges {
     }
 }
 
-/// Whether a reader of [`open_input`] failed because the input is no longer what was listed.
+/// Whether a reader of [`open_input`] failed because the input has changed since the listing.
 #[must_use]
 pub fn is_input_changed(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>());

@@ -5,7 +5,7 @@
 //! rest on that operation; `conformance` states the guarantees of each backend. [`list_inputs`] and
 //! [`open_input`] read the corpus, which may lie anywhere.
 //!
-//! This crate knows keys and bytes. It does not know what a shard, a record or a part is.
+//! This crate knows keys and bytes. It does not know shards, records or parts.
 //!
 //! Two backends: a local directory, whose operations run on the runtime's blocking threads, and a prefix of
 //! an S3 bucket. Dropping a future does not stop a write, which then completes or fails unseen; since creates

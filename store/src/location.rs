@@ -21,7 +21,7 @@ pub enum Location {
     },
 }
 
-/// Schemes that look like a place elsewhere even where no slash follows.
+/// Schemes that mark a URI even if no slash follows.
 const KNOWN_SCHEMES: [&str; 13] =
     ["s3", "s3a", "s3n", "file", "gs", "gcs", "az", "abfs", "abfss", "wasbs", "hdfs", "http", "https"];
 
@@ -80,8 +80,8 @@ impl Location {
         }
     }
 
-    /// Whether this place is `prefix`, or lies below it. Follows links of a local path; one that goes up
-    /// (`..`) through what does not exist lies nowhere.
+    /// Whether this place is `prefix`, or lies below it. Follows links of a local path. A path that goes up
+    /// (`..`) through a missing directory lies nowhere.
     #[must_use]
     pub fn is_within(&self, prefix: &Location) -> bool {
         match (self, prefix) {
@@ -131,8 +131,8 @@ impl FromStr for Location {
     }
 }
 
-/// The scheme of a URI, in lower case, and what follows its colon; `None` for a path. A scheme has two
-/// letters or more, since one is a Windows drive, and is followed by a slash unless it is a well-known one.
+/// The scheme of a URI, in lower case, and the text after its colon; `None` for a path. A scheme has two
+/// letters or more, since one letter is a Windows drive. A slash follows it unless it is a well-known one.
 fn split_scheme(text: &str) -> Option<(String, &str)> {
     if let Some((scheme, rest)) = text.split_once("//")
         && scheme.eq_ignore_ascii_case("s3")

@@ -12,11 +12,11 @@ pub(crate) enum Case {
     Title,
 }
 
-/// Words of so many letters may stay small in a title.
+/// Words with up to this many letters may stay small in a title.
 const SMALL_WORD: usize = 3;
-/// A title has at least so many words: names do, too, so shorter texts are left alone.
+/// A title has at least this many words. Names have capitals too, so shorter texts stay unchanged.
 const MIN_TITLE_WORDS: usize = 4;
-/// Capitals alone make a sentence from so many words on; fewer may be an acronym or a name.
+/// From this many words on, capitals alone make a sentence; fewer may be an acronym or a name.
 const MIN_UPPER_WORDS: usize = 2;
 
 impl Case {
@@ -45,9 +45,9 @@ impl Case {
         if is_title { Case::Title } else { Case::Sentence }
     }
 
-    /// The word at the text's beginning keeps its capital; others are lowered as the case says. `kept` says
-    /// of a byte of `text` whether it belongs to something that stays as it is. Only letters whose small form
-    /// has as many bytes are lowered, so that places in the text stay.
+    /// The word at the text's beginning keeps its capital; others are lowered according to the case. `kept`
+    /// tells whether a byte of `text` must stay unchanged. Only letters whose small form has as many bytes
+    /// are lowered, so that places in the text stay.
     pub(crate) fn lower(self, text: &str, kept: impl Fn(usize) -> bool) -> String {
         if self == Case::Sentence {
             return text.to_owned();

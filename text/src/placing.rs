@@ -1,5 +1,4 @@
-//! Where a unit belongs in a text that a model wrote: at the same share of its words, or beside the same
-//! word.
+//! The place of a unit in a model's output: at the same share of the words, or beside the same word.
 
 use std::ops::Range;
 
@@ -40,7 +39,7 @@ impl<'a> Placing<'a> {
         Placing { source, written, source_words, written_words }
     }
 
-    /// How many words of `written` stand before what follows byte `place` of the source.
+    /// The number of words of `written` before the text that follows byte `place` of the source.
     pub(crate) fn words_before(&self, place: usize) -> usize {
         let next = self.source_words.iter().position(|word| word.end > place);
         let Some(next) = next else { return self.written_words.len() };
@@ -48,8 +47,9 @@ impl<'a> Placing<'a> {
         self.anchor(next, expected).unwrap_or(expected)
     }
 
-    /// How many words of `written` stand before the end of what precedes byte `place` of the source. Of a
-    /// pair, `opened` is the byte of the source where it opens, and the words of `written` before that.
+    /// The number of words of `written` before the end of the text that precedes byte `place` of the source.
+    /// For a pair, `opened` is the byte of the source where it opens, and the number of words of `written`
+    /// before that.
     pub(crate) fn words_up_to(&self, place: usize, opened: Option<(usize, usize)>) -> usize {
         let last = self.source_words.iter().rposition(|word| word.start < place);
         let Some(last) = last else { return 0 };
@@ -98,7 +98,7 @@ impl<'a> Placing<'a> {
         (2 * source_words * written + source) / (2 * source) // rounded
     }
 
-    /// The place in `written` of source word `number`, if it stands there unchanged; the nearest to
+    /// The place in `written` of source word `number`, if it occurs there unchanged; the nearest to
     /// `expected`.
     fn anchor(&self, number: usize, expected: usize) -> Option<usize> {
         let wanted = bare(&self.source[self.source_words[number].clone()]);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// The scripts that are told apart.
+/// The scripts that are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
     Latin,
@@ -49,7 +49,7 @@ impl Script {
         }
     }
 
-    /// The script of a letter; `None` for signs, and for letters of scripts that are not told apart.
+    /// The script of a letter; `None` for signs, and for letters of other scripts.
     pub(crate) fn of(c: char) -> Option<Script> {
         match u32::from(c) {
             0x41..=0x5A
@@ -76,8 +76,8 @@ impl Script {
     }
 }
 
-/// The runs of letters of other scripts than `own`, with what stands between them in one phrase. Without
-/// `own`, the script of most letters is the text's own.
+/// The runs of letters of other scripts than `own`, with the text between them in one phrase. Without `own`,
+/// the script of most letters is the text's own.
 pub(crate) fn runs_of_other_scripts(text: &str, own: Option<Script>) -> Vec<Range<usize>> {
     let count = |script: &Script| text.chars().filter(|&c| Script::of(c) == Some(*script)).count();
     let own = own.unwrap_or_else(|| ALL.into_iter().rev().max_by_key(count).unwrap_or(Script::Latin));

@@ -19,10 +19,10 @@ const RMS_EPS: f64 = 1e-6;
 
 /// Replaces random values by aligned ones.
 ///
-/// `prompt_embedding.map`, where there is one, becomes the components, scaled to outputs of mean square one
-/// as a random map has. Rows of the embedding, which is called `embedding_name`, get length one, as random
-/// rows have. `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks start as the mean of the
-/// parts they are merged from; special tokens, which have none, keep their random rows.
+/// `prompt_embedding.map`, if there is one, becomes the components, scaled to outputs of mean square one like
+/// a random map. Rows of the embedding, which is called `embedding_name`, get length one, like random rows.
+/// `llm_embeddings`: `[llm vocab, d_llm]`. Tokens that the LLM lacks start as the mean of their merged parts;
+/// special tokens, which have no parts, keep their random rows.
 pub(crate) fn align(
     (weights, embedding_name): (&mut Weights, &str),
     llm_embeddings: &Tensor,
@@ -68,7 +68,7 @@ fn embedding_sources(llm: &Tokenizer, slm: &Tokenizer) -> Result<Vec<Vec<i64>>, 
     for (token, &id) in &vocabulary {
         sources[id as usize].extend(llm.get_model().token_to_id(token).map(i64::from));
     }
-    // Parts come before what is merged from them.
+    // Parts come before their merge.
     for (left, right) in merges_of(model) {
         let whole = vocabulary[&format!("{left}{right}")] as usize;
         if sources[whole].is_empty() {

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 /// Pairs sorted together before batches are cut. Large enough for even batches, small enough to stay random.
 const POOL_NUM_PAIRS: usize = 4096;
 
-/// Of which pairs an epoch is made: all of the first, and so many of the others that those have their share.
+/// The pairs of an epoch: all of the first kind, and as many of the others as their share needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mix {
     num_first: usize,
@@ -30,8 +30,7 @@ impl Mix {
         Self { num_first, num_others, num_drawn: if num_others == 0 { 0 } else { num_drawn } }
     }
 
-    /// The pairs of an epoch: of the others those behind the ones that the epoch before took, round and
-    /// round.
+    /// The pairs of an epoch. Of the others, it takes those after the previous epoch's, round and round.
     fn pairs(self, seed: u64, epoch: u64) -> Vec<usize> {
         let mut others: Vec<usize> = (self.num_first..self.num_first + self.num_others).collect();
         others.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ u64::MAX));

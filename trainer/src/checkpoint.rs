@@ -14,7 +14,7 @@ use tch::Kind;
 
 use crate::{TrainError, optimizer::AdamW, states::write_atomically, weights::Weights};
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunState {
     /// Steps done.
@@ -63,7 +63,7 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// Loads the newest checkpoint into `weights` and `optimizer`, or says that there is none.
+/// Loads the newest checkpoint into `weights` and `optimizer`, or reports that there is none.
 pub(crate) fn load_newest(
     run_directory: &Path,
     weights: &mut Weights,
@@ -83,7 +83,7 @@ pub(crate) fn load_newest(
     Ok(Some(state))
 }
 
-/// Replaces the values of `weights` by those of a file.
+/// Replaces the values of `weights` by a file's.
 pub(crate) fn load_into(path: &Path, weights: &mut Weights) -> Result<(), TrainError> {
     let checkpoint = Checkpoint::open(path)?;
     tch::no_grad(|| {

@@ -19,7 +19,7 @@ pub enum TrainEvent {
     Prepared {
         /// Training pairs used.
         train_pairs: usize,
-        /// Training pairs left out: they are too long, or an output of a job that has no end or no text.
+        /// Training pairs left out: they are too long, or a job's output without an end or without text.
         train_pairs_left_out: usize,
         /// Validation pairs used.
         validation_pairs: usize,
@@ -37,7 +37,7 @@ pub enum TrainEvent {
         /// Tokens per second of this process.
         tokens_per_second: f64,
     },
-    /// The run goes on from a checkpoint.
+    /// The run resumes from a checkpoint.
     Resumed {
         /// Steps already done.
         step: usize,

@@ -1,4 +1,4 @@
-//! From what an LLM has learned to a bundle that serves mode `llm`.
+//! From a trained LLM to a bundle that serves mode `llm`.
 
 use std::fs;
 

@@ -34,8 +34,8 @@ impl LlmMerges {
 
     /// The merges, by rank, that make the tokens used by most `words`, at most `max_merges` of them.
     ///
-    /// Each word counts once however often it occurs: frequent names are learned anyway, rare ones are what
-    /// has to be copied.
+    /// Each word counts once, however often it occurs: frequent names are learned anyway; rare ones have to
+    /// be copied.
     pub(crate) fn needed_by<'a>(
         &self,
         words: impl Iterator<Item = &'a str>,
@@ -66,7 +66,7 @@ impl LlmMerges {
         Ok(ranks.into_iter().map(|rank| self.merges[rank].clone()).collect())
     }
 
-    /// The merge of `rank` and those that make its parts, as far as they are not in `kept`.
+    /// The merge of `rank` and those of its parts, without those in `kept`.
     fn collect_missing(&self, rank: usize, kept: &HashSet<usize>, missing: &mut Vec<usize>) {
         if kept.contains(&rank) || missing.contains(&rank) {
             return;

@@ -55,7 +55,7 @@ pub struct TrainReport {
     pub best_loss: f64,
 }
 
-/// Trains by `config`, going on from the last checkpoint in the run's directory if it has one, and writes the
+/// Trains by `config`, resuming from the last checkpoint in the run's directory if it has one, and writes the
 /// bundle to `bundle` in it. `observe` is called from the training thread; if it breaks, the run saves a
 /// checkpoint and stops.
 ///

@@ -3,8 +3,8 @@
 
 use super::words::{Begun, Words};
 
-/// Beginnings that are followed at once, of words that begin inside what may be a longer one. The words of a
-/// text without spaces may begin at each of its signs.
+/// Beginnings followed at the same time, of words that begin inside a possibly longer one. In a text without
+/// spaces, words may begin at each sign.
 const MAX_BEGUN: usize = 16;
 
 /// The words of a text that a sequence has written.
@@ -103,12 +103,12 @@ impl WrittenWords {
         self.tail.is_empty() && !self.in_word
     }
 
-    /// Words that what was written last ends with.
+    /// Words that the end of the output completes.
     pub(super) fn whole_words(&self) -> impl Iterator<Item = u32> {
         self.whole.iter().copied().filter(|_| self.tail.is_empty())
     }
 
-    /// The word that was written last, with nothing but signs or white space behind it.
+    /// The last written word, if only signs or white space follow it.
     pub(super) fn last_word(&self) -> Option<u32> {
         self.unit.word
     }

@@ -9,7 +9,7 @@ pub(crate) struct BiasTable<'a> {
 }
 
 impl BiasTable<'_> {
-    /// Adds to the scores of neighbouring keys, of which the first is `first_distance` behind the query.
+    /// Adds to the scores of neighbouring keys; the first is `first_distance` behind the query.
     #[inline(always)]
     pub(super) fn add(&self, head: usize, scores: &mut [f32], first_distance: i64) {
         let width = 2 * self.reach + 1;

@@ -1,4 +1,5 @@
-//! CPU kernels for what libtorch does slowly: attention, and the small operations between products.
+//! CPU kernels for operations that are slow in libtorch: attention, and the small operations between
+//! products.
 //!
 //! The arithmetic is in safe functions over slices (`attention.rs`, `packed.rs`, `norms.rs`, `rows.rs`),
 //! compiled once per instruction set and chosen at run time. Sums run in a fixed number of lanes
@@ -100,8 +101,8 @@ fn write_tokens_of<N: Number>(
 /// One step of a recurrent decoder's block, and its states into the cache: `c = f * c_before + (1 - f) *
 /// candidate`, where `f = sigmoid(gate)`; before a row's first token `c` is zero.
 ///
-/// `rows`: what each row has cached, its new token included; `gates`: `[rows, 2 * heads * head_dim]` f32,
-/// gates, then candidates; result `[rows, heads * head_dim]` f32.
+/// `rows`: the cached tokens of each row, its new token included; `gates`: `[rows, 2 * heads * head_dim]`
+/// f32, gates, then candidates; result `[rows, heads * head_dim]` f32.
 ///
 /// # Panics
 /// A tensor is not on the CPU, or a row names a block outside the cache.
@@ -139,7 +140,7 @@ fn recur_of<N: Number>(
     states
 }
 
-/// One query per row and head against what the row has cached and sees: `softmax(scale * q k^T + bias) v`.
+/// One query per row and head against the row's visible cache: `softmax(scale * q k^T + bias) v`.
 ///
 /// `queries`: `[rows, heads, head_dim]` in the cache's type; result `[rows, heads * head_dim]` in the same
 /// type.

@@ -121,9 +121,9 @@ pub(super) fn norm_in_place_and_quantize_rows<R: RowNorm>(
     }
 }
 
-/// RMS norm of each query head by `norms[0]` and each key head by `norms[1]`, in place. `rows`:
-/// `[rows, row_width]`, of which `heads[0]` query heads come first, then `heads[1]` key heads; what follows
-/// is left. `scratch` is overwritten.
+/// RMS norm of each query head by `norms[0]` and each key head by `norms[1]`, in place. `rows`: `[rows,
+/// row_width]`, first `heads[0]` query heads, then `heads[1]` key heads; the rest stays unchanged. `scratch`
+/// is overwritten.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
     "x86_64+avx2+fma",

@@ -1,11 +1,11 @@
-//! Attention within each sequence of a packed batch, on the CPU: what prefill and encoding spend on prompts
-//! of ordinary length.
+//! Attention within each sequence of a packed batch, on the CPU, for prefill and encoding of prompts of
+//! ordinary length.
 //!
 //! A prompt of some tens of tokens is too small for libtorch's products to pay off. Here a head's keys and
-//! values are laid out once in f32, then each query is a few hundred vector instructions. A query sees the
-//! first so many tokens of its sequence, which covers causal, bidirectional and prefix-LM attention, unless
-//! it is too far away (`Scoring`). Two-pass softmax, f32 arithmetic. A row's result depends on its sequence
-//! alone.
+//! values are laid out once in f32; each query is then a few hundred vector instructions. A query sees a
+//! number of first tokens of its sequence, unless they are too far away (`Scoring`). This covers causal,
+//! bidirectional and prefix-LM attention. Two-pass softmax, f32 arithmetic. A row's result depends only on
+//! its sequence.
 
 use std::ops::Range;
 

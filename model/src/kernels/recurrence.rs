@@ -16,7 +16,7 @@ use super::{
 /// slot may have several rows.
 ///
 /// `keys`: `[blocks, heads, head_dim, BLOCK_TOKENS]`; `values`: `[blocks, heads, BLOCK_TOKENS, head_dim]`;
-/// `rows`: what each row has cached, this token included; `gates`: `[rows, 2 * width]`, gates, then
+/// `rows`: the cached tokens of each row, this one included; `gates`: `[rows, 2 * width]`, gates, then
 /// candidates; `states`: `[rows, width]`, overwritten.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",

@@ -9,8 +9,8 @@ use multiversion::multiversion;
 
 use super::{activation::ActivationFunction, number::Number};
 
-/// The integer sums of a product and what turns them into numbers:
-/// `sums[r][c] * row_scales[r] * column_scales[c] + bias[c]`.
+/// The integer sums of a product, and the factors that turn them into numbers: `sums[r][c] * row_scales[r] *
+/// column_scales[c] + bias[c]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sums<'a> {
     /// `[rows, columns]`
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// Both gated and plain: of sums, quantized, and of the numbers that the sums stand for.
+    /// Both gated and plain: from quantized sums, and from the numbers that the sums represent.
     fn activations_of_sums_and_numbers_agree<A: ActivationFunction>(by_the_book: fn(f64) -> f64) {
         let (rows, width) = (3, 40);
         let (sums, row_scales, column_scales) = sums_of(rows, 2 * width);

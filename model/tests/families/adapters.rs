@@ -1,4 +1,4 @@
-//! Adapters against PEFT: merged as they are loaded, and beside frozen matrices as they are trained.
+//! Adapters against PEFT: merged while loading, and beside frozen matrices in training.
 //!
 //! Adapters and expected values are made by `scripts/adapter_fixtures.py`.
 
@@ -34,7 +34,7 @@ fn adapter(fixture: &str, checkpoint: &str) -> LoraAdapter {
     LoraAdapter::open(&directory(fixture), &config(checkpoint)).unwrap()
 }
 
-/// Logits behind the last token.
+/// Logits after the last token.
 fn logits(expected: &Expected, weights: &dyn TensorSource, compute: Compute) -> Tensor {
     let config = config(&expected.checkpoint);
     let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };

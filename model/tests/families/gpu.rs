@@ -1,4 +1,4 @@
-//! The same models on a GPU, where there is one: libtorch's operations in place of the kernels, and the cache
+//! The same models on a GPU, if there is one: libtorch's operations replace the kernels, and the cache is
 //! read by gathering.
 
 use baton_bundle::PromptAttention;

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::{FIXTURES, checkpoint, config, hidden_states, model};
 
-/// A checkpoint of which one tensor is gone or has another shape.
+/// A checkpoint with one tensor missing or of another shape.
 struct Spoiled<'a> {
     checkpoint: &'a Checkpoint,
     name: &'a str,

@@ -42,7 +42,7 @@ pub(crate) async fn open(client: &Client, input: &InputFile) -> Result<Box<dyn R
     Ok(Box::new(StreamReader::new(stream)))
 }
 
-/// Opens an object, in the version that was listed, for reads of any of its bytes. Sends no request.
+/// Opens an object, in its listed version, for reads of any of its bytes. Sends no request.
 pub(crate) fn open_ranges(client: &Client, input: InputFile) -> Result<InputRanges, StoreError> {
     let Location::S3 { bucket, prefix } = Location::parse(&input.uri)? else {
         return Err(StoreError::InputChanged { uri: input.uri });

@@ -142,7 +142,7 @@ async fn any_bytes_of_a_listed_file_are_read_until_it_changes() {
     assert!(matches!(open_ranges(&listed[0]).await, Err(StoreError::InputChanged { .. })));
 }
 
-/// A listed file of 200,000 bytes, of which some are read.
+/// A listed file of 200,000 bytes, partly read.
 async fn half_read(corpus: &TempDir) -> (String, Box<dyn Read + Send>) {
     let uri = corpus.path().join("a.txt").to_str().unwrap().to_owned();
     fs::write(&uri, [b'a'; 200_000]).unwrap();

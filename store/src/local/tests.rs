@@ -1,4 +1,4 @@
-//! The local backend: the conformance suite, and what only a file system can do wrong.
+//! The local backend: the conformance suite, and errors that only a file system has.
 
 use tempfile::TempDir;
 

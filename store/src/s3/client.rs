@@ -28,7 +28,7 @@ use crate::StoreError;
 /// 8 and 16 seconds between them. It therefore gives a throttled request up after half a minute at most.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// A server that has not accepted a connection by then is down or cut off.
+/// A server that has not accepted a connection after this time is down or cut off.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For one try, from the first byte sent to the answer's head. The largest request has 32 MiB, so this allows
@@ -42,7 +42,7 @@ const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"
 /// endpoint is set, since few of those have a host name per bucket.
 const PATH_STYLE_VARIABLE: &str = "BATON_S3_PATH_STYLE";
 
-/// Any custom endpoint takes a region; this one is what such servers expect.
+/// A custom endpoint accepts any region; such servers expect this one.
 const REGION_OF_CUSTOM_ENDPOINTS: &str = "us-east-1";
 
 /// The client for all locations. Loading the environment may ask the platform for region and credentials, so

@@ -27,8 +27,7 @@ impl fmt::Display for S3Failure {
 
 impl Error for S3Failure {}
 
-/// True if the server answered with this code, or with the status that stands for it where an answer has no
-/// body.
+/// True if the server answered with this code, or with its status if the answer has no body.
 pub(super) fn is_answer<E>(error: &SdkError<E, HttpResponse>, code: &str, status: u16) -> bool
 where
     SdkError<E, HttpResponse>: ProvideErrorMetadata,
@@ -39,7 +38,7 @@ where
     }
 }
 
-/// Says what kept `action` from being done to `location`.
+/// Explains why `action` failed at `location`.
 pub(super) fn store_error<E>(
     action: &'static str,
     location: &str,
@@ -121,7 +120,7 @@ where
     one_line(&text)
 }
 
-/// An error and its causes in one line, each said once: some of the SDK's repeat what they wrap.
+/// An error and its causes in one line, each once: some of the SDK's errors repeat their cause.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in causes(error).map(ToString::to_string) {

@@ -1,8 +1,8 @@
 //! Reading an object as a stream that outlives its connections.
 //!
-//! A corpus is read as fast as it is processed, so one object may be read for hours, and servers close
-//! connections that idle. A broken stream is resumed with a ranged request for the same version of the
-//! object. Nothing is read ahead of the caller but what the connection's own buffers hold.
+//! A corpus is read as fast as it is processed, so one object may be read for hours, and servers close idle
+//! connections. A broken stream is resumed with a ranged request for the same version of the object. Only the
+//! connection's own buffers read ahead of the caller.
 
 use std::io::{self, Read};
 
@@ -35,7 +35,7 @@ impl ObjectStream {
     /// Opens an object, in the version `etag` if one is given; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::InputChanged`] if the object has another tag, and what keeps it from being read.
+    /// [`StoreError::InputChanged`] if the object has another tag, and other errors of reading it.
     pub(crate) async fn open(
         client: &Client,
         address: S3Address,
@@ -61,8 +61,8 @@ impl ObjectStream {
     /// The next bytes; `None` at the end. Dropping the future loses nothing but the request under way.
     ///
     /// # Errors
-    /// [`StoreError::InputChanged`] if the object was replaced while it was read, and what keeps it from
-    /// being read.
+    /// [`StoreError::InputChanged`] if the object was replaced while it was read, and other errors of reading
+    /// it.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
             let broken = match self.body.try_next().await {
@@ -77,8 +77,7 @@ impl ObjectStream {
                 }
                 Err(error) => failure::broken_body(&self.address.uri(), &error),
             };
-            // An error after the last byte is a checksum that does not match: what was read cannot be taken
-            // back.
+            // An error after the last byte is a wrong checksum: the bytes read cannot be taken back.
             if self.position >= self.size || self.breaks_without_progress == MAX_BREAKS_WITHOUT_PROGRESS {
                 return Err(broken);
             }
@@ -107,8 +106,8 @@ impl ObjectStream {
 /// Fills `buffer` with bytes of one version of an object, across broken connections.
 ///
 /// # Errors
-/// [`StoreError::InputChanged`] if the object was replaced or has fewer bytes, and what keeps it from being
-/// read.
+/// [`StoreError::InputChanged`] if the object was replaced or has fewer bytes, and other errors of reading
+/// it.
 pub(crate) async fn read_range(
     client: &Client,
     address: &S3Address,

@@ -188,7 +188,7 @@ impl S3Prefix {
         }
     }
 
-    /// Frees the parts. A courtesy: what cannot be freed is for the bucket's lifecycle rule.
+    /// Frees the parts. Parts that cannot be freed are left to the bucket's lifecycle rule.
     async fn abort(&self, upload: &Upload<'_>) {
         let request = self
             .client

@@ -1,4 +1,4 @@
-//! Fine-tuning of the LLM: whole, by an adapter, refused; and what a small model makes of a fine-tuned LLM.
+//! Fine-tuning of the LLM: whole, by an adapter, refusals; and a small model with a fine-tuned LLM.
 
 use std::{fs, path::Path};
 

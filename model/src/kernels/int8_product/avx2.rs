@@ -1,5 +1,5 @@
-//! The product by AVX2: bytes become 16-bit numbers, of which `vpmaddwd` multiplies two with two and adds
-//! them to an i32. A piece of weights is two pairs of inputs, each for two registers of outputs.
+//! The product by AVX2. Bytes become 16-bit numbers; `vpmaddwd` multiplies two pairs of them and adds the
+//! products to an i32. A piece of weights is two pairs of inputs, each for two registers of outputs.
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_load_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_madd_epi16,

@@ -1,10 +1,10 @@
 //! Products of int8 rows with int8 weights, exact in i32, of weights that are packed once, when a model is
 //! loaded.
 //!
-//! libtorch's int8 product packs the weights again at every call, which in a decode step of few rows takes
-//! longer than the product itself; and on CPUs without dot products of bytes it is hardly a product at all.
-//! Here the weights lie as the instructions read them, in pieces of 16 outputs by 4 inputs, 64 bytes. The
-//! sums are those of integers, so all CPUs get the same.
+//! libtorch's int8 product packs the weights again at every call. In a decode step of few rows that takes
+//! longer than the product itself, and on CPUs without dot products of bytes the product is very slow. Here
+//! the weights lie as the instructions read them, in pieces of 16 outputs by 4 inputs, 64 bytes. The sums are
+//! integers, so all CPUs get the same.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,7 +19,7 @@ use super::slices::{elements, elements_mut};
 
 const PIECE_OUTPUTS: usize = 16;
 const PIECE_INPUTS: usize = 4;
-/// So many rows stay in the near caches while all weights pass by. Whole tiles of both kinds.
+/// This many rows stay in the near caches while all weights pass by. A whole number of tiles of both kinds.
 const BLOCK_ROWS: usize = 90;
 
 thread_local! {

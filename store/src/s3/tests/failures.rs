@@ -1,4 +1,4 @@
-//! Each way to fail is one line that says what to do, and is retried where that helps.
+//! Each failure is one line that says what to do, and is retried if that helps.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -53,7 +53,7 @@ async fn a_wrong_secret_key_is_refused_and_not_shown() {
 async fn a_missing_bucket_is_named() {
     let server = Seaweed::shared();
     let store = Store::on_s3(client(&server.endpoint(), SECRET_KEY), "no-such-bucket", "out");
-    // This server makes a bucket for whoever writes into it as an administrator, so a create is checked
+    // This server makes a bucket for anybody who writes into it as an administrator, so a create is checked
     // against a script.
     let answer = Http("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>");
     let created = create_with(&[answer], 1).await.0.unwrap_err();

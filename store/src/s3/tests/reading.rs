@@ -1,4 +1,5 @@
-//! Inputs on S3: what a pattern names, and reading that survives broken connections but not a changed object.
+//! Inputs on S3: the matches of a pattern, and reading that survives broken connections but not a changed
+//! object.
 
 use std::io::Read;
 

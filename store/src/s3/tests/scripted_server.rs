@@ -1,4 +1,4 @@
-//! A server that gives prepared answers, for what a healthy server does not do on demand.
+//! A server with prepared answers, for behaviour that a healthy server does not show on demand.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::thread;
 pub(super) enum Answer {
     /// Status line, headers and body, without the lengths.
     Http(&'static str, &'static str),
-    /// The same with a length, of which no byte comes.
+    /// The same with a length, but without any byte.
     CutShort(&'static str, usize),
     /// Closes the connection.
     Nothing,
