@@ -8,6 +8,7 @@ sentence begins with "Who" or "What" unless it is a question: name the thing ins
 blocks, fixtures, the changelog and the records of experiments.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -91,12 +92,13 @@ def of_source(text, mark):
 def of_docstrings(text):
     """The paragraphs of the docstrings of a Python file."""
     paragraphs = Paragraphs()
-    for found in re.finditer(r'^\s*"""(.*?)"""', text, re.MULTILINE | re.DOTALL):
-        first = text.count("\n", 0, found.start(1)) + 1
-        margin = len(found[0]) - len(found[0].lstrip())
-        for number, line in enumerate(found[1].splitlines(), first):
-            is_laid_out = number > first and len(line) - len(line.lstrip()) > margin + 1
-            if line.strip() and not is_laid_out:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        docstring = ast.get_docstring(node) if isinstance(node, documented) else None
+        first = node.body[0].lineno if docstring else 0
+        for number, line in enumerate((docstring or "").splitlines(), first):
+            # An indented line, or one with columns, is a table or a command.
+            if line.strip() and not re.match(r"  |.*\S   ", line):
                 paragraphs.add(number, line.strip())
             else:
                 paragraphs.end()

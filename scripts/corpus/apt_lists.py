@@ -1,9 +1,9 @@
 """Fetches package description indexes, and packages, with apt, into a cache of our own.
 
-Owns the private apt configuration: the machine's sources, with lists, cache and languages of ours. Nothing of
-the system's apt state is read or changed, and no rights are needed. The configuration is given with `-c`,
-which apt reads after the system's files: proxies and certificates set there still hold, and `#clear` undoes
-what cannot be overridden. Never parses a description.
+Owns the private apt configuration: the machine's sources, with our own lists, cache and languages. It neither
+reads nor changes the system's apt state, and needs no rights. The configuration is given with `-c`, which apt
+reads after the system's files. Proxies and certificates set there still hold, and `#clear` undoes settings
+that cannot be overridden. Never parses a description.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from corpus.errors import CorpusError
 
 @dataclass(frozen=True)
 class DescriptionLists:
-    """Where the fetched indexes lie, and which release they came from."""
+    """The fetched indexes, and the release that they came from."""
 
     packages: list[Path]
     english: list[Path]
@@ -58,13 +58,13 @@ def description_lists(language: str | None, cache: Path, refresh: bool = False) 
     wanted = {"en", language} if language else {"en"}
     marker = cache / "fetched.json"
     fetched = read_marker(marker)
-    # Languages fetched earlier stay in the request, or apt would delete their lists.
+    # The request keeps languages fetched earlier, or apt would delete their lists.
     languages = sorted(wanted.union(fetched["languages"]))
     configuration = write_configuration(cache, sources, languages)
 
     complaint = ""
     if refresh or fetched["sources"] != sources or not wanted.issubset(fetched["languages"]):
-        # There is a marker only while the lists are whole: an interrupted fetch is done again.
+        # The marker exists only while the lists are complete: an interrupted fetch is repeated.
         marker.unlink(missing_ok=True)
         complaint = update(configuration, languages)
         if not complaint:
@@ -82,7 +82,7 @@ def description_lists(language: str | None, cache: Path, refresh: bool = False) 
 
 
 def unpacked_packages(names: Iterable[str], cache: Path) -> dict[str, Path]:
-    """The directory that each named package was unpacked into; fetched if it is not there. Needs the lists.
+    """The directory that each named package was unpacked into; fetched if it is missing. Needs the lists.
 
     Raises `CorpusError` if one cannot be fetched or unpacked.
     """
@@ -108,7 +108,7 @@ def unpacked_packages(names: Iterable[str], cache: Path) -> dict[str, Path]:
 
 
 def read_marker(marker: Path) -> dict:
-    """The `sources` and `languages` that were fetched in full; none if that is not known."""
+    """The `sources` and `languages` that were fetched completely; none if that is unknown."""
     try:
         return json.loads(marker.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -188,7 +188,7 @@ def update(configuration: Path, languages: list[str]) -> str:
 def downloaded_lists(
     configuration: Path, distribution: Distribution, language: str | None
 ) -> DescriptionLists | None:
-    """What is on disk of the distribution's own indexes; None if a kind that we need is not."""
+    """The distribution's own indexes on disk; None if a needed kind is missing."""
     targets = [
         target
         for target in parse_targets(apt_get(configuration, "indextargets").stdout)

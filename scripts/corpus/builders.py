@@ -1,6 +1,6 @@
 """Turns description lists into rows: translation pairs, and description-synopsis pairs.
 
-Owns what counts as a good pair. Rows have a stable `id`: a hash of their source text, so it survives a new
+Owns the rules of a good pair. Rows have a stable `id`: a hash of their source text, so it survives a new
 release.
 """
 
@@ -95,8 +95,7 @@ def summarization_rows(lists: DescriptionLists) -> tuple[list[dict], list[dict]]
 
 
 def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) -> list[dict]:
-    """Of a source package's binaries, the one with its name speaks for it, else the one with the shortest
-    name."""
+    """The binary with its source package's name represents it, else the one with the shortest name."""
     candidates: dict[str, tuple[tuple, str]] = {}
     for md5 in english.keys() & packages.keys():
         for binary, source in packages[md5].items():
@@ -109,15 +108,14 @@ def synopsis_rows(packages: dict[str, dict[str, str]], english: dict[str, str]) 
 def sibling_rows(
     packages: dict[str, dict[str, str]], english: dict[str, str], rows: list[dict]
 ) -> list[dict]:
-    """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, have
-    not."""
+    """One row for each distinct body of any binary package that `rows`, those of `synopsis_rows`, lack."""
     spoken_for = {row["id"] for row in rows}
     shared = sorted((md5, set(packages[md5].values())) for md5 in english.keys() & packages.keys())
     return [row for row in body_rows(shared, english) if row["id"] not in spoken_for]
 
 
 def body_rows(descriptions: list[tuple[str, set[str]]], english: dict[str, str]) -> list[dict]:
-    """Rows of descriptions, by md5 and source packages; of equal bodies, the first one's synopsis stands."""
+    """Rows of descriptions, by md5 and source packages; of equal bodies, the first one's synopsis is kept."""
     rows: dict[str, dict] = {}
     homes: dict[str, set[str]] = {}
     for md5, sources in descriptions:

@@ -1,8 +1,8 @@
 """Reads package descriptions, and aligns a translation with its English original.
 
-A description is a synopsis line and a body. In the index each body line has a leading space, a line ` .`
-separates paragraphs, a line with more leading spaces is displayed as it stands (mostly list items), and
-paragraphs are wrapped by hand (Debian Policy 5.6.13). Pure: text in, values out.
+A description is a synopsis line and a body (Debian Policy 5.6.13). In the index each body line has a leading
+space, and a line ` .` separates paragraphs. A line with more leading spaces is displayed verbatim (mostly
+list items), and paragraphs are wrapped by hand. Pure: text in, values out.
 """
 
 from __future__ import annotations
@@ -136,8 +136,7 @@ def aligned_paragraphs(english: str, translated: str) -> list[tuple[str, str]]:
 
 
 def aligned_texts(source: str, target: str) -> tuple[str, str]:
-    """Makes two aligned texts end alike: whether items end in a semicolon is the list's style, not the
-    text's."""
+    """Makes two aligned texts end alike: a semicolon after items is the list's style, not the text's."""
     source, target = source.rstrip(" ;,"), target.rstrip(" ;,")
     if source.endswith(".") != target.endswith("."):
         source, target = source.rstrip(" ."), target.rstrip(" .")

@@ -11,12 +11,12 @@ import random
 import re
 from collections import Counter, defaultdict
 
-# What may hold a name together inside it. An apostrophe joins words in Italian or French, so it ends one.
+# A name and the signs inside it. An apostrophe joins words in Italian or French, so it ends a name.
 WORD = re.compile(r"\w(?:[\w\-./+:@#]*\w)?(?:\+\+|#)?")
-# Small letters alone are a name's where no more sources of the corpus than this have the word.
+# A word in small letters is a name only if at most this many sources of the corpus have it.
 RARE = 3
 MIN_LETTERS_OF_RARE = 4
-# Of so many pairs, one is renamed at first: frequent names stay frequent.
+# One pair in this many is renamed at first, so that frequent names stay frequent.
 ONE_IN = 3
 
 
@@ -64,7 +64,7 @@ def is_name(word: str, num_sources: int) -> bool:
 
 
 def shape_of(word: str) -> str:
-    """How a word is written; words of one shape can stand for each other."""
+    """The way a word is written; words of one shape can replace each other."""
     if any(not letter.isalnum() for letter in word):
         return "signed"
     if any(letter.isnumeric() for letter in word):

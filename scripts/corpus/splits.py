@@ -1,7 +1,8 @@
-"""Decides what is held out, and keeps what is held out unseen.
+"""Decides which rows are held out, and keeps them unseen.
 
-Descriptions of one source package's siblings resemble each other, so a split is drawn by source package. What
-still leaks from package to package, boilerplate and quotations, is dropped from the held-out side. Pure.
+Descriptions of one source package's siblings resemble each other, so a split is drawn by source package.
+Boilerplate and quotations still leak from package to package; such rows are dropped from the held-out side.
+Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def home_package(source_packages: Iterable[str]) -> str:
     """The source package that a shared text counts for: one in train if any is, then dev, then the first by
     name.
 
-    A text lands in one split only, and what is held out is never in the description of a package in train.
+    A text lands in one split only; a held-out text never describes a package in train.
     """
     return min(source_packages, key=lambda package: (SPLITS.index(split_of_package(package)), package))
 
@@ -64,8 +65,8 @@ def split_rows(rows: list[dict]) -> tuple[dict[str, list[dict]], dict[str, int]]
 
 
 def more_for_train(rows: list[dict], splits: dict[str, list[dict]]) -> list[dict]:
-    """The rows of packages in train that share no word 6-gram with dev or test, in order of `id`; what is
-    held out stays as it is."""
+    """The rows of packages in train that share no word 6-gram with dev or test, in order of `id`; held-out
+    rows stay unchanged."""
     of_train = sorted(
         (row for row in rows if split_of_package(row["package"]) == "train"), key=lambda row: row["id"]
     )

@@ -1,8 +1,8 @@
 """Pairs the blocks of two texts, and the sentences of two paragraphs. Pure.
 
-Blocks pair by their ids where both texts have them; in order where both have the same sequence of tags; else
-by the cheapest monotone path through both (after Gale and Church 1993, by lengths, here also by tags and by
-what both texts spell alike).
+Blocks pair by their ids if both texts have them, or in order if both have the same sequence of tags. Else
+they pair along the cheapest monotone path through both (after Gale and Church 1993): by lengths, tags, and
+words that both texts spell alike.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from corpus.catalogues.markup import Block
 # A pair costs less than this or its blocks stay alone. Lengths that differ by a factor of two cost 1.4.
 GAP = 1.2
 MAX_BLOCKS = 4000
-# How far from the diagonal a pair may lie, in blocks, beside the texts' difference.
+# The largest distance of a pair from the diagonal, in blocks, beside the texts' difference.
 BAND = 60
 MIN_SHARE_OF_IDS = 0.5
 ALIKE = re.compile(r"\d[\d.]*|[A-Za-z]*[_/@\\-][A-Za-z_/@\\-]+|[A-Z]{2,}")
@@ -85,8 +85,7 @@ def cheapest_pairs(english: list[Block], translated: list[Block]) -> list[tuple[
 
 
 def pair_cost(english: Block, translated: Block, marks: frozenset[str], other_marks: frozenset[str]) -> float:
-    """Twice the logarithm of the lengths' ratio, and the share of numbers and names that stand on one side
-    alone.
+    """Twice the logarithm of the lengths' ratio, and the share of numbers and names that only one side has.
     """
     if english.tag != translated.tag:
         return math.inf
@@ -97,7 +96,7 @@ def pair_cost(english: Block, translated: Block, marks: frozenset[str], other_ma
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a paragraph: an end mark, white space, and then what may begin a sentence."""
+    """The sentences of a paragraph: an end mark, white space, and then a possible beginning of a sentence."""
     found, start = [], 0
     for match in SENTENCE_END.finditer(text):
         head, rest = text[start : match.end()].rstrip(), text[match.end() :].lstrip("\"“”'‘«([¿¡*-–—")
@@ -117,8 +116,8 @@ def sentences(text: str) -> list[str]:
 
 
 def paired_sentences(source: str, target: str) -> list[tuple[str, str]]:
-    """The sentences of both where they are as many, in the same proportions, and spell the same numbers; else
-    the whole as one.
+    """The sentences of both if they are equally many, have the same proportions, and spell the same numbers;
+    else the whole as one.
     """
     sources, targets = sentences(source), sentences(target)
     if len(sources) != len(targets) or len(sources) < 2:

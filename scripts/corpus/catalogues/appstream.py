@@ -1,8 +1,7 @@
 """Reads AppStream's index (DEP-11): names, summaries and descriptions of programs, in many languages, without
 fetching a package.
 
-Pure. The index is YAML as one program writes it, of which the scalars, plain, quoted or folded, are all that
-is needed.
+Pure. One program writes the index's YAML, so only scalars are needed: plain, quoted or folded.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def component(lines: list[str]) -> Component:
 
 
 def scalar(lines: list[str]) -> str:
-    """A YAML scalar of one or more lines: line ends are blanks, empty lines line ends."""
+    """A YAML scalar of one or more lines: line ends are blanks, and empty lines are line ends."""
     if lines[0].strip() in ("|", "|-", ">", ">-", "|+", ">+"):
         return ("\n" if lines[0].startswith("|") else " ").join(line.strip() for line in lines[1:])
     text = lines[0].strip()

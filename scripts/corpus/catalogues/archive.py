@@ -1,7 +1,6 @@
-"""Fetches apt's indexes of paths and AppStream texts, and packages, of which it keeps the wanted files alone.
+"""Fetches apt's indexes of paths and AppStream texts, and packages, keeping only the wanted files.
 
-Owns the cache of catalogues. Archives lie on the disk in small groups while they are read, and are deleted
-after.
+Owns the cache of catalogues. Archives lie on disk in small groups while they are read, and are then deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from corpus.catalogues.paths import BILINGUAL_FORMATS, TextFile, locale_pattern,
 from corpus.descriptions import read_stanzas
 from corpus.errors import CorpusError
 
-# Archives that lie on the disk at a time, in megabytes.
+# Archives on disk at the same time, in megabytes.
 GROUP_MEGABYTES = 120
 MAX_FILE_MEGABYTES = 40
 INDEXES = """
@@ -117,7 +116,7 @@ def read_archive(cache: Path, configuration: Path, distribution: Distribution) -
 
 
 def index_lines(path: Path) -> Iterator[str]:
-    """The lines of an index, whatever apt compressed it with."""
+    """The lines of an index, however apt compressed it."""
     helper = ["/usr/lib/apt/apt-helper", "cat-file", str(path)]
     with subprocess.Popen(
         helper, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -182,8 +181,7 @@ def archive_paths(archive: Archive) -> Iterator[tuple[str, list[str]]]:
 def package_files(
     archive: Archive, wanted: dict[str, set[str]], report: Callable[[str], None]
 ) -> dict[str, Path]:
-    """For each package the directory with its wanted files; what is not in the cache is fetched, in small
-    groups.
+    """For each package, the directory with its wanted files. Missing files are fetched, in small groups.
 
     A package that cannot be fetched is reported and left out; `CorpusError` if none can.
     """

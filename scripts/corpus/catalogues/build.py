@@ -24,7 +24,7 @@ def report(text: str) -> None:
 
 
 def chosen_offers(archive: Archive, language: str, megabytes: float) -> list[Offer]:
-    """What the megabytes buy; the packages whose messages are a test set are never among it."""
+    """The files that the megabytes buy, never from packages whose messages are a test set."""
     files, owners, counts = language_files(archive, language)
     tests = {archive.packages[name].source for name in MESSAGE_PACKAGES if name in archive.packages}
     return chosen(offers(files, owners, counts, archive.packages, tests), archive.packages, megabytes)

@@ -1,8 +1,8 @@
 """Chooses the packages that give the most text for their megabytes. Pure.
 
-What a package gives is known if it was measured on Debian 12. Else it is guessed from the formats of its
-files, and is no more than fits into their share of the package; so a pack of translations comes before a game
-with one catalogue beside its pictures.
+A package's yield is known if it was measured on Debian 12. Else it is guessed from the formats of its files,
+and limited by their share of the package. A pack of translations therefore comes before a game with one
+catalogue beside its pictures.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ SENTENCES_OF_A_FILE = {
     "gettext": 20, "po": 5, "qm": 5, "pak": 1500, "json": 8, "properties": 2, "markup": 10, "roff": 9,
 }  # fmt: skip
 BYTES_OF_A_SENTENCE = 400
-# A file costs a connection and a pass over an archive as well, whatever its size.
+# A file also costs a connection and a pass over an archive, whatever its size.
 COST_OF_A_PACKAGE_BYTES = 150_000
 
 
 @dataclass
 class Offer:
-    """What one source package's translated files cost, in bytes to fetch, and give, in guessed sentences."""
+    """The cost of one source package's translated files, in bytes to fetch, and their yield, in guessed
+    sentences."""
 
     packages: set[str] = field(default_factory=set)
     files: list[tuple[str, TextFile]] = field(default_factory=list)
@@ -64,8 +65,8 @@ def offers(
 
 
 def chosen(all_offers: list[Offer], packages: Mapping[str, Package], megabytes: float) -> list[Offer]:
-    """Greedily the best of what is left, by guessed sentences for a byte; packages that are fetched already
-    cost nothing more.
+    """Greedily the best of the remaining offers, by guessed sentences per byte; packages that are fetched
+    already cost nothing more.
     """
     budget = megabytes * 1e6
     fetched: set[str] = set()
@@ -87,7 +88,7 @@ def chosen(all_offers: list[Offer], packages: Mapping[str, Package], megabytes: 
         budget -= cost(best)
         new, fetched = best.packages - fetched, fetched | best.packages
         taken.append(best)
-        # What shares a package with this offer has become cheaper.
+        # Offers that share a package with this one have become cheaper.
         for offer in left:
             if offer.packages & new:
                 ranks[id(offer)] = rank(offer)

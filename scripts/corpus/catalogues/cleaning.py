@@ -1,4 +1,5 @@
-"""Takes off a pair what belongs to a user interface or a file format, and decides which pairs are kept. Pure.
+"""Removes from a pair what belongs to a user interface or a file format, and decides which pairs are kept.
+Pure.
 
 Placeholders stay in the texts: a translator has to keep them, so a pair whose sides differ in them is
 dropped.
@@ -23,13 +24,13 @@ PLACEHOLDER = re.compile(
 )
 ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[0-9a-fA-F]+);")
 MNEMONIC_BEHIND = re.compile(r"\s*\(\s*[_&~][A-Za-z0-9]\s*\)")
-# What no text has: texts read in the wrong charset, lost characters, control characters.
+# Signs of a broken text: texts read in the wrong charset, lost characters, control characters.
 BROKEN = re.compile(
     "\ufffd|" + LOST + r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]|Ã[\x80-\xbf£©¡³§ªµº¢]|â€|\b\w+\?\w+\?\w+\b"
 )
 GLUED = re.compile(r"[a-zà-öø-ÿ]{3,}[.!?;:,][A-ZÀ-Þ][a-zà-öø-ÿ]+|[a-zà-öø-ÿ]{3,}[;:!?,][a-zà-öø-ÿ]{3,}")
 CAMEL = re.compile(r"\b\w*[a-zà-öø-ÿ]{2}[A-ZÀ-Þ]\w*\b")
-# What stands for choices of a program, or templates that a wiki expands.
+# Choices of a program, or templates that a wiki expands.
 PROGRAM = re.compile(r",\s*(?:plural|select|choice)\s*,|\{\{\w+[:|]|\[\[|^\s*[\w.-]+\|\w|(?:\w+\.){3}\w+\(")
 AROUND_A_WORD = ".,:;…!?()[]\"'“”‘’«»"
 WORD = re.compile(r"[^\W\d_]+")
@@ -37,7 +38,7 @@ MAX_WORDS = 120
 MAX_LETTERS_OF_A_WORD = 32
 MIN_SHARE_OF_LETTERS = 0.55
 MAX_SHARE_ALIKE = 0.6
-# Texts that a thousand packages share, and what no translator has to translate.
+# Texts that a thousand packages share, and texts that no translator has to translate.
 UNWANTED = re.compile(
     r"General Public License|WITHOUT ANY WARRANTY|Permission is granted|translator-credits"
     r"|your (?:e-?mails?|names?)$|^Title is:",
@@ -47,7 +48,7 @@ UNWANTED = re.compile(
 
 def cleaned_pair(source: str, target: str) -> tuple[str, str, list[str]] | None:
     """The pair without mnemonics and entities, its white space collapsed, with its placeholders; nothing if
-    it is none to learn from.
+    it teaches nothing.
     """
     if UNWANTED.search(source) or PROGRAM.search(source) or PROGRAM.search(target):
         return None
@@ -64,16 +65,16 @@ def cleaned_pair(source: str, target: str) -> tuple[str, str, list[str]] | None:
 
 
 def comparable(placeholder: str) -> str:
-    """A tag by its name alone, whose attributes may be translated; anything else as it is."""
+    """A tag by its name alone, because its attributes may be translated; anything else unchanged."""
     tag = re.match(r"</?[a-zA-Z]+", placeholder)
     return tag[0].lower() if tag else placeholder
 
 
 def without_mnemonics(source: str, target: str) -> tuple[str, str]:
-    """Takes off the sign before the letter that the keyboard reaches a menu's entry with: one in the source,
-    at most one in the target.
+    """Removes the mnemonic sign, before the letter that selects a menu's entry: one in the source, at most
+    one in the target.
 
-    A sign in a word that stands alike on both sides is part of a name.
+    A sign in a word that both sides spell alike is part of a name.
     """
     for sign in "&_~":
         places = [match.start() for match in re.finditer(re.escape(sign) + r"(?=\w)", source)]
@@ -94,7 +95,8 @@ def without_mnemonics(source: str, target: str) -> tuple[str, str]:
 
 
 def alike_at_the_ends(source: str, target: str) -> tuple[str, str]:
-    """Both sides end in a full stop or neither: which one is the catalogue's habit, not the translation's."""
+    """Both sides end in a full stop or neither: the choice is the catalogue's habit, not the
+    translation's."""
     if (
         source.endswith(".") != target.endswith(".")
         and not source.endswith("...")
@@ -120,12 +122,11 @@ def is_good(source: str, target: str) -> bool:
         return False
     if max(map(len, others), default=0) > MAX_LETTERS_OF_A_WORD:
         return False
-    # A text that was left in English, whole or in part, shares its words; names are shared by short texts as
-    # well.
+    # A text that was left in English, whole or in part, shares its words. Short texts also share names.
     alike = sum((Counter(letters) & Counter(others)).values())
     if len(letters) >= 4 and alike > MAX_SHARE_ALIKE * len(letters):
         return False
-    # Words that lost the blank between them; a name is written alike on both sides.
+    # Words that lost the blank between them; a name is spelled alike on both sides.
     if GLUED.search(other) and not GLUED.search(plain):
         return False
     return all(word in source for word in CAMEL.findall(other))

@@ -1,4 +1,4 @@
-"""The command `catalogues`: its options, and what it writes. See docs/reference/corpora.md."""
+"""The command `catalogues`: its options, and its output. See docs/reference/corpora.md."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def held_out_descriptions(variant: str) -> list[dict]:
 def split_documents(
     rows: list[dict], splits: dict[str, list[dict]], tests: list[dict]
 ) -> dict[str, list[dict]]:
-    """The documents of each split's packages, once each; those of train share no run of six words with what
-    is held out.
+    """The documents of each split's packages, once each; those of train share no run of six words with the
+    held-out ones.
     """
     held = {row["package"]: split for split in ("dev", "test") for row in splits[split]}
     documents: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
@@ -123,7 +123,7 @@ def of_variant(rows: list[dict], variant: str) -> list[dict]:
 
 
 def general_rows(archive: Archive, train: list[dict]) -> list[dict]:
-    """Of train, the sentences without placeholders from packages whose section is of general interest."""
+    """The sentences of train without placeholders, from packages whose section is of general interest."""
     return [
         row
         for row in train

@@ -1,9 +1,9 @@
 """Makes a corpus of the segments of many files: one row for a text, whole packages held out, documents of
 several sentences. Pure.
 
-Rows have `id`, `source`, `target`, `variant` (the locale), `kind`, `package` (the source package), `origin`
-(the package with the file), `document` (its path), `paragraph` and `number` (places in it, from 0) and
-`placeholders`.
+Rows have `id`, `source`, `target`, `variant` (the locale), `kind` and `placeholders`. `package` is the source
+package, `origin` the package with the file, `document` its path. `paragraph` and `number` are places in the
+document, from 0.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from corpus.catalogues.pairs import Segment
 from corpus.splits import NGRAM_LENGTH, WORD, ngrams
 
 KINDS = ("appstream", "documentation", "game", "interface", "manual")
-# Of each kind, these shares are held out; a package with more than the last of its kind is for training.
+# The held-out shares of each kind; a package with more than the last share of its kind is for training.
 TEST_SHARE, DEV_SHARE, MAX_PACKAGE_SHARE = 0.04, 0.02, 0.03
 MIN_SENTENCES, MAX_SENTENCES, MAX_WORDS = 2, 8, 160
-# Of a document's segments, in words: shorter ones are tables and menus.
+# The minimum length of a document's segments, in words: shorter ones are tables and menus.
 MIN_MEAN_WORDS = 5
 
 
 def kind_of(format: str, section: str) -> str:
-    """What a file's text is, from its format and its package's section."""
+    """The kind of a file's text, from its format and its package's section."""
     if format == "roff":
         return "manual"
     if format == "markup":
@@ -50,7 +50,7 @@ def segment_rows(segments: Iterable[Segment], place: dict) -> Iterator[dict]:
 
 
 def unique_rows(rows: Iterable[dict]) -> list[dict]:
-    """One row for each source text of a variant: where its most frequent translation stands first."""
+    """One row for each source text of a variant, at the first place of its most frequent translation."""
     targets: dict[str, Counter[str]] = defaultdict(Counter)
     first: dict[tuple[str, str], dict] = {}
     for row in rows:
@@ -61,7 +61,7 @@ def unique_rows(rows: Iterable[dict]) -> list[dict]:
 
 def held_out_packages(rows: Collection[dict]) -> dict[str, str]:
     """The packages in dev and test: in the order of their names' hashes, until each kind has its share. The
-    same packages, the same ones.
+    choice is deterministic.
     """
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
@@ -87,9 +87,9 @@ def held_out_packages(rows: Collection[dict]) -> dict[str, str]:
 def split_corpus(rows: list[dict], tests: Iterable[dict]) -> tuple[dict[str, list[dict]], dict[str, int]]:
     """Train, dev and test, and how many rows each step dropped.
 
-    A short text that train has too is dropped from what is held out. A row of train that shares a run of six
-    words with what is held out, or with one of `tests`, is dropped from train; held-out rows are dropped
-    where they share one with each other's split.
+    A short text that train has too is dropped from dev and test. A row of train is dropped if it shares a run
+    of six words with dev, test or one of `tests`. Rows of dev and test are dropped if they share one with
+    each other.
     """
     packages = held_out_packages(rows)
     splits: dict[str, list[dict]] = {"train": [], "dev": [], "test": []}
@@ -131,10 +131,10 @@ def without_shared(rows: list[dict], others: Iterable[dict]) -> list[dict]:
 
 def document_rows(rows: Iterable[dict]) -> Iterator[dict]:
     """Records of several sentences that follow each other in one document: `sentences` are the pairs that
-    they are joined of.
+    form them.
 
-    A blank joins the sentences of a paragraph, a line end joins paragraphs. Where a segment was dropped, a
-    record ends. A catalogue has no order, so only the sentences of one message follow each other there.
+    A blank joins the sentences of a paragraph, a line end joins paragraphs. A record ends where a segment was
+    dropped. A catalogue has no order, so only the sentences of one message follow each other there.
     """
     run: list[dict] = []
     for row in rows:

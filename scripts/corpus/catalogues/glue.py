@@ -1,8 +1,8 @@
-"""Finds files whose translations have words run together, and drops the texts that do. Pure.
+"""Finds files whose translations have words run together, and drops these texts. Pure.
 
 Some catalogues lost the blanks between words, or the end of a name before its description. A word that splits
-into two frequent ones is no proof, since languages make words like that, so a file is suspected only if it
-has far more of them than the others of its language.
+into two frequent ones is no proof, because languages form such words. A file is therefore suspected only if
+it has far more of them than the others of its language.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ WORD = re.compile(r"[^\W\d_]+")
 # A word in this many texts is a word; one in this many or fewer may be two that were run together.
 FREQUENT, RARE = 30, 2
 MIN_LETTERS = 6
-# These many of a language's most frequent words stand in capitals inside a sentence only where a new text
-# begins.
+# Of this many most frequent words of a language, a capital inside a sentence marks the beginning of a new
+# text.
 FUNCTION_WORDS = 60
 ENGLISH_BEGINNINGS = frozenset(("the", "a", "an", "this"))
-# A suspected file has so many such texts, such a share of them, and so many times the share of all others.
+# Thresholds of a suspected file: the number of such texts, their share, and the ratio to the share of all
+# others.
 MIN_TEXTS, MIN_SHARE, TIMES_OTHERS = 5, 0.005, 5.0
 
 
@@ -46,7 +47,7 @@ def without_run_together(rows: Collection[dict]) -> list[dict]:
             found = sum(place in flagged for place in of_file)
             others = (len(flagged) - found) / max(len(places) - len(of_file), 1)
             if found >= MIN_TEXTS and found / len(of_file) > max(MIN_SHARE, TIMES_OTHERS * others):
-                # In such a file a word of one letter may have been glued as well.
+                # In such a file a one-letter word may have been glued too.
                 known = frequent | {word for word in functional if len(word) == 1}
                 dropped.update(
                     place for place in of_file if is_run_together(rows[place], counts, known, functional)
@@ -66,6 +67,6 @@ def is_run_together(row: dict, counts: Counter[str], frequent: set[str], functio
 
 
 def begins_inside(text: str, functional: Collection[str]) -> bool:
-    """Whether a function word has a capital behind a word or a number."""
+    """Whether a function word has a capital after a word or a number."""
     found = re.findall(r"\w ([^\W\d_a-zà-ÿ][^\W\d_]*)(?= [a-zà-ÿ])", text)
     return any(word.lower() in functional for word in found)

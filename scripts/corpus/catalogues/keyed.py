@@ -16,7 +16,7 @@ PAK_UTF8, PAK_UTF16 = 1, 2
 
 
 def json_texts(content: bytes) -> list[tuple[str, str]]:
-    """The strings of a JSON file with their paths as keys; a web extension's notes to translators are not."""
+    """The strings of a JSON file with their paths as keys, without a web extension's notes to translators."""
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except ValueError as error:

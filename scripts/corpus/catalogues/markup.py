@@ -1,7 +1,7 @@
 """Reads HTML, DocBook, Mallard and plain text as the blocks that a reader sees, in order. Pure.
 
-One lenient parser does for all: DocBook and Mallard as shipped need entities and inclusions that lie
-elsewhere, so no strict one reads them. Listings and what only names people or versions are left out.
+One lenient parser reads them all: DocBook and Mallard as shipped need entities and inclusions from elsewhere,
+so strict parsers fail. Listings, and elements that only name people or versions, are left out.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-# Stands where a text would come from another file, as for an empty cross reference; such a block is never
-# paired.
+# Marks the place of a text from another file, as in an empty cross reference; such a block is never paired.
 LOST = "\ufffc"
 BLOCK_TAGS = frozenset(
     "p li dt dd h1 h2 h3 h4 h5 h6 td th title subtitle caption figcaption div section blockquote body"
@@ -60,7 +59,7 @@ class Block:
 
 
 def markup_blocks(content: bytes) -> list[Block]:
-    """The blocks of a marked-up text; of one without any mark-up, its paragraphs."""
+    """The blocks of a marked-up text; without any mark-up, its paragraphs."""
     text = decoded(content)
     if not re.search(r"<[a-zA-Z!?]", text):
         return [Block("text", "", collapsed(part)) for part in re.split(r"\n\s*\n", text) if part.strip()]
@@ -72,10 +71,11 @@ def markup_blocks(content: bytes) -> list[Block]:
 
 
 def without_declarations(text: str) -> str:
-    """The text without its document type, the entities declared there expanded; one of mark-up is lost."""
+    """The text without its document type, with the entities declared there expanded; an entity with mark-up
+    is lost."""
     declared = {name: LOST if "<" in value else value for name, value in DECLARED_ENTITY.findall(text)}
     text = DECLARATIONS.sub("", text, count=1)
-    # An entity may name others, few levels deep.
+    # An entity may name others, a few levels deep.
     for _ in range(3 if declared else 0):
         text = ENTITY.sub(lambda match: declared.get(match[1], match[0]), text)
     return text
@@ -154,7 +154,7 @@ class BlockReader(HTMLParser):
 
 
 def entity_text(name: str) -> str:
-    """What a DocBook entity stands for; one whose text is another in each language stays as a placeholder."""
+    """The text of a DocBook entity; an entity whose text differs by language stays as a placeholder."""
     if name in TRANSLATED_ENTITIES:
         return f"&{name};"
     if name in ENTITY_TEXTS:

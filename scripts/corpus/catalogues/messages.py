@@ -2,8 +2,8 @@
 `.qm`.
 
 Pure: bytes in, messages out. Entries that a translator has not confirmed (fuzzy) or that are no longer used
-are left out. Of a plural, the English singular is paired with the form for one, the English plural with the
-form for a hundred.
+are left out. The English singular is paired with the form for one, the English plural with the form for a
+hundred.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MO_MAGIC = 0x950412DE
 QM_MAGIC = bytes.fromhex("3cb86418caef9c95cd211cbf60a1bddd")
 QM_MESSAGES = 0x69
 QM_END, QM_SOURCE16, QM_TRANSLATION, QM_CONTEXT16, QM_HASH, QM_SOURCE, QM_CONTEXT, QM_COMMENT = range(1, 9)
-# "Many" in all languages that tell numbers apart.
+# A number that is "many" in all languages that distinguish numbers.
 MANY = 100
 PO_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 PO_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)")
@@ -40,7 +40,7 @@ class Message:
 
 
 def plural_form(header: str) -> Callable[[int], int]:
-    """Which form the catalogue's language takes for a number, as `Plural-Forms` in its header says."""
+    """The form that the catalogue's language takes for a number, from `Plural-Forms` in its header."""
     found = re.search(r"plural\s*=\s*([^;\n]+)", header)
     try:
         return gettext.c2py(found[1].strip()) if found else lambda number: int(number != 1)
@@ -191,8 +191,8 @@ def qm_messages(content: bytes) -> list[Message]:
 
 
 def english_share(messages: list[Message]) -> float:
-    """The share of the messages of five words and more that have an English function word: others name keys,
-    or are not English.
+    """The share of messages of five words or more with an English function word: others name keys, or are not
+    English.
     """
     long = [set(message.source.lower().split()) for message in messages if len(message.source.split()) >= 5]
     return sum(bool(words & ENGLISH_WORDS) for words in long) / len(long) if long else 1.0

@@ -27,14 +27,14 @@ MIN_ENGLISH_SHARE = 0.5
 MESSAGE_READERS = {"gettext": mo_messages, "po": po_messages, "qm": qm_messages}
 KEYED_READERS = {"json": json_texts, "properties": property_texts, "pak": pak_texts}
 BLOCK_READERS = {"markup": markup_blocks, "roff": roff_blocks}
-# Formats whose order is that in which a person reads.
+# Formats whose order is a reader's order.
 ORDERED_FORMATS = {"po", "json", "properties", *BLOCK_READERS}
 CONTEXT_PREFIX = re.compile(r"^_:[^\n]*\n")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A sentence, or what translates as one. `paragraph` counts the texts of the document, `number` the
+    """A sentence, or another unit of translation. `paragraph` counts the texts of the document, `number` the
     sentences of one, from 0.
     """
 
@@ -66,7 +66,7 @@ def file_texts(format: str, translated: bytes, english: bytes | None) -> list[tu
     if format in MESSAGE_READERS:
         messages = MESSAGE_READERS[format](translated)
         if english is not None:
-            # There the messages are keys, or English that was corrected later.
+            # In these files the messages are keys, or English that was corrected later.
             own = {
                 (message.context, message.source): message.target
                 for message in MESSAGE_READERS[format](english)
@@ -98,8 +98,8 @@ def file_texts(format: str, translated: bytes, english: bytes | None) -> list[tu
 
 
 def text_segments(place: int, source: str, target: str) -> Iterator[Segment]:
-    """The sentences of one text that can be learned from; a text of several paragraphs is cut where both
-    sides are.
+    """The sentences of one text that can be learned from; a text of several paragraphs is cut if both sides
+    are.
     """
     number = 0
     for one, other in paired_paragraphs(source, target):

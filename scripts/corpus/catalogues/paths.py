@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# How English is called in the place of a locale. Catalogues of messages carry English themselves, so British
-# English, a translation there, is none of these.
+# Names of English in place of a locale. Catalogues of messages contain English themselves. British English is
+# a translation there, and therefore not on the list.
 ENGLISH_NAMES = ("en", "en_US", "en-US", "en-us", "C")
 SUFFIX_FORMATS = {
     "mo": "gettext",
@@ -33,7 +33,7 @@ SUFFIX_FORMATS = {
 }
 # Formats whose files name the English text beside its translation.
 BILINGUAL_FORMATS = {"gettext", "po", "qm"}
-# XML and plain text are read where they are documentation, not data.
+# XML and plain text are read if they are documentation, not data.
 DOCUMENTATION_DIRECTORIES = re.compile(r"/(?:help|doc|docs|HTML|html)/", re.IGNORECASE)
 MANUAL = re.compile(r"^usr/share/man/(?P<locale>[^/]+)/(?P<section>man\w+)/(?P<page>[^/]+\.[1-8]\w*)\.gz$")
 
@@ -53,8 +53,7 @@ class TextFile:
 def locale_pattern(language: str) -> re.Pattern[str]:
     """Matches the locale in a path: a directory of its name, or a part of the file name before its suffix.
 
-    `pt` matches `pt` and all that has a country behind it, `pt_BR` itself alone; case and the sign between do
-    not matter.
+    `pt` matches `pt` with any country, `pt_BR` only itself; case and the sign between do not matter.
     """
     base, _, region = language.partition("_")
     country = rf"[_-]{region}" if region else r"(?:[_-](?:[A-Za-z]{2}|[A-Z][a-z]{3}))?(?:@[a-z]+)?"
@@ -77,7 +76,7 @@ def variant_of(locale: str) -> str:
 
 
 def text_file(path: str, pattern: re.Pattern[str]) -> TextFile | None:
-    """What the path is, if it is a file with text in the pattern's language that we can read."""
+    """The path's kind, if it is a readable file with text in the pattern's language."""
     manual = MANUAL.match(path)
     if manual:
         whole = pattern.search(f"/{manual['locale'].split('.')[0]}/")
@@ -95,7 +94,7 @@ def text_file(path: str, pattern: re.Pattern[str]) -> TextFile | None:
 
 
 def twins(path: str, pattern: re.Pattern[str]) -> list[str]:
-    """Where English may lie: its name in the locale's place, or nothing there."""
+    """Possible places of English: its name in the locale's place, or nothing there."""
     named = [
         pattern.sub(lambda match: match["before"] + name + match["after"], path) for name in ENGLISH_NAMES
     ]

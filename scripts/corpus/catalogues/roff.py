@@ -11,7 +11,7 @@ import re
 
 from corpus.catalogues.markup import Block, collapsed, decoded
 
-# The two letters of an escape, and behind them what it stands for.
+# The two letters of an escape, followed by its text.
 ESCAPES = {name[:2]: name[2:] for name in r"""
     aq' cq’ oq‘ lq“ rq” dq" em— en– bu• co© (c© rs\ ha^ ti~ ga` at@ sh# mu× ->→ <-← hy- Fo« Fc» 'aá
     'eé 'ií 'oó 'uú ~aã ~oõ ~nñ ^aâ ^eê ^oô `aà `eè `oò `uù `iì ,cç :aä :eë :iï :oö :uü ssß /oø aa´
@@ -129,7 +129,7 @@ class PageReader:
 
 
 def arguments(text: str) -> list[str]:
-    """The arguments of a macro, quoted or not; a blank after a backslash ends none."""
+    """The arguments of a macro, quoted or not; a blank after a backslash ends no argument."""
     return [
         quoted.replace('""', '"') if quoted or not bare else bare for quoted, bare in ARGUMENT.findall(text)
     ]
