@@ -18,8 +18,9 @@ class WideLines(unittest.TestCase):
         self.assertEqual(self.found("docs/a.md", wide), ["docs/a.md:2: 111 columns, at most 110"])
         self.assertEqual(self.found("a.rs", wide[:-1]), [])
 
-    def test_tables_and_words_that_cannot_be_broken_are_exempt(self):
+    def test_tables_rows_of_json_and_words_that_cannot_be_broken_are_exempt(self):
         self.assertEqual(self.found("docs/a.md", "| " + "cell " * 30), [])
+        self.assertEqual(self.found("docs/a.md", '{"text": "' + "word " * 30 + '"}'), [])
         self.assertNotEqual(self.found("a.rs", "| " + "cell " * 30), [])
         self.assertEqual(self.found("a.rs", "// see https://example.org/" + "a" * 100), [])
 
