@@ -50,12 +50,12 @@ pub enum CommitError {
         #[source]
         source: JobError,
     },
-    /// The parts' format has no room for what a row holds.
+    /// The parts' format cannot hold the row.
     #[error("cannot write the part of shard {shard}")]
     Row {
         /// The shard.
         shard: ShardIndex,
-        /// The row, and what it holds.
+        /// The row, and its content.
         #[source]
         source: RowError,
     },

@@ -1,5 +1,5 @@
-//! From a job's generation options to what the scheduler obeys: the bundle's limits, the output tokenizer's
-//! ids, stop strings; and the text of what was written.
+//! Turns a job's generation options into the scheduler's: the bundle's limits, the output tokenizer's ids,
+//! stop strings. Also gives the text of outputs.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use baton_job::GenerationOptions;
 use crate::DecoderError;
 use crate::writer::Writer;
 
-/// Tokens looked at beyond the bytes of a stop string: special tokens have no text.
+/// Tokens examined beyond the bytes of a stop string, because special tokens have no text.
 const WINDOW_MARGIN_TOKENS: usize = 8;
 
 /// How the rows of a job are generated.
@@ -49,7 +49,7 @@ pub(crate) fn output_text(
     let decode =
         |tokens| tokenizer.decode(tokens).map_err(|_| "the output tokenizer refuses the generated tokens");
     let mut text = decode(&sequence.tokens)?;
-    // A stop token is no part of the tokens; what else stops a sequence is.
+    // The tokens exclude a stop token, but include anything else that stops a sequence.
     let may_have_one = sequence.finish_reason == FinishReason::Stop
         && sequence.num_tokens == sequence.tokens.len()
         && !stop_strings.is_empty();
@@ -100,7 +100,7 @@ impl StopCondition for StopStrings {
         let window = &tokens[tokens.len().saturating_sub(self.window_tokens)..];
         let Some((_, before)) = window.split_last() else { return false };
         let Ok(text) = self.tokenizer.decode(window) else { return false };
-        // Mostly there is none at all, which one decoding shows.
+        // Usually there is none at all, which one decoding shows.
         self.strings.iter().any(|string| text.contains(string))
             && self
                 .tokenizer

@@ -1,4 +1,4 @@
-//! The loaded decoder: its configuration, its models and what all shards share.
+//! The loaded decoder: its configuration, its models and the parts that all shards share.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::metrics::DecoderMetrics;
 use crate::writer::Writer;
 use crate::{AllowedOutputs, DecoderError};
 
-/// How the decoder computes, and what bounds its memory.
+/// The decoder's arithmetic, and the bounds of its memory.
 #[derive(Debug, Clone, Copy)]
 pub struct DecoderConfig {
     /// Device and number format.
     pub compute: Compute,
     /// Threads that run the SLM, each with its own copy of the weights, its own slots and its own cache.
     pub engines: usize,
-    /// Sequences that one engine decodes at once: a record has one, or as many as it has beams or samples.
-    /// More share the cost of reading the weights; past what the core can compute they only wait together.
+    /// Sequences that one engine decodes at once. A record has one, or as many as it has beams or samples.
+    /// More sequences share the cost of reading the weights; beyond the core's arithmetic they only wait.
     pub max_slots: usize,
     /// Tokens of one engine's KV cache, all rows together. A row reserves its prompt and all it may write.
     pub max_cache_tokens: usize,
@@ -166,7 +166,7 @@ impl DecoderService {
         self
     }
 
-    /// Registers what the decoder counts.
+    /// Registers the decoder's metrics.
     pub fn register_metrics(&self, metrics: &MetricsRegistry) {
         self.loaded.desk.register_metrics(metrics);
         self.loaded.metrics.register(metrics, self.loaded.engine.load());

@@ -195,8 +195,8 @@ impl ShardWork<'_> {
         Arc::new(Generation { copying: Some(copying), ..Generation::clone(&self.generation) })
     }
 
-    /// Takes in finished rows until none is left, and counts what they wrote. Reports now and then, and also
-    /// while this shard's rows wait for others', as long as the engine works: waiting is not being lost.
+    /// Takes in finished rows until none is left, and counts their tokens. Reports regularly, even while this
+    /// shard's rows wait for others', as long as the engine works: a waiting shard is not lost.
     async fn collect(
         &self,
         mut results: RowResults,

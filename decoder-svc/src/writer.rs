@@ -30,7 +30,7 @@ pub(crate) struct PromptParts {
     pub(crate) prompt_end: Option<Vec<u32>>,
 }
 
-/// A prompt, whole, as the models read it. It has what the mode calls for, so never nothing.
+/// A whole prompt, as the models read it. It has the parts that the mode needs, so it is never empty.
 #[derive(Debug, PartialEq)]
 pub(crate) struct RowPrompt {
     /// For the SLM.

@@ -31,7 +31,7 @@ pub(crate) struct BeamSearch {
 #[derive(Debug, Clone, Default)]
 struct Running {
     tokens: Vec<u32>,
-    /// Where there are words to copy.
+    /// Present if there are words to copy.
     written: Option<WrittenWords>,
     log_probability_sum: f32,
 }
@@ -157,8 +157,8 @@ impl BeamSearch {
         self.finished.insert(place, sequence);
     }
 
-    /// Ends with what there is when no token may follow: the model computed no numbers, or all tokens are
-    /// forbidden.
+    /// Ends with the present sequences if no token may follow: the model computed no numbers, or all tokens
+    /// are forbidden.
     fn give_up(&mut self) {
         let tokens = std::mem::take(&mut self.running[0].tokens);
         let (num_tokens, finish_reason) = (tokens.len(), FinishReason::Length);

@@ -14,9 +14,10 @@ pub struct Generation {
     /// The options, which are valid. `max_new_tokens` and the texts of stop tokens and strings are not read
     /// from here, but as the following fields say.
     pub options: Arc<GenerationOptions>,
-    /// Most tokens that the model writes, whatever the options say; at least 1.
+    /// Maximum of tokens that the model writes, whatever the options; at least 1.
     pub model_limit: usize,
-    /// Tokens at the end of each prompt that relative limits do not count: what the model reads after it.
+    /// Tokens at the end of each prompt that relative limits ignore: those that the model reads after the
+    /// text.
     pub prompt_end_len: usize,
     /// The words that the row is encouraged to copy, if any.
     pub copying: Option<Copying>,
@@ -48,7 +49,7 @@ impl Generation {
         }
     }
 
-    /// Greedy decoding of so many tokens.
+    /// Greedy decoding with this many tokens.
     #[must_use]
     pub fn of_new_tokens(min_new_tokens: usize, max_new_tokens: usize) -> Self {
         let min_new_tokens = u32::try_from(min_new_tokens).unwrap_or(u32::MAX);
@@ -69,13 +70,13 @@ impl Generation {
         }
     }
 
-    /// Sequences that live at once, each in a slot of its own.
+    /// Sequences that live at the same time, each in its own slot.
     #[must_use]
     pub fn num_sequences(&self) -> usize {
         self.options.sequences_per_record() as usize
     }
 
-    /// Most tokens of an output, whatever its prompt.
+    /// Maximum of output tokens, for any prompt.
     #[must_use]
     pub fn max_new_tokens(&self) -> usize {
         self.options.max_new_tokens(self.model_limit)

@@ -20,7 +20,7 @@ pub(crate) struct IndependentSearch {
 #[derive(Debug, Clone)]
 struct Sequence {
     tokens: Vec<u32>,
-    /// Where there are words to copy.
+    /// Present if there are words to copy.
     written: Option<WrittenWords>,
     num_tokens: usize,
     log_probability_sum: f64,

@@ -1,5 +1,5 @@
-//! Decode decisions as plain state machines: which rows run, what each is fed, what it chooses, when it
-//! stops, how it is scored.
+//! Decode decisions as plain state machines: which rows run, their inputs, their choices, their ends, and
+//! their scores.
 //!
 //! The main idea is continuous batching: rows join the batch when there is room and leave it when they are
 //! done, so the longest row never holds up a step. [`Scheduler::schedule`] decides the next step, the caller

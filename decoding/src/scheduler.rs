@@ -1,4 +1,4 @@
-//! The continuous batch: which rows wait, which live in slots, and what the next step does.
+//! The continuous batch: which rows wait, which live in slots, and the work of the next step.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct SchedulerLimits {
     pub max_prefill_tokens: usize,
 }
 
-/// The tokens that begin and end what a row writes.
+/// The tokens that begin and end a row's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// Fed in a row's first step.
@@ -131,11 +131,11 @@ struct LiveRow {
     next_places: Vec<usize>,
     /// Copies to be made before its next step.
     forks: Vec<Fork>,
-    /// Where its first sequence stands in the step under way.
+    /// The place of its first sequence in the current step.
     first_step_row: Option<usize>,
     draft: Option<Draft>,
     draft_counts: DraftCounts,
-    /// Where its last token stands in the drafting model's step under way.
+    /// The place of its last token in the drafting model's current step.
     draft_step_row: Option<usize>,
 }
 
@@ -202,8 +202,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Lets rows in, lowest slot first, and writes what the next step does over `plan`. That is nothing only
-    /// when no row waits or lives and every slot was released.
+    /// Lets rows in, lowest slot first, and overwrites `plan` with the next step. The plan is empty only if
+    /// no row waits or lives and every slot was released.
     ///
     /// The caller runs the plan and, if it has a step, hands the logits to [`absorb`](Self::absorb) before it
     /// asks for the next.
@@ -232,7 +232,7 @@ impl Scheduler {
         }
     }
 
-    /// Writes what the drafting model does next over `drafts`; its step is empty when every row has its
+    /// Overwrites `drafts` with the drafting model's next work; its step is empty when every row has its
     /// draft.
     pub fn schedule_drafts(&mut self, drafts: &mut DraftStep) {
         let DraftStep { rewind, step } = drafts;
@@ -434,8 +434,8 @@ impl LiveRow {
         }
     }
 
-    /// Chooses what follows, and as long as that is what was drafted, what follows it. Gives how much of the
-    /// draft was right.
+    /// Chooses the next token, and continues as long as the choices equal the draft. Returns the number of
+    /// correct draft tokens.
     fn advance(&mut self, (logits, first_row): (LogitRows<'_>, usize), scratch: &mut SearchScratch) -> usize {
         let drafted = self.draft.as_ref().map_or(&[][..], Draft::tokens);
         let mut num_accepted = 0;
@@ -458,7 +458,7 @@ impl LiveRow {
         }
     }
 
-    /// Has both models forget what was drafted wrongly.
+    /// Makes both models forget the wrong part of a draft.
     fn end_draft(&mut self, num_accepted: usize, [wrong, wrong_of_drafter]: [&mut Vec<Rewind>; 2]) {
         let (Some(draft), Some(written)) = (&mut self.draft, self.search.single_tokens()) else { return };
         let slot = self.slots[self.places[0]];

@@ -160,7 +160,7 @@ impl ShardWork<'_> {
         }
     }
 
-    /// Whether what is written for equal segments differs.
+    /// Whether equal segments get different outputs.
     fn is_sampled(&self) -> bool {
         self.attempt.generation.method() == Method::Sample
     }

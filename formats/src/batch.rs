@@ -184,7 +184,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// A number or word as it is; anything longer by its kind, since messages quote no text.
+/// A number or word unchanged; anything longer by its kind, because messages quote no text.
 fn abridged(value: &Value) -> String {
     match value {
         Value::Number(_) | Value::Bool(_) => value.to_string(),
@@ -194,7 +194,7 @@ fn abridged(value: &Value) -> String {
     }
 }
 
-/// Writes answers, those of failed requests too.
+/// Writes answers, including those of failed requests.
 struct AnswerWriter<'w> {
     output: Sink<'w>,
 }

@@ -20,7 +20,8 @@ pub(crate) struct Fields<'row> {
 
 #[derive(Clone, Copy)]
 pub(crate) enum FieldValue<'row> {
-    /// As it stands in the line, so that a number keeps its digits. The second is the line, to tell columns.
+    /// The value as spelled in the line, so that a number keeps its digits. The second is the line, to find
+    /// columns.
     Json(&'row RawValue, &'row str),
     Text(&'row str),
 }
@@ -173,7 +174,7 @@ fn parse_object(line: &str) -> Result<Vec<(Cow<'_, str>, FieldValue<'_>)>, Fault
     Ok(object.0.into_iter().map(|(name, raw)| (name.0, FieldValue::Json(raw, line))).collect())
 }
 
-/// Names the column and what the parser expected, and never quotes what it found.
+/// Names the column and the parser's expectation, and never quotes the content.
 fn not_json(error: &serde_json::Error, json: &str, offset: usize) -> Fault {
     if let Some((half, place)) = find_half_pair(json) {
         let message = format!(
@@ -191,7 +192,7 @@ fn not_json(error: &serde_json::Error, json: &str, offset: usize) -> Fault {
     )
 }
 
-/// A JSON object whose values are told apart, but not converted.
+/// A JSON object whose values are separated, but not converted.
 struct Object<'line>(Vec<(Name<'line>, &'line RawValue)>);
 
 #[derive(Deserialize)]

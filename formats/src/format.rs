@@ -16,12 +16,12 @@ use crate::{Compression, batch, csv, jsonl, txt};
 pub(crate) static TABLE: &[&FormatRow] =
     &[&jsonl::FORMAT, &csv::CSV, &csv::TSV, &txt::FORMAT, &batch::FORMAT];
 
-/// One format: what it is called and what can be done with it.
+/// One format: its name and its abilities.
 pub(crate) struct FormatRow {
     /// In flags and job files.
     pub(crate) name: &'static str,
-    /// Endings of file names, without the point; the first is that of files which Baton writes. A format
-    /// without any is used only where it is named.
+    /// Endings of file names, without the point; files that Baton writes get the first. A format without an
+    /// ending is used only by name.
     pub(crate) suffixes: &'static [&'static str],
     /// One sentence for documents.
     pub(crate) about: &'static str,
@@ -35,7 +35,7 @@ pub(crate) struct FormatRow {
     pub(crate) lone_column_hint: &'static str,
     /// Whether a row without a text is a record, which has an empty output.
     pub(crate) keeps_blank_rows: bool,
-    /// Whether rows keep fields that their answers need, whatever the job asks for.
+    /// Whether rows keep fields that their answers need, whatever the job keeps.
     pub(crate) keeps_own_fields: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct FormatRow {
 #[derive(Clone, Copy)]
 pub struct Format(&'static FormatRow);
 
-/// A file's format or its name is not known. Each message is one line: what, where, and what to do.
+/// A file's format or name is unknown. Each message is one line: the problem, the place, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {

@@ -32,7 +32,7 @@ pub struct OutputRow {
     /// Where the record came from, where the job asks for that.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub origin: Option<RecordSource>,
-    /// The record's own fields but for its id, where they are kept, under a key of their own so that none can
+    /// The record's own fields except its id, if they are kept, under a key of their own, so that none can
     /// hide another.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
@@ -50,7 +50,7 @@ pub struct Alternative {
 }
 
 impl OutputRow {
-    /// Tokens written for the record, those of its alternatives included.
+    /// Tokens written for the record, including those of its alternatives.
     pub fn total_output_tokens(&self) -> u64 {
         let alternatives = self.alternatives.iter().map(|alternative| u64::from(alternative.output_tokens));
         u64::from(self.output_tokens) + alternatives.sum::<u64>()
@@ -65,7 +65,7 @@ impl OutputRow {
 }
 
 impl OutputRow {
-    /// The score as it is written.
+    /// The score in written form.
     pub(crate) fn score_text(&self) -> String {
         serde_json::to_string(&rounded(self.score)).expect("a number serializes")
     }

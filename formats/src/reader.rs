@@ -36,7 +36,8 @@ pub struct ReaderOptions {
     pub id_field: Option<String>,
     /// Format of the file; `None`: told from its name.
     pub format: Option<Format>,
-    /// The byte between the cells of a table; `None`: what a first line `sep=;` says, else the format's own.
+    /// The byte between the cells of a table; `None`: the separator in a first line `sep=;`, else the
+    /// format's own.
     pub separator: Option<Separator>,
     /// Keeps all fields but the id's.
     pub keep_fields: bool,
@@ -187,8 +188,7 @@ impl FoundRecord<'_> {
         self.row.num_bytes
     }
 
-    /// The names of its fields; `None` if it has none that could be told. Takes those that it has out of
-    /// `missing`.
+    /// The names of its fields; `None` if they cannot be told. Removes its names from `missing`.
     pub(crate) fn field_names(
         self,
         missing: &mut Vec<(&str, &'static str)>,

@@ -1,4 +1,4 @@
-//! Rows: what a format's reader gives, found but not looked into.
+//! Rows: the items of a format's reader, found but not parsed.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,7 +6,7 @@ use crate::ReaderOptions;
 use crate::record::FailureCode;
 use crate::table::Cells;
 
-/// Rows of one file, in order. Implementations differ in how a row is delimited and what its fields are.
+/// Rows of one file, in order. Implementations differ in the delimiters of rows and in their fields.
 pub(crate) trait RowReader: Send {
     /// The next row; `None` at the end of the file.
     fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff>;
@@ -38,7 +38,7 @@ pub enum InputSource {
     Ranged(Box<dyn RangedRead>),
 }
 
-/// A file of which any part can be read.
+/// A file that can be read at any place.
 pub trait RangedRead: Send + Sync {
     /// Bytes of the whole file.
     fn num_bytes(&self) -> u64;

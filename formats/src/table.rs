@@ -16,19 +16,19 @@ const MAX_COLUMNS: usize = 16 * 1024;
 
 pub(crate) struct Table {
     input: Box<dyn BufRead + Send>,
-    /// Bytes that were read and are not done with: the row at hand begins at `start`, the next byte to look
-    /// at is at `place`.
+    /// Bytes that were read and are still in use. The current row begins at `start`, the next byte is at
+    /// `place`.
     bytes: Vec<u8>,
     start: usize,
     place: usize,
-    /// Line on which the row at hand begins, from 1.
+    /// Line on which the current row begins, from 1.
     line: u64,
     separator: Option<Separator>,
     default_separator: Separator,
     has_quotes: bool,
     max_row_bytes: usize,
     columns: Option<Vec<String>>,
-    /// Columns that may not stand twice; `None`: no column may.
+    /// Columns that may not occur twice; `None`: no column may.
     unique_columns: Option<Vec<String>>,
     remarks: Vec<String>,
     /// The cells of the last row, concatenated, and the end of each.
@@ -46,13 +46,13 @@ pub(crate) struct Cells<'row> {
     pub(crate) num_lines: u64,
 }
 
-/// Where in a cell the next byte stands.
+/// The position of the next byte in a cell.
 #[derive(Clone, Copy, PartialEq)]
 enum Position {
     Start,
     Bare,
     Quoted,
-    /// Behind a quote within quotes: it closes the cell, or is the first of two.
+    /// After a quote within quotes: it closes the cell, or is the first of two.
     AfterQuote,
 }
 
@@ -65,7 +65,7 @@ enum Split {
     TooLong,
     /// A quote was open at the end of the file.
     UnclosedQuote,
-    /// Text stands behind a closing quote.
+    /// Text follows a closing quote.
     TextAfterQuote,
 }
 
@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// Splits the row that begins at the next byte, and makes the next one begin where it should.
+    /// Splits the row that begins at the next byte, and sets the beginning of the next one.
     fn split_row(&mut self) -> io::Result<Found> {
         let separator = self.separator.unwrap_or(self.default_separator).byte();
         let line = self.line;

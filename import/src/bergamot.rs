@@ -19,7 +19,7 @@ use crate::{
     marian_file::{Lying, MarianFile},
 };
 
-/// Settings that have to be as given, where the file has them; several where they mean the same.
+/// Settings that must have these values if the file has them; several values mean the same.
 const IMPLEMENTED: [(&str, &[&str]); 19] = [
     ("type", &["transformer"]),
     ("dec-cell", &["ssru"]),
@@ -41,8 +41,8 @@ const IMPLEMENTED: [(&str, &[&str]); 19] = [
     ("right-left", &["false"]),
     ("ulr", &["false"]),
 ];
-/// Ids of `</s>` in every vocabulary that Marian makes. It also stands for the begin of what is written,
-/// which students read as zeros.
+/// Id of `</s>` in every vocabulary that Marian makes. It also begins an output, which students read as
+/// zeros.
 const END: u32 = 0;
 /// Added to the variance in every norm.
 const LAYER_NORM_EPS: f64 = 1e-6;
@@ -58,7 +58,7 @@ pub(crate) struct BergamotCheckpoint {
 }
 
 impl BergamotCheckpoint {
-    /// The model file of a directory, where it has exactly one of Marian's kind.
+    /// The model file of a directory, if it has exactly one of Marian's kind.
     pub(crate) fn model_file(directory: &Path) -> Option<PathBuf> {
         let mut files = files_with(directory, "bin").ok()?;
         files.retain(|path| MarianFile::is_one(path) && !is_shortlist(path));

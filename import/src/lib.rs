@@ -6,7 +6,7 @@
 //! on the source's bytes and the dtype, so equal imports have equal hashes. A source that cannot be
 //! represented exactly (unknown family, unknown tensor, pickled weights) is refused, never approximated.
 //!
-//! `baton-bundle` owns the layout of what is written. This crate stands apart so that a process that only
+//! `baton-bundle` owns the layout of the written files. This crate is separate, so that a process that only
 //! reads bundles does not link the parsers of other formats.
 
 mod bergamot;
@@ -59,7 +59,7 @@ trait Checkpoint {
     /// Values of a tensor of [`ModelConfig::tensor_shapes`], row-major. Its shape has been checked.
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, ImportError>;
 
-    /// Name and bytes of the other files: `tokenizer.json`, and what else the source has.
+    /// Name and bytes of the other files: `tokenizer.json`, and others that the source has.
     fn side_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, ImportError>;
 }
 
@@ -83,7 +83,7 @@ pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, ImportError>
     Ok(ImportSummary { config, num_parameters })
 }
 
-/// Writes `config`, whose dtype is that of the written tensors, and the weights into `directory`.
+/// Writes `config`, with the written tensors' dtype, and the weights into `directory`.
 fn write_weights(
     checkpoint: &mut dyn Checkpoint,
     config: &ModelConfig,

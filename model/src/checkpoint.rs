@@ -1,4 +1,4 @@
-//! Weights by name: from safetensors files, or from whatever else implements [`TensorSource`].
+//! Weights by name: from safetensors files, or from any other [`TensorSource`].
 //!
 //! Only the tensors that are asked for are read, so an LLM cut at layer 20 never loads layers 21 and up. The
 //! file format itself is `baton-bundle`'s.

@@ -41,8 +41,7 @@ pub fn cache_num_bytes_per_token(config: &ModelConfig, compute: Compute) -> usiz
 pub(crate) struct KvCache {
     pub(crate) blocks: BlockTable,
     pub(crate) storage: KvStorage,
-    /// Slots of rows. A model with an encoder has as many more: its decoder keeps a prompt apart from what it
-    /// writes.
+    /// Slots of rows. A model with an encoder has twice as many: its decoder keeps prompt and output apart.
     max_slots: usize,
     keeps_prompts_apart: bool,
 }
@@ -50,11 +49,11 @@ pub(crate) struct KvCache {
 impl KvCache {
     /// Allocates the whole cache of a model of `num_layers` blocks that write.
     ///
-    /// Behind an encoder, a row fills up to one block more than one sequence of the same tokens would; there
-    /// is one more for each slot.
+    /// With an encoder, a row fills up to one block more than one sequence of the same tokens would; there is
+    /// one more for each slot.
     ///
     /// # Errors
-    /// The device has not that much memory.
+    /// The device does not have that much memory.
     pub(crate) fn new(
         config: &ModelConfig,
         num_layers: usize,
@@ -79,8 +78,7 @@ impl KvCache {
         self.keeps_prompts_apart.then_some(SlotId(self.max_slots + slot.0))
     }
 
-    /// Gives an empty slot blocks for `capacity_tokens` tokens, those of a prompt of `prompt_len` tokens
-    /// included.
+    /// Gives an empty slot blocks for `capacity_tokens` tokens, including a prompt of `prompt_len` tokens.
     ///
     /// # Panics
     /// The slot is occupied or beyond `max_slots`, or too few blocks are free.
@@ -131,7 +129,7 @@ impl KvCache {
     }
 }
 
-/// The tensors, and what is needed to work on them.
+/// The tensors, and the data for working on them.
 #[derive(Debug)]
 pub(crate) struct KvStorage {
     pub(crate) shape: HeadShape,
@@ -226,7 +224,7 @@ impl BlockTable {
         self.slots[slot.0] = Some(RowBlocks { blocks: self.take(capacity_tokens), len: 0 });
     }
 
-    /// Gives the empty slot `to` the tokens of `from`, in shared blocks as far as they are full, and room for
+    /// Gives the empty slot `to` the tokens of `from`: full blocks are shared. It gets room for
     /// `capacity_tokens` tokens in all. Returns the block that must be copied, if the last one is partial.
     ///
     /// # Panics

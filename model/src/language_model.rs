@@ -1,4 +1,4 @@
-//! A language model of any family: what encoder, decoder, trainer and benchmark hold.
+//! A language model of any family, as encoder, decoder, trainer and benchmark hold it.
 
 use std::ops::Range;
 
@@ -45,10 +45,10 @@ enum Network {
 /// Which parts of a checkpoint a model is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelParts {
-    /// How many blocks, counted from the embedding; of an encoder-decoder, of its encoder.
+    /// Number of blocks, counted from the embedding; in an encoder-decoder, of its encoder.
     pub blocks: usize,
-    /// Whether next-token logits will be asked for. An LLM that only encodes has no head, and no decoder
-    /// behind an encoder.
+    /// Whether next-token logits will be needed. An LLM that only encodes has no head, and no decoder after
+    /// its encoder.
     pub lm_head: bool,
 }
 
@@ -135,8 +135,8 @@ impl LanguageModel {
         }
     }
 
-    /// The same for what is written, which begins with the begin token: a decoder behind an encoder may read
-    /// it otherwise.
+    /// The same for the output, which begins with the begin token: the decoder of an encoder-decoder may
+    /// embed it differently.
     pub fn embed_written(&self, tokens: &Tensor) -> Tensor {
         match &self.network {
             Network::DecoderOnly(stack) => stack.embed(tokens),
@@ -228,8 +228,8 @@ impl LanguageModel {
         stack.forward(x, &mut Pass { blocks, positions: (&positions, largest), attention, dropout })
     }
 
-    /// The encoder: its last hidden states, behind its final norm. `x`: `[rows, d]` f32, embeddings or what
-    /// stands for them, whose memory may be reused; `positions`: as for [`forward`](Self::forward); result
+    /// The encoder's last hidden states, after its final norm. `x`: `[rows, d]` f32, embeddings or
+    /// replacements, whose memory may be reused; `positions`: as for [`forward`](Self::forward); result
     /// `[rows, d]` f32.
     ///
     /// # Panics
@@ -265,9 +265,9 @@ impl LanguageModel {
         self.encoder_decoder().prompt_keys_and_values(states)
     }
 
-    /// All blocks of the decoder behind an encoder, without the final norm. `x`: embeddings of what is
-    /// written, `[rows, d]` f32, whose memory may be reused; `positions`: as for [`forward`](Self::forward);
-    /// result: hidden states `[rows, d]` f32.
+    /// All blocks of the decoder after an encoder, without the final norm. `x`: embeddings of the output,
+    /// `[rows, d]` f32, whose memory may be reused; `positions`: as for [`forward`](Self::forward); result:
+    /// hidden states `[rows, d]` f32.
     ///
     /// # Panics
     /// The model is decoder-only, or was loaded without `lm_head`.

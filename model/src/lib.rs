@@ -1,10 +1,10 @@
 //! The models, in libtorch: LLM and SLM families, projector and fusion, attention, the KV cache, losses.
 //!
 //! This crate is the only user of tch on the inference path. It knows tensors and bundles; it knows no
-//! threads, sockets, shards or records. Batches are *packed*: the tokens of several sequences stand one after
-//! the other in `[total_tokens, width]`, without padding, and [`PackedLayout`] says where each sequence
-//! begins. Linear layers act on rows and attention on one sequence at a time, so a sequence's numbers do not
-//! depend on its neighbours.
+//! threads, sockets, shards or records. Batches are *packed*: the tokens of several sequences follow one
+//! another in `[total_tokens, width]`, without padding, and [`PackedLayout`] has the start of each sequence.
+//! Linear layers act on rows and attention on one sequence at a time, so a sequence's numbers do not depend
+//! on its neighbours.
 //!
 //! Reference for the method: Bergner et al., "Think Big, Generate Quick", arXiv 2402.16844.
 

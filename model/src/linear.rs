@@ -20,9 +20,9 @@ use crate::{
 
 /// A linear layer, `y = x W^T + b`.
 ///
-/// A row's result does not depend, to the last bit, on how many rows stand beside it, as long as libtorch
-/// runs on one thread. Its float products do not promise that: with few rows or few outputs they take other
-/// paths, which sum in another order. So both are padded.
+/// A row's result does not depend, to the last bit, on the number of rows beside it, as long as libtorch runs
+/// on one thread. libtorch's float products do not promise that: with few rows or few outputs they sum in
+/// another order. Both are therefore padded.
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,

@@ -1,8 +1,8 @@
 //! The encoder's model: the LLM up to the bundle's layer, the projector and the fusion, as one function from
 //! tokens to prompt states.
 //!
-//! The prompt of a small model is made of the LLM's tokens, or of its own tokens, which take the LLM's states
-//! by characters (`aligned_states.rs`).
+//! The prompt of a small model consists of the LLM's tokens, or of its own tokens, which take the LLM's
+//! states by characters (`aligned_states.rs`).
 
 use std::cell::Cell;
 
@@ -82,7 +82,7 @@ impl PromptEncoder {
     ///
     /// # Errors
     /// A file is missing or broken, or does not fit the manifest; the bundle has no small model; or it lacks
-    /// what a mode needs.
+    /// a part that a mode needs.
     pub fn load(bundle: &Bundle, modes: &[Mode], compute: Compute) -> Result<Self, ModelError> {
         let (SmallModel { prompts, .. }, slm_config) = bundle.small_model()?;
         let reads_llm = modes.iter().any(|mode| mode.reads_llm());
@@ -124,9 +124,9 @@ impl PromptEncoder {
         self.d_slm
     }
 
-    /// Encodes texts for one of the modes that were loaded, as one packed batch, or as several where memory
-    /// does not suffice for one. Result: for each text, the states of each of its prompts, in order: of its
-    /// segments, or of the LLM's tokens where it has none. States do not depend on the other texts.
+    /// Encodes texts for one of the loaded modes, as one packed batch, or as several if memory does not
+    /// suffice. Result: for each text, the states of each of its prompts, in order: of its segments, or of
+    /// the LLM's tokens if it has no segments. States do not depend on the other texts.
     ///
     /// # Panics
     /// The mode was not loaded; a prompt is empty or has a token outside its model's vocabulary, or memory

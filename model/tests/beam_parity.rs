@@ -159,7 +159,7 @@ fn generation(settings: &Settings) -> Generation {
     Generation { stop_tokens, ..Generation::new(options, settings.max_new_tokens) }
 }
 
-/// All cases at once, in a batch of so many slots, as a decode service runs them; results in the order of the
+/// All cases at once, in a batch with this many slots, as in a decode service; results in the order of the
 /// cases.
 fn decode(fixtures: &Fixtures, prompts: &[PromptStates], max_slots: usize) -> Vec<FinishedRow> {
     baton_model::set_num_threads(1);

@@ -19,7 +19,7 @@ use crate::{CreateOutcome, ObjectMeta, StoreError};
 /// Hidden, so that it is no key and in no listing.
 const TEMPORARY_DIRECTORY: &str = ".baton-tmp";
 
-/// No write takes this long, so an older temporary file has no living writer.
+/// No write takes this long, so the writer of an older temporary file is dead.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl LocalDirectory {
         sync_parent(&path)
     }
 
-    /// Writes and syncs what `reader` gives, ready to be renamed to `path`, whose directory then exists.
+    /// Writes and syncs the bytes of `reader`, ready to be renamed to `path`, whose directory then exists.
     fn write_temporary(&self, path: &Path, mut reader: impl Read) -> Result<NamedTempFile, StoreError> {
         if let Some(parent) = path.parent() {
             create_directories(parent)?;
@@ -136,8 +136,7 @@ impl LocalDirectory {
         write().map_err(StoreError::io("write", path))
     }
 
-    /// Removes temporary files that no living writer can own. That is a courtesy: what cannot be removed
-    /// stays.
+    /// Removes temporary files that no living writer can own. Files that cannot be removed stay.
     fn sweep_abandoned(&self, now: SystemTime) {
         let is_abandoned = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
@@ -161,7 +160,7 @@ impl LocalDirectory {
     }
 }
 
-/// The root is never hidden, whatever it is called.
+/// The root is never hidden, whatever its name.
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
 }

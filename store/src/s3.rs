@@ -1,9 +1,9 @@
 //! The backend for a prefix of an S3 bucket, through the official SDK.
 //!
 //! Owns reading, looking up and listing; [`upload`] writes, [`stream`] reads across broken connections,
-//! [`client`] knows the environment, [`failure`] says what went wrong. Atomicity is the server's: an object
-//! appears whole, and `If-None-Match: *` lets one writer create it. So the server must honour conditional
-//! writes, as AWS does and as `conformance` checks; not every imitation does.
+//! [`client`] knows the environment, [`failure`] explains errors. Atomicity is the server's: an object
+//! appears whole, and `If-None-Match: *` lets one writer create it. The server must therefore honour
+//! conditional writes, as AWS does and `conformance` checks; not every imitation does.
 
 mod client;
 mod failure;

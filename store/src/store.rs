@@ -25,9 +25,9 @@ enum Backend {
 }
 
 impl Store {
-    /// Opens the store at `location`. A local directory is created if it does not exist, and what crashed
-    /// writers left behind is removed once it is an hour old. On S3 this sends no request: the first
-    /// operation tells whether the bucket is there.
+    /// Opens the store at `location`. A local directory is created if it does not exist, and remains of
+    /// crashed writers are removed once they are an hour old. On S3 this sends no request: the first
+    /// operation tells whether the bucket exists.
     ///
     /// # Errors
     /// The file system refuses; for S3, [`StoreError::S3NoRegion`].
@@ -45,7 +45,7 @@ impl Store {
         Ok(Store { location, backend })
     }
 
-    /// Where this store lies.
+    /// The place of this store.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -124,7 +124,7 @@ impl Store {
     /// and others see the whole object or nothing. The object is durable on return.
     ///
     /// # Errors
-    /// [`StoreError::InvalidKey`], [`StoreError::DiskFull`] and whatever else keeps it from being written.
+    /// [`StoreError::InvalidKey`], [`StoreError::DiskFull`] and other errors of writing.
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<CreateOutcome, StoreError> {
         check_key(key)?;
         match &self.backend {

@@ -9,7 +9,7 @@ use crate::prepare::{HiddenUnit, Prepared, Role};
 use crate::repair::repair;
 use crate::unit::UnitKind;
 
-/// An output, and what had to be done to it.
+/// An output, and its corrections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// The output.
@@ -18,7 +18,7 @@ pub struct Finished {
     pub warnings: Vec<Warning>,
 }
 
-/// Something that was not as it should be in what a model wrote.
+/// A flaw in a model's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Warning {
     /// A unit was damaged; it is whole now.
@@ -29,7 +29,7 @@ pub enum Warning {
     Removed(UnitKind),
     /// A number had other digits than the source's; it has the source's now.
     NumberRepaired,
-    /// A number is none of the source's.
+    /// The source does not have this number.
     NumberChanged,
     /// Bytes that are no text were taken out.
     NoText,
@@ -49,7 +49,7 @@ impl fmt::Display for Warning {
 }
 
 impl Prepared<'_> {
-    /// The output for the source, from what a model wrote for [`Prepared::text`].
+    /// The output for the source, from the model's output for [`Prepared::text`].
     #[must_use]
     pub fn finish(&self, written: &str) -> Finished {
         if self.text().is_empty() {
@@ -93,7 +93,7 @@ impl Prepared<'_> {
         kept
     }
 
-    /// Sets the hidden units into what was written.
+    /// Inserts the hidden units into the model's output.
     fn with_hidden_units(&self, written: &str, units: &[Range<usize>]) -> String {
         if self.hidden.is_empty() {
             return written.to_owned();
@@ -127,8 +127,8 @@ impl Prepared<'_> {
         text
     }
 
-    /// A byte of `written` for each hidden unit. If the best places do not nest as the source's do, later
-    /// units never stand before earlier ones.
+    /// A byte of `written` for each hidden unit. If the best places do not nest like the source's, later
+    /// units still never precede earlier ones.
     fn places(&self, placing: &Placing<'_>, written: &str) -> Vec<usize> {
         let mut places: Vec<usize> = Vec::with_capacity(self.hidden.len());
         let mut numbers: Vec<usize> = Vec::with_capacity(self.hidden.len());
@@ -188,7 +188,7 @@ fn is_broken(c: char) -> bool {
     c == '\u{FFFD}' || (c.is_control() && c != '\n' && c != '\t')
 }
 
-/// Whether a unit by itself belongs to what stands before it: without space, or before a sign.
+/// Whether a single unit belongs to the text before it: without space, or before a sign.
 fn closes_clause(text: &str, unit: &HiddenUnit) -> bool {
     let after = text[unit.place..].trim_start().chars().next();
     (!unit.space_before && unit.space_after)

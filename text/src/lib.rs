@@ -35,7 +35,7 @@ use unit::UnitFinder;
 /// The rules for a job's texts. Make them once a job, because they compile patterns.
 #[derive(Debug)]
 pub struct TextRules {
-    /// None: texts go to the model as they are.
+    /// None: texts go to the model unchanged.
     finder: Option<UnitFinder>,
     must_have_all: bool,
 }
@@ -54,7 +54,7 @@ pub struct TextOptions {
     pub may_leave_out: bool,
 }
 
-/// A pattern of a job's that is none.
+/// An invalid pattern of a job.
 #[derive(Debug, thiserror::Error)]
 #[error("the pattern `{pattern}` of `protect` is no regular expression: {reason}")]
 pub struct PatternError {
@@ -72,13 +72,13 @@ impl TextRules {
         Ok(TextRules { finder, must_have_all: !options.may_leave_out })
     }
 
-    /// No rules: a model sees each text as it is, and its output is the output.
+    /// No rules: a model sees each text unchanged, and its output is the output.
     #[must_use]
     pub fn none() -> Self {
         TextRules { finder: None, must_have_all: false }
     }
 
-    /// Splits a segment's text into what a model sees and what is put back afterwards.
+    /// Splits a segment's text into the part for the model and the parts that are put back afterwards.
     #[must_use]
     pub fn prepare<'a>(&'a self, text: &'a str) -> Prepared<'a> {
         Prepared::of(self, text)

@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-/// A text in the making, that knows where each of its bytes comes from.
+/// A text being built, which knows the origin of each of its bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Traced {
     pub(crate) text: String,
@@ -60,8 +60,8 @@ fn ends_paragraph(text: &str) -> bool {
     space.matches('\n').count() > 1
 }
 
-/// A letter with its marks as training texts have it: composed, of usual width, no ligature; nothing where it
-/// is invisible.
+/// A letter with its marks as in training texts: composed, of usual width, no ligature; empty if it is
+/// invisible.
 fn plain_cluster(cluster: &str) -> String {
     let first = cluster.chars().next().unwrap_or(' ');
     let plain: String = match first {

@@ -27,7 +27,7 @@ struct Edit {
     is_unit: bool,
 }
 
-/// Makes the shown units of `prepared` stand in `written`.
+/// Puts the shown units of `prepared` into `written`.
 pub(crate) fn repair(prepared: &Prepared<'_>, written: &str, warnings: &mut Vec<Warning>) -> Repaired {
     let mut edits: Vec<Edit> = Vec::new();
     let mut missing = claim(prepared, written, &mut edits);
@@ -75,7 +75,7 @@ pub(crate) fn repair(prepared: &Prepared<'_>, written: &str, warnings: &mut Vec<
     apply(written, edits)
 }
 
-/// Marks the units that are there, the longest first; returns those that are not, in their order.
+/// Marks the units that are present, the longest first; returns the missing ones, in their order.
 fn claim<'p>(prepared: &'p Prepared<'_>, written: &str, edits: &mut Vec<Edit>) -> Vec<&'p ShownUnit> {
     let mut order: Vec<&ShownUnit> = prepared.shown.iter().collect();
     order.sort_by_key(|unit| std::cmp::Reverse(unit.original.len()));

@@ -104,7 +104,7 @@ const UNITS: [&str; 14] = [
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the model writes, the output has each unit of the source as often as the source.
+    /// The output has each unit of the source as often as the source, whatever the model writes.
     #[test]
     fn every_unit_of_the_source_is_in_the_output(
         pieces in proptest::collection::vec((0..UNITS.len(), "[a-z]{2,6}"), 1..5),

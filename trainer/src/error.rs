@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of a training run. Display says what, where and what to do; `source` says why.
+/// An error of a training run. Display says the problem, the place and what to do; `source` says why.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A setting makes no sense.

@@ -81,7 +81,7 @@ pub(crate) fn link_llm(config: &TrainConfig, directory: &Path) -> Result<(), Tra
     std::os::unix::fs::symlink(&target, &llm).map_err(TrainError::io("write", &llm))
 }
 
-/// Licence and origin of the LLM and of what was `trained`.
+/// Licence and origin of the LLM and of the `trained` parts.
 pub(crate) fn origins(config: &TrainConfig, trained: &[&str]) -> Vec<PartOrigin> {
     let identity = &config.bundle;
     let origin = |path: &str, licence: &str, origin: &str| PartOrigin {

@@ -20,7 +20,7 @@ pub struct LlmTraining {
     /// the products.
     #[serde(default, skip_serializing_if = "is_false")]
     pub whole: bool,
-    /// Instead, which of its layers get an adapter that learns.
+    /// Instead, the layers that get an adapter to train.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraTargets>,
     /// How it is trained; left out, as the config's own section says.
@@ -32,7 +32,7 @@ pub struct LlmTraining {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraTargets {
-    /// Rank of what is added to a matrix.
+    /// Rank of the addition to a matrix.
     pub rank: usize,
     /// It is scaled by `alpha / rank`.
     pub alpha: f64,
@@ -45,7 +45,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl LlmTraining {
-    /// Finds out whether the LLM has what the settings name, and room for the longest pair.
+    /// Checks that the LLM has the tokens and layers that the settings name, and room for the longest pair.
     pub(crate) fn check_llm(&self, config: &TrainConfig, llm: &ModelConfig) -> Result<(), TrainError> {
         if let Some(lora) = &self.lora {
             lora.layers(llm)?;
@@ -80,7 +80,7 @@ impl LoraTargets {
     /// The layers of `llm` that are named.
     ///
     /// # Errors
-    /// A target names none; the error says what can be named.
+    /// A target names no layer; the error lists the names.
     pub(crate) fn layers(&self, llm: &ModelConfig) -> Result<Vec<LinearLayer>, TrainError> {
         let layers = llm.linear_layers();
         let is_unknown = |target: &&String| !layers.iter().any(|layer| layer.is_named_by(target));

@@ -43,7 +43,7 @@ struct AdaptedLlm {
 }
 
 impl<'a> Run<'a> {
-    /// Reads everything that fine-tuning the LLM needs; goes on from the last checkpoint if there is one.
+    /// Reads everything that fine-tuning the LLM needs; resumes from the last checkpoint if there is one.
     pub(crate) fn prepare_llm(
         config: &'a TrainConfig,
         directory: &'a Path,

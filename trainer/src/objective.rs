@@ -185,8 +185,8 @@ impl PackedTokens {
         Self { layout, prompt_tokens, response_inputs, response_targets }
     }
 
-    /// Mean loss of the response tokens, where `writer` writes. `prompt_states`: what it reads,
-    /// `[prompt tokens, d]` f32.
+    /// Mean loss of the response tokens that `writer` writes. `prompt_states`: its input, `[prompt tokens,
+    /// d]` f32.
     pub(crate) fn response_loss(
         &self,
         writer: &LanguageModel,

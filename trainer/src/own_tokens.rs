@@ -60,7 +60,7 @@ impl OwnTokens {
         Ok(PromptReader::OwnTokens { slm: self.bundle.slm_prompt_tokenizer(None)?, llm })
     }
 
-    /// Copies what `slm/` has beside weights and config: the tokenizer's files.
+    /// Copies the other files of `slm/`, besides weights and config: the tokenizer's.
     pub(crate) fn copy_tokenizer(&self, slm: &Path) -> Result<(), TrainError> {
         fs::create_dir_all(slm).map_err(TrainError::io("create", slm))?;
         for name in self.bundle.manifest().files.keys() {
@@ -72,7 +72,7 @@ impl OwnTokens {
         Ok(())
     }
 
-    /// The manifest of a trained bundle. `llm`: what was read, if it was.
+    /// The manifest of a trained bundle. `llm`: the LLM that reads, if one does.
     pub(crate) fn manifest(
         &self,
         config: &TrainConfig,
@@ -111,7 +111,7 @@ impl OwnTokens {
         }
     }
 
-    /// Longest prompt in the small model's tokens: what it allowed before.
+    /// Longest prompt in the small model's tokens: its earlier limit.
     pub(crate) fn max_prompt_tokens(&self, config: &TrainConfig) -> usize {
         let limits = self.bundle.manifest().limits;
         let positions = self.bundle.small_model().ok().and_then(|(_, config)| config.max_positions());

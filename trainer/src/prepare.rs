@@ -31,7 +31,7 @@ use crate::{
 const SETTLING_NUM_TOKENS: usize = 20_000;
 
 impl<'a> Run<'a> {
-    /// Reads everything a run needs; goes on from its last checkpoint if there is one.
+    /// Reads everything that a run needs; resumes from its last checkpoint if there is one.
     pub(crate) fn prepare(
         config: &'a TrainConfig,
         directories: &'a RunDirectories,
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         Run::start((config, directory), Box::new(objective), [train, validation], weights, report)
     }
 
-    /// A run over prepared sets, for training and validation; goes on from its last checkpoint if there is
+    /// A run over prepared sets, for training and validation; resumes from its last checkpoint if there is
     /// one.
     pub(crate) fn start(
         (config, directory): (&'a TrainConfig, &'a Path),
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The LLM that a run reads, as far as it is in memory.
+/// The LLM of a run, with its parts in memory.
 struct ReadLlm {
     config: ModelConfig,
     embeddings: Tensor, // [vocab, d_llm]
@@ -206,7 +206,7 @@ fn reader_sha256(config: &TrainConfig) -> Result<String, TrainError> {
     Ok(hashes.collect::<Result<Vec<_>, _>>()?.join("+"))
 }
 
-/// Finds out whether everything that a run reads is there, before anything is written.
+/// Checks that everything that a run reads exists, before anything is written.
 pub(crate) fn check_inputs(config: &TrainConfig) -> Result<(), TrainError> {
     if config.has_llm() {
         let llm = ModelConfig::read(&config.llm.join("config.json"))?;

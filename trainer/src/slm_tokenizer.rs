@@ -1,4 +1,4 @@
-//! The small model's tokenizer: byte-level BPE that goes on where the LLM's tokenizer ends.
+//! The small model's tokenizer: byte-level BPE that continues where the LLM's tokenizer ends.
 //!
 //! A model copies a name easily if prompt and response have the same tokens for it. The tokenizer therefore
 //! keeps the LLM tokenizer's merges that copied words need (`llm_merges.rs`), up to a budget. The rest of the
@@ -31,7 +31,7 @@ pub(crate) const EOS_TOKEN: &str = "</s>";
 
 /// A merge is learned from at least this many occurrences.
 const MIN_OCCURRENCES: u64 = 2;
-/// First of the characters that stand for tokens while merges are learned; 65,534 private ones follow.
+/// First of the characters that represent tokens while merges are learned; 65,534 private ones follow.
 const FIRST_PRIVATE_CHAR: u32 = 0xF_0000;
 
 /// The material of a tokenizer.
@@ -40,7 +40,7 @@ pub(crate) struct SlmTokenizerTraining<'a> {
     pub(crate) pairs: &'a [TextPair],
     /// The LLM's `tokenizer.json`.
     pub(crate) llm_tokenizer: &'a Path,
-    /// How many of its tokens to keep at most, bytes and special tokens not counted.
+    /// Maximum of its tokens to keep, without bytes and special tokens.
     pub(crate) llm_tokens: usize,
     /// Tokens in all.
     pub(crate) vocab_size: usize,
@@ -176,8 +176,8 @@ impl Vocabulary {
 
 /// Fills the vocabulary up to `vocab_size` with merges learned on the words that are written, not copied.
 ///
-/// The library's trainer starts from characters. So each token of the vocabulary so far is presented to it as
-/// a character of its own.
+/// The library's trainer starts from characters. Each token of the present vocabulary is therefore presented
+/// as one character.
 fn learn_merges(
     vocabulary: &mut Vocabulary,
     words: &BTreeMap<String, WordUse>,
@@ -239,7 +239,7 @@ mod tests {
         texts.iter().map(pair).collect()
     }
 
-    /// A tokenizer that was trained on `texts` stands in for the LLM's.
+    /// A tokenizer trained on `texts` replaces the LLM's.
     fn tokenizer(directory: &TempDir, name: &str, training: &SlmTokenizerTraining<'_>) -> Tokenizer {
         let path = directory.path().join(name);
         training.write(&path).unwrap();

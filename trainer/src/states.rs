@@ -67,7 +67,7 @@ pub(crate) struct EncodeJob<'a> {
     pub(crate) llm_sha256: &'a str,
     /// Block after which the states are taken.
     pub(crate) llm_layer: usize,
-    /// Earlier blocks after which they are taken, too, and stand before the last's.
+    /// Earlier blocks whose states are taken too, and come before the last block's.
     pub(crate) mixed_layers: &'a [usize],
     /// Width of the states.
     pub(crate) d_llm: usize,
@@ -93,8 +93,8 @@ impl EncodeJob<'_> {
 }
 
 impl HiddenStates {
-    /// Opens the states of `job.prompts`, computing whatever is not on disk yet. `load_llm` is called only if
-    /// something is missing.
+    /// Opens the states of `job.prompts`, and computes those that are not on disk yet. Calls `load_llm` only
+    /// if some are missing.
     pub(crate) fn open_or_compute(
         job: &EncodeJob<'_>,
         load_llm: impl FnOnce() -> Result<LanguageModel, TrainError>,
@@ -136,7 +136,7 @@ impl HiddenStates {
         Ok(Self { width: job.width(), chunks, places })
     }
 
-    /// States of the first prompts, of so many tokens at most, but of one prompt at least.
+    /// States of the first prompts: up to this many tokens, but at least one prompt.
     pub(crate) fn sample(&self, max_tokens: usize) -> Tensor {
         let mut num_tokens = 0;
         let fits = |place: &&Place| {

@@ -56,7 +56,7 @@ pub(crate) fn initial_weights(config: &TrainConfig, slm: &ModelConfig, d_llm: us
     weights
 }
 
-/// Whether a name is what a pattern says, in which `*` stands for any characters.
+/// Whether a name matches a pattern, in which `*` matches any characters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

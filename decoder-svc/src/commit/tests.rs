@@ -32,7 +32,7 @@ fn failure(line: u64) -> Outcome {
     Outcome::Failed(RecordFailure { source: source(line), id: None, code: FailureCode::EmptyText, message })
 }
 
-/// Three records, of which the second failed.
+/// Three records; the second failed.
 fn outcomes() -> Vec<Outcome> {
     vec![output(1), failure(2), output(3)]
 }
@@ -144,7 +144,7 @@ async fn a_later_attempt_without_an_output_that_the_verdict_wants_commits_nothin
     assert!(commit(&store, SHARD, &PartOptions::default(), &unlucky).await.unwrap().already_committed);
 }
 
-/// The second record failed, and the third comes out otherwise than in [`outcomes`].
+/// The second record failed, and the third has another output than in [`outcomes`].
 fn other_outcomes() -> Vec<Outcome> {
     let mut outcomes = outcomes();
     let Outcome::Output { row, .. } = &mut outcomes[2] else { panic!("the third is an output") };

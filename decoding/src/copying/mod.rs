@@ -11,8 +11,7 @@ pub use vocabulary::Vocabulary;
 use words::{Word, Words};
 pub(crate) use written::WrittenWords;
 
-/// How many times the name bias it is worth to begin the name that stands in the text after the word written
-/// last.
+/// Beginning the name that follows the last written word in the text gets the name bias times this factor.
 const NEXT_NAME_FACTOR: f32 = 3.0;
 /// The name bias, times this factor, is added to the copy bias for continuing a word that may be a name.
 const GOING_ON_FACTOR: f32 = 1.5;
@@ -25,8 +24,8 @@ const SHORTER_FACTOR: f32 = 0.5;
 /// disfavoured. Tokens that begin a missing name can be favoured too, above all the name that comes next in
 /// the text. A name counts as often as the text has it.
 ///
-/// A sequence keeps the words that it has written from token to token. A step costs what the words cost that
-/// may follow, whatever the length of the text and of what was written.
+/// A sequence keeps its written words from token to token. The cost of a step depends only on the words that
+/// may follow, and not on the length of text and output.
 #[derive(Debug, Clone)]
 pub struct Copying {
     /// Added to the logits of the longest token that continues a word; shorter tokens get half of it.
@@ -78,8 +77,8 @@ impl Copying {
         written.write(&self.words, self.vocabulary.spelling(token));
     }
 
-    /// Puts into `biases` what is added to the logits of tokens that may follow what was written, each token
-    /// once, in order.
+    /// Fills `biases` with the additions to the logits of tokens that may follow the output, each token once,
+    /// in order.
     pub(crate) fn collect_biases(&self, written: &WrittenWords, biases: &mut Vec<(u32, f32)>) {
         if self.name_bias > 0.0 {
             let last_word = written.last_word().map(|word| self.words.get(word));
@@ -252,7 +251,8 @@ mod tests {
         assert_eq!(reward("the KDE of KDE", &[" K", "DE", " K", "DE"]), 4.0);
     }
 
-    /// Bytes of spellings that are looked up while an unspaced text of so many copies of a word is copied.
+    /// Bytes of spellings that are looked up while an unspaced text with this many copies of a word is
+    /// copied.
     fn num_bytes_looked_up(num_copies: usize) -> usize {
         let spellings = ["x", "-", "x-", "-x", "x-x"].map(|token| token.as_bytes().to_vec());
         let vocabulary = Arc::new(Vocabulary::new(spellings.into()));

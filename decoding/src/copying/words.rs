@@ -30,7 +30,7 @@ impl Word {
     }
 }
 
-/// The distinct words of a text, in the order of their first places, and an index by what they begin with.
+/// The distinct words of a text, in the order of their first places, and an index by their beginnings.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
     words: Vec<Word>,
@@ -48,7 +48,7 @@ pub(super) struct Begun {
 }
 
 impl Words {
-    /// Each distinct word of a text once, in order: what stands between white space, without the signs around
+    /// Each distinct word of a text once, in order: the text between white space, without the signs around
     /// it.
     ///
     /// A name is a word with a letter that has a capital, a digit or a sign such as a hyphen beyond its first
@@ -100,13 +100,13 @@ impl Words {
         (num > 0).then_some(Begun { start, end: start + num as u32, len: len + bytes.len() as u32 })
     }
 
-    /// The one of some words that has no more bytes than they share.
+    /// The word, if any, that ends where the common bytes of these words end.
     pub(super) fn whole(&self, begun: Begun) -> Option<u32> {
         let shortest = *self.sorted.get(begun.start as usize)?;
         (self.get(shortest).text.len() == begun.len as usize).then_some(shortest)
     }
 
-    /// Some words' places, and what each has beyond the bytes that they share.
+    /// The places of these words, with the rest of each after their common bytes.
     pub(super) fn remainders(&self, begun: Begun) -> impl Iterator<Item = (u32, &[u8])> {
         let range = &self.sorted[begun.start as usize..begun.end as usize];
         range.iter().map(move |&place| (place, &self.get(place).text.as_bytes()[begun.len as usize..]))

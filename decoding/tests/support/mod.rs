@@ -14,7 +14,7 @@ pub(crate) const BOS: u32 = 1_000_000;
 pub(crate) const EOS: u32 = 2;
 pub(crate) const SPECIAL: SpecialTokens = SpecialTokens { begin_of_sequence: BOS, end_of_sequence: EOS };
 
-/// Room for whatever a test does at once.
+/// Room for everything that a test does at once.
 pub(crate) const ROOMY: SchedulerLimits = SchedulerLimits {
     max_slots: 256,
     max_cache_tokens: 100_000,
@@ -22,7 +22,7 @@ pub(crate) const ROOMY: SchedulerLimits = SchedulerLimits {
     max_prefill_tokens: 1000,
 };
 
-/// Logits as a pure function of the row's name and what it has written.
+/// Logits as a pure function of the row's name and its output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FakeModel {
     pub(crate) vocab_size: u32,
@@ -151,7 +151,7 @@ impl Caller {
     }
 }
 
-/// Tokens of cache in use: the full blocks of each row's prompt once, all else for each of its sequences.
+/// Tokens of cache in use: the full blocks of each row's prompt once, all others for each of its sequences.
 fn cached_tokens(caches: &BTreeMap<SlotId, Cache>, block_tokens: usize) -> usize {
     let mut shared = BTreeMap::new();
     let mut tokens = 0;

@@ -56,10 +56,10 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     one_plus_exp_of_minus(x).recip()
 }
 
-/// `1 + e^-x`, for what is divided by it.
+/// `1 + e^-x`, a divisor.
 #[inline(always)]
 fn one_plus_exp_of_minus(x: f32) -> f32 {
-    // Below -88 a quotient is zero to f32's precision of what is divided; `exp` stops there.
+    // Below -88 the quotient is zero in f32's precision; `exp` stops there.
     let negated = if -x < 88.0 { -x } else { 88.0 };
     1.0 + exp(negated)
 }

@@ -295,7 +295,7 @@ fn rotate_in<N: Number>(x: Tensor, heads: i64, positions: &Tensor, angles: (&Ten
     x
 }
 
-/// The tensor itself where it can be, else a copy.
+/// The tensor itself if it is contiguous, else a copy.
 fn made_contiguous(x: Tensor) -> Tensor {
     if x.is_contiguous() { x } else { x.contiguous() }
 }

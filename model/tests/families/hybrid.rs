@@ -139,7 +139,7 @@ fn rows(prompts: &[PromptStates]) -> Vec<PrefillRow<'_>> {
     prompts.iter().enumerate().map(row).collect()
 }
 
-/// Feeds so many tokens into each row. Logits by step and row.
+/// Feeds this many tokens into each row. Logits by step and row.
 fn write(decoder: &mut BatchDecoder, rows: &[PrefillRow<'_>]) -> Vec<Vec<Vec<f32>>> {
     decoder.prefill(rows);
     let begin = decoder.special_tokens().begin_of_sequence;

@@ -1,7 +1,7 @@
 //! Every family against Hugging Face transformers, on tiny random checkpoints as transformers writes them.
 //!
-//! Checkpoints and expected values are made by `scripts/family_fixtures.py`; those of Marian's students,
-//! which transformers does not have, by `scripts/bergamot_reference.py`.
+//! `scripts/family_fixtures.py` makes checkpoints and expected values; `scripts/bergamot_reference.py` makes
+//! those of Marian's students, which transformers does not have.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -58,7 +58,7 @@ struct ExpectedPrompt {
     /// The decoder's input after its start token, if the model has an encoder.
     #[serde(default)]
     forced: Vec<u32>,
-    /// Behind the last token.
+    /// After the last token.
     logits: Vec<f64>,
     greedy: Vec<u32>,
     beams: Vec<Vec<u32>>,
@@ -80,7 +80,7 @@ fn checkpoint(fixture: &str) -> Checkpoint {
     Checkpoint::open(&directory(fixture).join("model.safetensors")).unwrap()
 }
 
-/// The first so many blocks, or all; with the head where it is all.
+/// This many first blocks, or all; with the head if all.
 fn model(fixture: &str, blocks: Option<usize>, compute: Compute) -> LanguageModel {
     let config = config(fixture);
     let parts = ModelParts { blocks: blocks.unwrap_or(config.num_hidden_layers), lm_head: blocks.is_none() };
@@ -125,7 +125,7 @@ fn read_with_gradients(
     }
 }
 
-/// Logits behind the last token of each prompt, or behind what a decoder is fed: `[prompts, vocab]`.
+/// Logits after the last token of each prompt, or after the decoder's input: `[prompts, vocab]`.
 fn last_logits(model: &LanguageModel, compute: Compute, expected: &Expected) -> Tensor {
     let prompts = prompts(expected);
     let states = hidden_states(model, compute, &prompts);

@@ -1,4 +1,4 @@
-//! The training pass: that it predicts what is written, and its gradients.
+//! The training pass: its predictions and its gradients.
 
 use std::collections::BTreeMap;
 

@@ -282,8 +282,7 @@ fn a_small_model_learns_from_the_states_of_an_encoder() {
     assert_reads_its_text(&bundle, "states of an encoder");
 }
 
-/// A bundle's models, as they are served, find the right translation of a colour likelier than another
-/// colour's.
+/// A bundle's models, as served, find the right translation of a colour more likely than another colour's.
 fn assert_reads_its_text(bundle: &Bundle, what: &str) {
     let advantage = advantage_of_right(bundle);
     assert!(advantage > LEARNED_NATS, "{what}: the right translations are ahead by {advantage:.2} nats");
@@ -294,7 +293,7 @@ fn assert_reads_its_text(bundle: &Bundle, what: &str) {
 /// that.
 const LEARNED_NATS: f64 = 0.5;
 
-/// `advantage` of a bundle's small model behind its LLM.
+/// `advantage` of a bundle's small model with its LLM.
 fn advantage_of_right(bundle: &Bundle) -> f64 {
     let compute = Compute::CPU_BF16;
     let mode = bundle.manifest().modes[0];

@@ -12,7 +12,7 @@ use baton_trainer::{GeneralPairs, Reads, TrainConfig, TrainError, train};
 
 use crate::{config, quietly, validation_losses, workspace, write_tiny_llm, write_tiny_t5};
 
-/// A bundle of a T5 alone, with the tokens of the tiny LLM but one template of its own.
+/// A bundle of a T5 alone, with the tiny LLM's tokens but its own template.
 fn write_small_model(bundle: &Path) {
     let slm = bundle.join("slm");
     write_tiny_llm(&slm);

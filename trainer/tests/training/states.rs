@@ -1,4 +1,4 @@
-//! The LLM's hidden states: computed once, and shared by whatever has the same prompts.
+//! The LLM's hidden states: computed once, and shared by all runs with the same prompts.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use baton_trainer::{PairFiles, RunDirectories, TrainEvent, train};
 
 use crate::{config, quietly, shape, workspace};
 
-/// Hidden states are the costly part; what the small model is made of has no part in them.
+/// Hidden states are the costly part, and do not depend on the small model.
 #[test]
 fn runs_of_different_small_models_share_hidden_states() {
     let workspace = workspace();
@@ -56,7 +56,7 @@ fn runs_of_different_small_models_share_hidden_states() {
     assert_eq!(encoded_third, 0, "two responses to a prompt need its states once");
 }
 
-/// More pairs, other splits, a sample to try something with: what has been encoded once is found again.
+/// More pairs, other splits or a sample: states that were encoded once are found again.
 #[test]
 fn a_run_encodes_only_prompts_that_no_run_before_has_encoded() {
     let workspace = workspace();
