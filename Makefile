@@ -92,6 +92,16 @@ chaos: libtorch tools ## Run the fault suite: real processes, seeded faults (mak
 build: libtorch ## Build the baton binary, target/release/baton
 	cargo build --locked --release -p baton-cli
 
+.PHONY: dist
+dist: libtorch ## Pack the programs and their libraries for any Linux on x86-64: dist/baton-VERSION-x86_64.tar.zst
+	cargo build --locked --release --workspace --bins
+	python3 scripts/dist.py --binaries $(TARGET)/release
+
+# Needs root, debootstrap and a bundle of a small model alone: make dist-check BUNDLE=DIR
+.PHONY: dist-check
+dist-check: dist ## Run a job with the archive on bare Debian 11, 12 and 13
+	scripts/dist_check.py dist/baton-*-x86_64.tar.zst --bundle $(BUNDLE)
+
 .PHONY: llm
 llm: setup build ## Build, then import the large model for the bundles under models/
 	@python3 scripts/setup.py import-llm $(RELEASE_BATON)

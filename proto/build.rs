@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 fn main() -> Result<(), Box<dyn Error>> {
     let protos = ["baton/v1/shard.proto", "baton/v1/encoder.proto", "baton/v1/decoder.proto"];
     println!("cargo:rerun-if-changed=baton");
@@ -11,8 +13,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     // For server reflection.
     let out_dir = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out_dir).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    println!("cargo:rustc-env=BATON_PROTOCOL={}", protocol(&protos)?);
     let descriptors = compiler.file_descriptor_set();
     // Prompt states are most of the traffic. `Bytes` shares the received buffer; `Vec<u8>` would copy it.
     tonic_prost_build::configure().bytes(".baton.v1").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Names the contracts: the release, and a fingerprint of the `.proto` files, so that no change of them is
+/// forgotten.
+fn protocol(protos: &[&str]) -> Result<String, Box<dyn Error>> {
+    let mut sha256 = Sha256::new();
+    for proto in protos {
+        println!("cargo:rerun-if-changed={proto}");
+        sha256.update(std::fs::read(proto)?);
+    }
+    let fingerprint: String = sha256.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{fingerprint}", std::env::var("CARGO_PKG_VERSION")?))
 }

@@ -5,6 +5,8 @@
 mod bench;
 mod bundle;
 mod collect;
+mod completions;
+mod doctor;
 mod eval;
 mod plan;
 mod run;
@@ -41,6 +43,12 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Measure the decode loop, the encoder and whole jobs on this machine.
     Bench(bench::BenchArgs),
+    /// Check what a job needs of this machine: CPU, memory, store, bundle, ports.
+    Doctor(doctor::DoctorArgs),
+    /// Write the completions of a shell to standard output.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Manual(completions::ManualArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +66,9 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Manual(args) => completions::manual(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         tell!("error: {error:#}");

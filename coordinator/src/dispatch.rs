@@ -7,6 +7,7 @@
 mod options;
 mod outcome;
 mod report;
+mod take_over;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tracing::Instrument;
 use crate::attempt::{AttemptFailure, AttemptRequest, entries_for, run_attempt};
 use crate::progress::{DraftTotals, RateMeter};
 use crate::reader::{CorpusReader, EndOfInput, ReadItem};
+use crate::share::Share;
 use crate::{Cluster, CoordinatorError, JobReport, JobStatus, PreparedJob};
 pub use options::{JobWatch, RunOptions, Shutdown};
 
@@ -37,8 +39,9 @@ const PROGRESS_QUEUE: usize = 64;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 impl PreparedJob {
-    /// Runs the job until every shard of its partition is committed, or it is asked to stop. Dropping the
-    /// future stops it at once, safely.
+    /// Runs the job until every shard of its partition is committed, or it is asked to stop. Where the options
+    /// say so, it then finishes what other partitions leave, until the whole job has ended. Dropping the future
+    /// stops it at once; that is safe.
     ///
     /// # Errors
     /// The job failed; committed shards stay.
@@ -53,16 +56,35 @@ impl PreparedJob {
             return Ok(report);
         }
         self.begin().await?;
+        let own = Share::Own(self.partition);
+        let report = self.run_share(own, cluster.clone(), options, watch, shutdown.clone()).await?;
+        match options.take_over_after {
+            Some(patience) if report.is_complete() && !report.job_has_ended => {
+                self.finish_others(report, patience, &cluster, options, watch, &shutdown).await
+            }
+            _ => Ok(report),
+        }
+    }
+
+    /// Runs the job until every shard of `share` is committed, or it is asked to stop.
+    async fn run_share(
+        &self,
+        share: Share,
+        mut cluster: Cluster,
+        options: &RunOptions,
+        watch: &JobWatch,
+        shutdown: watch::Receiver<Shutdown>,
+    ) -> Result<JobReport, CoordinatorError> {
         let started = Instant::now();
-        let committed = self.committed().await?;
-        let reader = CorpusReader::start(self, &committed)?;
+        let committed = self.committed(&share).await?;
+        let reader = CorpusReader::start(self, share.clone(), &committed)?;
         let mut scheduler = ShardScheduler::new(options.policy.clone(), committed.shards.clone());
-        let mut cluster = cluster;
         scheduler.set_workers(Role::Encoder, &cluster.encoders.borrow_and_update(), Duration::ZERO);
         scheduler.set_workers(Role::Decoder, &cluster.decoders.borrow_and_update(), Duration::ZERO);
         let (events, progress_events) = mpsc::channel(PROGRESS_QUEUE);
         let dispatcher = Dispatcher {
             job: self,
+            share,
             options,
             watch,
             cluster,
@@ -83,6 +105,7 @@ impl PreparedJob {
             started,
             drain_deadline: None,
             moved_at: started,
+            searched_at: started,
             looked_at: Duration::ZERO,
             events,
         };
@@ -95,6 +118,7 @@ type AttemptEnd = (Lease, Result<ShardReceipt, AttemptFailure>);
 
 struct Dispatcher<'job> {
     job: &'job PreparedJob,
+    share: Share,
     options: &'job RunOptions,
     watch: &'job JobWatch,
     cluster: Cluster,
@@ -118,7 +142,9 @@ struct Dispatcher<'job> {
     drain_deadline: Option<Instant>,
     /// The time of the last commit, or of the last search for others' commits.
     moved_at: Instant,
-    /// The time of the last check of the leases, on the scheduler's clock.
+    /// When the commits of others were looked for.
+    searched_at: Instant,
+    /// When the loop last looked at its leases, on the scheduler's clock.
     looked_at: Duration,
     events: mpsc::Sender<(Lease, ShardProgress)>,
 }

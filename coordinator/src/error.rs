@@ -60,6 +60,15 @@ pub enum CoordinatorError {
     /// An input or the output cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A finished job does not say what its inputs were.
+    #[error(
+        "{output} has a _SUCCESS, but no _baton/job.json, which lists its inputs: give the file back, or name \
+         another --skip-done"
+    )]
+    RecordMissing {
+        /// Where the job's output lies.
+        output: String,
+    },
     /// The output directory has files, but no job began there.
     #[error(
         "the output directory {location} is not empty and holds no Baton job (it has {example}); name a new \

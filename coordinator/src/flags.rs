@@ -43,8 +43,12 @@ pub struct JobArgs {
     /// Directory or prefix for the parts and error rows; created if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Mode: hybrid, the large model reads and the small one writes; slm, the small model alone; llm, the
-    /// large model alone; verified, as llm, with drafts by the small model. Default: the bundle's first.
+    /// Skips inputs that a finished job has done whose output lies directly below DIR, as long as they are
+    /// unchanged: a night takes what is new since the last that succeeded. Example: s3://corpora/nightly
+    #[arg(long, value_name = "DIR", env = "BATON_SKIP_DONE", help_heading = "Job")]
+    skip_done: Option<String>,
+    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the
+    /// large one alone; verified, the large one, for which the small one drafts. Default: the bundle's first.
     #[arg(
         long,
         value_name = "MODE",
@@ -163,8 +167,18 @@ pub struct DispatchArgs {
     /// Time for shards in flight to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
-    /// Exits with 0 even if some records failed: for schedulers that only know success and failure.
-    /// --max-error-rate limits their number.
+    /// Once this partition is done, stays and finishes shards of a partition that has committed nothing for so
+    /// long, seconds: its machine may be lost. Ends when the whole job has. Default: leaves at once. Example:
+    /// --take-over-after-s 60
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "BATON_TAKE_OVER_AFTER_S",
+        value_parser = value_parser!(u64).range(1..=86_400)
+    )]
+    pub take_over_after_s: Option<u64>,
+    /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success
+    /// and failure. How many may is said by --max-error-rate.
     #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
     pub accept_failed_records: bool,
 }
@@ -195,7 +209,12 @@ impl DispatchArgs {
             jitter_seed: u64::from(std::process::id()),
             ..SchedulePolicy::default()
         };
-        RunOptions { policy, grace_period: Duration::from_secs(self.grace_period_s), ..RunOptions::default() }
+        RunOptions {
+            policy,
+            grace_period: Duration::from_secs(self.grace_period_s),
+            take_over_after: self.take_over_after_s.map(Duration::from_secs),
+            ..RunOptions::default()
+        }
     }
 }
 
@@ -278,6 +297,7 @@ impl JobArgs {
         set(&mut spec.max_text_bytes, &self.max_text_bytes);
         set(&mut spec.shard.records_per_shard, &self.records_per_shard);
         set(&mut spec.shard.bytes_per_shard, &self.bytes_per_shard);
+        set(&mut spec.skip_done, &self.skip_done.clone().map(Some));
         set(&mut spec.task, &self.task.clone().map(Some));
         set(&mut spec.id_field, &self.id_field.clone().map(Some));
         set(&mut spec.format, &self.format.map(Some));

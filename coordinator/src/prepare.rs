@@ -8,14 +8,16 @@ use baton_job::layout::{
     part_key, place_of_broken_input_key, shard_of_amendment_key, shard_of_part_key, verdict_key,
 };
 use baton_job::{
-    BrokenInput, Format, InputObject, JobError, JobRecord, JobSpec, ManifestSummary, PartOptions, Partition,
-    ShardIndex, ShardSet, Totals, Verdict, sha256_hex,
+    BrokenInput, Format, JobError, JobRecord, JobSpec, ManifestSummary, PartOptions, Partition, ShardIndex,
+    ShardSet, Totals, Verdict, sha256_hex,
 };
-use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by, list_inputs};
+use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use crate::new_inputs::{input_object, list_new_inputs, list_recorded_inputs};
+use crate::share::Share;
 use crate::source::part_options;
 use crate::spool::{STANDARD_INPUT, Spool};
 use crate::{CoordinatorError, JobReport};
@@ -23,7 +25,7 @@ use crate::{CoordinatorError, JobReport};
 /// Verdicts read at once, where many are: hides the latency of an object store.
 pub(crate) const CONCURRENT_READS: usize = 32;
 
-/// A job whose inputs are listed and whose output directory may be used for it. Nothing is written yet.
+/// A job whose inputs are listed and whose output directory may be used for it.
 #[derive(Debug)]
 pub struct PreparedJob {
     pub(crate) spec: JobSpec,
@@ -40,7 +42,7 @@ pub struct PreparedJob {
 pub(crate) struct Committed {
     /// Of all partitions.
     pub(crate) shards: ShardSet,
-    /// Of this partition.
+    /// Of the share that is run.
     pub(crate) totals: Totals,
     /// Inputs that were found broken, by their place in the listing.
     pub(crate) broken: BTreeMap<usize, BrokenInput>,
@@ -48,7 +50,8 @@ pub(crate) struct Committed {
 
 impl PreparedJob {
     /// The share `partition` of a job: lists the inputs, opens the output directory, and compares the job
-    /// with the one that was begun there, if any.
+    /// with the one that was begun there, if any. Nothing is written, unless several coordinators could list
+    /// other inputs: then the job's record.
     ///
     /// # Errors
     /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among
@@ -65,29 +68,34 @@ impl PreparedJob {
             return Err(CoordinatorError::StandardInputShared);
         }
         let spool = if is_spooled { Some(Spool::fill().await?) } else { None };
-        let inputs = match &spool {
-            Some(spool) => vec![spool.input.clone()],
-            None => list_inputs(&spec.inputs).await?,
+        let output = Location::parse(&spec.output)?;
+        check_apart_from_inputs(&spec, &output)?;
+        let store = Store::open(output).await?;
+        let recorded = store.get(JOB_RECORD_KEY).await?;
+        let inputs = match (&spool, &recorded) {
+            (Some(spool), _) => vec![spool.input.clone()],
+            (None, Some(record)) if spec.skip_done.is_some() => {
+                list_recorded_inputs(&spec, &JobRecord::from_json(record)?).await?
+            }
+            (None, _) => list_new_inputs(&spec).await?,
         };
         for input in &inputs {
             Format::of(&input.uri, spec.format).map_err(JobError::from)?;
         }
-        let output = Location::parse(&spec.output)?;
-        check_apart_from_inputs(&spec, &output)?;
-        let store = Store::open(output).await?;
-        let listed = inputs.iter().map(|InputFile { uri, size, etag }| InputObject {
-            uri: uri.clone(),
-            size: *size,
-            etag: etag.clone(),
-        });
-        let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed.collect());
+        let listed = inputs.iter().map(input_object).collect();
+        let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed);
         let parts = part_options(&spec);
         let job = PreparedJob { spec, store, record, inputs, spool, partition, parts };
-        match job.store.get(JOB_RECORD_KEY).await? {
-            Some(recorded) => job.check_resumable(&recorded)?,
+        match &recorded {
+            Some(recorded) => job.check_resumable(recorded)?,
             None => {
                 job.check_empty().await?;
                 job.look_at_inputs().await?;
+                let lists_alike = job.spec.skip_done.is_none() || job.partition.is_whole();
+                if !lists_alike && job.create_record().await? == CreateOutcome::AlreadyExists {
+                    // Another coordinator was first: its listing is the job's.
+                    return Box::pin(PreparedJob::open(job.spec, bundle_digest, partition)).await;
+                }
             }
         }
         // The manifest is put together in one, when all the work is done.
@@ -108,7 +116,7 @@ impl PreparedJob {
 
     /// Begins the job: records it in the output directory, unless an earlier run or another coordinator has.
     pub(crate) async fn begin(&self) -> Result<(), CoordinatorError> {
-        match self.store.create(JOB_RECORD_KEY, self.record.to_json().into()).await? {
+        match self.create_record().await? {
             CreateOutcome::Created => Ok(()),
             CreateOutcome::AlreadyExists => {
                 let recorded = self.store.get(JOB_RECORD_KEY).await?.unwrap_or_default();
@@ -117,10 +125,14 @@ impl PreparedJob {
         }
     }
 
-    /// Lists committed shards and sums up the verdicts of this partition's; reads no output.
-    pub(crate) async fn committed(&self) -> Result<Committed, CoordinatorError> {
+    async fn create_record(&self) -> Result<CreateOutcome, CoordinatorError> {
+        Ok(self.store.create(JOB_RECORD_KEY, self.record.to_json().into()).await?)
+    }
+
+    /// Lists committed shards and sums up the verdicts of those in `share`; reads no output.
+    pub(crate) async fn committed(&self, share: &Share) -> Result<Committed, CoordinatorError> {
         let shards = self.list_parts().await?;
-        let own = shards.iter().filter(|&shard| self.partition.owns(shard));
+        let own = shards.iter().filter(|&shard| share.has(shard));
         let totals = self.add_verdicts(Totals::default(), own).await?;
         Ok(Committed { shards, totals, broken: self.broken_inputs().await? })
     }

@@ -1,6 +1,7 @@
 //! A job's reports: while it runs, and at its end.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use baton_job::{BrokenInput, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
@@ -166,6 +167,14 @@ pub struct DraftTotals {
     pub llm_passes: u64,
 }
 
+impl AddAssign for DraftTotals {
+    fn add_assign(&mut self, more: DraftTotals) {
+        self.drafted_tokens = self.drafted_tokens.saturating_add(more.drafted_tokens);
+        self.accepted_tokens = self.accepted_tokens.saturating_add(more.accepted_tokens);
+        self.llm_passes = self.llm_passes.saturating_add(more.llm_passes);
+    }
+}
+
 impl DraftTotals {
     /// Share of correct drafts; `None` without drafts.
     #[must_use]
@@ -185,6 +194,8 @@ impl DraftTotals {
 pub struct JobReport {
     /// Its end.
     pub outcome: JobOutcome,
+    /// Shards of the whole job, of all partitions; 0 where the inputs were not read to their end.
+    pub num_shards: u32,
     /// Everything committed, by this run and by earlier ones.
     pub totals: Totals,
     /// The part that earlier runs had committed.
@@ -216,6 +227,7 @@ impl JobReport {
             if totals.errors == 0 { JobOutcome::Complete } else { JobOutcome::CompleteWithFailures };
         JobReport {
             outcome,
+            num_shards: 0,
             totals,
             resumed,
             elapsed,
@@ -227,7 +239,31 @@ impl JobReport {
         }
     }
 
-    /// One line about the broken inputs, with what to do; `None` if all are sound.
+    /// Whether every shard that the run had to do is committed.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.outcome, JobOutcome::Complete | JobOutcome::CompleteWithFailures)
+    }
+
+    /// This report, and that of a run of shards of other partitions after it.
+    pub(crate) fn with_taken_over(self, more: JobReport) -> JobReport {
+        let (mut totals, mut resumed, mut drafts) = (self.totals, self.resumed, self.drafts);
+        totals += more.totals;
+        resumed += more.resumed;
+        drafts += more.drafts;
+        let report = JobReport::complete(totals, resumed, self.elapsed + more.elapsed);
+        let outcome = if more.is_complete() { report.outcome } else { more.outcome };
+        JobReport {
+            outcome,
+            num_shards: self.num_shards,
+            job_has_ended: more.job_has_ended,
+            drafts,
+            broken: more.broken,
+            num_unread_inputs: more.num_unread_inputs,
+            ..report
+        }
+    }
+
+    /// One line about the inputs that are broken, with what to do; `None` where all are sound.
     #[must_use]
     pub fn broken_inputs(&self) -> Option<String> {
         if self.broken.is_empty() {

@@ -1,5 +1,5 @@
-//! The thread that reads the corpus and cuts it into shards. Rows of shards that another partition does, or
-//! that are committed, are found and counted, but not parsed.
+//! The thread that reads the corpus and cuts it into shards. Rows of shards that belong to
+//! another share, or that are committed, are found and counted, but not looked into.
 //!
 //! An input may turn out to be damaged, or change while it is read. Its records in the incomplete shard are
 //! dropped, the break is recorded, and reading continues with the next input.
@@ -12,14 +12,13 @@ use std::thread;
 
 use baton_formats::{Format, IdCensus, InputFailure, InputFailureCause, RecordReader};
 use baton_job::layout::broken_input_key;
-use baton_job::{
-    BrokenInput, BrokenKind, JobError, Partition, ReaderOptions, Shard, ShardCutter, ShardIndex,
-};
+use baton_job::{BrokenInput, BrokenKind, JobError, ReaderOptions, Shard, ShardCutter, ShardIndex};
 use baton_store::{CreateOutcome, InputFile, Store, StoreError, is_input_changed};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::prepare::Committed;
+use crate::share::Share;
 use crate::source::open_source;
 use crate::{CoordinatorError, PreparedJob};
 
@@ -46,7 +45,7 @@ pub(crate) enum ReadItem {
 pub(crate) struct EndOfInput {
     /// Shards of the whole job, of all partitions, as far as it was read.
     pub(crate) num_shards: u32,
-    /// Records of this partition, committed ones included.
+    /// Records of this share, committed ones included.
     pub(crate) num_records: u64,
     /// Inputs that could not be read to their end.
     pub(crate) broken: Vec<BrokenInput>,
@@ -60,20 +59,23 @@ pub(crate) struct EndOfInput {
 /// bytes belong together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
-    /// Records of this partition, committed ones included.
+    /// Records of this share, committed ones included.
     pub(crate) records: u64,
     /// Stored bytes of the inputs with these records.
     pub(crate) bytes: u64,
 }
 
 impl CorpusReader {
-    /// Starts reading the shards of the job's partition that are not committed. Dropping the reader ends the
-    /// thread.
-    pub(crate) fn start(job: &PreparedJob, found: &Committed) -> Result<CorpusReader, CoordinatorError> {
+    /// Starts reading the shards of `share` that are not committed. Dropping the reader ends the thread.
+    pub(crate) fn start(
+        job: &PreparedJob,
+        share: Share,
+        found: &Committed,
+    ) -> Result<CorpusReader, CoordinatorError> {
         let (sender, shards) = mpsc::channel(SHARDS_READ_AHEAD);
         let (samples, sample) = watch::channel(Sample::default());
-        let (partition, committed) = (job.partition, found.shards.clone());
-        let is_wanted = move |shard| partition.owns(shard) && !committed.contains(shard);
+        let (wanted, committed) = (share.clone(), found.shards.clone());
+        let is_wanted = move |shard| wanted.has(shard) && !committed.contains(shard);
         let pass = CorpusPass {
             options: job.spec.reader_options(),
             format: job.spec.format,
@@ -81,7 +83,8 @@ impl CorpusReader {
             spooled: job.spool.as_ref().map(|spool| spool.stored.clone()),
             ids: IdCensus::default(),
             known_breaks: found.broken.clone(),
-            partition,
+            share,
+            is_whole: job.partition.is_whole(),
             store: job.store.clone(),
             runtime: Handle::current(),
             cutter: ShardCutter::new(job.spec.shard.clone(), is_wanted),
@@ -120,7 +123,9 @@ struct CorpusPass<W> {
     ids: IdCensus,
     /// Inputs that an earlier run found broken, by their place in the listing.
     known_breaks: BTreeMap<usize, BrokenInput>,
-    partition: Partition,
+    share: Share,
+    /// Whether no other coordinator works on the job.
+    is_whole: bool,
     store: Store,
     runtime: Handle,
     cutter: ShardCutter<W>,
@@ -157,7 +162,7 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
                 (InputEnd::Broken(mut broken), known) => {
                     let taken_back = u64::from(self.cutter.abandon_input());
                     broken.records_kept = broken.records_read - taken_back;
-                    if self.partition.owns(self.cutter.current()) {
+                    if self.share.has(self.cutter.current()) {
                         self.counts.records.fetch_sub(taken_back, Ordering::Relaxed);
                     }
                     tracing::warn!(input = broken.uri, reason = broken.reason, "an input is broken");
@@ -232,7 +237,7 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
             let ids = &mut self.ids;
             let cut = self.cutter.push(num_bytes, || found.read().inspect(|record| ids.add(&record.id)));
             num_records += 1;
-            if self.partition.owns(self.cutter.current()) {
+            if self.share.has(self.cutter.current()) {
                 self.counts.records.fetch_add(1, Ordering::Relaxed);
             }
             if let Some(shard) = cut
@@ -263,7 +268,7 @@ impl<W: Fn(ShardIndex) -> bool> CorpusPass<W> {
         {
             return Ok(false);
         }
-        Ok(broken.kind == BrokenKind::Damaged || self.partition.is_whole())
+        Ok(broken.kind == BrokenKind::Damaged || self.is_whole)
     }
 }
 

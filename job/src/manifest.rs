@@ -28,8 +28,8 @@ pub struct JobRecord {
     pub inputs: Vec<InputObject>,
 }
 
-/// One input file, as listed when the job began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One input file as it was when the job began.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InputObject {
     /// The file's name in the listing.
     pub uri: String,

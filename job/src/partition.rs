@@ -36,6 +36,11 @@ impl Partition {
         shard.0 % self.count == self.index
     }
 
+    /// How many partitions the job has.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
     /// Whether this is all of the job.
     pub fn is_whole(self) -> bool {
         self.count == 1

@@ -36,7 +36,9 @@ pub struct JobSpec<G = GenerationOptions> {
     pub inputs: Vec<String>,
     /// Directory or URI that parts are committed to.
     pub output: String,
-    /// The job fails if a larger share of its records failed, 0 to 1. Default 1: never.
+    /// Directory or URI. Inputs are skipped that a finished job has done whose output lies directly below it.
+    pub skip_done: Option<String>,
+    /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
     pub max_error_rate: f64,
     /// The mode: which models read and write. Default: the first of the bundle's modes; hybrid in most.
     pub mode: Mode,
@@ -109,6 +111,7 @@ impl<G: Default> Default for JobSpec<G> {
             bundle: String::new(),
             inputs: Vec::new(),
             output: String::new(),
+            skip_done: None,
             max_error_rate: 1.0,
             mode: Mode::default(),
             task: None,
@@ -164,6 +167,7 @@ impl JobFile {
             bundle: self.bundle,
             inputs: self.inputs,
             output: self.output,
+            skip_done: self.skip_done,
             max_error_rate: self.max_error_rate,
             mode: self.mode,
             task: self.task,
@@ -192,6 +196,7 @@ impl<G> JobSpec<G> {
         }
         self.inputs.iter().try_for_each(|input| non_empty("inputs", input))?;
         non_empty("output", &self.output)?;
+        self.skip_done.iter().try_for_each(|prefix| non_empty("skip_done", prefix))?;
         if !(0.0..=1.0).contains(&self.max_error_rate) {
             return Err(not_allowed("max_error_rate", self.max_error_rate, "0.0 to 1.0"));
         }

@@ -1,5 +1,7 @@
 //! Sums over a job's verdicts, for progress, the error limit and the manifest.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
@@ -23,16 +25,30 @@ pub struct Totals {
     pub output_bytes: u64,
 }
 
+impl AddAssign for Totals {
+    fn add_assign(&mut self, more: Totals) {
+        self.shards += more.shards;
+        self.records += more.records;
+        self.outputs += more.outputs;
+        self.errors += more.errors;
+        self.prompt_tokens += more.prompt_tokens;
+        self.output_tokens += more.output_tokens;
+        self.output_bytes += more.output_bytes;
+    }
+}
+
 impl Totals {
     /// Adds a shard.
     pub fn add(&mut self, verdict: &Verdict) {
-        self.shards += 1;
-        self.records += verdict.records;
-        self.outputs += verdict.outputs.rows;
-        self.errors += verdict.failed.len() as u64;
-        self.prompt_tokens += verdict.outputs.prompt_tokens;
-        self.output_tokens += verdict.outputs.output_tokens;
-        self.output_bytes += verdict.outputs.bytes;
+        *self += Totals {
+            shards: 1,
+            records: verdict.records,
+            outputs: verdict.outputs.rows,
+            errors: verdict.failed.len() as u64,
+            prompt_tokens: verdict.outputs.prompt_tokens,
+            output_tokens: verdict.outputs.output_tokens,
+            output_bytes: verdict.outputs.bytes,
+        };
     }
 
     /// Share of the records that failed, 0 to 1; 0 without records.

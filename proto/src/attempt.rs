@@ -2,7 +2,7 @@
 
 use baton_job::{GenerationOptions, Lease, Mode, PartOptions, ShardIndex};
 
-use crate::{MAX_ENTRIES_PER_SHARD, WireError, wire};
+use crate::{MAX_ENTRIES_PER_SHARD, PROTOCOL, WireError, wire};
 
 /// One attempt at one shard, with its settings: the part of a job that both services know.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +47,7 @@ impl From<ShardAttempt> for wire::ShardHeader {
             mode: attempt.mode.as_str().to_owned(),
             first_entry: attempt.first_entry,
             probe: attempt.is_probe,
+            protocol: PROTOCOL.to_owned(),
             parts: Some(wire::PartOptions {
                 format: attempt.parts.format.to_string(),
                 origin: attempt.parts.has_origin,
@@ -60,6 +61,11 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
     type Error = WireError;
 
     fn try_from(header: wire::ShardHeader) -> Result<Self, WireError> {
+        // First: what another version means by the other fields is not known here.
+        if header.protocol != PROTOCOL {
+            let found = if header.protocol.is_empty() { "an old one".to_owned() } else { header.protocol };
+            return Err(WireError::OtherProtocol { found });
+        }
         if header.num_entries > MAX_ENTRIES_PER_SHARD {
             let detail =
                 format!("{}; a shard has at most {MAX_ENTRIES_PER_SHARD} entries", header.num_entries);
@@ -143,6 +149,17 @@ mod tests {
             let error = ShardAttempt::try_from(header).unwrap_err().to_string();
             assert!(error.starts_with("`ShardHeader.generation_json` is not valid"), "{error}");
             assert!(error.contains(piece), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_version_is_refused_before_anything_of_it_is_read() {
+        for protocol in ["", "0.0.9-00000000"] {
+            let header =
+                wire::ShardHeader { protocol: protocol.into(), mode: "oracle".into(), ..attempt().into() };
+            let error = ShardAttempt::try_from(header).unwrap_err();
+            assert!(error.to_string().contains("another version of Baton"), "{error}");
+            assert_eq!(tonic::Status::from(error).code(), tonic::Code::FailedPrecondition);
         }
     }
 

@@ -5,6 +5,16 @@ use tonic::{Code, Status};
 /// A message that violates the contract. Sending it again cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
+    /// The sender is another version of Baton.
+    #[error(
+        "the job is run by another version of Baton ({found}, here {}): deploy one version to coordinators and \
+         workers; the job goes on where it was",
+        crate::PROTOCOL
+    )]
+    OtherProtocol {
+        /// What the header says.
+        found: String,
+    },
     /// A field that the contract requires is absent.
     #[error("a message lacks `{field}`: sender and receiver run different versions of Baton")]
     MissingField {
@@ -35,7 +45,10 @@ impl WireError {
 
 impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
-        Status::invalid_argument(error.to_string())
+        match error {
+            WireError::OtherProtocol { .. } => Status::failed_precondition(error.to_string()),
+            _ => Status::invalid_argument(error.to_string()),
+        }
     }
 }
 

@@ -16,8 +16,18 @@ pub(crate) async fn run_all(store: &Store) {
     nobody_sees_half_an_object(store).await;
     a_put_replaces(store).await;
     listings_are_sorted_complete_and_filtered(store).await;
+    directories_are_those_directly_below(store).await;
     bad_keys_are_refused(store).await;
     an_object_is_created_from_a_reader_once(store).await;
+}
+
+async fn directories_are_those_directly_below(store: &Store) {
+    for key in ["directories-b/deep/er/object", "directories-a/object", "directories-c"] {
+        let _ = store.create(key, "here".into()).await.unwrap();
+    }
+    let mut names = store.list_directories().await.unwrap();
+    names.retain(|name| name.starts_with("directories-"));
+    assert_eq!(names, ["directories-a", "directories-b"]);
 }
 
 async fn an_absent_object_is_none(store: &Store) {

@@ -76,6 +76,17 @@ impl LocalDirectory {
         Ok(())
     }
 
+    pub(crate) fn list_directories(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        for entry in WalkDir::new(&self.root).min_depth(1).max_depth(1).follow_links(true) {
+            let entry = entry.map_err(|error| walk_error(&self.root, error))?;
+            if entry.file_type().is_dir() && !is_hidden(&entry) {
+                names.push(self.key_of(entry.path())?);
+            }
+        }
+        Ok(names)
+    }
+
     pub(crate) fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let path = self.root.join(key);
         Ok(if_found(fs::read(&path)).map_err(StoreError::io("read", &path))?.map(Bytes::from))

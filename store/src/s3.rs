@@ -79,6 +79,21 @@ impl S3Prefix {
         .await
     }
 
+    pub(crate) async fn list_directories(&self) -> Result<Vec<String>, StoreError> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).delimiter("/");
+        let mut pages = request.into_paginator().send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let location = Location::S3 { bucket: self.bucket.clone(), prefix: self.prefix.clone() };
+            let page = page.map_err(|error| failure::store_error("list", &location.to_string(), &error))?;
+            let prefixes = page.common_prefixes.unwrap_or_default().into_iter();
+            let name_of =
+                |prefix: &str| Some(prefix.get(self.prefix.len()..)?.trim_end_matches('/').to_owned());
+            names.extend(prefixes.filter_map(|prefix| name_of(prefix.prefix()?)));
+        }
+        Ok(names)
+    }
+
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let opened = ObjectStream::open(&self.client, self.address(key), None).await?;
         let Some(mut stream) = opened else { return Ok(None) };

@@ -90,6 +90,20 @@ impl Store {
         }
     }
 
+    /// The names of the directories directly below the store's location, sorted. Hidden ones are left out.
+    ///
+    /// # Errors
+    /// If the directory or bucket cannot be listed.
+    pub async fn list_directories(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = match &self.backend {
+            Backend::Local(directory) => run(directory, LocalDirectory::list_directories).await?,
+            Backend::S3(objects) => objects.list_directories().await?,
+        };
+        names.retain(|name| check_key(name).is_ok());
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// An object's bytes; `None` if it does not exist.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod command;
 mod determinism;
 mod disk_full;
 mod distillation;
+mod doctor;
 mod eval;
 mod formats;
 mod generation;

@@ -22,6 +22,7 @@ pub use device_memory::free_gpu_memory;
 pub use environment::settle_libraries;
 pub use limits::WorkerLimits;
 pub use listen::{InvalidListenAddress, ListenAddress, ListenError};
+pub use machine_memory::available_memory;
 pub use memory_budget::{MemoryBudget, MemoryShare};
 pub use model_thread::{ModelThreadError, ModelThreads, Pulse};
 pub use process::{EXIT_CODES, Host, WorkerArgs, run};

@@ -8,8 +8,10 @@ const LIMIT_FILES: [(&str, &str); 2] = [
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ];
 
-/// Bytes that this process may still take while others keep theirs; `None` if the system does not say.
-pub(crate) fn available_memory() -> Option<u64> {
+/// Bytes that this process may still take without anybody else giving any back; `None` where the system does
+/// not say.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
     let number = |path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok(); // "max" is no number
     let container =

@@ -19,6 +19,9 @@ pub struct RunOptions {
     /// If nothing is committed or in flight for this long, the coordinator looks in the output for commits of
     /// another coordinator of its partition.
     pub search_others_after: Duration,
+    /// How long another partition may commit nothing before this coordinator, its own partition done,
+    /// finishes shards of it. `None`: it leaves once its own are done.
+    pub take_over_after: Option<Duration>,
 }
 
 impl Default for RunOptions {
@@ -27,6 +30,7 @@ impl Default for RunOptions {
             policy: SchedulePolicy::default(),
             grace_period: Duration::from_secs(30),
             search_others_after: Duration::from_secs(5),
+            take_over_after: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{AttemptEnd, Dispatcher};
 use crate::attempt::AttemptFailure;
 use crate::manifest::end_job;
+use crate::progress::DraftTotals;
 use crate::reader::EndOfInput;
 use crate::{CoordinatorError, JobOutcome, JobReport};
 
@@ -107,9 +108,11 @@ impl Dispatcher<'_> {
         }
         self.moved_at = Instant::now();
         if let Some(drafts) = &receipt.drafts {
-            self.drafts.drafted_tokens = self.drafts.drafted_tokens.saturating_add(drafts.drafted_tokens);
-            self.drafts.accepted_tokens = self.drafts.accepted_tokens.saturating_add(drafts.accepted_tokens);
-            self.drafts.llm_passes = self.drafts.llm_passes.saturating_add(drafts.llm_passes);
+            self.drafts += DraftTotals {
+                drafted_tokens: drafts.drafted_tokens,
+                accepted_tokens: drafts.accepted_tokens,
+                llm_passes: drafts.llm_passes,
+            };
         }
         if settled.is_first {
             add_receipt(&mut self.totals, receipt);
@@ -121,14 +124,18 @@ impl Dispatcher<'_> {
         self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
     }
 
-    /// If nothing moves, another coordinator of this partition may have done the work, and its workers may be
-    /// gone.
+    /// Where nothing moves, another coordinator may have done the work, and its workers may be gone. Where
+    /// coordinators finish shards of each other, they look now and then while they work, too.
     pub(super) async fn search_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
         let is_waiting = self.running.is_empty() && self.scheduler.num_open() > 0;
-        if !is_waiting || self.moved_at.elapsed() < self.options.search_others_after {
+        let is_stuck = is_waiting && self.moved_at.elapsed() >= self.options.search_others_after;
+        let others_help = !self.job.partition.is_whole()
+            && self.options.take_over_after.is_some_and(|patience| self.searched_at.elapsed() >= patience);
+        if !is_stuck && !others_help {
             return Ok(());
         }
-        self.moved_at = Instant::now();
+        let now = Instant::now();
+        (self.moved_at, self.searched_at) = (now, now);
         match self.adopt_commits_of_others().await {
             Err(CoordinatorError::Store(error)) if error.is_retryable() => {
                 tracing::debug!(%error, "cannot look for commits of other coordinators, trying again later");
@@ -140,7 +147,7 @@ impl Dispatcher<'_> {
 
     async fn adopt_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
         let committed = self.job.list_parts().await?;
-        let of_others = committed.iter().filter(|&shard| self.job.partition.owns(shard));
+        let of_others = committed.iter().filter(|&shard| self.share.has(shard));
         let of_others: Vec<ShardIndex> =
             of_others.filter(|&shard| !self.scheduler.is_committed(shard)).collect();
         if of_others.is_empty() {
@@ -151,10 +158,7 @@ impl Dispatcher<'_> {
             self.open_shards.remove(&shard);
             self.scheduler.committed_elsewhere(shard);
         }
-        tracing::warn!(
-            shards = of_others.len(),
-            "another coordinator of this partition has committed shards"
-        );
+        tracing::warn!(shards = of_others.len(), "another coordinator has committed shards of this share");
         Ok(())
     }
 
@@ -177,7 +181,7 @@ impl Dispatcher<'_> {
             let job_has_ended = self.end_job(num_shards).await?;
             self.publish_now();
             let report = JobReport::complete(self.totals, self.resumed, self.now());
-            return Ok(JobReport { job_has_ended, drafts: self.drafts, ..report });
+            return Ok(JobReport { job_has_ended, num_shards, drafts: self.drafts, ..report });
         }
         self.publish_now();
         Ok(JobReport {

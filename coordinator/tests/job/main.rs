@@ -5,6 +5,7 @@
 
 mod broken_inputs;
 mod failures;
+mod new_inputs;
 mod partitions;
 mod run_job;
 mod support;

@@ -1,5 +1,7 @@
 //! Several coordinators on one job.
 
+use std::time::Duration;
+
 use baton_coordinator::{Cluster, JobOutcome, JobWatch, Shutdown};
 use tokio::sync::watch;
 
@@ -81,4 +83,56 @@ async fn a_coordinator_without_workers_notices_that_another_has_done_its_work() 
     let (lonely, busy) = (lonely.unwrap(), busy.unwrap());
     assert_eq!((lonely.outcome, lonely.totals), (JobOutcome::Complete, busy.totals));
     assert_eq!(scene.attempts().len(), 5, "each shard was leased once");
+}
+
+#[tokio::test]
+async fn a_partition_finishes_what_a_silent_one_leaves_and_ends_the_job() {
+    let whole = Scene::new(Script::new());
+    whole.run().await.unwrap();
+
+    let mut scene = Scene::new(Script::new());
+    scene.options.take_over_after = Some(Duration::from_millis(40));
+    let report = scene.run_partition("1/2").await.unwrap();
+    assert_eq!(
+        (report.outcome, report.totals.records, report.job_has_ended),
+        (JobOutcome::Complete, 10, true)
+    );
+    assert_eq!(scene.attempts().len(), 5, "each shard was leased once");
+    for shard in 0..5 {
+        let name = format!("part-00000{shard}.jsonl");
+        assert_eq!(scene.output(&name), whole.output(&name));
+    }
+    assert!(scene.output("_SUCCESS").is_some());
+}
+
+#[tokio::test]
+async fn partitions_that_finish_each_others_shards_agree_on_every_part() {
+    let whole = Scene::new(Script::new());
+    whole.run().await.unwrap();
+
+    let mut scene = Scene::new(Script::new());
+    scene.options.take_over_after = Some(Duration::from_millis(1)); // they meet all the time
+    let (first, second) = tokio::join!(scene.run_partition("0/2"), scene.run_partition("1/2"));
+    assert!(first.unwrap().job_has_ended && second.unwrap().job_has_ended);
+    for shard in 0..5 {
+        let name = format!("part-00000{shard}.jsonl");
+        assert_eq!(scene.output(&name), whole.output(&name));
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_waits_for_others_leaves_when_it_is_asked_to() {
+    let mut scene = Scene::new(Script::new());
+    scene.options.take_over_after = Some(Duration::from_secs(3600));
+    let (wish, shutdown) = watch::channel(Shutdown::No);
+    let (job, job_watch) = (scene.open("1/2").await.unwrap(), JobWatch::default());
+    let mut status = job_watch.status.subscribe();
+    let run = job.run(scene.cluster(), &scene.options, &job_watch, shutdown);
+    let stop = async {
+        status.wait_for(|status| status.progress.committed.records == 4).await.unwrap();
+        wish.send_replace(Shutdown::Drain);
+    };
+    let (report, ()) = tokio::join!(run, stop);
+    let report = report.unwrap();
+    assert_eq!((report.totals.records, report.job_has_ended), (4, false));
 }

@@ -1,0 +1,43 @@
+//! `baton completions` and `baton manual`: what shells and `man` know of the command, from its own definitions.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{CommandFactory, ValueEnum};
+use clap_complete::Shell;
+
+use crate::Cli;
+
+/// Arguments of `baton completions`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell. Example for bash: baton completions bash > ~/.local/share/bash-completion/completions/baton
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Shell::value_variants().iter().map(|shell| shell.to_string())))]
+    shell: String,
+}
+
+/// Arguments of `baton manual`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManualArgs {
+    /// Directory for the pages, baton.1 and one for each subcommand. Made if absent.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// Writes the completions to standard output.
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let shell = Shell::from_str(&args.shell, false).map_err(anyhow::Error::msg)?;
+    clap_complete::generate(shell, &mut Cli::command(), "baton", &mut io::stdout());
+    Ok(())
+}
+
+/// Writes the manual's pages.
+///
+/// # Errors
+/// The directory cannot be written.
+pub(crate) fn manual(args: &ManualArgs) -> anyhow::Result<()> {
+    let failed = || format!("cannot write manual pages to {}", args.directory.display());
+    std::fs::create_dir_all(&args.directory).with_context(failed)?;
+    clap_mangen::generate_to(Cli::command(), &args.directory).with_context(failed)
+}

@@ -1,0 +1,64 @@
+//! Which of the inputs a job takes: all, or those that no finished job has done.
+//!
+//! A finished job's `_SUCCESS` is the mark that its inputs are done, and its `_baton/job.json` lists them. So a
+//! night that failed marks nothing, and nothing is kept beside the outputs.
+
+use std::collections::HashSet;
+
+use baton_job::layout::{JOB_RECORD_KEY, MANIFEST_KEY};
+use baton_job::{InputObject, JobRecord, JobSpec};
+use baton_store::{InputFile, Location, Store, list_inputs};
+use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::CoordinatorError;
+use crate::prepare::CONCURRENT_READS;
+
+/// The inputs of a job that begins now.
+pub(crate) async fn list_new_inputs(spec: &JobSpec) -> Result<Vec<InputFile>, CoordinatorError> {
+    let mut inputs = list_inputs(&spec.inputs).await?;
+    if let Some(prefix) = &spec.skip_done {
+        let done = done_below(prefix).await?;
+        let num_listed = inputs.len();
+        inputs.retain(|input| !done.contains(&input_object(input)));
+        let skipped = num_listed - inputs.len();
+        tracing::info!(new = inputs.len(), skipped, "inputs that finished jobs have done are skipped");
+    }
+    Ok(inputs)
+}
+
+/// The inputs of a job that began before. What has arrived since is not its business.
+pub(crate) async fn list_recorded_inputs(
+    spec: &JobSpec,
+    record: &JobRecord,
+) -> Result<Vec<InputFile>, CoordinatorError> {
+    let recorded: HashSet<&str> = record.inputs.iter().map(|input| input.uri.as_str()).collect();
+    let mut inputs = list_inputs(&spec.inputs).await?;
+    inputs.retain(|input| recorded.contains(input.uri.as_str()));
+    Ok(inputs)
+}
+
+/// An input as the job's record has it.
+pub(crate) fn input_object(InputFile { uri, size, etag }: &InputFile) -> InputObject {
+    InputObject { uri: uri.clone(), size: *size, etag: etag.clone() }
+}
+
+/// The inputs of all jobs that have ended with success and whose outputs lie directly below `prefix`.
+async fn done_below(prefix: &str) -> Result<HashSet<InputObject>, CoordinatorError> {
+    let store = Store::open(Location::parse(prefix)?).await?;
+    let outputs = store.list_directories().await?;
+    let inputs_of = async |output: String| -> Result<Vec<InputObject>, CoordinatorError> {
+        if store.head(&format!("{output}/{MANIFEST_KEY}")).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        match store.get(&format!("{output}/{JOB_RECORD_KEY}")).await? {
+            Some(record) => Ok(JobRecord::from_json(&record)?.inputs),
+            None => {
+                Err(CoordinatorError::RecordMissing { output: store.location().join(&output).to_string() })
+            }
+        }
+    };
+    let found = stream::iter(outputs).map(inputs_of).buffer_unordered(CONCURRENT_READS);
+    let found: Vec<Vec<InputObject>> = found.try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}

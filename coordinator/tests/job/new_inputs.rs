@@ -1,0 +1,70 @@
+//! Jobs that skip what finished jobs have done.
+
+use baton_coordinator::{CoordinatorError, JobOutcome, JobReport, JobWatch, PreparedJob, Shutdown};
+use baton_job::Partition;
+use tokio::sync::watch;
+
+use crate::support::{Scene, Script};
+
+/// The night `name` over all files that are there, its output below `nights/`.
+async fn night(scene: &Scene, name: &str, partition: Partition) -> Result<JobReport, CoordinatorError> {
+    night_with(scene, name, partition, Shutdown::No).await
+}
+
+async fn night_with(
+    scene: &Scene,
+    name: &str,
+    partition: Partition,
+    wish: Shutdown,
+) -> Result<JobReport, CoordinatorError> {
+    let mut spec = scene.spec();
+    let nights = spec.output.replace("/out", "/nights");
+    spec.output = format!("{nights}/{name}");
+    spec.skip_done = Some(nights);
+    let job = PreparedJob::open(spec, "digest", partition).await?;
+    let (_sender, shutdown) = watch::channel(wish);
+    job.run(scene.cluster(), &scene.options, &JobWatch::default(), shutdown).await
+}
+
+async fn whole_night(scene: &Scene, name: &str) -> JobReport {
+    night(scene, name, Partition::WHOLE).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_night_takes_what_no_night_that_succeeded_has_done() {
+    let scene = Scene::of_corpus("{\"text\":\"first\"}\n");
+    scene.add_encoder("encoder", Script::new(), None);
+    assert_eq!(whole_night(&scene, "1").await.totals.records, 1);
+    scene.add_input("second.jsonl", "{\"text\":\"two\"}\n{\"text\":\"three\"}\n");
+    assert_eq!(whole_night(&scene, "2").await.totals.records, 2);
+    let nothing = whole_night(&scene, "3").await;
+    assert_eq!(
+        (nothing.outcome, nothing.totals.records, nothing.job_has_ended),
+        (JobOutcome::Complete, 0, true)
+    );
+    scene.add_input("second.jsonl", "{\"text\":\"another text\"}\n");
+    assert_eq!(whole_night(&scene, "4").await.totals.records, 1, "a changed file is new");
+}
+
+#[tokio::test]
+async fn a_night_that_failed_leaves_its_inputs_to_the_next() {
+    let scene = Scene::of_corpus("{\"text\":\"first\"}\n");
+    scene.add_encoder("encoder", Script::new(), None);
+    let stopped = night_with(&scene, "1", Partition::WHOLE, Shutdown::Drain).await.unwrap();
+    assert_eq!(stopped.outcome, JobOutcome::Interrupted);
+    scene.add_input("second.jsonl", "{\"text\":\"two\"}\n");
+    assert_eq!(whole_night(&scene, "2").await.totals.records, 2);
+    // What has arrived since a night began is none of its business.
+    assert_eq!(whole_night(&scene, "1").await.totals.records, 1);
+}
+
+#[tokio::test]
+async fn partitions_of_a_night_agree_on_its_inputs_whatever_arrives_between() {
+    let scene = Scene::of_corpus("{\"text\":\"first\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n");
+    scene.add_encoder("encoder", Script::new(), None);
+    let [first, second] = [0, 1].map(|index| Partition::new(index, 2).unwrap());
+    assert!(!night(&scene, "1", first).await.unwrap().job_has_ended);
+    scene.add_input("second.jsonl", "{\"text\":\"two\"}\n");
+    assert!(night(&scene, "1", second).await.unwrap().job_has_ended);
+    assert_eq!(whole_night(&scene, "2").await.totals.records, 1);
+}
