@@ -3,8 +3,8 @@
 
     scripts/line_width.py            exits with 1 if there is one
 
-Exempt are tables, fixtures and generated files, rows of JSON in documents, and lines with a word that fits on
-no line, such as a URL.
+Tables, fixtures, generated files and rows of JSON in documents are exempt. So are lines with a word that fits
+on no line, such as a URL.
 """
 
 import subprocess

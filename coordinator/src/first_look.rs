@@ -1,5 +1,5 @@
-//! A look at the first rows of each input before the job begins, so that a field name that no row has stops
-//! the job before it uses up its output directory.
+//! Looks at the first rows of each input before the job begins. A field name that no row has then stops the
+//! job before it uses up its output directory.
 
 use baton_formats::{CheckError, InputFailure, InputFailureCause, check_fields};
 use baton_job::JobError;

@@ -37,7 +37,7 @@ pub struct PreparedJob {
     pub(crate) parts: PartOptions,
 }
 
-/// What earlier runs of a job have committed.
+/// The committed work of a job's earlier runs.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     /// Of all partitions.

@@ -1,7 +1,7 @@
 //! The table of formats: names, suffixes, and the code of each.
 //!
 //! A new format is one file, which ends in its [`FormatRow`], and one line in [`TABLE`]. Flags, job files,
-//! messages and `docs/formats.md` follow from the table.
+//! messages and `docs/reference/formats.md` follow from the table.
 
 use std::fmt;
 use std::str::FromStr;
@@ -159,7 +159,7 @@ impl Format {
         self.0
     }
 
-    /// The table of `docs/formats.md`.
+    /// The table of `docs/reference/formats.md`.
     pub fn markdown_table() -> String {
         let mut table =
             "| format | files | compressed | read | written | what it is |\n|---|---|---|---|---|---|\n"

@@ -1,9 +1,9 @@
 //! Rows of tables: splits CSV and TSV into cells, counts lines and bounds memory.
 //!
-//! This parser is stricter about quotes than most. Text after a closing quote, or a quote that is never
-//! closed, makes the row invalid, and reading continues at the line after the quote opened. A stray quote
-//! therefore costs one row, and not the rows after it. The parser keeps the bytes of the current row for
-//! that; it skips a row that is too long to keep.
+//! This parser is stricter about quotes than most. Text after a closing quote makes the row invalid, and so
+//! does a quote that is never closed. Reading then continues at the line after the quote opened, so a stray
+//! quote costs one row, and not the rows after it. The parser keeps the bytes of the current row for that; it
+//! skips a row that is too long to keep.
 
 use std::io::{self, BufRead};
 

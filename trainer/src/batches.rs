@@ -1,8 +1,8 @@
-//! Which pairs make up which step: a pure function of seed, lengths and token budget.
+//! The pairs of each step: a pure function of seed, lengths and token budget.
 //!
-//! Each epoch is a new permutation. It is cut into pools of neighbours, which are sorted by length, so that a
-//! step's pairs have similar lengths, and cut under the token budget. The batches are shuffled. Step `n` can
-//! be found from `n` alone.
+//! Each epoch is a new permutation, cut into pools of neighbours. A pool is sorted by length, so that a
+//! step's pairs have similar lengths, and is cut under the token budget. The batches are shuffled. Step `n`
+//! can be found from `n` alone.
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;

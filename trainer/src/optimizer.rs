@@ -79,8 +79,8 @@ impl AdamW {
 mod tests {
     use super::*;
 
-    /// Expected weights after three steps of torch.optim.AdamW 2.13 (betas 0.9 and 0.98, eps 1e-9, decay 0.1
-    /// of `w` only) after clip_grad_norm_(1.0), on the loss mean((x w^T + b)^2).
+    /// The expected weights come from three steps of torch.optim.AdamW 2.13 after clip_grad_norm_(1.0), on
+    /// the loss mean((x w^T + b)^2). AdamW has betas 0.9 and 0.98, eps 1e-9, and decay 0.1 of `w` only.
     #[test]
     fn three_steps_equal_those_of_pytorch() {
         let leaf = |t: Tensor| t.set_requires_grad(true);

@@ -55,7 +55,7 @@ pub(super) struct JobBenchArgs {
     /// Measured rounds; medians are shown.
     #[arg(long, value_name = "ROUNDS", default_value_t = 3)]
     rounds: usize,
-    /// Leaves out the models alone.
+    /// Does not measure the models alone.
     #[arg(long)]
     no_bare_loop: bool,
     /// Writes all numbers as JSON.

@@ -34,8 +34,8 @@ pub struct Copying {
     pub copy_bias: f32,
     /// The same for tokens that begin a name. The name after the last written word gets three times as much.
     /// One and a half times as much is added to the copy bias of a word that may be a name. Above 2, names
-    /// begin where none belong. In a beam search a finished sequence's log-probability gains it for each name
-    /// that it has, and loses it for each name that it has too often.
+    /// begin where none belong. In a beam search, the log-probability of a finished sequence gains the bias
+    /// for each correct name, and loses it for each name too many.
     pub name_bias: f32,
     words: Words,
     names: Vec<NameStart>,

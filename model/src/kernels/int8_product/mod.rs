@@ -1,10 +1,10 @@
-//! Products of int8 rows with int8 weights, exact in i32, of weights that are packed once, when a model is
+//! Products of int8 rows with int8 weights, exact in i32. The weights are packed once, when a model is
 //! loaded.
 //!
-//! libtorch's int8 product packs the weights again at every call. In a decode step of few rows that takes
-//! longer than the product itself, and on CPUs without dot products of bytes the product is very slow. Here
-//! the weights lie as the instructions read them, in pieces of 16 outputs by 4 inputs, 64 bytes. The sums are
-//! integers, so all CPUs get the same.
+//! libtorch's int8 product packs the weights again at every call. In a decode step of few rows, packing takes
+//! longer than the product itself. On CPUs without dot products of bytes, libtorch's product is very slow.
+//! Here the weights lie as the instructions read them, in pieces of 16 outputs by 4 inputs, 64 bytes. The
+//! sums are integers, so all CPUs get the same.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
