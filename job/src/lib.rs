@@ -42,7 +42,7 @@ pub use schedule::{
 };
 pub use shard::{Shard, ShardCutter, ShardEntry, ShardIndex};
 pub use shard_set::ShardSet;
-pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, Mode, OutputDefinition, ShardLimits};
+pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, OutputDefinition, ShardLimits};
 pub use take_over::OtherPartitions;
 pub use totals::Totals;
 pub use verdict::{PartSummary, Verdict, hex, sha256_hex};
