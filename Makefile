@@ -93,7 +93,7 @@ build: libtorch ## Build the baton binary, target/release/baton
 	cargo build --locked --release -p baton-cli
 
 .PHONY: dist
-dist: libtorch ## Pack the programs and their libraries for any Linux on x86-64: dist/baton-VERSION-x86_64.tar.zst
+dist: libtorch ## Pack the programs and their libraries for any Linux on x86-64, into dist/
 	cargo build --locked --release --workspace --bins
 	python3 scripts/dist.py --binaries $(TARGET)/release
 

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Names the contracts: the release, and a fingerprint of the `.proto` files, so that no change of them is
+/// Names the contracts by the release and a fingerprint of the `.proto` files, so that no change is
 /// forgotten.
 fn protocol(protos: &[&str]) -> Result<String, Box<dyn Error>> {
     let mut sha256 = Sha256::new();

@@ -3,9 +3,9 @@
 
     scripts/dist.py --binaries target/release --out dist
 
-The archive `baton-VERSION-x86_64.tar.zst` holds the programs, the CPU libtorch, and the C and C++ libraries
-of the machine that built them, with their loader. So it needs nothing of the machine it is unpacked on, not
-even a C library as new as the builder's. The bytes follow from the binaries and libraries alone.
+The archive `baton-VERSION-x86_64.tar.zst` has the programs, the CPU libtorch, and the C and C++ libraries of
+the machine that built them, with their loader. The target machine therefore needs no libraries, not even a C
+library as new as the builder's. The bytes depend only on the binaries and libraries.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAMS = ("baton", "baton-coordinator", "baton-encoder", "baton-decoder")
 LOADER = "ld-linux-x86-64.so.2"
-# Of the time of the archive's files.
+# The time of the archive's files.
 EPOCH = 0
 
 WRAPPER = """\
@@ -43,7 +43,7 @@ Unpack it anywhere and put bin/ on the path. Licences: LICENSE, and share/licens
 
 
 class DistError(Exception):
-    """What is in the way, and what to do."""
+    """Says in one line what is wrong and what to do about it."""
 
 
 def version():
@@ -95,7 +95,8 @@ def assemble(binaries, libtorch, root):
         subprocess.run(["strip", "--strip-debug", target], check=True)
         target.chmod(0o755)
         wrapper = root / "bin" / program
-        wrapper.write_text(WRAPPER.format(program=program, variables=variables, loader=LOADER), encoding="utf-8")
+        script = WRAPPER.format(program=program, variables=variables, loader=LOADER)
+        wrapper.write_text(script, encoding="utf-8")
         wrapper.chmod(0o755)
     for name, path in libraries.items():
         shutil.copyfile(path, root / "lib" / name)
@@ -136,13 +137,17 @@ def pack(root, archive):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binaries", type=Path, default=REPOSITORY / "target/release", metavar="DIR")
-    parser.add_argument("--libtorch", type=Path, default=REPOSITORY / "third_party/libtorch/lib", metavar="DIR")
+    parser.add_argument(
+        "--libtorch", type=Path, default=REPOSITORY / "third_party/libtorch/lib", metavar="DIR"
+    )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "dist", metavar="DIR")
     arguments = parser.parse_args()
     try:
         for tool in ("ldd", "strip", "zstd"):
             if shutil.which(tool) is None:
-                raise DistError(f"{tool} is missing: install it with 'sudo apt install binutils zstd libc-bin'")
+                raise DistError(
+                    f"{tool} is missing: install it with 'sudo apt install binutils zstd libc-bin'"
+                )
         arguments.out.mkdir(parents=True, exist_ok=True)
         name = f"baton-{version()}-x86_64"
         archive = arguments.out / f"{name}.tar.zst"

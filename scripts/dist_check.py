@@ -3,8 +3,8 @@
 
     sudo scripts/dist_check.py dist/baton-0.1.0-x86_64.tar.zst --bundle BUNDLE
 
-A root is made by debootstrap and has nothing installed beside Debian's required packages. BUNDLE is a bundle
-of a small model alone, as `baton bundle import-slm` makes it.
+debootstrap makes the roots, with only Debian's required packages. BUNDLE is a bundle of a small model alone,
+as `baton bundle import-slm` makes it.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def check(release, archive, bundle, mirror, cache):
         subprocess.run(["mount", "-t", "proc", "proc", fresh / "proc"], check=True)
         try:
             job = ["chroot", fresh, "/usr/bin/env", "-i", "/bin/sh", "-c", JOB]
-            done = subprocess.run(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            done = subprocess.run(
+                job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            )
         finally:
             subprocess.run(["umount", fresh / "proc"], check=True)
     print(f"--- Debian {release}: {'runs' if done.returncode == 0 else 'FAILED'}\n{done.stdout}")
@@ -68,7 +70,8 @@ def main():
         sys.exit("error: debootstrap is missing: install it with 'sudo apt install debootstrap'")
     arguments.cache.mkdir(parents=True, exist_ok=True)
     results = [
-        check(release, arguments.archive, arguments.bundle, arguments.mirror, arguments.cache) for release in RELEASES
+        check(release, arguments.archive, arguments.bundle, arguments.mirror, arguments.cache)
+        for release in RELEASES
     ]
     sys.exit(0 if all(results) else 1)
 

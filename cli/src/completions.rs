@@ -1,9 +1,10 @@
-//! `baton completions` and `baton manual`: what shells and `man` know of the command, from its own definitions.
+//! `baton completions` and `baton manual`: the command's definitions, for shells and for `man`.
 
 use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
@@ -13,14 +14,14 @@ use crate::Cli;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell. Example for bash: baton completions bash > ~/.local/share/bash-completion/completions/baton
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Shell::value_variants().iter().map(|shell| shell.to_string())))]
+    #[arg(value_parser = PossibleValuesParser::new(Shell::value_variants().iter().map(Shell::to_string)))]
     shell: String,
 }
 
 /// Arguments of `baton manual`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManualArgs {
-    /// Directory for the pages, baton.1 and one for each subcommand. Made if absent.
+    /// Directory for the pages, baton.1 and one for each subcommand. Created if absent.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -1,8 +1,8 @@
-//! `baton doctor`: whether this machine can run Baton, and what to do where it cannot.
+//! `baton doctor`: checks whether this machine can run Baton, and says what to do if it cannot.
 //!
-//! Each check says one thing and stands alone, so the list is whole even if the first one fails.
+//! Each check is independent and says one thing, so a failed check does not hide the others.
 
-#![allow(clippy::print_stdout, reason = "the findings are what the command is asked for")]
+#![allow(clippy::print_stdout, reason = "the command prints its findings")]
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -18,16 +18,18 @@ use baton_store::{CreateOutcome, Location, Store};
 use baton_worker::{available_memory, weights_num_bytes};
 use indicatif::HumanBytes;
 
-/// Written beside outputs; no input listing takes it for an input, and no job's output directory has it.
+/// The object to probe a store with, beside outputs. No input listing takes it for an input, and no job's
+/// output directory has it.
 const PROBE_KEY: &str = "_baton_doctor";
 
-/// Signed requests are refused by a store whose clock is further away; a year this early is no clock at all.
+/// A clock before this time was never set. A store refuses signed requests whose time differs much from its
+/// own.
 const EARLIEST_PLAUSIBLE_UNIX_SECONDS: u64 = 1_735_689_600; // 2025
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  nothing is in the way
-  1  something is; each finding says what to do";
+  0  this machine can run Baton
+  1  a check failed; each line says what to do";
 
 /// Arguments of `baton doctor`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +38,7 @@ pub(crate) struct DoctorArgs {
     /// Bundle to verify, file by file. Example: models/en-pt
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// Bucket or directory above the outputs of jobs: a small object, _baton_doctor, is created there.
+    /// Bucket or directory above the outputs of jobs. The check creates a small object there, _baton_doctor.
     /// Example: s3://corpora
     #[arg(long, value_name = "DIR")]
     store: Option<String>,
@@ -45,7 +47,7 @@ pub(crate) struct DoctorArgs {
     listen: Vec<SocketAddr>,
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Good,
@@ -103,15 +105,15 @@ fn cpu() -> Finding {
     let weights = compute.weights_name();
     let (outcome, advice) = match compute {
         Compute::CPU_INT8 => (Outcome::Good, ""),
-        _ => (Outcome::Poor, "; this CPU has no products of int8 (AVX2 or better), so decoding is slow"),
+        _ => (Outcome::Poor, "; this CPU lacks int8 products (AVX2 or better), so decoding is slow"),
     };
     Finding { subject: "cpu", outcome, said: format!("{cores} cores, weights in {weights}{advice}") }
 }
 
 fn device() -> Finding {
     let said = match Compute::cuda(0) {
-        Ok(_) => "libtorch sees a GPU; services use it unless --device cpu".to_owned(),
-        Err(_) => "libtorch works, and sees no GPU; models run on the CPU".to_owned(),
+        Ok(_) => "libtorch finds a GPU; services use it, except with --device cpu".to_owned(),
+        Err(_) => "libtorch works, and finds no GPU; models run on the CPU".to_owned(),
     };
     Finding { subject: "device", outcome: Outcome::Good, said }
 }
@@ -122,7 +124,7 @@ fn memory(bundle: Option<&Path>) -> Finding {
         return Finding {
             subject,
             outcome: Outcome::Poor,
-            said: "the system does not say what is free".into(),
+            said: "the system does not tell how much is free".into(),
         };
     };
     let free = format!("{} available", HumanBytes(available));
@@ -132,7 +134,7 @@ fn memory(bundle: Option<&Path>) -> Finding {
         Some(weights) if weights > available => (
             Outcome::Bad,
             format!(
-                "{free}, the bundle's weights take up to {}: free memory, or take a larger machine",
+                "{free}, but the bundle's weights take up to {}: free memory, or use a larger machine",
                 HumanBytes(weights)
             ),
         ),
@@ -147,11 +149,11 @@ fn memory(bundle: Option<&Path>) -> Finding {
 fn temporary_files() -> Finding {
     let directory = std::env::temp_dir();
     let (outcome, said) = match tempfile::tempfile() {
-        Ok(_) => (Outcome::Good, format!("{} takes temporary files", directory.display())),
+        Ok(_) => (Outcome::Good, format!("{} is writable", directory.display())),
         Err(error) => (
             Outcome::Bad,
             format!(
-                "{} takes no temporary files ({error}): set TMPDIR to a directory that does",
+                "cannot create files in {} ({error}): set TMPDIR to another directory",
                 directory.display()
             ),
         ),
@@ -164,7 +166,7 @@ fn clock(now: SystemTime) -> Finding {
     let (outcome, said) = if seconds < EARLIEST_PLAUSIBLE_UNIX_SECONDS {
         (
             Outcome::Bad,
-            "the clock is years behind, so S3 refuses signatures: set it, for instance by NTP".to_owned(),
+            "the clock is years behind, so S3 refuses signatures: set it, for example by NTP".to_owned(),
         )
     } else {
         (Outcome::Good, format!("{seconds} s since 1970"))
@@ -183,15 +185,15 @@ fn bundle_is_whole(directory: &Path) -> Finding {
     Finding { subject: "bundle", outcome, said }
 }
 
-/// Whether the store creates conditionally, on which exactly-once rests.
+/// Whether the store honours conditional creation, on which exactly-once rests.
 async fn store(location: &str) -> Finding {
     let (outcome, said) = match probe(location).await {
         Ok(true) => (Outcome::Good, format!("{location} can be read, and creates an object once")),
         Ok(false) => (
             Outcome::Bad,
             format!(
-                "{location} replaced an object that was there: it ignores `If-None-Match: *`, so two workers could \
-                 both commit a shard; use a store that honours it"
+                "{location} replaced an existing object: it ignores `If-None-Match: *`, so two workers could \
+                 both commit a shard; use a store that honours this header"
             ),
         ),
         Err(error) => (Outcome::Bad, error_chain(&error)),
@@ -213,7 +215,7 @@ fn port(address: SocketAddr) -> Finding {
         Err(error) => (
             Outcome::Bad,
             format!(
-                "{address} cannot be listened on ({error}): stop what uses it, or choose another --listen"
+                "cannot listen on {address} ({error}): stop the process there, or choose another --listen"
             ),
         ),
     };
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_is_probed_as_often_as_wanted() {
+    async fn a_store_can_be_probed_repeatedly() {
         let directory = tempfile::tempdir().unwrap();
         let location = directory.path().to_str().unwrap();
         for _ in 0..2 {

@@ -43,9 +43,9 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Measure the decode loop, the encoder and whole jobs on this machine.
     Bench(bench::BenchArgs),
-    /// Check what a job needs of this machine: CPU, memory, store, bundle, ports.
+    /// Check whether this machine can run a job: CPU, memory, store, bundle, ports.
     Doctor(doctor::DoctorArgs),
-    /// Write the completions of a shell to standard output.
+    /// Write a shell's completions to standard output.
     Completions(completions::CompletionsArgs),
     /// Write manual pages.
     Manual(completions::ManualArgs),

@@ -39,9 +39,9 @@ const PROGRESS_QUEUE: usize = 64;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 impl PreparedJob {
-    /// Runs the job until every shard of its partition is committed, or it is asked to stop. Where the options
-    /// say so, it then finishes what other partitions leave, until the whole job has ended. Dropping the future
-    /// stops it at once; that is safe.
+    /// Runs the job until every shard of its partition is committed, or until it is asked to stop. With
+    /// `take_over_after`, it then finishes the shards of silent partitions, until the whole job has ended.
+    /// Dropping the future stops it at once; that is safe.
     ///
     /// # Errors
     /// The job failed; committed shards stay.
@@ -142,7 +142,7 @@ struct Dispatcher<'job> {
     drain_deadline: Option<Instant>,
     /// The time of the last commit, or of the last search for others' commits.
     moved_at: Instant,
-    /// When the commits of others were looked for.
+    /// The time of the last search for others' commits.
     searched_at: Instant,
     /// When the loop last looked at its leases, on the scheduler's clock.
     looked_at: Duration,

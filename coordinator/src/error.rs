@@ -60,13 +60,13 @@ pub enum CoordinatorError {
     /// An input or the output cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A finished job does not say what its inputs were.
+    /// A finished job lacks the record of its inputs.
     #[error(
-        "{output} has a _SUCCESS, but no _baton/job.json, which lists its inputs: give the file back, or name \
+        "{output} has a _SUCCESS, but no _baton/job.json, which lists its inputs: restore the file, or name \
          another --skip-done"
     )]
     RecordMissing {
-        /// Where the job's output lies.
+        /// The place of the job's output.
         output: String,
     },
     /// The output directory has files, but no job began there.

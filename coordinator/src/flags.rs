@@ -43,12 +43,13 @@ pub struct JobArgs {
     /// Directory or prefix for the parts and error rows; created if absent. Examples: out; s3://bucket/out
     #[arg(long, value_name = "DIR", env = "BATON_OUTPUT", help_heading = "Job")]
     output: Option<String>,
-    /// Skips inputs that a finished job has done whose output lies directly below DIR, as long as they are
-    /// unchanged: a night takes what is new since the last that succeeded. Example: s3://corpora/nightly
+    /// Skips the unchanged inputs of finished jobs whose outputs lie directly below DIR. A nightly job then
+    /// takes only inputs that are new since the last successful night. Example: s3://corpora/nightly
     #[arg(long, value_name = "DIR", env = "BATON_SKIP_DONE", help_heading = "Job")]
     skip_done: Option<String>,
-    /// Who reads and who writes: hybrid, the large and the small model; slm, the small one alone; llm, the
-    /// large one alone; verified, the large one, for which the small one drafts. Default: the bundle's first.
+    /// Models that read and write. hybrid: the large model reads, the small one writes; slm: the small one
+    /// alone; llm: the large one alone; verified: the large one, for which the small one drafts. Default: the
+    /// bundle's first.
     #[arg(
         long,
         value_name = "MODE",
@@ -167,9 +168,9 @@ pub struct DispatchArgs {
     /// Time for shards in flight to finish after an interrupt, seconds.
     #[arg(long, value_name = "SECONDS", env = "BATON_GRACE_PERIOD_S", default_value_t = 30)]
     pub grace_period_s: u64,
-    /// Once this partition is done, stays and finishes shards of a partition that has committed nothing for so
-    /// long, seconds: its machine may be lost. Ends when the whole job has. Default: leaves at once. Example:
-    /// --take-over-after-s 60
+    /// Once this partition is done, finishes shards of partitions that have committed nothing for this time,
+    /// seconds: their machines may be lost. Ends with the whole job. Default: ends with its own partition.
+    /// Example: --take-over-after-s 60
     #[arg(
         long,
         value_name = "SECONDS",
@@ -178,7 +179,7 @@ pub struct DispatchArgs {
     )]
     pub take_over_after_s: Option<u64>,
     /// Ends with exit code 0 although some records failed: for schedulers that know nothing between success
-    /// and failure. How many may is said by --max-error-rate.
+    /// and failure. --max-error-rate bounds the number of failed records.
     #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
     pub accept_failed_records: bool,
 }

@@ -1,7 +1,7 @@
-//! Which of the inputs a job takes: all, or those that no finished job has done.
+//! The inputs that a job takes: all, or those that no finished job has done.
 //!
-//! A finished job's `_SUCCESS` is the mark that its inputs are done, and its `_baton/job.json` lists them. So a
-//! night that failed marks nothing, and nothing is kept beside the outputs.
+//! A finished job's `_SUCCESS` marks its inputs as done, and its `_baton/job.json` lists them. A failed night
+//! therefore marks nothing, and nothing is kept besides the outputs.
 
 use std::collections::HashSet;
 
@@ -22,12 +22,12 @@ pub(crate) async fn list_new_inputs(spec: &JobSpec) -> Result<Vec<InputFile>, Co
         let num_listed = inputs.len();
         inputs.retain(|input| !done.contains(&input_object(input)));
         let skipped = num_listed - inputs.len();
-        tracing::info!(new = inputs.len(), skipped, "inputs that finished jobs have done are skipped");
+        tracing::info!(new = inputs.len(), skipped, "skipped the inputs of finished jobs");
     }
     Ok(inputs)
 }
 
-/// The inputs of a job that began before. What has arrived since is not its business.
+/// The inputs of a job that began earlier, without those that have arrived since.
 pub(crate) async fn list_recorded_inputs(
     spec: &JobSpec,
     record: &JobRecord,
@@ -38,12 +38,12 @@ pub(crate) async fn list_recorded_inputs(
     Ok(inputs)
 }
 
-/// An input as the job's record has it.
+/// An input, in the form of the job's record.
 pub(crate) fn input_object(InputFile { uri, size, etag }: &InputFile) -> InputObject {
     InputObject { uri: uri.clone(), size: *size, etag: etag.clone() }
 }
 
-/// The inputs of all jobs that have ended with success and whose outputs lie directly below `prefix`.
+/// The inputs of all successful jobs whose outputs lie directly below `prefix`.
 async fn done_below(prefix: &str) -> Result<HashSet<InputObject>, CoordinatorError> {
     let store = Store::open(Location::parse(prefix)?).await?;
     let outputs = store.list_directories().await?;

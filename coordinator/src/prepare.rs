@@ -42,7 +42,7 @@ pub struct PreparedJob {
 pub(crate) struct Committed {
     /// Of all partitions.
     pub(crate) shards: ShardSet,
-    /// Of the share that is run.
+    /// Of the present share.
     pub(crate) totals: Totals,
     /// Inputs that were found broken, by their place in the listing.
     pub(crate) broken: BTreeMap<usize, BrokenInput>,
@@ -50,8 +50,8 @@ pub(crate) struct Committed {
 
 impl PreparedJob {
     /// The share `partition` of a job: lists the inputs, opens the output directory, and compares the job
-    /// with the one that was begun there, if any. Nothing is written, unless several coordinators could list
-    /// other inputs: then the job's record.
+    /// with the one that was begun there, if any. Writes nothing, except the job's record if several
+    /// coordinators could list different inputs.
     ///
     /// # Errors
     /// The spec is not valid; an input is missing or of an unknown format; the output directory lies among

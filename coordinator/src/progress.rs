@@ -194,7 +194,7 @@ impl DraftTotals {
 pub struct JobReport {
     /// Its end.
     pub outcome: JobOutcome,
-    /// Shards of the whole job, of all partitions; 0 where the inputs were not read to their end.
+    /// Shards of the whole job, of all partitions; 0 if the inputs were not read to their end.
     pub num_shards: u32,
     /// Everything committed, by this run and by earlier ones.
     pub totals: Totals,
@@ -239,12 +239,12 @@ impl JobReport {
         }
     }
 
-    /// Whether every shard that the run had to do is committed.
+    /// Whether every shard of the run is committed.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self.outcome, JobOutcome::Complete | JobOutcome::CompleteWithFailures)
     }
 
-    /// This report, and that of a run of shards of other partitions after it.
+    /// This report, plus the report of a later run of other partitions' shards.
     pub(crate) fn with_taken_over(self, more: JobReport) -> JobReport {
         let (mut totals, mut resumed, mut drafts) = (self.totals, self.resumed, self.drafts);
         totals += more.totals;

@@ -1,5 +1,5 @@
-//! The thread that reads the corpus and cuts it into shards. Rows of shards that belong to
-//! another share, or that are committed, are found and counted, but not looked into.
+//! The thread that reads the corpus and cuts it into shards. It finds and counts the rows of committed shards
+//! and of shards of another share, but does not parse them.
 //!
 //! An input may turn out to be damaged, or change while it is read. Its records in the incomplete shard are
 //! dropped, the break is recorded, and reading continues with the next input.

@@ -1,4 +1,4 @@
-//! Which shards of a job one pass over its inputs does.
+//! The shards of a job that one pass over its inputs does.
 
 use std::sync::Arc;
 

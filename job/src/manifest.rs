@@ -28,7 +28,7 @@ pub struct JobRecord {
     pub inputs: Vec<InputObject>,
 }
 
-/// One input file as it was when the job began.
+/// One input file at the beginning of the job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InputObject {
     /// The file's name in the listing.

@@ -36,7 +36,7 @@ impl Partition {
         shard.0 % self.count == self.index
     }
 
-    /// How many partitions the job has.
+    /// The number of the job's partitions.
     pub fn count(self) -> u32 {
         self.count
     }

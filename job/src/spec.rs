@@ -36,7 +36,7 @@ pub struct JobSpec<G = GenerationOptions> {
     pub inputs: Vec<String>,
     /// Directory or URI that parts are committed to.
     pub output: String,
-    /// Directory or URI. Inputs are skipped that a finished job has done whose output lies directly below it.
+    /// Directory or URI. The job skips the inputs of finished jobs whose outputs lie directly below it.
     pub skip_done: Option<String>,
     /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
     pub max_error_rate: f64,

@@ -1,18 +1,19 @@
-//! Which shards of other partitions a coordinator finishes once its own are done.
+//! The shards of other partitions that a coordinator finishes once its own are done.
 //!
-//! A wrong guess costs work that is done twice, and nothing else: the first commit of a shard stands.
+//! A wrong guess only causes double work: the first commit of a shard stands.
 
 use std::time::Duration;
 
 use crate::{Partition, ShardIndex, ShardSet};
 
-/// So few missing shards of a silent partition are taken at once; of more, half.
+/// Up to this number, all missing shards of a silent partition are taken at once; above it, half of them.
 const MAX_TAKEN_WHOLE: usize = 16;
 
-/// A partition that commits shards is helped while it lacks more than this: fewer are under way already.
+/// A partition that commits shards is helped while it lacks more than this number: fewer are already in
+/// flight.
 const MIN_MISSING_TO_HELP: usize = 64;
 
-/// What a coordinator without work knows of the job's other partitions.
+/// The other partitions of a job, as seen by a coordinator without work.
 #[derive(Debug)]
 pub struct OtherPartitions {
     own: Partition,
@@ -23,7 +24,7 @@ pub struct OtherPartitions {
     seen: Vec<Seen>,
 }
 
-/// How far a partition's own coordinator has come.
+/// The progress of a partition's own coordinator.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     num_committed: u64,
@@ -31,17 +32,18 @@ struct Seen {
 }
 
 impl OtherPartitions {
-    /// Of a job of `num_shards` shards. A partition is silent if it commits nothing for `patience`, counted
-    /// from `now` at the earliest.
+    /// The other partitions of a job with `num_shards` shards. A partition is silent if it commits nothing
+    /// for `patience`, counted from `now` at the earliest.
     pub fn new(own: Partition, num_shards: u32, patience: Duration, now: Duration) -> Self {
         let seen = vec![Seen { num_committed: 0, moved_at: now }; own.count() as usize];
         OtherPartitions { own, num_shards, patience, taken_over: ShardSet::default(), seen }
     }
 
-    /// The shards to finish now, given what is committed. None while it is better to wait and look again.
+    /// The shards to finish now, given the committed ones. None as long as it is better to wait and look
+    /// again.
     ///
-    /// A silent partition may come back, and one that works goes on from the front of its shards. So the
-    /// last half of what is missing is taken, and both sides meet in the middle.
+    /// A silent partition may come back, and a working one takes its shards from the front. The last half of
+    /// the missing shards is therefore taken, and both sides meet in the middle.
     pub fn look(&mut self, committed: &ShardSet, now: Duration) -> ShardSet {
         let count = self.seen.len();
         let mut missing: Vec<Vec<ShardIndex>> = vec![Vec::new(); count];
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_that_were_taken_over_are_no_sign_of_life() {
+    fn commits_of_taken_over_shards_are_no_sign_of_life() {
         let mut others = OtherPartitions::new(Partition::new(0, 2).unwrap(), 100, PATIENCE, seconds(0));
         let own = (0..100).step_by(2);
         assert_eq!(others.look(&shards(own.clone()), seconds(60)).len(), 25);

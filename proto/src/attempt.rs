@@ -61,7 +61,7 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
     type Error = WireError;
 
     fn try_from(header: wire::ShardHeader) -> Result<Self, WireError> {
-        // First: what another version means by the other fields is not known here.
+        // This check comes first: another version may give the other fields another meaning.
         if header.protocol != PROTOCOL {
             let found = if header.protocol.is_empty() { "an old one".to_owned() } else { header.protocol };
             return Err(WireError::OtherProtocol { found });
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_another_version_is_refused_before_anything_of_it_is_read() {
+    fn a_header_of_another_version_is_refused_before_its_fields_are_read() {
         for protocol in ["", "0.0.9-00000000"] {
             let header =
                 wire::ShardHeader { protocol: protocol.into(), mode: "oracle".into(), ..attempt().into() };

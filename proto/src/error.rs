@@ -7,12 +7,12 @@ use tonic::{Code, Status};
 pub enum WireError {
     /// The sender is another version of Baton.
     #[error(
-        "the job is run by another version of Baton ({found}, here {}): deploy one version to coordinators and \
-         workers; the job goes on where it was",
+        "another version of Baton runs the job ({found}, here {}): deploy one version to coordinators and \
+         workers; the job continues where it stopped",
         crate::PROTOCOL
     )]
     OtherProtocol {
-        /// What the header says.
+        /// The version in the header.
         found: String,
     },
     /// A field that the contract requires is absent.

@@ -25,7 +25,7 @@ pub use refusal::Refusal;
 pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, ServerSecurity};
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};
 
-/// Names this release and its contracts. Processes work together if theirs are equal.
+/// Names this release and its contracts. Processes work together only with equal names.
 pub const PROTOCOL: &str = env!("BATON_PROTOCOL");
 
 /// Messages, clients and servers generated from `baton/v1/*.proto`, whose comments document them.

@@ -11,7 +11,7 @@ import dist
 
 
 class DistTest(unittest.TestCase):
-    def test_the_wrapper_sets_what_the_worker_sets(self):
+    def test_the_wrapper_sets_the_variables_of_the_worker(self):
         source = (dist.REPOSITORY / "worker/src/environment.rs").read_text(encoding="utf-8")
         lines = dist.library_variables(source).splitlines()
         self.assertEqual(len(lines), int(source.split("VARIABLES: [(&str, &str); ")[1].split("]")[0]))

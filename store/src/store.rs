@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// The names of the directories directly below the store's location, sorted. Hidden ones are left out.
+    /// The names of the directories directly below the store's location, sorted, without hidden ones.
     ///
     /// # Errors
     /// If the directory or bucket cannot be listed.

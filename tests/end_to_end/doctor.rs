@@ -1,4 +1,4 @@
-//! `baton doctor`, and what shells and `man` are told of the command.
+//! `baton doctor`, `baton completions` and `baton manual`.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::bundle::write_bundle;
 use crate::command::baton;
 
 #[test]
-fn doctor_names_what_is_in_the_way_and_what_to_do() {
+fn doctor_names_a_broken_file_and_fails() {
     let directory = tempfile::tempdir().unwrap();
     let (bundle, store) = (directory.path().join("bundle"), directory.path().join("outputs"));
     write_bundle(&bundle, 1);
@@ -34,7 +34,7 @@ fn doctor_names_what_is_in_the_way_and_what_to_do() {
 }
 
 #[test]
-fn shells_and_man_know_every_subcommand() {
+fn completions_and_manual_pages_have_the_subcommands() {
     let directory = tempfile::tempdir().unwrap();
     let pages = directory.path().join("pages");
     assert!(baton().arg("manual").arg(&pages).status().unwrap().success());

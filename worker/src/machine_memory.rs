@@ -8,8 +8,7 @@ const LIMIT_FILES: [(&str, &str); 2] = [
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ];
 
-/// Bytes that this process may still take without anybody else giving any back; `None` where the system does
-/// not say.
+/// Bytes that this process may still take without taking from others; `None` if the system does not tell.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));

@@ -19,8 +19,8 @@ pub struct RunOptions {
     /// If nothing is committed or in flight for this long, the coordinator looks in the output for commits of
     /// another coordinator of its partition.
     pub search_others_after: Duration,
-    /// How long another partition may commit nothing before this coordinator, its own partition done,
-    /// finishes shards of it. `None`: it leaves once its own are done.
+    /// Once its own partition is done, this coordinator finishes shards of partitions that have committed
+    /// nothing for this time. `None`: it ends once its own partition is done.
     pub take_over_after: Option<Duration>,
 }
 

@@ -124,8 +124,8 @@ impl Dispatcher<'_> {
         self.check_error_rate(MIN_RECORDS_FOR_ERROR_RATE)
     }
 
-    /// Where nothing moves, another coordinator may have done the work, and its workers may be gone. Where
-    /// coordinators finish shards of each other, they look now and then while they work, too.
+    /// If nothing moves, another coordinator may have done the work, and its workers may be gone.
+    /// Coordinators that finish shards of each other also search regularly while they work.
     pub(super) async fn search_commits_of_others(&mut self) -> Result<(), CoordinatorError> {
         let is_waiting = self.running.is_empty() && self.scheduler.num_open() > 0;
         let is_stuck = is_waiting && self.moved_at.elapsed() >= self.options.search_others_after;

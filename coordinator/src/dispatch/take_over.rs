@@ -1,4 +1,5 @@
-//! A coordinator that has done its partition finishes what others leave: their machines may be lost.
+//! A coordinator whose partition is done finishes the shards of silent partitions: their machines may be
+//! lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use crate::share::Share;
 use crate::signals::asked_to_stop;
 use crate::{Cluster, CoordinatorError, JobReport, PreparedJob};
 
-/// Between two looks at what others commit: this share of the patience with them, within bounds.
+/// Number of looks at others' commits within the patience with them.
 const LOOKS_PER_PATIENCE: u32 = 4;
+/// Maximum time between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl PreparedJob {
-    /// Goes on from `report`, of this coordinator's partition, until the whole job has ended or the process is
-    /// asked to stop. Shards that were taken over count in the report as its own.
+    /// Continues after `report`, of this coordinator's partition, until the whole job has ended or the
+    /// process is asked to stop. Shards that were taken over count in the report like its own.
     pub(super) async fn finish_others(
         &self,
         mut report: JobReport,
@@ -43,7 +45,7 @@ impl PreparedJob {
                 Ok(Look::TakeOver(shards)) if shards.is_empty() => continue,
                 Ok(Look::TakeOver(shards)) => shards,
                 Err(CoordinatorError::Store(error)) if error.is_retryable() => {
-                    tracing::warn!(%error, "cannot see what other coordinators commit, trying again");
+                    tracing::warn!(%error, "cannot list the commits of other coordinators, trying again");
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -73,7 +75,7 @@ impl PreparedJob {
     }
 }
 
-/// How the whole job is.
+/// The state of the whole job.
 enum Look {
     JobHasEnded,
     /// Shards to finish now, perhaps none.

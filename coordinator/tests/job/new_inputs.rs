@@ -1,4 +1,4 @@
-//! Jobs that skip what finished jobs have done.
+//! Jobs that skip the inputs of finished jobs.
 
 use baton_coordinator::{CoordinatorError, JobOutcome, JobReport, JobWatch, PreparedJob, Shutdown};
 use baton_job::Partition;
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::support::{Scene, Script};
 
-/// The night `name` over all files that are there, its output below `nights/`.
+/// The night `name` over all present files, with its output below `nights/`.
 async fn night(scene: &Scene, name: &str, partition: Partition) -> Result<JobReport, CoordinatorError> {
     night_with(scene, name, partition, Shutdown::No).await
 }
@@ -31,7 +31,7 @@ async fn whole_night(scene: &Scene, name: &str) -> JobReport {
 }
 
 #[tokio::test]
-async fn a_night_takes_what_no_night_that_succeeded_has_done() {
+async fn a_night_skips_the_inputs_of_successful_nights() {
     let scene = Scene::of_corpus("{\"text\":\"first\"}\n");
     scene.add_encoder("encoder", Script::new(), None);
     assert_eq!(whole_night(&scene, "1").await.totals.records, 1);
@@ -47,19 +47,19 @@ async fn a_night_takes_what_no_night_that_succeeded_has_done() {
 }
 
 #[tokio::test]
-async fn a_night_that_failed_leaves_its_inputs_to_the_next() {
+async fn the_next_night_takes_the_inputs_of_a_failed_one() {
     let scene = Scene::of_corpus("{\"text\":\"first\"}\n");
     scene.add_encoder("encoder", Script::new(), None);
     let stopped = night_with(&scene, "1", Partition::WHOLE, Shutdown::Drain).await.unwrap();
     assert_eq!(stopped.outcome, JobOutcome::Interrupted);
     scene.add_input("second.jsonl", "{\"text\":\"two\"}\n");
     assert_eq!(whole_night(&scene, "2").await.totals.records, 2);
-    // What has arrived since a night began is none of its business.
+    // A night ignores inputs that arrive after its beginning.
     assert_eq!(whole_night(&scene, "1").await.totals.records, 1);
 }
 
 #[tokio::test]
-async fn partitions_of_a_night_agree_on_its_inputs_whatever_arrives_between() {
+async fn partitions_of_a_night_agree_on_its_inputs_while_files_arrive() {
     let scene = Scene::of_corpus("{\"text\":\"first\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n");
     scene.add_encoder("encoder", Script::new(), None);
     let [first, second] = [0, 1].map(|index| Partition::new(index, 2).unwrap());

@@ -86,7 +86,7 @@ async fn a_coordinator_without_workers_notices_that_another_has_done_its_work() 
 }
 
 #[tokio::test]
-async fn a_partition_finishes_what_a_silent_one_leaves_and_ends_the_job() {
+async fn a_partition_finishes_the_shards_of_a_silent_one_and_ends_the_job() {
     let whole = Scene::new(Script::new());
     whole.run().await.unwrap();
 
@@ -121,7 +121,7 @@ async fn partitions_that_finish_each_others_shards_agree_on_every_part() {
 }
 
 #[tokio::test]
-async fn a_partition_that_waits_for_others_leaves_when_it_is_asked_to() {
+async fn a_partition_that_waits_for_others_stops_on_request() {
     let mut scene = Scene::new(Script::new());
     scene.options.take_over_after = Some(Duration::from_secs(3600));
     let (wish, shutdown) = watch::channel(Shutdown::No);
