@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn attention_grows_with_what_is_seen() {
+    fn attention_cost_grows_with_the_visible_tokens() {
         let flops = TokenFlops { per_position_seen: 1, ..TokenFlops::default() };
         let arithmetic = |attention| Arithmetic {
             parameters: 0,

@@ -105,7 +105,7 @@ fn a_bundle_of_two_encoder_decoders_verifies() {
 }
 
 #[test]
-fn an_encoder_is_read_behind_its_last_layer_and_sees_the_whole_prompt() {
+fn an_encoder_is_read_after_its_last_layer_and_sees_the_whole_prompt() {
     type Spoil = fn(&mut BundleManifest);
     let cases: [(Spoil, [&str; 2]); 2] = [
         (|m| llm(m).layers = 1, ["`llm.layers` is 1", "an encoder is read after its last layer, 2"]),

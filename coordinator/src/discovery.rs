@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_stands_for_all_its_addresses() {
+    async fn a_name_means_all_its_addresses() {
         let list = "dns://localhost:7001,http://other:7001".parse().unwrap();
         let mut endpoints = watch_endpoints(list, "https");
         let found = endpoints.wait_for(|endpoints| endpoints.len() > 1).await.unwrap();

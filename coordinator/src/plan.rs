@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_plan_counts_what_is_there_and_names_what_is_wrong_and_writes_nothing() {
+    async fn a_plan_counts_the_inputs_names_problems_and_writes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         fs::write(path("a.jsonl"), "{\"text\":\"four\"}\n{\"txt\":1}\n{\"text\":\"\"}\n{\"txt\":2}\n")

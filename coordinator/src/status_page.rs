@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_names_what_the_page_shows() {
+    fn the_status_has_all_fields_of_the_page() {
         assert_eq!(to_json(None, &JobStatus::default())["state"], "preparing");
         let title = JobTitle { output: "out".into(), partition: "0/1".into(), bundle_digest: "d".into() };
         let json = to_json(Some(&title), &JobStatus::default());

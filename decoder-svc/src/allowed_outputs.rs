@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_output_elsewhere_is_refused_with_what_is_allowed() {
+    fn an_output_elsewhere_is_refused_with_the_allowed_places() {
         let prefixes = ["s3://corpora/it", "/data/out"].map(|prefix| Location::parse(prefix).unwrap());
         let allowed = AllowedOutputs::below(prefixes.to_vec());
         for output in ["s3://corpora/it", "s3://corpora/it/2026", "/data/out/x", "file:/data/out"] {

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_becomes_whole_by_the_rules() {
+    fn the_rules_repair_written_text() {
         let rules = TextRules::new(&baton_text::TextOptions::default()).unwrap();
         let mut collector = collector(&[1]).obeying(Arc::new(rules));
         let segment = Segment { text: "- Open %s now".into(), ..whole(0) };
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_segments_is_done_with_what_is_copied() {
+    fn a_record_without_segments_consists_of_copied_text() {
         let mut collector = collector(&[0, 1]);
         assert_eq!(collector.num_done(), 1);
         let row = collector.begin(whole(1), 3).unwrap();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_joined_by_what_stands_between_them_in_whatever_order_they_come() {
+    fn segments_in_any_order_are_joined_by_the_text_between_them() {
         let mut collector = ShardCollector::new(1, 3);
         let mut head = record(0, 3);
         head.fields.insert("lang".into(), "en".into());
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_twice_or_not_at_all_or_out_of_range_is_refused() {
+    fn repeated_missing_and_invalid_segments_are_refused() {
         let mut collector = ShardCollector::new(3, 4);
         assert!(collector.begin(whole(0), 3).is_err(), "before its record");
         collector.begin_record(record(0, 1)).unwrap();

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_complete_an_ngram_again_is_masked() {
+    fn a_token_that_would_repeat_an_ngram_is_masked() {
         let bigrams = without_ngrams_of(2);
         assert_eq!(constrained(&bigrams, &[2, 3, 2, 4, 2], 0), [1.0, -2.0, 3.0, OFF, OFF, 0.5]);
         assert_eq!(constrained(&bigrams, &[2], 0), LOGITS);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_copying_favours_is_added_to_its_logits() {
+    fn biases_for_copying_are_added_to_the_logits() {
         assert_eq!(constrained(&copying(6.0), &[2], 0), [1.0, -2.0, 3.0, 2.0, 5.0, 0.5]);
         assert_eq!(constrained(&copying(6.0), &[4], 0), LOGITS);
     }

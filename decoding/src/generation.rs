@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_limits_do_not_count_what_the_model_reads_after_the_prompt() {
+    fn relative_limits_do_not_count_the_models_suffix() {
         let options = GenerationOptions {
             max_new_tokens_per_prompt_token: Some(2.0),
             min_new_tokens_per_prompt_token: Some(0.5),

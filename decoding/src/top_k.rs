@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_impossible_is_passed_over() {
+    fn nan_and_minus_infinity_are_skipped() {
         let mut top = TopK::default();
         top.start(3);
         top.offer(0, &[f32::NAN, f32::NEG_INFINITY, 1.0], Shift::NONE);

@@ -35,7 +35,7 @@ fn allocations(generation: &Generation) -> Vec<u64> {
 }
 
 #[test]
-fn rows_that_go_on_take_no_new_memory() {
+fn continuing_rows_take_no_new_memory() {
     for generation in [greedy(0, 200), sampling(1, 200), sampling(3, 200)] {
         let allocations = allocations(&generation);
         assert_eq!(allocations.iter().sum::<u64>(), 0, "{:?}: {allocations:?}", generation.options);

@@ -101,7 +101,7 @@ fn run(
 
 proptest! {
     #[test]
-    fn rows_write_what_they_would_have_written_undrafted(
+    fn rows_write_the_same_with_and_without_drafts(
         methods in proptest::collection::vec(0usize..5, 1..20),
         max_slots in 4usize..8,
         max_draft_tokens in 1usize..9,

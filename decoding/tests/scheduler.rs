@@ -40,7 +40,7 @@ fn slots_of_prefill(plan: &Plan) -> Vec<(u32, usize)> {
 }
 
 #[test]
-fn a_row_is_fed_bos_first_and_then_what_was_chosen_last() {
+fn a_row_is_fed_bos_first_and_then_its_last_choice() {
     let mut scheduler = scheduler(LIMITS);
     scheduler.submit(request(row(0, 0), 5, greedy(0, 4))).unwrap();
     let first = plan(&mut scheduler);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn alternatives_follow_what_is_best_and_their_tokens_count() {
+    fn alternatives_follow_the_best_output_and_their_tokens_count() {
         let alternative = Alternative {
             output: "Salve".into(),
             score: -0.7,

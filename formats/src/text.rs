@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pair_becomes_bytes_that_are_not_utf8_and_what_follows_is_kept() {
+    fn half_a_pair_becomes_bytes_that_are_not_utf8_and_the_rest_is_kept() {
         let units = [0xfeff, u16::from(b'a'), 0xd83c, u16::from(b'b'), 0xdf89, u16::from(b'c')];
         let bytes: Vec<u8> = units.into_iter().flat_map(u16::to_le_bytes).collect();
         let text = read(&bytes).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_character_and_what_is_no_text_are_named() {
+    fn a_cut_character_and_invalid_text_are_named() {
         for (bytes, message) in [
             (&b"\xff\xfea\0b"[..], "ends in the middle"),
             (b"\xff\xfe\0\0a\0\0\0", "UTF-32"),

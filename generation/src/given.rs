@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_by_what_they_look_like() {
+    fn flags_are_parsed_by_their_form() {
         let cases = [
             ("true", Given::Truth(true)),
             ("-1", Given::Integer(-1)),

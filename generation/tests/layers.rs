@@ -84,7 +84,7 @@ fn a_method_that_a_later_layer_chooses_takes_the_place_of_an_earlier_one() {
 }
 
 #[test]
-fn none_takes_back_what_layers_below_say_of_an_option() {
+fn none_resets_an_option_of_lower_layers() {
     let below = "temperature = 0.7\ntop_k = 50\nmax_new_tokens = 9\nstop_strings = ['x']";
     let taken_back = resolved(&[below, "top_k = 'none'\nmax_new_tokens = 'none'\nstop_strings = []"]);
     assert_eq!(taken_back, resolved(&["temperature = 0.7"]));

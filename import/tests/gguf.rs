@@ -196,7 +196,7 @@ fn a_begin_token_that_the_model_expects_is_added_by_the_tokenizer() {
 }
 
 #[test]
-fn what_cannot_be_represented_exactly_is_refused_by_name() {
+fn settings_without_an_exact_equivalent_are_refused_by_name() {
     let text = |text: &str| Value::String(text.to_owned());
     let cases = [
         ("general.architecture", text("gemma3"), ["family `gemma3`", "supported: llama"]),

@@ -68,7 +68,7 @@ fn shards_become_one_file() {
 }
 
 #[test]
-fn buffers_that_follow_from_the_config_are_left_out() {
+fn buffers_that_the_config_determines_are_omitted() {
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().join("source");
     write_checkpoint(&source, &config());
@@ -82,7 +82,7 @@ fn buffers_that_follow_from_the_config_are_left_out() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_refused_with_a_reason() {
+fn unsupported_checkpoints_are_refused_with_a_reason() {
     type Spoil = fn(&Path);
     let cases: [(Spoil, &[&str]); 6] = [
         (
@@ -143,7 +143,7 @@ fn family_fixture(directory: &Path, fixture: &str) -> ModelConfig {
 }
 
 #[test]
-fn a_checkpoint_of_every_family_is_imported_as_it_is() {
+fn a_checkpoint_of_every_family_is_imported_unchanged() {
     for fixture in [
         "llama-untied",
         "qwen2-sliding",
@@ -198,7 +198,7 @@ fn a_checkpoint_without_its_head_gets_its_full_names() {
 }
 
 #[test]
-fn copies_of_a_t5s_embedding_are_left_out_and_others_of_the_name_are_refused() {
+fn copies_of_a_t5s_embedding_are_omitted_and_other_tensors_of_that_name_are_refused() {
     let names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
     for (copied, is_refused) in [(true, false), (false, true)] {
         let directory = tempfile::tempdir().unwrap();

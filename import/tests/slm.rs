@@ -67,7 +67,7 @@ fn tokens(bundle: &Bundle, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_encoder_decoder_becomes_a_bundle_that_reads_what_its_tokenizer_makes_of_a_text() {
+fn an_encoder_decoder_becomes_a_bundle_that_reads_its_own_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().join("small-model");
     write_source(&source, &t5(), "$A </s>");
@@ -119,7 +119,7 @@ fn a_decoder_only_model_begins_its_output_with_the_templates_last_token() {
 }
 
 #[test]
-fn what_the_files_leave_open_is_asked_for_and_nothing_is_written() {
+fn missing_settings_are_asked_for_and_nothing_is_written() {
     type Spoil = fn(&mut ModelConfig, &mut SlmImportOptions);
     let cases: [(Spoil, &[&str]); 5] = [
         (|_, options| options.template = Some("no text".to_owned()), &["\"no text\"", "has no {text}"]),

@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "outgrows its 1 blocks of 16 tokens")]
-    fn a_row_cannot_outgrow_what_it_reserved() {
+    fn a_row_cannot_outgrow_its_reservation() {
         let mut table = BlockTable::new(1, 4);
         table.occupy(A, 16);
         table.append(A, 17, &mut Vec::new());

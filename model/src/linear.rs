@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_gets_the_same_bits_wherever_it_stands_in_however_many_rows() {
+    fn a_row_gets_the_same_bits_at_any_place_among_any_number_of_rows() {
         crate::set_num_threads(1);
         let pattern = |size: &[i64], step: f64| {
             let numel: i64 = size.iter().product();

@@ -247,7 +247,7 @@ fn uncached_log_probabilities(
 }
 
 #[test]
-fn a_forked_row_goes_on_as_the_row_it_was_copied_from() {
+fn a_forked_row_continues_like_its_original() {
     for compute in ALL_KINDS {
         let mut decoder = decoder(compute, PromptAttention::Bidirectional, scheduler_limits(3, 240, 64));
         let capacity_tokens = 60;

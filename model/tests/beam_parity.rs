@@ -195,7 +195,7 @@ fn decode(fixtures: &Fixtures, prompts: &[PromptStates], max_slots: usize) -> Ve
 }
 
 #[test]
-fn beam_search_writes_what_transformers_writes() {
+fn beam_search_equals_that_of_transformers() {
     let fixtures = fixtures();
     let prompts: Vec<PromptStates> = fixtures
         .prompt_lens

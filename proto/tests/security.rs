@@ -233,7 +233,7 @@ async fn endpoints_that_contradict_the_flags_are_refused_before_anybody_is_calle
 }
 
 #[tokio::test]
-async fn a_service_of_the_same_process_is_reached_without_any_of_it() {
+async fn a_service_of_the_same_process_needs_no_tls() {
     let connections = Connections::default();
     let incoming = connections.listen_locally("decoder");
     let security = ServerSecurity::default();

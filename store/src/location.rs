@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_location_is_refused_with_the_reason() {
+    fn an_invalid_location_is_refused_with_the_reason() {
         for (text, reason) in [
             ("", "it is empty"),
             ("ftp://x/y", "unknown scheme `ftp`"),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_local_is_refused_elsewhere() {
+    fn a_place_that_must_be_local_is_refused_elsewhere() {
         assert_eq!(Location::parse_local("file:/a/b").unwrap(), PathBuf::from("/a/b"));
         let error = Location::parse_local("s3://b/bundle").unwrap_err().to_string();
         assert!(error.contains("s3://b/bundle") && error.contains("local"), "{error}");

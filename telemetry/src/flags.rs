@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_http_port_has_a_default_and_can_be_left_out() {
+    fn the_http_port_has_a_default_and_can_be_disabled() {
         assert_eq!(parse(&[]).unwrap().http_listen.address(), Some(([0, 0, 0, 0], 9464).into()));
         assert_eq!(parse(&["--http-listen", "none"]).unwrap().http_listen.address(), None);
         assert!(parse(&["--http-listen", "somewhere"]).is_err());

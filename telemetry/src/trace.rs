@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traceparent_reads_as_it_is_written() {
+    fn a_traceparent_parses_back_from_its_display() {
         assert_eq!(EXAMPLE.parse::<TraceContext>().unwrap().to_string(), EXAMPLE);
         let begun = TraceContext::begin();
         assert_eq!(begun.to_string().parse(), Ok(begun));

@@ -93,7 +93,7 @@ fn an_empty_input_is_a_complete_job_without_parts() {
 }
 
 #[test]
-fn too_many_errors_fail_the_job_and_keep_what_is_done() {
+fn too_many_errors_fail_the_job_and_keep_the_committed_parts() {
     let job = Job::new()
         .with_input("a.jsonl", format!("{}{{}}\n{{}}\n", corpus(6)))
         .with_flags(&["--max-error-rate", "0.2"]);

@@ -79,7 +79,7 @@ llm_licence = "CC0-1.0"
 }
 
 #[test]
-fn a_small_model_learns_from_what_a_fine_tuned_llm_wrote() {
+fn a_small_model_learns_from_the_outputs_of_a_fine_tuned_llm() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let llm = shared_bundle().join("llm");

@@ -80,7 +80,7 @@ fn outputs_that_exist_are_scored_without_a_bundle() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_is_refused_with_the_reason() {
+fn invalid_evaluations_are_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     write_test_set(&directory);
     fs::write(directory.path().join("other.jsonl"), "{\"id\":\"x\",\"output\":\"y\"}\n").unwrap();

@@ -70,7 +70,7 @@ fn a_collected_file_has_failed_records_where_they_stood_if_asked() {
 }
 
 #[test]
-fn what_cannot_be_collected_is_refused_and_no_file_is_left() {
+fn an_impossible_collection_is_refused_and_leaves_no_file() {
     let job = Job::of_records(3);
     let file = job.output().with_file_name("all.jsonl");
     let collect = |out: &Path, flags: &[&str]| {

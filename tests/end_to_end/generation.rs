@@ -242,7 +242,7 @@ fn equal_prompts_have_rows_of_their_own() {
 }
 
 #[test]
-fn stop_strings_and_stop_tokens_end_outputs_and_are_left_out() {
+fn stop_strings_and_stop_tokens_end_outputs_and_are_not_part_of_them() {
     let plain = Job::of_records(40);
     plain.run_expecting(0);
     let texts = |job: &Job| -> Vec<String> {

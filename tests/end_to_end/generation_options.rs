@@ -64,7 +64,7 @@ fn values_that_no_model_can_obey_are_refused_in_flags_and_in_job_files() {
 }
 
 #[test]
-fn a_flag_takes_back_what_job_file_and_bundle_say() {
+fn a_flag_resets_an_option_of_job_file_and_bundle() {
     let directory = bundle_with(|manifest| {
         manifest["generation"] =
             json!({ "hybrid": { "beams": 3, "length_penalty": 0.5, "max_new_tokens": 4 } });
@@ -106,7 +106,7 @@ fn a_conflict_with_the_bundles_proposal_names_it_and_any_other_does_not() {
 }
 
 #[test]
-fn relative_limits_count_the_prompt_and_not_what_the_large_model_reads_after_it() {
+fn relative_limits_count_the_prompt_without_the_large_models_suffix() {
     let directory = bundle_with(|manifest| manifest["llm"]["writer"]["prompt_end"] = json!("of eleven b<s>"));
     let bundle = directory.path().join("bundle");
     for mode in ["hybrid", "llm", "verified"] {

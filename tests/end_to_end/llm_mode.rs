@@ -31,7 +31,7 @@ fn run(flags: &[&str], machine: &[&str]) -> (Vec<Vec<u8>>, String) {
 }
 
 #[test]
-fn the_large_model_alone_writes_the_same_in_any_batch_and_what_its_forward_pass_says() {
+fn the_large_model_alone_writes_the_same_in_any_batch_and_follows_its_forward_pass() {
     let machines: [&[&str]; 2] =
         [&["--decode-slots", "1", "--encode-batch-tokens", "1"], &["--decode-slots", "96"]];
     // A random model writes no sensible text; this test compares its unrepaired outputs.
@@ -87,7 +87,7 @@ fn greedy(bundle: &Bundle, text: &str) -> (String, &'static str) {
 }
 
 #[test]
-fn a_verified_job_writes_byte_for_byte_what_the_large_model_writes_alone() {
+fn a_verified_job_writes_the_bytes_of_the_large_model_alone() {
     let methods: [&[&str]; 4] = [
         &[],
         &["--temperature", "0.8", "--top-p", "0.95", "--seed", "3"],

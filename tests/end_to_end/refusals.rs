@@ -153,7 +153,7 @@ fn more_engines_than_there_is_room_for_are_capped_and_said() {
 }
 
 #[test]
-fn what_the_bundle_does_not_offer_is_a_usage_error() {
+fn options_that_the_bundle_lacks_are_usage_errors() {
     Job::of_records(1).with_flags(&["--task", "foo"]).run_expecting(2).assert_error(&["template `foo`"]);
     let job = Job::of_records(1).with_flags(&["--min-new-tokens", "9999"]);
     job.run_expecting(2).assert_error(&["min_new_tokens is 9999"]);

@@ -29,7 +29,7 @@ fn a_job_killed_at_any_point_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn an_interrupted_job_finishes_its_shards_and_goes_on_later() {
+fn an_interrupted_job_finishes_its_shards_and_continues_later() {
     let undisturbed = Job::of_records(NUM_RECORDS);
     undisturbed.run_expecting(0);
 
@@ -77,7 +77,7 @@ fn an_interrupt_while_models_load_stops_at_once() {
 }
 
 #[test]
-fn a_second_interrupt_stops_at_once_and_the_job_goes_on_later() {
+fn a_second_interrupt_stops_at_once_and_the_job_continues_later() {
     let job = Job::of_records(NUM_RECORDS);
     let mut child = job.start();
     job.wait_for_parts(1, &mut child);

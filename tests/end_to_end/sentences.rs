@@ -29,7 +29,7 @@ fn lines(texts: impl IntoIterator<Item = String>) -> String {
 }
 
 #[test]
-fn an_output_joins_what_its_sentences_alone_would_be_in_any_batch() {
+fn an_output_joins_the_outputs_of_its_sentences_in_any_batch() {
     let flags =
         ["--beams", "3", "--n-best", "2", "--copy-bias", "4", "--name-bias", "2", "--max-new-tokens", "6"];
     let sentences =

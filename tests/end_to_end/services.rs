@@ -118,7 +118,7 @@ fn shard(index: u32, num_records: u32) -> Shard {
 }
 
 #[tokio::test]
-async fn services_say_what_they_have_loaded() {
+async fn services_report_their_loaded_models() {
     let mut services = Services::start().await;
     let encoder =
         services.encoder.get_info(GetEncoderInfoRequest {}).await.unwrap().into_inner().info.unwrap();
@@ -179,7 +179,7 @@ fn write_bundle_of_modes(directory: &Path, modes: &[Mode]) {
 }
 
 #[tokio::test]
-async fn what_is_run_is_what_the_mode_of_the_request_says_in_one_process_and_in_services() {
+async fn the_mode_of_a_request_decides_in_one_process_and_in_services() {
     let directory = tempfile::tempdir().unwrap();
     let (both, alone) = (directory.path().join("both"), directory.path().join("alone"));
     write_bundle_of_modes(&both, &[Mode::Hybrid, Mode::Slm]);
@@ -212,7 +212,7 @@ async fn what_is_run_is_what_the_mode_of_the_request_says_in_one_process_and_in_
 }
 
 #[tokio::test]
-async fn a_dropped_attempt_is_cancelled_and_the_services_go_on() {
+async fn a_dropped_attempt_is_cancelled_and_the_services_continue() {
     let mut services = Services::start().await;
     let abandoned = shard(0, 2000);
     let attempt = services.attempt(&abandoned);

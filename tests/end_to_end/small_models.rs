@@ -38,7 +38,7 @@ fn an_imported_small_model_runs_at_once() {
 }
 
 #[test]
-fn with_a_new_projector_a_hybrid_writes_what_its_small_model_writes_to_the_byte() {
+fn a_hybrid_with_a_new_projector_writes_the_bytes_of_its_small_model() {
     let directory = tempfile::tempdir().unwrap();
     let new = directory.path().join("new");
     write_aligned_bundle(&new, 3, true);

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_keeps_its_case() {
+    fn kept_words_keep_their_case() {
         let text = "OPEN %S NOW, PLEASE";
         let kept = |place: usize| (5..7).contains(&place);
         assert_eq!(Case::Upper.lower(text, kept), "Open %S now, please");

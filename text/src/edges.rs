@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_a_sentence_is_outside() {
+    fn signs_around_a_sentence_are_outside() {
         for around in [
             ("", ""),
             ("  ", "\n"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_sentence_stays_in_it() {
+    fn signs_of_the_sentence_stay_in_it() {
         for text in [
             "{0} files were deleted.",
             "<b>A tool</b> reads <b>mail</b>",

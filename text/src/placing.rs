@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_at_the_end_stay_behind_what_closes_before_them() {
+    fn a_closing_unit_stays_before_a_sign_at_the_end() {
         let placing = Placing::new(("read mail.", &[]), ("leggi la posta.", &[]));
         let place = "read mail".len();
         let number = placing.words_up_to(place, None);

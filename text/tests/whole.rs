@@ -45,7 +45,7 @@ fn damaged_units_are_mended_and_missing_ones_placed() {
 }
 
 #[test]
-fn edges_and_tags_stand_as_in_the_source() {
+fn edges_and_tags_keep_the_places_of_the_source() {
     for (source, written, expected) in [
         (
             "- A <b>tool</b> for mail 👍\n",
@@ -122,7 +122,7 @@ proptest! {
 
     /// Tags are placed in pairs that nest.
     #[test]
-    fn tags_nest_whatever_is_written(
+    fn tags_nest_for_any_output(
         written in "[a-z]{1,5}( [a-z]{1,5}){0,8}[.]?",
         inner in "[a-z]{3,5}",
         outer in "[a-z]{3,5}",

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_that_learns_later_stays_as_it_is_until_then_and_begins_like_any_other() {
+    fn a_weight_with_a_later_start_is_unchanged_until_then_and_starts_like_any_other() {
         let weights = || {
             let leaf = |value: f32| Tensor::from_slice(&[value]).set_requires_grad(true);
             Weights::from([("early".to_owned(), leaf(1.0)), ("late".to_owned(), leaf(2.0))])

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn whitened_rows_have_no_mean_and_vary_alike_in_all_directions_that_vary_at_all() {
+    fn whitened_rows_have_zero_mean_and_equal_variance_in_all_directions_that_vary() {
         let rows = noise(&[4000, 3]) * Tensor::from_slice(&[2.0f32, 1.0, 0.9])
             + Tensor::from_slice(&[50.0f32, -3.0, 0.0]);
         let (mean, whitening) = whitening(&rows);

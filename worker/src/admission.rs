@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_draining_service_finishes_what_it_has_and_takes_nothing_on() {
+    async fn a_draining_service_finishes_its_shards_and_takes_no_others() {
         let admission = Admission::new(2);
         let permit = admission.admit().unwrap();
         admission.drain();

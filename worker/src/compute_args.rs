@@ -183,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_chosen_where_it_is_named_whatever_else_there_is() {
+    fn a_named_cpu_is_chosen_on_any_machine() {
         assert_eq!(choose(WeightsFlag::F32, DeviceFlag::Cpu).unwrap(), Compute::CPU_F32);
         assert_eq!(choose(WeightsFlag::Int8, DeviceFlag::Auto).unwrap(), Compute::CPU_INT8);
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_refused_with_what_to_do() {
+    fn a_missing_gpu_is_refused_with_advice() {
         let error = choose(WeightsFlag::Auto, DeviceFlag::Cuda(4000)).unwrap_err();
         assert!(error.to_string().contains("--device cpu"), "{error}");
     }

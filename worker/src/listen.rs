@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_as_it_is_written() {
+    fn an_address_parses_back_from_its_display() {
         for text in ["0.0.0.0:7001", "[::1]:0", "unix:/run/baton/encoder.sock"] {
             assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
         }

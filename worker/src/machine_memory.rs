@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_what_is_available() {
+    fn the_kernel_reports_the_available_memory() {
         let text = "MemTotal:       24601440 kB\nMemFree:  1 kB\nMemAvailable:   2048 kB\n";
         assert_eq!(available_in(text), Some(2 << 20));
         assert_eq!(available_in("MemTotal: 1 kB\n"), None);

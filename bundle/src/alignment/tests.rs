@@ -23,7 +23,7 @@ fn tokens_that_share_a_character_all_count() {
 }
 
 #[test]
-fn a_token_beyond_what_the_llm_covers_takes_none() {
+fn a_token_beyond_the_llms_text_takes_no_state() {
     assert_eq!(aligned(&[2..4], &[0..2, 2..3, 4..9]), [vec![], vec![0], vec![]]);
     assert_eq!(aligned(&[], std::slice::from_ref(&(0..2))), [Vec::<u32>::new()]);
 }

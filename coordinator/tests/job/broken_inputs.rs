@@ -87,7 +87,7 @@ fn scene_with_plain_input() -> Scene {
 }
 
 #[tokio::test]
-async fn an_input_that_is_not_what_was_listed_is_left_out_and_the_others_are_finished() {
+async fn a_changed_input_is_dropped_and_the_others_are_finished() {
     let scene = scene_with_plain_input();
     let report = run_changed(&scene, "0/1").await;
     assert_eq!((report.outcome, report.num_unread_inputs), (JobOutcome::InputsBroken, 0));
@@ -111,7 +111,7 @@ async fn a_partition_stops_at_an_input_that_changed_since_another_may_have_read_
 }
 
 #[tokio::test]
-async fn a_job_of_which_another_coordinator_found_an_input_broken_has_no_manifest() {
+async fn a_job_with_an_input_that_another_coordinator_found_broken_has_no_manifest() {
     let scene = Scene::new(Script::from([((0, 1), Act::CommitBesideBreak)]));
     let error = scene.run().await.unwrap_err();
     assert_eq!(error.exit_code(), 4);

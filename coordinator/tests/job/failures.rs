@@ -109,7 +109,7 @@ async fn a_poisonous_record_ends_as_an_error_row_and_not_as_a_dead_job() {
 }
 
 #[tokio::test]
-async fn a_job_waits_for_workers_says_so_and_goes_on_when_they_come() {
+async fn a_job_waits_for_workers_says_so_and_continues_when_they_come() {
     let scene = Scene::of_corpus("{\"text\":\"line\"}\n");
     let watch = JobWatch::default();
     let mut status = watch.status.subscribe();

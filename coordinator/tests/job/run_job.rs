@@ -23,7 +23,7 @@ async fn every_shard_is_leased_once_and_the_manifest_is_written_last() {
 }
 
 #[tokio::test]
-async fn a_restarted_job_leases_only_what_is_not_committed() {
+async fn a_restarted_job_leases_only_uncommitted_shards() {
     let scene = Scene::new(Script::new());
     scene.run().await.unwrap();
     for name in ["_SUCCESS", "part-000001.jsonl", "part-000004.jsonl"] {
@@ -36,7 +36,7 @@ async fn a_restarted_job_leases_only_what_is_not_committed() {
 }
 
 #[tokio::test]
-async fn a_job_asked_to_stop_is_interrupted_and_goes_on_later() {
+async fn a_job_stops_on_request_and_continues_later() {
     let scene = Scene::new(Script::new());
     let report = scene.run_with("0/1", &JobWatch::default(), Shutdown::Drain).await.unwrap();
     assert_eq!((report.outcome, report.totals.records), (JobOutcome::Interrupted, 0));

@@ -78,7 +78,7 @@ async fn a_commit_leaves_verdict_errors_and_part() {
 }
 
 #[tokio::test]
-async fn parts_are_what_the_job_asks_for_and_verdicts_say_where_failed_records_stood() {
+async fn parts_have_the_jobs_format_and_verdicts_the_places_of_failed_records() {
     let (_directory, store) = empty_store().await;
     let format: PartFormat = "jsonl.zst".parse().unwrap();
     let parts = PartOptions { format, has_origin: true, keeps_fields: false };
@@ -202,7 +202,7 @@ async fn an_attempt_that_died_between_amendment_and_part_leaves_nothing_that_hol
 }
 
 #[tokio::test]
-async fn of_attempts_with_other_bytes_that_race_one_part_stands_and_all_agree_on_its_sums() {
+async fn one_of_racing_attempts_with_different_bytes_wins_and_all_report_its_sums() {
     let (_directory, store) = empty_store().await;
     let (ours, theirs, parts) = (outcomes(), other_outcomes(), PartOptions::default());
     let (one, other) =
@@ -224,7 +224,7 @@ async fn a_part_that_was_changed_is_reported() {
 }
 
 #[tokio::test]
-async fn of_attempts_that_race_one_commits_and_all_agree() {
+async fn one_of_racing_attempts_commits_and_all_agree() {
     let expected = undisturbed().await;
     let (_directory, store) = empty_store().await;
     let (outcomes, parts) = (outcomes(), PartOptions::default());

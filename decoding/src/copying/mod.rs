@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_with_a_word_that_was_begun_is_favoured_however_it_is_cut() {
+    fn the_continuation_of_a_word_is_favoured_for_any_cut_into_tokens() {
         let text = "a xfce-panel";
         assert_eq!(biases(text, 0.0, &[" x"]), [("fce", 6.0), ("fc", 3.0)], "the longest token most");
         assert_eq!(biases(text, 0.0, &[" x", "fc"]), [("e", 6.0)]);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_without_a_space_goes_on_at_the_beginning_and_after_a_sign_alone() {
+    fn a_word_without_a_space_continues_only_at_the_beginning_and_after_a_sign() {
         let text = "a xfce";
         assert_eq!(biases(text, 0.0, &["x"]), [("fce", 6.0), ("fc", 3.0)]);
         assert_eq!(biases(text, 0.0, &[" K", "-", "x"]), [("fce", 6.0), ("fc", 3.0)]);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_goes_on_inside_a_character_that_tokens_cut() {
+    fn a_word_continues_inside_a_character_that_tokens_cut() {
         let [start, end]: [u8; 2] = "\u{e9}".as_bytes().try_into().unwrap();
         let spellings = vec![b" caf".to_vec(), vec![start], vec![end]];
         let copying = Copying::of_text("caf\u{e9}", 6.0, 0.0, Arc::new(Vocabulary::new(spellings)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_begun_more_readily_until_it_stands_there_as_often_as_in_the_text() {
+    fn a_name_is_favoured_until_the_output_has_it_as_often_as_the_text() {
         assert_eq!(biases("the KDE", 1.0, &[]), [(" KD", 1.0)], "its longest token");
         assert_eq!(
             biases("the xfce4", 1.0, &[]),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stands_there_often_enough_is_not_favoured_again() {
+    fn a_name_that_occurs_often_enough_is_not_favoured_again() {
         assert_eq!(biases("the KDE of KDE", 0.0, &[" K", "DE", " K"]), [("DE", 6.0)]);
         assert_eq!(biases("the KDE", 0.0, &[" K", "DE", " K"]), []);
     }
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_the_same_however_it_is_cut_into_tokens() {
+    fn the_written_words_do_not_depend_on_the_cut_into_tokens() {
         let text = "The caf\u{e9}-au-lait of KDE, for GTK+ and l'\u{c9}t\u{e9} KDE";
         let output = "il caf\u{e9}-au-lait di KDE e \u{c9}t\u{e9} in KD \u{20ac} KDE caf\u{e9}-";
         let bytes: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();

@@ -71,7 +71,7 @@ fn an_empty_part_of_lines_has_no_bytes_and_no_rows() {
 }
 
 #[test]
-fn parts_one_behind_the_other_are_a_file_of_all_rows() {
+fn concatenated_parts_are_a_file_of_all_rows() {
     for format in PartFormat::all().filter(|format| format.is_concatenable()) {
         let parts = [row("a", "uno"), row("b", "due")]
             .map(|row| format.part([&row], &WriteOptions::default()).unwrap());
@@ -98,7 +98,7 @@ fn tables_have_a_column_for_each_kept_field_and_rows_of_errors_where_they_belong
 }
 
 #[test]
-fn what_a_format_has_no_room_for_is_refused_by_record() {
+fn text_that_a_format_cannot_hold_is_refused_with_its_record() {
     let error = written("x.tsv", &WriteOptions::default(), &[Ok(row("a", "uno\tdue"))]).unwrap_err();
     assert!(error.to_string().starts_with("record a cannot be written in this format"), "{error}");
     assert!(written("x.txt", &WriteOptions::default(), &[Ok(row("a", "uno\ndue"))]).is_err());

@@ -132,7 +132,7 @@ fn a_numeric_id_keeps_its_digits() {
 }
 
 #[test]
-fn of_a_repeated_field_the_last_counts() {
+fn the_last_of_repeated_fields_counts() {
     assert_eq!(read("a.jsonl", br#"{"text":"a","id":1,"text":"b","id":2}"#), ["1 2 b"]);
 }
 
@@ -234,7 +234,7 @@ fn a_quote_that_is_never_closed_costs_its_row_and_no_other() {
 }
 
 #[test]
-fn text_behind_a_closing_quote_costs_its_row_and_the_next_line_is_read() {
+fn text_after_a_closing_quote_costs_its_row_and_the_next_line_is_read() {
     let swallowing = b"id,text\n1,\"A small library\n2,Another tool\n3,\"Third tool\"\n4,Fourth tool\n";
     assert_eq!(
         read("a.csv", swallowing),
@@ -258,7 +258,7 @@ fn a_row_of_other_columns_says_how_many_lines_it_takes() {
 }
 
 #[test]
-fn a_header_that_is_none_is_one_failure_of_the_input() {
+fn an_invalid_header_is_one_failure_of_the_input() {
     let long = format!("id,{}\n1,a\n2,b\n", "x".repeat(options().max_row_bytes()));
     for (bytes, problem) in [
         (b"id,\"text\n1,a\n".as_slice(), "its header, line 1, opens a quote that is never closed"),
@@ -298,7 +298,7 @@ fn any_one_byte_may_separate_cells_and_a_first_line_may_say_which() {
 }
 
 #[test]
-fn a_quoted_header_behind_a_byte_order_mark_is_understood() {
+fn a_quoted_header_after_a_byte_order_mark_is_understood() {
     assert_eq!(read("a.csv", "\u{feff}\"id\",\"text\"\n1,x\n".as_bytes()), ["2 1 x"]);
 }
 
@@ -365,7 +365,7 @@ fn compressed_files_may_have_many_members() {
 }
 
 #[test]
-fn zeros_behind_a_gzip_file_are_padding_and_other_bytes_are_not() {
+fn zeros_after_a_gzip_file_are_padding_and_other_bytes_are_not() {
     let padded = [gzip(b"one\n"), vec![0; 100_000]].concat();
     assert_eq!(read("a.txt.gz", &padded), ["1 a.txt.gz:1 one"]);
     let padded_within = [gzip(b"one\n"), vec![0; 512], gzip(b"two\n"), vec![0; 1]].concat();
@@ -399,7 +399,7 @@ fn an_archive_that_is_cut_or_corrupt_is_a_failure_of_the_input_that_says_how_muc
 }
 
 #[test]
-fn a_file_that_is_not_what_it_is_named_is_a_failure_of_the_input() {
+fn a_file_with_the_wrong_name_for_its_content_is_a_failure_of_the_input() {
     for (uri, bytes, problem) in [
         ("a.txt.gz", b"plain text".as_slice(), "it is named `.gz`, but it is not compressed"),
         ("a.csv.zst", b"plain text", "it is named `.zst`, but it is not compressed"),
@@ -499,7 +499,7 @@ impl Read for Trickle {
 }
 
 #[test]
-fn how_bytes_arrive_makes_no_difference() {
+fn the_sizes_of_reads_make_no_difference() {
     let files = [
         ("a.jsonl", "\u{feff}{\"text\":\"é\"}\r\n\n{\"text\":\"b\"}"),
         ("a.csv", "\u{feff}\"text\",id\r\n\"a\r\nb\",1\r\n\r\nc,2\r\n"),

@@ -32,7 +32,7 @@ fn an_undisturbed_job_leases_each_shard_once_but_for_stragglers() {
 }
 
 #[test]
-fn every_shard_is_committed_once_whatever_happens_and_only_poisonous_records_fail() {
+fn every_shard_is_committed_once_under_faults_and_only_poisonous_records_fail() {
     let faults =
         Faults { deaths: true, stalls: true, membership: true, busy: true, poison: true, restarts: true };
     let fired = run_schedules(0..4000, faults);

@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_gets_the_same_bits_whatever_stands_beside_it() {
+    fn a_row_gets_the_same_bits_in_any_batch() {
         let width = SHAPE.kv_heads * SHAPE.head_dim;
         let row_numel = SHAPE.heads * SHAPE.head_dim;
         let blocks: [&[usize]; 3] = [&[3, 1], &[0, 2, 4], &[6]];

@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory with another argument")]
-    fn a_sum_in_the_memory_of_what_is_added_is_refused() {
+    fn a_sum_in_the_memory_of_its_addend_is_refused() {
         let x = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         let view = x.view([2, 3]);
         let _ = super::add(x, &view);

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantized_row_is_within_half_a_step_of_what_it_stands_for() {
+    fn a_quantized_row_is_within_half_a_step_of_its_numbers() {
         let (width, rows) = (37, 4);
         let mut x = pattern(rows * width, 0.7);
         x[width..2 * width].fill(0.0);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn activations_of_sums_are_those_of_the_numbers_they_stand_for() {
+    fn activations_of_sums_equal_those_of_their_numbers() {
         activations_of_sums_and_numbers_agree::<Silu>(|x| x / (1.0 + (-x).exp()));
         activations_of_sums_and_numbers_agree::<Relu>(|x| x.max(0.0));
         activations_of_sums_and_numbers_agree::<GeluTanh>(|x| {
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_gets_the_same_bits_whatever_stands_beside_it() {
+    fn a_row_gets_the_same_bits_in_any_batch() {
         let (rows, width) = (4, 50);
         let (sums, row_scales, column_scales) = sums_of(rows, 2 * width);
         let all = Sums { sums: &sums, row_scales: &row_scales, column_scales: &column_scales, bias: None };

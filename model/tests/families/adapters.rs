@@ -51,7 +51,7 @@ fn logits(expected: &Expected, weights: &dyn TensorSource, compute: Compute) -> 
 }
 
 #[test]
-fn an_adapted_model_of_every_family_predicts_what_peft_says() {
+fn an_adapted_model_of_every_family_predicts_like_peft() {
     baton_model::set_num_threads(1);
     let compute = Compute::CPU_F32.differentiable();
     for fixture in FIXTURES {

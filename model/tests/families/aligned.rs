@@ -122,7 +122,7 @@ fn each_token_takes_the_mean_of_the_states_of_its_characters_in_every_pair_of_fa
 }
 
 #[test]
-fn with_a_new_projector_a_hybrid_is_its_small_model_to_the_bit() {
+fn a_hybrid_with_a_new_projector_equals_its_small_model_to_the_bit() {
     baton_model::set_num_threads(1);
     for pair in PAIRS {
         let directory = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use crate::{Expected, ExpectedPrompt, FIXTURES, expected, is_encoder_decoder, mo
 
 /// The decoder's way to the same logits: prompts into the cache, then one token after the other.
 #[test]
-fn a_cached_decoder_behind_an_encoder_gives_the_logits_of_transformers() {
+fn a_cached_decoder_after_an_encoder_gives_the_logits_of_transformers() {
     baton_model::set_num_threads(1);
     for fixture in FIXTURES.into_iter().filter(|fixture| is_encoder_decoder(fixture)) {
         let expected = expected(fixture);
@@ -116,7 +116,7 @@ fn decode(fixture: &str, compute: Compute, num_beams: usize, max_slots: usize) -
 }
 
 #[test]
-fn greedy_and_beam_search_write_what_transformers_writes() {
+fn greedy_and_beam_search_equal_those_of_transformers() {
     for fixture in FIXTURES {
         let expected = expected(fixture);
         for (num_beams, max_slots) in [(1, 6), (expected.num_beams, 4), (expected.num_beams, 24)] {

@@ -67,7 +67,7 @@ fn narrower_formats_are_near_to_f32() {
 }
 
 #[test]
-fn states_behind_earlier_blocks_are_those_of_a_model_cut_there() {
+fn states_after_earlier_blocks_are_those_of_a_model_cut_there() {
     baton_model::set_num_threads(1);
     let _guard = tch::no_grad_guard();
     for fixture in FIXTURES.into_iter().filter(|fixture| !is_encoder_decoder(fixture)) {

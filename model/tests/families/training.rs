@@ -40,7 +40,7 @@ fn training_loss(fixture: &str, weights: &BTreeMap<String, Tensor>) -> Tensor {
 
 /// The training pass against the decoder that writes: behind each response token, both predict the same.
 #[test]
-fn a_training_pass_predicts_what_the_cached_decoder_predicts() {
+fn a_training_pass_predicts_like_the_cached_decoder() {
     baton_model::set_num_threads(1);
     let _guard = tch::no_grad_guard();
     let compute = Compute::CPU_F32;

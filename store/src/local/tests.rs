@@ -49,7 +49,7 @@ fn a_write_leaves_no_temporary_file() {
 }
 
 #[test]
-fn a_store_whose_temporary_directory_was_deleted_goes_on() {
+fn a_store_survives_the_deletion_of_its_temporary_directory() {
     let root = TempDir::new().unwrap();
     let directory = LocalDirectory::open(root.path().to_owned()).unwrap();
     assert_eq!(directory.create("a", b"1").unwrap(), CreateOutcome::Created);

@@ -178,7 +178,7 @@ fn a_decoder_that_is_asked_to_stop_finishes_its_shards_and_another_one_does_the_
 }
 
 #[test]
-fn nobody_needs_to_read_what_a_job_says() {
+fn a_job_runs_when_nobody_reads_its_output() {
     let job = Job::new();
     let mut baton = command("baton");
     baton.arg("run").args(["--log", "debug"]);

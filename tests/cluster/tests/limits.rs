@@ -85,7 +85,7 @@ async fn records_above_the_memory_limit_are_refused_by_its_name() {
 const DOCUMENT_NUM_BYTES: usize = 3 << 20;
 
 #[tokio::test]
-async fn a_long_document_of_short_sentences_takes_what_it_holds_and_is_read_once_where_it_repeats_itself() {
+async fn a_long_document_takes_memory_for_its_own_text_and_repeated_sentences_are_read_once() {
     let directory = tempfile::tempdir().unwrap();
     let sentence = |number: usize| format!("Mail {} came. ", number % 300);
     let mut sentences = (0..).map(sentence);

@@ -48,7 +48,7 @@ fn assert_llm_reads_its_text(bundle: &Bundle, what: &str) {
 }
 
 #[test]
-fn an_llm_learns_whole_or_by_an_adapter_what_the_text_says() {
+fn an_llm_learns_the_texts_as_a_whole_or_by_an_adapter() {
     let workspace = workspace();
     let everywhere = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     for (name, steps, lora) in [("whole", 200, None), ("lora", 400, lora(16, &everywhere))] {
@@ -113,7 +113,7 @@ fn fine_tuning_killed_and_started_again_ends_with_the_same_files() {
 }
 
 #[test]
-fn what_cannot_be_fine_tuned_is_refused_with_what_can() {
+fn targets_without_a_layer_are_refused_with_the_possible_ones() {
     let workspace = workspace();
     let training = |config: &mut TrainConfig| config.llm_training.clone().unwrap();
     type Spoil = fn(&mut LlmTraining);

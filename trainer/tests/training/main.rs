@@ -246,7 +246,7 @@ fn the_validation_loss_falls_on_a_task_that_can_be_learned_in_every_pairing() {
 }
 
 #[test]
-fn small_models_of_every_family_learn_what_the_text_says() {
+fn small_models_of_every_family_learn_the_texts() {
     let workspace = workspace();
     for (family, fusion) in
         [(Family::Qwen2, Fusion::Replace), (Family::Gpt2, Fusion::Add), (Family::T5, Fusion::Add)]
@@ -407,7 +407,7 @@ fn a_run_killed_and_started_again_ends_with_the_same_bundle() {
 }
 
 #[test]
-fn a_run_that_is_asked_to_stop_goes_on_from_where_it_stopped() {
+fn a_stopped_run_continues_where_it_stopped() {
     let workspace = workspace();
     let config = config(workspace.path(), 40);
     let run = workspace.path().join("run");

@@ -119,7 +119,7 @@ fn a_small_model_learns_alone_without_any_llm() {
 }
 
 #[test]
-fn frozen_tensors_stay_as_they_are_and_others_learn() {
+fn frozen_tensors_stay_unchanged_and_others_learn() {
     let workspace = workspace();
     let frozen = vec!["shared.weight".to_owned(), "encoder.*".to_owned()];
     let config = TrainConfig { frozen, ..by_characters(workspace.path(), 20) };

@@ -35,7 +35,7 @@ fn a_small_model_that_writes_the_llms_tokens_can_draft_for_it() {
 }
 
 #[test]
-fn training_goes_on_from_a_bundle_where_it_ended() {
+fn training_continues_from_the_end_of_a_bundles_run() {
     let workspace = workspace();
     let first = config(workspace.path(), 120);
     let ended = train(&first, &workspace.path().join("first"), quietly).unwrap();

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_integers_whatever_the_shape() {
+    fn sums_equal_integer_sums_for_any_shape() {
         for (rows, inputs, outputs) in [
             (1, 4, 16),
             (1, 1, 1),

@@ -87,7 +87,7 @@ async fn an_input_is_opened_only_as_it_was_listed() {
 }
 
 #[tokio::test]
-async fn a_read_goes_on_where_its_connection_broke() {
+async fn a_read_continues_where_its_connection_broke() {
     let bucket = Bucket::new("broken-reads");
     let input = one_input(&bucket).await;
     let proxy = CuttingProxy::start(bucket.server.s3_port(), 2, NUM_BYTES / 3);
