@@ -123,7 +123,7 @@ impl Reading {
         if self.llm_tokens.is_empty() { of_segments() } else { self.llm_tokens.len() }
     }
 
-    /// That it has more tokens than `limits` allows, in words that go on after "the prompt has".
+    /// Says that it has more tokens than `limits` allows, in words that continue "the prompt has".
     #[must_use]
     pub fn excess(&self, limits: Limits) -> Option<String> {
         let of_segments = self.segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);

@@ -68,6 +68,6 @@ pub enum PromptEmbeddingSource {
     Llm,
     /// The SLM's embeddings of its own tokens, to which alignment by characters adds projected states.
     Slm,
-    /// There are none; the projected states stand alone.
+    /// No embeddings; the prompt consists of the projected states alone.
     None,
 }

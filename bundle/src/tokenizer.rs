@@ -299,7 +299,7 @@ fn is_byte_level(decoder: &DecoderWrapper) -> bool {
 
 /// A byte-level token has a character for each byte: the byte's own in Latin-1 if that is visible, otherwise
 /// one from U+0100 on, in the order of the remaining bytes (GPT-2's `bytes_to_unicode`). Added tokens can
-/// have other characters, which stand for themselves.
+/// have other characters, which mean themselves.
 fn byte_level_spelling(token: &str) -> Vec<u8> {
     let is_visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut spelling = Vec::with_capacity(token.len());

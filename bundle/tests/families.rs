@@ -130,7 +130,7 @@ fn outputs_of_an_encoder_decoder_begin_with_its_start_token() {
     assert_says(&verify(tiny.path()).unwrap_err(), &pieces);
 }
 
-/// Releases of transformers differ in what they write about T5's head; the weights tell.
+/// Releases of transformers write different values about T5's head; the weights tell.
 #[test]
 fn the_weights_decide_whether_a_t5_has_a_head_of_its_own() {
     let (tiny, manifest) = t5_bundle();

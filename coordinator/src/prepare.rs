@@ -148,7 +148,7 @@ impl PreparedJob {
         Ok(broken)
     }
 
-    /// `totals` and what the verdicts of committed `shards` add to them.
+    /// Adds the verdicts of committed `shards` to `totals`.
     pub(crate) async fn add_verdicts(
         &self,
         mut totals: Totals,

@@ -263,7 +263,7 @@ impl JobReport {
         }
     }
 
-    /// One line about the inputs that are broken, with what to do; `None` where all are sound.
+    /// One line about the inputs that are broken, with what to do; `None` if all are sound.
     #[must_use]
     pub fn broken_inputs(&self) -> Option<String> {
         if self.broken.is_empty() {

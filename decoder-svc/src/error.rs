@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::commit::CommitError;
 
-/// Why the service cannot start, cannot go on, or cannot process a shard.
+/// The reason why the service cannot start, cannot continue, or cannot process a shard.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecoderError {

@@ -11,7 +11,7 @@ use crate::{FinishReason, FinishedSequence, LogitRows, Method};
 pub(crate) struct IndependentSearch {
     bounds: SearchBounds,
     sequences: Vec<Sequence>,
-    /// Indices of the sequences that go on, rising.
+    /// Indices of the sequences that continue, rising.
     live: Vec<usize>,
     parents: Vec<usize>,
     has_begun: bool,

@@ -5,7 +5,7 @@ use baton_proto::{InvalidEndpoint, WireError, error_chain};
 use baton_worker::{ModelThreadError, ServeError, UnsuitedWorker};
 use tonic::Status;
 
-/// Why the service cannot start, cannot go on, or cannot process a shard.
+/// The reason why the service cannot start, cannot continue, or cannot process a shard.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncoderError {

@@ -105,7 +105,7 @@ impl Table {
         }
     }
 
-    /// Reads some more bytes behind those that are kept; false at the end of the file.
+    /// Reads some more bytes after the kept ones; false at the end of the file.
     fn fill(&mut self) -> io::Result<bool> {
         self.bytes.drain(..self.start);
         self.place -= self.start;

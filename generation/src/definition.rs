@@ -1,10 +1,11 @@
-//! The macro behind `schema.rs`: of the entries it makes the resolved struct, the partial one and the table.
+//! The macro of `schema.rs`: from the entries it makes the resolved struct, the partial one and the table.
 
-/// Makes of the entries
+/// Makes from the entries
 /// - `GenerationOptions`, a field of the given type each, with `Default`;
 /// - `GenerationLayer`, a [`Setting`](crate::Setting) each;
 /// - `OPTIONS`, an [`OptionInfo`](crate::OptionInfo) each, in the order of the entries;
-/// - what has to touch every field by its type. All else works on settings in the order of `OPTIONS`.
+/// - all code that must touch every field by its type. All other code works on settings in the order of
+///   `OPTIONS`.
 macro_rules! schema {
     ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, { $($info:tt)* } )+) => {
         /// How outputs are generated: every option, resolved. [`GenerationOptions::method`] says which method

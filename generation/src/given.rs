@@ -5,7 +5,7 @@ use std::fmt;
 /// A value of a job file, a bundle, the wire or a flag.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Given {
-    /// JSON's null: nothing is said.
+    /// JSON's null: no value.
     Null,
     /// True or false.
     Truth(bool),

@@ -1,4 +1,4 @@
-//! The options. To add one, add an entry here; `definition.rs` says what becomes of it.
+//! The options. To add one, add an entry here; `definition.rs` explains the result.
 //!
 //! The comment above an entry is its documentation everywhere: in `--help`, in `docs/reference/generation.md`
 //! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.

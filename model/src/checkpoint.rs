@@ -21,7 +21,7 @@ pub trait TensorSource {
     /// The tensor is absent, or has another shape than `shape`.
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
 
-    /// The learned part beside the frozen matrix called `name`. There is none unless an adapter is trained.
+    /// The learned part beside the frozen matrix called `name`. Present only if an adapter is trained.
     fn low_rank(&self, _name: &str) -> Option<LowRank> {
         None
     }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// An error of loading or running a model. Display says what, where and what to do; `source` says why.
+/// An error of loading or running a model. Display says the problem, the place and what to do; `source` says
+/// why.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A weights file could not be written.

@@ -162,8 +162,8 @@ impl LanguageModel {
         }
     }
 
-    /// The same behind each of the `earlier` blocks, too, which are counted from 1 and rise, side by side:
-    /// `[rows, (earlier + 1) * d]` f32.
+    /// The same, plus the states after each of the `earlier` blocks, which count from 1 and rise. Result:
+    /// `[rows, (earlier + 1) * d]` f32, the blocks' states side by side.
     ///
     /// # Panics
     /// As [`read`](Self::read). Also: there are `earlier` blocks, and they are not below

@@ -9,7 +9,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 use crate::abbreviations::{ends_in_abbreviation, may_be_name};
 
-/// Ends of sentences after which scripts without spaces go on at once.
+/// Ends of sentences after which scripts without spaces continue at once.
 const WIDE_ENDS: [char; 4] = ['。', '！', '？', '｡'];
 /// Letters of the shortest word that a sentence ends with whose white space was forgotten, and of the word
 /// that begins the next one.

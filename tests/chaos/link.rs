@@ -55,7 +55,7 @@ struct Shared {
 }
 
 impl Link {
-    /// Listens on a free port of the loopback interface; connections go on to `target`.
+    /// Listens on a free port of the loopback interface, and forwards connections to `target`.
     pub(crate) async fn open(target: SocketAddr) -> anyhow::Result<Link> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a port for a link")?;
         let address = listener.local_addr()?;

@@ -45,7 +45,7 @@ impl Workspace {
         let mut child = shell.spawn().unwrap();
         let status = child.wait().unwrap();
         let group = format!("-{}", child.id());
-        // Ends what the guide left in the background.
+        // Ends the background processes of the guide.
         let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let said = fs::read_to_string(&log).unwrap();
         assert!(status.success(), "{}: {status}\n{script}\n--- it said:\n{said}", page.display());

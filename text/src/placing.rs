@@ -63,7 +63,7 @@ impl<'a> Placing<'a> {
         self.anchor(last, expected.saturating_sub(1)).map_or(expected, |word| word + 1)
     }
 
-    /// The byte of `written` where its word `number` begins, behind signs that the source has before `place`.
+    /// The byte of `written` where its word `number` begins, after signs that the source has before `place`.
     pub(crate) fn start_of(&self, number: usize, place: usize) -> usize {
         let Some(word) = self.written_words.get(number) else { return self.written.len() };
         let is_behind_signs = self.source_words.iter().any(|word| word.start < place && place < word.end);
@@ -76,7 +76,7 @@ impl<'a> Placing<'a> {
     }
 
     /// The byte of `written` where the word before number `number` ends; before the signs at its end if the
-    /// source has signs behind `place`.
+    /// source has signs after `place`.
     pub(crate) fn end_of(&self, number: usize, place: usize) -> usize {
         let Some(word) = number.checked_sub(1).and_then(|last| self.written_words.get(last)) else {
             return 0;

@@ -153,7 +153,7 @@ pub(super) fn tensors(config: &ModelConfig, constants: &BergamotConfig) -> Tenso
     }
 }
 
-/// Weights and biases of queries, keys, values and output, and of the norm behind.
+/// Weights and biases of queries, keys, values and output, and of the norm after them.
 type AttentionNames = [[&'static str; 2]; 5];
 
 const SELF_ATTENTION: AttentionNames = [

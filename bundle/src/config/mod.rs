@@ -64,7 +64,7 @@ impl WeightDtype {
 
 /// Shape and constants of a checkpoint, whatever its family.
 ///
-/// Read from and written to a Hugging Face `config.json`; see [`ModelConfig::read`] for what is refused.
+/// Read from and written to a Hugging Face `config.json`; [`ModelConfig::read`] lists the refused settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Width of the hidden states, `d_model`.
@@ -182,7 +182,7 @@ impl ModelConfig {
     /// Reads the `config.json` of a directory that has `model.safetensors` beside it.
     ///
     /// T5's files do not tell whether the head is the embedding matrix, because releases of transformers
-    /// differ in what they write there. The weights decide.
+    /// write different values there. The weights decide.
     ///
     /// # Errors
     /// As for [`ModelConfig::read`], or the weights cannot be read.

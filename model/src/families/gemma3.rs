@@ -1,9 +1,9 @@
 //! Gemma 3, the text models.
 //!
-//! A norm before and behind each part of a block; norms of query and key heads; GELU in a gated feed-forward
-//! layer; embeddings scaled by the root of their width. Most blocks see a sliding window and have rotary
-//! frequencies of their own. Norm weights are stored as what the factor exceeds one by. Reference: Gemma
-//! Team, arXiv 2503.19786, and Hugging Face `Gemma3ForCausalLM`.
+//! A norm before and after each part of a block; norms of query and key heads; GELU in a gated feed-forward
+//! layer; embeddings scaled by the root of their width. Most blocks see a sliding window and have their own
+//! rotary frequencies. Norm weights are stored as the factor minus one. Reference: Gemma Team, arXiv
+//! 2503.19786, and Hugging Face `Gemma3ForCausalLM`.
 
 use baton_bundle::{Gemma3Config, ModelConfig};
 use half::bf16;
@@ -113,7 +113,7 @@ impl Block {
     }
 }
 
-/// `x` plus the norm of what a part of the block put out, both `[rows, d]` f32.
+/// `x` plus the norm of the output of a block's part, both `[rows, d]` f32.
 fn add_normed(x: Tensor, norm: &RmsNorm, output: &Tensor, dropout: f64) -> Tensor {
     time(Part::Norm, || x + norm.numbers(output).dropout(dropout, dropout > 0.0))
 }

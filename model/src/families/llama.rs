@@ -34,7 +34,7 @@ struct Block {
     mlp: FeedForward,
 }
 
-/// In what families of this block differ. Windows are the config's.
+/// The differences between families with this block. Windows come from the config.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LlamaVariant {
     pub(crate) rms_norm_eps: f64,

@@ -1,5 +1,4 @@
-//! The families, one file each: what a block is made of, and how it is wired. Parameter names are the
-//! checkpoints'.
+//! The families, one file each: the parts of a block and their order. Parameter names are the checkpoints'.
 //!
 //! Their parts are in `layers.rs`, `linear.rs`, `self_attention.rs` and `feed_forward.rs`. The crate sees
 //! them as a [`Stack`](crate::stack::Stack) or as an

@@ -1,7 +1,7 @@
 //! T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5. An encoder reads, a decoder writes.
 //!
 //! Pre-norm blocks with RMS norms and no biases; attention adds learned numbers for relative positions and
-//! does not scale. A decoder's block attends to what is written, then to the encoder's states. Reference:
+//! does not scale. A decoder's block attends to the output so far, then to the encoder's states. Reference:
 //! Raffel et al., arXiv 1910.10683, and Hugging Face `T5ForConditionalGeneration`.
 
 use baton_bundle::{ModelConfig, T5Config, T5FeedForward};
@@ -22,7 +22,7 @@ use crate::{
     step_time::{Part, time},
 };
 
-/// Scores are products of queries and keys as they are.
+/// Scores are products of queries and keys, without a scale.
 const UNSCALED: Scoring = Scoring { scale: 1.0, window: None };
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Relative positions as numbers that are added to scores (T5: Raffel et al., arXiv 1910.10683).
 
-/// The bias added to a score, by head and by the distance of the key behind the query.
+/// The bias added to a score, by head and by the distance from the key to the query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BiasTable<'a> {
     /// `[heads, 2 * reach + 1]`, for distances from `-reach` to `reach`; beyond, its ends hold.
@@ -9,7 +9,7 @@ pub(crate) struct BiasTable<'a> {
 }
 
 impl BiasTable<'_> {
-    /// Adds to the scores of neighbouring keys; the first is `first_distance` behind the query.
+    /// Adds to the scores of neighbouring keys; the first is `first_distance` before the query.
     #[inline(always)]
     pub(super) fn add(&self, head: usize, scores: &mut [f32], first_distance: i64) {
         let width = 2 * self.reach + 1;

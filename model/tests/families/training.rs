@@ -38,7 +38,7 @@ fn training_loss(fixture: &str, weights: &BTreeMap<String, Tensor>) -> Tensor {
     response_cross_entropy(&logits, &Tensor::from_slice(responses).roll(-1, 0), 0.0)
 }
 
-/// The training pass against the decoder that writes: behind each response token, both predict the same.
+/// The training pass and the decoder that writes predict the same after each response token.
 #[test]
 fn a_training_pass_predicts_like_the_cached_decoder() {
     baton_model::set_num_threads(1);

@@ -1,4 +1,4 @@
-"""What packages gave on Debian 12: sentences of 6 to 40 words without placeholders, in Portuguese, a variant.
+"""The yields of packages on Debian 12: sentences of 6 to 40 words without placeholders, in Portuguese, a variant.
 Data.
 
 A package of one language has `{}` for it in its name. Another release or language gives other numbers of the
