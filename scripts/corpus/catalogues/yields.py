@@ -1,9 +1,8 @@
-"""The yields of packages on Debian 12: sentences of 6 to 40 words without placeholders, in Portuguese, a variant.
-Data.
+"""The yields of packages on Debian 12: Portuguese sentences of 6 to 40 words without placeholders.
 
-A package of one language has `{}` for it in its name. Another release or language gives other numbers of the
-same order, which is all that a choice needs; packages that are not here are guessed.
-"""
+The numbers are by variant. In the name of a package for one language, `{}` replaces the language. Another
+release or language has other numbers of the same order, which suffices for a choice. Packages that are
+missing here are guessed. """
 
 from __future__ import annotations
 
