@@ -2,7 +2,8 @@
 
 The numbers are by variant. In the name of a package for one language, `{}` replaces the language. Another
 release or language has other numbers of the same order, which suffices for a choice. Packages that are
-missing here are guessed. """
+missing here are guessed.
+"""
 
 from __future__ import annotations
 
