@@ -142,8 +142,8 @@ fn squeezed(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-/// The similarity of a piece of the output and the unit, from 0 to 1. Digits identify an amount, so short
-/// units can differ only in signs.
+/// The similarity (0 to 1) of a piece of the output and the unit. Digits identify an amount, so short units
+/// can differ only in signs.
 fn similarity(found: &str, wanted: &str, kind: UnitKind) -> f64 {
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     if kind == UnitKind::Amount && digits(found) == digits(wanted) && !found.contains(char::is_alphabetic) {
