@@ -3,6 +3,7 @@
 import re
 
 _UNSAFE_POD_FIELDS = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+_PROCESSES = ("coordinator", "encoder", "decoder")
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
 
@@ -141,6 +142,8 @@ def grace_periods(manifests):
     for pod in manifests.pods:
         allowed = pod.spec.get("terminationGracePeriodSeconds", 30)
         for container in pod.containers:
+            if container.name not in _PROCESSES:
+                continue  # not one of Baton's
             drain = container.flags().get("--grace-period-s")
             if drain is None:
                 yield f"{container.title}: sets no --grace-period-s"
