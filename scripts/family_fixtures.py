@@ -23,14 +23,24 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
     MT5Config,
     MT5ForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -52,6 +62,25 @@ T5_COMMON = {
     "relative_attention_num_buckets": 12, "relative_attention_max_distance": 20,
 }
 NUM_FORCED_TOKENS = 30
+
+
+def bart_sizes(d, heads, inner, encoder_layers, decoder_layers):
+    """The sizes of BART and its kin under their names."""
+    return {
+        "vocab_size": VOCAB_SIZE, "d_model": d, "max_position_embeddings": 72,
+        "encoder_layers": encoder_layers, "decoder_layers": decoder_layers,
+        "encoder_attention_heads": heads, "decoder_attention_heads": heads,
+        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner,
+    }
+
+
+# Options of generation; `config.json` says the same to Baton.
+OUTPUT_RULES = {
+    "marian": {"bad_words_ids": [[60]], "renormalize_logits": True},
+    "m2m-100": {"forced_bos_token_id": 7},
+}
+# The last norms of stacks and blocks of BART and its kin.
+LAST_NORMS = ("final_layer_norm.weight", "decoder.layer_norm.weight")
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 
 # name: (model, config, layer whose hidden states are kept, seed)
@@ -251,6 +280,56 @@ CASES = {
         2,
         13,
     ),
+    # As opus-mt: what pads also begins outputs and is never written.
+    "marian": (
+        MarianMTModel,
+        MarianConfig(
+            **bart_sizes(36, 3, 44, 3, 2), activation_function="swish", scale_embedding=True,
+            eos_token_id=END, bos_token_id=0, pad_token_id=60, decoder_start_token_id=60,
+            forced_eos_token_id=None,
+        ),
+        3,
+        34,
+    ),
+    # As NLLB-200: the first token is given.
+    "m2m-100": (
+        M2M100ForConditionalGeneration,
+        M2M100Config(
+            **bart_sizes(32, 4, 40, 2, 3), activation_function="relu", scale_embedding=True,
+            eos_token_id=END, bos_token_id=0, pad_token_id=1, decoder_start_token_id=END,
+        ),
+        2,
+        124,
+    ),
+    "bart": (
+        BartForConditionalGeneration,
+        BartConfig(
+            **bart_sizes(40, 5, 36, 2, 2), activation_function="gelu", scale_embedding=False,
+            eos_token_id=END, bos_token_id=0, pad_token_id=1, decoder_start_token_id=END,
+            forced_eos_token_id=None,
+        ),
+        2,
+        234,
+    ),
+    "mbart": (
+        MBartForConditionalGeneration,
+        MBartConfig(
+            **bart_sizes(28, 2, 32, 3, 2), activation_function="gelu", scale_embedding=True,
+            eos_token_id=END, bos_token_id=0, pad_token_id=1, decoder_start_token_id=END,
+            forced_eos_token_id=None,
+        ),
+        3,
+        17,
+    ),
+    "pegasus": (
+        PegasusForConditionalGeneration,
+        PegasusConfig(
+            **bart_sizes(36, 4, 48, 2, 2), activation_function="relu", scale_embedding=True,
+            eos_token_id=END, pad_token_id=0, decoder_start_token_id=0, forced_eos_token_id=None,
+        ),
+        2,
+        18,
+    ),
 }
 
 
@@ -260,14 +339,25 @@ def draw_weights(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
         drawn = torch.randn(weight.shape, generator=generator)
-        if name == "shared.weight" and model.config.model_type == "t5" and model.config.scale_decoder_outputs:
+        if name == "model.shared.weight":
+            drawn = drawn * (1.2 / weight.shape[-1] ** 0.5 if model.config.scale_embedding else 1.2)
+        elif name.startswith("model.") and name.endswith(LAST_NORMS):
+            pass  # of either sign, or each token is followed by itself
+        elif name == "shared.weight" and getattr(model.config, "scale_decoder_outputs", False):
             drawn = drawn * 2.5  # what the head reads is divided by the root of its width
+        elif "embed_positions" in name and not weight.requires_grad:
+            continue  # sines
         elif weight.dim() == 1:
             around = 1.0 if name.endswith("weight") and not isinstance(model, Gemma3ForCausalLM) else 0.0
             drawn = around + 0.25 * drawn
         else:
             drawn = drawn * (1.2 / weight.shape[-1] ** 0.5)
         weight.copy_(drawn.bfloat16())
+    for name, weight in model.named_buffers():
+        if name == "final_logits_bias":
+            weight.copy_((0.2 * torch.randn(weight.shape, generator=generator)).bfloat16())
+            if isinstance(model, MarianMTModel):
+                weight[0, model.config.pad_token_id] = 9.0  # it would be written, were it not forbidden
 
 
 def prompt(index, length):
@@ -276,7 +366,7 @@ def prompt(index, length):
     return [*torch.randint(3, VOCAB_SIZE, [length], generator=generator).tolist(), BEGIN]
 
 
-def generate(model, tokens, num_beams):
+def generate(model, tokens, num_beams, rules):
     """Outputs of beam search, best first, without the end token; greedy search with one beam."""
     ids = torch.tensor([tokens])
     output = model.generate(
@@ -286,7 +376,8 @@ def generate(model, tokens, num_beams):
         num_beams=num_beams,
         num_return_sequences=num_beams,
         max_new_tokens=MAX_NEW_TOKENS,
-        pad_token_id=0,
+        pad_token_id=0 if model.config.pad_token_id is None else model.config.pad_token_id,
+        **rules,
     )
     num_given = 1 if model.config.is_encoder_decoder else ids.shape[1]
     sequences = []
@@ -297,8 +388,9 @@ def generate(model, tokens, num_beams):
 
 
 def generate_surely(model, exact_model, tokens, num_beams, name):
-    sequences = generate(model, tokens, num_beams)
-    if sequences != generate(exact_model, tokens, num_beams):
+    rules = OUTPUT_RULES.get(name, {})
+    sequences = generate(model, tokens, num_beams, rules)
+    if sequences != generate(exact_model, tokens, num_beams, rules):
         raise SystemExit(
             f"a near tie: f32 and f64 differ for {name}, a prompt of {len(tokens)} tokens, {num_beams} beams"
         )
@@ -322,14 +414,25 @@ def make(name, directory):
     draw_weights(model, seed)
     model.bfloat16().save_pretrained(directory)
     (directory / "generation_config.json").unlink()
+    if name == "pegasus":
+        # Its sines, rounded; transformers computes them where they are missing.
+        weights = load_file(directory / "model.safetensors")
+        weights = {key: weight for key, weight in weights.items() if "embed_positions" not in key}
+        save_file(weights, directory / "model.safetensors", {"format": "pt"})
     if name in ("t5-untied", "mt5-untied"):
         untie(directory, published=name == "t5-untied")
+    if name in OUTPUT_RULES:
+        config = json.loads((directory / "config.json").read_text())
+        rules = {rule: value for rule, value in OUTPUT_RULES[name].items() if rule != "renormalize_logits"}
+        (directory / "config.json").write_text(json.dumps({**config, **rules}, indent=2) + "\n")
     model = family.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     exact_model = family.from_pretrained(directory, dtype=torch.float64, attn_implementation="eager").eval()
 
     prompts = []
     for index, length in enumerate(PROMPT_LENS):
         tokens = prompt(index, length)
+        if model.config.pad_token_id == BEGIN:
+            tokens[-1] = END  # what pads has no position
         if model.config.is_encoder_decoder:
             prompts.append(encoder_decoder_prompt(model, exact_model, tokens, name))
             continue
@@ -382,14 +485,14 @@ def encoder_decoder_prompt(model, exact_model, tokens, name):
     """Both stacks on a batch padded to a longer neighbour, as a mask hides it; logits behind some forced
     tokens."""
     neighbour = torch.full([len(tokens) + 11], 5)
-    ids = torch.zeros([2, len(neighbour)], dtype=torch.long)
+    ids = torch.full([2, len(neighbour)], model.config.pad_token_id)
     ids[0, : len(tokens)], ids[1] = torch.tensor(tokens), neighbour
     mask = torch.ones_like(ids)
     mask[0, len(tokens):] = 0
     forced = torch.randint(
         3, VOCAB_SIZE, [NUM_FORCED_TOKENS], generator=torch.Generator().manual_seed(len(tokens))
     )
-    decoder_ids = torch.cat([torch.zeros(1, dtype=torch.long), forced])
+    decoder_ids = torch.cat([torch.tensor([model.config.decoder_start_token_id]), forced])
     output = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids.repeat(2, 1))
     return {
         "tokens": tokens,

@@ -300,8 +300,8 @@ fn numel(shape: &[usize]) -> u64 {
 mod tests {
     use super::*;
     use crate::{
-        FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, QwenConfig, SlidingLayers, T5Config,
-        T5FeedForward, WeightDtype,
+        FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, OutputRules, QwenConfig, SlidingLayers,
+        T5Config, T5FeedForward, WeightDtype,
     };
 
     /// SmolLM2-135M.
@@ -318,6 +318,7 @@ mod tests {
             tie_word_embeddings: true,
             bos_token_id: Some(1),
             eos_token_ids: vec![2],
+            output_rules: OutputRules::default(),
             dtype: WeightDtype::Bf16,
             family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 100_000.0 }),
         }

@@ -12,7 +12,8 @@ use crate::manifest::{
 };
 use crate::part_checks::part_problem;
 use crate::{
-    BundleError, BundleManifest, LoraAdapter, ModelConfig, PromptReader, PromptTokenizer, TextTokenizer,
+    BundleError, BundleManifest, LanguageChoice, LoraAdapter, ModelConfig, PromptReader, PromptTokenizer,
+    TextTokenizer,
 };
 
 /// An open bundle: manifest and configs are read and agree, and all files exist with the right sizes.
@@ -167,46 +168,83 @@ impl Bundle {
     /// # Errors
     /// The manifest has no template of this name, or the tokenizer does not load.
     pub fn prompt_tokenizer(&self, template: Option<&str>) -> Result<PromptTokenizer, BundleError> {
-        self.tokenizer_with(&self.manifest.templates, template, "llm/tokenizer.json")
+        let template = self.template(&self.manifest.templates, template)?;
+        PromptTokenizer::open(&self.path("llm/tokenizer.json"), template)
     }
 
-    /// Makes prompts of texts in a mode; `template` as for [`prompt_tokenizer`](Self::prompt_tokenizer).
+    /// Makes prompts of texts in a mode, in the bundle's own languages; `template` as for
+    /// [`prompt_tokenizer`](Self::prompt_tokenizer).
     ///
     /// # Errors
     /// The manifest has no template of this name, or a tokenizer does not load.
     pub fn prompt_reader(&self, mode: Mode, template: Option<&str>) -> Result<PromptReader, BundleError> {
+        self.prompt_reader_for(mode, template, &LanguageChoice::default())
+    }
+
+    /// The same in other languages.
+    ///
+    /// # Errors
+    /// As for [`prompt_reader`](Self::prompt_reader), or the small model has no such language.
+    pub fn prompt_reader_for(
+        &self,
+        mode: Mode,
+        template: Option<&str>,
+        languages: &LanguageChoice,
+    ) -> Result<PromptReader, BundleError> {
         let small_model = self.manifest.small_model().filter(|_| mode.uses_slm());
         let reads_own = |model: SmallModel<'_>| matches!(model.prompts, PromptSource::OwnTokens { .. });
         if !small_model.is_some_and(reads_own) {
             return Ok(PromptReader::LlmTokens(self.prompt_tokenizer(template)?));
         }
         let llm = (mode != Mode::Slm).then(|| self.prompt_tokenizer(template)).transpose()?;
-        Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template)?, llm })
+        Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template, languages)?, llm })
     }
 
     /// The small model's tokenizer with one of its own templates; `None` takes the default.
     ///
     /// # Errors
-    /// The manifest has no such template, or the tokenizer does not load.
-    pub fn slm_prompt_tokenizer(&self, template: Option<&str>) -> Result<PromptTokenizer, BundleError> {
-        let none = BTreeMap::new();
-        let templates = self.manifest.slm.as_ref().map_or(&none, |slm| &slm.templates);
-        self.tokenizer_with(templates, template, self.manifest.slm_tokenizer().prompt_file())
+    /// The manifest has no such template, the small model has no such language, or the tokenizer does not
+    /// load.
+    pub fn slm_prompt_tokenizer(
+        &self,
+        template: Option<&str>,
+        languages: &LanguageChoice,
+    ) -> Result<PromptTokenizer, BundleError> {
+        let slm = self.small_model()?.0.slm;
+        let template = slm
+            .template_for(self.template(&slm.templates, template)?, languages)
+            .map_err(|problem| BundleError::Manifest { path: self.path(MANIFEST_FILE), problem })?;
+        PromptTokenizer::open(&self.path(slm.tokenizer.prompt_file()), &template)
     }
 
-    fn tokenizer_with(
+    /// The token that every output of the small model begins with because of its language.
+    ///
+    /// # Errors
+    /// The small model has no such language, or its tokenizer, `tokenizer`, no such token.
+    pub fn first_token(
         &self,
-        templates: &BTreeMap<String, String>,
+        languages: &LanguageChoice,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Option<u32>, BundleError> {
+        let problem = |problem| BundleError::Manifest { path: self.path(MANIFEST_FILE), problem };
+        let Some(token) = self.small_model()?.0.slm.first_token(languages).map_err(problem)? else {
+            return Ok(None);
+        };
+        let unknown = || problem(format!("the tokenizer has no token `{token}` for a language"));
+        tokenizer.token_id(token).map(Some).ok_or_else(unknown)
+    }
+
+    fn template<'t>(
+        &self,
+        templates: &'t BTreeMap<String, String>,
         name: Option<&str>,
-        tokenizer: &str,
-    ) -> Result<PromptTokenizer, BundleError> {
+    ) -> Result<&'t str, BundleError> {
         let name = name.unwrap_or(DEFAULT_TEMPLATE);
-        let Some(template) = templates.get(name) else {
+        templates.get(name).map(String::as_str).ok_or_else(|| {
             let names: Vec<&str> = templates.keys().map(String::as_str).collect();
             let problem = format!("there is no template `{name}`; there are: {}", names.join(", "));
-            return Err(BundleError::Manifest { path: self.path(MANIFEST_FILE), problem });
-        };
-        PromptTokenizer::open(&self.path(tokenizer), template)
+            BundleError::Manifest { path: self.path(MANIFEST_FILE), problem }
+        })
     }
 
     /// The tokenizer of the model that writes in a mode.

@@ -21,7 +21,9 @@ mod alignment;
 mod bundle;
 mod config;
 mod error;
+mod family;
 mod file;
+mod languages;
 mod llm_writer;
 mod manifest;
 mod manifest_rules;
@@ -30,6 +32,7 @@ mod projector_part;
 mod prompt_reader;
 mod safetensors_file;
 mod sentencepiece;
+mod slm_tokenizer;
 mod spm_vocabulary;
 mod summary;
 mod tokenizer;
@@ -43,20 +46,28 @@ pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
 pub use bundle::{Bundle, read_manifest, write_manifest};
 pub use config::{
-    BergamotActivation, BergamotConfig, DecoderPast, EncoderDecoderShape, FamilyConfig, Gemma3Config,
-    Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, QwenConfig, SlidingLayers, T5Config,
-    T5FeedForward, TensorLayout, UnsupportedSetting, WeightDtype,
+    BartActivation, BartConfig, BartKind, BartPositions, BartWiring, DecoderPast, EncoderDecoderShape,
+    FamilyConfig, Gemma3Config, Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, NormPlace,
+    OutputRules, QwenConfig, SlidingLayers, T5Config, T5FeedForward, TensorLayout, UnsupportedSetting,
+    WeightDtype,
 };
 pub use error::BundleError;
+pub use family::Family;
 pub use file::{DirectoryInProgress, io_error, read_bytes, sha256_of_file, write_atomically};
+pub use languages::{
+    LanguageChoice, SOURCE_LANGUAGE_PLACEHOLDER, SlmLanguages, TARGET_LANGUAGE_PLACEHOLDER,
+    language_of_token, unknown_language,
+};
 pub use manifest::{
-    Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, Family, FileDigest, Fusion, Limits,
-    LlmAdapter, LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention,
-    PromptSource, SlmPart, SlmTokenizer, SmallModel, Task, are_layers_below,
+    Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, FileDigest, Fusion, Limits, LlmAdapter,
+    LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention, PromptSource, SlmPart,
+    SmallModel, Task, are_layers_below,
 };
 pub use projector_part::{InputNorm, ProjectorPart, PromptEmbeddingSource};
 pub use prompt_reader::PromptReader;
 pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
+pub use sentencepiece::sentencepiece_pieces;
+pub use slm_tokenizer::SlmTokenizer;
 pub use summary::{PartSummary, summarize};
 pub use tokenizer::{PromptTokenizer, TEXT_PLACEHOLDER, TextTokenizer};
 pub use verify::verify;

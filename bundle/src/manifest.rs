@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::projector_part::ProjectorPart;
+use crate::{Family, SlmLanguages, SlmTokenizer};
 
 /// Name of the manifest in a bundle's directory.
 pub const MANIFEST_FILE: &str = "bundle.json";
@@ -134,28 +135,6 @@ impl fmt::Display for Task {
     }
 }
 
-/// A model family that Baton implements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Decoder-only, pre-norm, rotary positions, gated feed-forward.
-    Llama,
-    /// Llama with biases on queries, keys and values.
-    Qwen2,
-    /// Llama with a norm on each query and key head.
-    Qwen3,
-    /// Gemma 3's text models: norms before and behind each part of a block, sliding and full attention.
-    Gemma3,
-    /// Decoder-only, layer norms, learned positions.
-    Gpt2,
-    /// T5 1.0 and 1.1, Flan-T5: encoder and decoder, relative positions.
-    T5,
-    /// mT5: T5 1.1 with a large vocabulary.
-    Mt5,
-    /// Firefox Translations and Bergamot students: post-norm encoder, recurrent decoder.
-    Bergamot,
-}
-
 /// The LLM as the bundle uses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,51 +199,12 @@ pub struct SlmPart {
     /// they are written, such as `{text}</s>`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
+    /// The languages that it can be told to read or to write, where it knows several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub languages: Option<SlmLanguages>,
     /// The files that its tokens are in.
     #[serde(default, skip_serializing_if = "SlmTokenizer::is_usual")]
     pub tokenizer: SlmTokenizer,
-}
-
-/// The files in `slm/` that say what the SLM's tokens are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SlmTokenizer {
-    /// `tokenizer.json`, as the trainer and Hugging Face write it.
-    #[default]
-    Json,
-    /// `vocab.spm`, a SentencePiece model for prompts and outputs.
-    SentencePiece,
-    /// `source.spm` for prompts, `target.spm` for outputs, and `vocab.json` with the ids of the pieces of
-    /// both.
-    SourceAndTarget,
-}
-
-impl SlmTokenizer {
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-    fn is_usual(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// For prompts, for outputs, and what else belongs to them.
-    fn files(self) -> [&'static str; 3] {
-        match self {
-            Self::Json => ["slm/tokenizer.json"; 3],
-            Self::SentencePiece => ["slm/vocab.spm"; 3],
-            Self::SourceAndTarget => ["slm/source.spm", "slm/target.spm", "slm/vocab.json"],
-        }
-    }
-
-    /// The file that is opened for prompts of the small model's own tokens.
-    #[must_use]
-    pub fn prompt_file(self) -> &'static str {
-        self.files()[0]
-    }
-
-    /// The file that is opened for outputs.
-    #[must_use]
-    pub fn output_file(self) -> &'static str {
-        self.files()[1]
-    }
 }
 
 /// The tokens of the SLM's prompt, and thereby its way to the LLM's hidden states.

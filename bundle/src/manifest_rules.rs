@@ -2,9 +2,10 @@
 
 use baton_job::{GenerationOptions, Mode};
 
+use crate::languages::{LanguageChoice, SlmLanguages};
 use crate::manifest::{
-    Alignment, BundleManifest, DEFAULT_TEMPLATE, Family, Fusion, Limits, LlmPart, MANIFEST_FORMAT,
-    PromptSource, SlmPart, SmallModel, are_layers_below,
+    Alignment, BundleManifest, DEFAULT_TEMPLATE, Fusion, Limits, LlmPart, MANIFEST_FORMAT, PromptSource,
+    SlmPart, SmallModel, are_layers_below,
 };
 use crate::projector_part::{ProjectorPart, PromptEmbeddingSource};
 use crate::tokenizer::split_template;
@@ -60,6 +61,7 @@ impl BundleManifest {
             .or_else(|| self.problem_of_small_model())
             .or_else(|| self.problem_of_generation())
             .or_else(|| self.problem_of_templates())
+            .or_else(|| self.problem_of_languages())
     }
 
     fn problem_of_generation(&self) -> Option<String> {
@@ -71,6 +73,20 @@ impl BundleManifest {
                 .err()
                 .map(|error| format!("`generation.{mode}` cannot be: {error}"))
         })
+    }
+
+    fn problem_of_languages(&self) -> Option<String> {
+        let slm = self.slm.as_ref()?;
+        if let Some(SlmLanguages { tokens, source, target, .. }) = &slm.languages
+            && let Some(code) = source.iter().chain(target).find(|code| !tokens.contains_key(*code))
+        {
+            return Some(format!(
+                "`slm.languages.tokens` has no `{code}`, which is read or written by default"
+            ));
+        }
+        let choice = LanguageChoice::default();
+        let problem = slm.templates.values().find_map(|template| slm.language_problem(template, &choice));
+        problem.map(|problem| format!("`slm.templates` and `slm.languages` do not fit: {problem}"))
     }
 
     fn problem_of_templates(&self) -> Option<String> {
@@ -165,7 +181,7 @@ fn problem_of_projector(
             ),
         ),
         (
-            projector.mixed_layers.is_empty() || !matches!(llm.family, Family::T5 | Family::Mt5),
+            projector.mixed_layers.is_empty() || !llm.family.has_encoder(),
             "`projector.mixed_layers` must be empty: an encoder is read after its last layer".to_owned(),
         ),
         (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),

@@ -36,22 +36,21 @@ pub(crate) fn part_problem(
         .chain(layers_problem(manifest, llm_config))
         .chain(visibility_problem(manifest, slm_config));
     problems.next().or_else(|| {
-        let with_output = |max_new_tokens| limits.max_prompt_tokens.saturating_add(max_new_tokens);
         let reads = llm_part
             .as_ref()
             .and_then(|llm| llm.positions_problem("max_prompt_tokens", limits.max_prompt_tokens));
         let writer = manifest.llm.as_ref().and_then(|llm| llm.writer.as_ref()).zip(llm_part.as_ref());
         let writes = writer.and_then(|(writer, llm)| {
-            let tokens = with_output(writer.max_new_tokens);
-            llm.positions_problem("max_prompt_tokens + llm.writer.max_new_tokens", tokens)
+            let tokens = llm.config.longest_sequence(limits.max_prompt_tokens, writer.max_new_tokens);
+            llm.positions_problem(&llm.joined("max_prompt_tokens", "llm.writer.max_new_tokens"), tokens)
         });
         let slm_writes = slm_part.and_then(|slm| {
-            let limit = match limits.max_slm_prompt_tokens {
-                Some(_) => "max_slm_prompt_tokens + max_new_tokens",
-                None => "max_prompt_tokens + max_new_tokens",
+            let of_prompt = match limits.max_slm_prompt_tokens {
+                Some(_) => "max_slm_prompt_tokens",
+                None => "max_prompt_tokens",
             };
-            let tokens = limits.slm_prompt_tokens().saturating_add(limits.max_new_tokens);
-            slm.positions_problem(limit, tokens)
+            let tokens = slm.config.longest_sequence(limits.slm_prompt_tokens(), limits.max_new_tokens);
+            slm.positions_problem(&slm.joined(of_prompt, "max_new_tokens"), tokens)
         });
         reads.or(writes).or(slm_writes)
     })
@@ -98,6 +97,12 @@ impl Part<'_> {
             "`{name}.{field}` is {said}, but {name}/config.json has `{config_field}` {found}; \
              is {name}/config.json from another checkpoint?"
         ))
+    }
+
+    /// What limits the model's longest sequence.
+    fn joined(&self, of_prompt: &str, of_output: &str) -> String {
+        let joint = if self.config.encoder_decoder().is_some() { "or" } else { "+" };
+        format!("{of_prompt} {joint} {of_output}")
     }
 
     /// Whether sequences of `tokens` tokens, which the limit `limit` allows, go beyond the model's positions.

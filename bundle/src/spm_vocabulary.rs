@@ -8,6 +8,7 @@ use std::{collections::HashMap, ops::Range, path::Path};
 use crate::{
     BundleError, SpannedTokens,
     file::read_bytes,
+    language_of_token,
     sentencepiece::{SPACE_MARK, SentencePiece, Written},
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct SpmVocabulary {
 #[derive(Debug, Clone)]
 struct PieceIds {
     of_piece: HashMap<String, u32>,
+    control: Vec<(String, u32)>, // those that no text has
     pieces: Vec<Option<String>>, // by id
     unknown: u32,
 }
@@ -63,10 +65,7 @@ impl SpmVocabulary {
     pub(crate) fn encode_fixed(&self, text: &str) -> Vec<(u32, bool, Range<usize>)> {
         let control: Vec<(&str, u32)> = match &self.ids {
             None => self.model.control_pieces().collect(),
-            Some(ids) => {
-                let with_id = |piece: &'static str| Some((piece, *ids.of_piece.get(piece)?));
-                CONTROL.into_iter().filter_map(with_id).collect()
-            }
+            Some(ids) => ids.control.iter().map(|(piece, id)| (piece.as_str(), *id)).collect(),
         };
         let mut tokens = Vec::new();
         let mut start = 0;
@@ -98,7 +97,7 @@ impl SpmVocabulary {
             None | Some(UNKNOWN) => Written::Unknown,
             Some(piece) => match self.model.id(piece) {
                 Some(id) => self.model.written(id),
-                None if CONTROL.contains(&piece) => Written::Nothing,
+                None if is_control(piece) => Written::Nothing,
                 None => Written::Text(piece),
             },
         }
@@ -118,6 +117,14 @@ impl SpmVocabulary {
         }
     }
 
+    /// The tokens that no text has.
+    pub(crate) fn control_tokens(&self) -> Vec<String> {
+        match &self.ids {
+            None => self.model.control_pieces().map(|(piece, _)| piece.to_owned()).collect(),
+            Some(ids) => ids.control.iter().map(|(piece, _)| piece.clone()).collect(),
+        }
+    }
+
     /// The bytes that each token writes, by id.
     pub(crate) fn spellings(&self) -> Vec<Vec<u8>> {
         let spelling = |id| match self.written(id) {
@@ -131,6 +138,12 @@ impl SpmVocabulary {
     pub(crate) fn num_ids(&self) -> usize {
         self.ids.as_ref().map_or(self.model.num_pieces(), |ids| ids.pieces.len())
     }
+}
+
+/// Whether a piece of `vocab.json` stands for no text.
+fn is_control(piece: &str) -> bool {
+    let is_gap = piece.starts_with("<mask") || piece.starts_with("<unk_"); // of Pegasus and mBART
+    CONTROL.contains(&piece) || is_gap || language_of_token(piece).is_some()
 }
 
 impl PieceIds {
@@ -152,6 +165,8 @@ impl PieceIds {
                 return Err(problem("has two pieces with one id"));
             }
         }
-        Ok(Self { of_piece, pieces, unknown })
+        let control = of_piece.iter().filter(|(piece, _)| is_control(piece));
+        let control = control.map(|(piece, &id)| (piece.clone(), id)).collect();
+        Ok(Self { of_piece, control, pieces, unknown })
     }
 }

@@ -252,6 +252,17 @@ impl TextTokenizer {
         }
     }
 
+    /// The tokens that no text has, such as `</s>`, in no order.
+    pub fn special_tokens(&self) -> Vec<String> {
+        match &self.vocabulary {
+            Vocabulary::HuggingFace(tokenizer) => {
+                let added = tokenizer.get_added_tokens_decoder().into_values();
+                added.filter(|token| token.special).map(|token| token.content).collect()
+            }
+            Vocabulary::SentencePiece(vocabulary) => vocabulary.control_tokens(),
+        }
+    }
+
     /// The bytes of UTF-8 that each token spells, by id: of a byte-level vocabulary, one with byte fallback
     /// or one that marks spaces with "▁". A token can be a part of a character. Special tokens and ids
     /// without a token spell nothing.

@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use crate::manifest::MANIFEST_FILE;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{
-    Bundle, BundleError, Limits, ModelConfig, ProjectorPart, PromptEmbeddingSource, PromptTokenizer,
-    SmallModel, TextTokenizer,
+    Bundle, BundleError, LanguageChoice, Limits, ModelConfig, ProjectorPart, PromptEmbeddingSource,
+    PromptTokenizer, SmallModel, TextTokenizer,
 };
 
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
@@ -40,7 +40,7 @@ pub fn verify(directory: &Path) -> Result<Bundle, BundleError> {
         check_room(template, &bundle.prompt_tokenizer(Some(name))?, max_prompt_tokens)?;
     }
     for (name, template) in manifest.slm.iter().flat_map(|slm| &slm.templates) {
-        let tokenizer = bundle.slm_prompt_tokenizer(Some(name))?;
+        let tokenizer = bundle.slm_prompt_tokenizer(Some(name), &LanguageChoice::default())?;
         check_room(template, &tokenizer, manifest.limits.slm_prompt_tokens())?;
     }
     Ok(bundle)

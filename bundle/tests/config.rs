@@ -5,8 +5,8 @@
 mod support;
 
 use baton_bundle::{
-    BundleError, Family, FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, ModelConfig, QwenConfig,
-    SlidingLayers, T5Config, T5FeedForward, WeightDtype,
+    BartActivation, BundleError, Family, FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, ModelConfig,
+    OutputRules, QwenConfig, SlidingLayers, T5Config, T5FeedForward, WeightDtype,
 };
 use serde_json::{Value, json};
 use support::assert_says;
@@ -21,6 +21,10 @@ fn minimal(model_type: &str) -> Value {
         "t5" | "mt5" => json!({
             "model_type": model_type, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 3,
             "num_heads": 4, "vocab_size": 100
+        }),
+        "bart" | "mbart" | "m2m_100" | "marian" | "pegasus" | "bergamot" => json!({
+            "model_type": model_type, "d_model": 64, "encoder_attention_heads": 4, "encoder_ffn_dim": 128,
+            "encoder_layers": 3, "decoder_layers": 2, "vocab_size": 100
         }),
         _ => json!({
             "model_type": model_type, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
@@ -45,7 +49,21 @@ fn read_json(config: &Value) -> Result<ModelConfig, BundleError> {
     ModelConfig::read(&path)
 }
 
-const MODEL_TYPES: [&str; 7] = ["llama", "qwen2", "qwen3", "gemma3_text", "gpt2", "t5", "mt5"];
+const MODEL_TYPES: [&str; 13] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "gpt2",
+    "t5",
+    "mt5",
+    "bart",
+    "mbart",
+    "m2m_100",
+    "marian",
+    "pegasus",
+    "bergamot",
+];
 
 #[test]
 fn fields_that_a_file_leaves_out_take_the_defaults_of_transformers() {
@@ -95,6 +113,35 @@ fn fields_that_a_file_leaves_out_take_the_defaults_of_transformers() {
     let mt5 = read("mt5", &json!({})).unwrap();
     assert_eq!(mt5.family, FamilyConfig::Mt5(t5(T5FeedForward::GatedGelu, false)));
     assert_eq!(mt5.bos_token_id, Some(0));
+
+    for (model_type, activation_function, scale_embedding, begin) in [
+        ("bart", BartActivation::Gelu, false, Some(2)),
+        ("mbart", BartActivation::Gelu, false, None),
+        ("m2m_100", BartActivation::Relu, true, Some(2)),
+        ("pegasus", BartActivation::Gelu, false, Some(0)),
+    ] {
+        let config = read(model_type, &json!({})).unwrap();
+        let FamilyConfig::Bart(bart) = &config.family else { panic!("a BART") };
+        assert_eq!((bart.activation_function, bart.scale_embedding), (activation_function, scale_embedding));
+        assert_eq!((config.bos_token_id, config.tie_word_embeddings), (begin, true), "{model_type}");
+        assert_eq!(config.output_rules, OutputRules::default(), "{model_type}");
+    }
+}
+
+#[test]
+fn what_of_an_output_is_not_chosen_is_read_under_each_of_its_names() {
+    let rules = |model_type, file| read(model_type, &file).unwrap().output_rules;
+    let of = |first_token_id, suppressed: &[u32]| OutputRules {
+        first_token_id,
+        suppressed_token_ids: suppressed.to_vec(),
+    };
+    assert_eq!(rules("bart", json!({"forced_bos_token_id": 0})), of(Some(0), &[]));
+    let old = json!({"force_bos_token_to_be_generated": true, "bos_token_id": 4});
+    assert_eq!(rules("bart", old), of(Some(4), &[]));
+    let marian = json!({"pad_token_id": 99, "bad_words_ids": [[99]]});
+    assert_eq!(rules("marian", marian), of(None, &[99]));
+    assert_eq!(rules("marian", json!({"pad_token_id": 99})), of(None, &[99]), "it is no number of Marian's");
+    assert_eq!(rules("t5", json!({"suppress_tokens": [9, 3], "bad_words_ids": [[7]]})), of(None, &[3, 7, 9]));
 }
 
 #[test]
@@ -233,6 +280,35 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ("gpt2", json!({"add_cross_attention": true}), ["`add_cross_attention` is true", "only false"]),
         ("gpt2", json!({"n_head": 5}), ["`n_head` is 5", "a divisor of n_embd"]),
         ("gpt2", json!({"n_positions": 0}), ["`n_positions` is 0", "from 1"]),
+        ("bart", json!({"normalize_before": true}), ["`normalize_before` is true", "only false"]),
+        ("mbart", json!({"normalize_before": false}), ["`normalize_before` is false", "only true"]),
+        ("marian", json!({"normalize_embedding": true}), ["`normalize_embedding` is true", "only false"]),
+        (
+            "marian",
+            json!({"share_encoder_decoder_embeddings": false}),
+            ["`share_encoder_decoder_embeddings` is false", "only true"],
+        ),
+        ("marian", json!({"decoder_vocab_size": 99}), ["`decoder_vocab_size` is 99", "that of vocab_size"]),
+        (
+            "marian",
+            json!({"activation_function": "mish"}),
+            ["`activation_function` is \"mish\"", "relu, swish"],
+        ),
+        ("marian", json!({"bad_words_ids": [[1, 2]]}), ["`bad_words_ids` is [1,2]", "one token id each"]),
+        (
+            "marian",
+            json!({"d_model": 63, "encoder_attention_heads": 3}),
+            ["`d_model` is 63", "an even number"],
+        ),
+        (
+            "bart",
+            json!({"encoder_attention_heads": 5}),
+            ["`encoder_attention_heads` is 5", "divisor of d_model"],
+        ),
+        ("bart", json!({"decoder_ffn_dim": 64}), ["`decoder_ffn_dim` is 64", "that of encoder_ffn_dim"]),
+        ("bart", json!({"forced_bos_token_id": 100}), ["`forced_bos_token_id` is 100", "below vocab_size"]),
+        ("bart", json!({"decoder_layers": 0}), ["`decoder_layers` is 0", "1 to 1000"]),
+        ("m2m_100", json!({"pad_token_id": 0}), ["`pad_token_id` is 0", "only 1"]),
         ("umt5", json!({}), ["family `umt5`", "mt5"]),
         ("t5", json!({"feed_forward_proj": "gelu"}), ["`feed_forward_proj` is \"gelu\"", "relu, gated-gelu"]),
         ("t5", json!({"is_decoder": true}), ["`is_decoder` is true", "only false"]),
@@ -278,7 +354,8 @@ fn the_manifest_and_the_file_call_families_by_the_names_that_people_know() {
     let families = MODEL_TYPES.map(|model_type| read(model_type, &json!({})).unwrap().family());
     assert_eq!(families.map(Family::model_type), MODEL_TYPES);
     let names = families.map(|family| serde_json::to_value(family).unwrap());
-    assert_eq!(names, ["llama", "qwen2", "qwen3", "gemma3", "gpt2", "t5", "mt5"]);
+    assert_eq!(names[..7], ["llama", "qwen2", "qwen3", "gemma3", "gpt2", "t5", "mt5"]);
+    assert_eq!(names[7..], ["bart", "mbart", "m2m100", "marian", "pegasus", "bergamot"]);
 }
 
 #[test]

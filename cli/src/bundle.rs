@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    AddedLlm, Arithmetic, Bundle, BundleManifest, LlmPart, LlmWriter, PartSummary, Task, WeightDtype,
-    add_llm, arithmetic_of_llm, arithmetic_of_mode, summarize, verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, LlmPart, LlmWriter, PartSummary, SlmPart, Task,
+    WeightDtype, add_llm, arithmetic_of_llm, arithmetic_of_mode, summarize, verify as verify_bundle,
 };
 use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
@@ -57,14 +57,15 @@ struct ImportLlmArgs {
 
 #[derive(Debug, Args)]
 struct ImportSlmArgs {
-    /// A directory with config.json, safetensors and tokenizer.json, or a .gguf file. Example:
-    /// `flan-t5-small`.
+    /// A directory with config.json, safetensors and the tokenizer's files, a .gguf file, or a directory of a
+    /// Firefox student. Example: `flan-t5-small`.
     #[arg(long)]
     from: PathBuf,
     /// The bundle's directory to create; it appears complete or not at all. Example: `models/flan-t5-small`.
     #[arg(long)]
     out: PathBuf,
-    /// The language that the model reads, for translation: ISO 639. Example: en.
+    /// The language that the model reads, for translation: ISO 639, or as a model of several languages calls
+    /// it. Example: en.
     #[arg(long, value_name = "CODE", requires = "target_language")]
     source_language: Option<String>,
     /// The language that it writes. Example: it.
@@ -306,6 +307,15 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     }
     for (name, template) in manifest.slm.iter().flat_map(|slm| &slm.templates) {
         writeln!(out, "slm reads  {name}: {template:?}")?;
+    }
+    if let Some(SlmPart { languages: Some(languages), .. }) = &manifest.slm {
+        let codes: Vec<&str> = languages.tokens.keys().map(String::as_str).collect();
+        writeln!(out, "languages  {}", codes.join(", "))?;
+        for (side, code) in [("source", &languages.source), ("target", &languages.target)] {
+            if let Some(code) = code {
+                writeln!(out, "{side:<10} {code}, unless a job says --{side}-language")?;
+            }
+        }
     }
     if let Some(LlmPart { writer: Some(LlmWriter { prompt_end, max_new_tokens, .. }), .. }) = &manifest.llm {
         writeln!(out, "llm        goes on after {prompt_end:?}, {max_new_tokens} new tokens")?;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_bundle::{BundleManifest, TextTokenizer};
+use baton_bundle::{BundleManifest, DEFAULT_TEMPLATE, LanguageChoice, TextTokenizer};
 use baton_job::{
     Format, GenerationLayer, GenerationOptions, JobError, JobFile, JobSpec, Mode, PartFormat, Partition,
     SchedulePolicy, Separator,
@@ -332,9 +332,29 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
         let names: Vec<&str> = manifest.template_names().map(String::as_str).collect();
         return Some(format!("has no prompt template `{task}`; it has: {}", names.join(", ")));
     }
+    if let Some(problem) = language_problem(manifest, spec) {
+        return Some(problem);
+    }
     let limit = manifest.max_new_tokens(mode);
     let too_long = spec.generation.check_limit(u32::try_from(limit).unwrap_or(u32::MAX)).err()?;
     Some(format!("writes at most {limit} tokens, but min_new_tokens is {}", too_long.value))
+}
+
+/// The problem with the languages that the job names.
+fn language_problem(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
+    let languages = LanguageChoice::of(&spec.generation);
+    if languages == LanguageChoice::default() {
+        return None;
+    }
+    let template = spec.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
+    let slm = manifest.slm.as_ref().filter(|_| spec.mode.uses_slm());
+    match slm.and_then(|slm| Some((slm, slm.templates.get(template)?))) {
+        Some((slm, template)) => {
+            let problem = slm.language_problem(template, &languages)?;
+            Some(format!("cannot serve the job's languages: {problem}"))
+        }
+        None => Some(format!("has no languages to choose from in mode {}", spec.mode)),
+    }
 }
 
 /// A stop token that the writer's tokenizer lacks. If the bundle's tokenizer is not at hand, a decoder

@@ -83,6 +83,7 @@ fn flag((option, names): (&'static OptionInfo, &'static Names)) -> Arg {
         Allowed::Texts => {
             arg.alias(names.in_job_files.as_str()).action(ArgAction::Append).allow_hyphen_values(true)
         }
+        Allowed::Text => arg.value_parser(StringValueParser::new().map(Given::Text)),
         Allowed::Truth => arg.num_args(0..=1).default_missing_value("true").value_parser(parser),
         // A number below zero is then refused as such, and not as an unknown flag.
         _ => arg.allow_hyphen_values(true).value_parser(parser),
@@ -121,6 +122,7 @@ mod tests {
                 Allowed::Integers(least, _) => (format!("--{flag} {least}"), Given::Integer(least.into())),
                 Allowed::Numbers(least, _) => (format!("--{flag} {least}"), Given::Number(least)),
                 Allowed::Names(names) => (format!("--{flag} {}", names[0]), Given::Text(names[0].into())),
+                Allowed::Text => (format!("--{flag} 1e3"), Given::Text("1e3".into())),
                 Allowed::Texts => {
                     let in_job_files = option.name.replace('_', "-");
                     let texts = vec!["-x".into(), "none".into()];

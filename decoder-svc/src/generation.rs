@@ -29,6 +29,7 @@ pub(crate) fn generation(options: &GenerationOptions, writer: &Writer) -> Result
             .ok_or_else(|| DecoderError::UnknownStopToken { token: token.clone() })
     };
     Ok(Generation {
+        first_token: writer.first_token(options)?,
         prompt_end_len: writer.reads.prompt_end.as_ref().map_or(0, Vec::len),
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,
         stop_when: StopStrings::new(&options.stop_strings, &writer.tokenizer)

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, BundleError, TextTokenizer};
+use baton_bundle::{Bundle, BundleError, LanguageChoice, TextTokenizer};
 use baton_decoding::Vocabulary;
-use baton_job::Mode;
+use baton_job::{GenerationOptions, Mode, OptionError};
 use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
 
 use crate::DecoderError;
@@ -19,6 +19,8 @@ pub(crate) struct Writer {
     pub(crate) reads: PromptParts,
     /// The spelling of its tokens.
     pub(crate) vocabulary: Arc<Vocabulary>,
+    /// The bundle, where its small model writes.
+    slm_of: Option<Bundle>,
 }
 
 /// The parts of a prompt that the models read.
@@ -61,7 +63,25 @@ impl Writer {
         let max_new_tokens = bundle.manifest().max_new_tokens(mode);
         let tokenizer = bundle.text_tokenizer(mode)?;
         let vocabulary = Arc::new(Vocabulary::new(tokenizer.spellings()));
-        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary })
+        let slm_of = (!mode.llm_writes()).then(|| bundle.clone());
+        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, slm_of })
+    }
+
+    /// What outputs begin with because of the language that a job asks for.
+    ///
+    /// # Errors
+    /// There is no such language.
+    pub(crate) fn first_token(&self, options: &GenerationOptions) -> Result<Option<u32>, DecoderError> {
+        let Some(bundle) = &self.slm_of else { return Ok(None) };
+        bundle.first_token(&LanguageChoice::of(options), &self.tokenizer).map_err(|error| {
+            DecoderError::Generation {
+                source: OptionError {
+                    option: "target_language",
+                    value: format!("{:?}", options.target_language),
+                    allowed: format!("a language of the bundle; {error}"),
+                },
+            }
+        })
     }
 
     /// Tokens of cache that the longest prompt and output take, whole blocks.

@@ -47,7 +47,7 @@ fn time_of_sequence(generation: &Generation, vocab_size: usize) -> Duration {
         max_prefill_tokens: 100_000,
     };
     // An end token that the logits make impossible, so that the batch stays full.
-    let special = SpecialTokens { begin_of_sequence: 1, end_of_sequence: 0 };
+    let special = SpecialTokens { begin_of_sequence: 1, end_of_sequence: 0, first: None };
     let mut scheduler = Scheduler::new(limits, special);
     let num_rows = NUM_SEQUENCES / generation.num_sequences();
     for index in 0..num_rows as u32 {

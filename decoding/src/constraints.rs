@@ -10,6 +10,8 @@ use crate::kernels::{Shift, log_softmax};
 pub(crate) struct Constraints<'a> {
     pub(crate) generation: &'a Generation,
     pub(crate) end_of_sequence: u32,
+    /// The first token of every sequence, if it is no choice.
+    pub(crate) first_token: Option<u32>,
     /// The sequence's tokens.
     pub(crate) tokens: &'a [u32],
     /// Its progress with the words that it may copy, if there are any.
@@ -42,6 +44,12 @@ impl Constraints<'_> {
         let ngram = generation.options.no_repeat_ngram as usize;
         let has_ngrams = ngram > 0 && tokens.len() >= ngram;
         let ConstraintScratch { values: copy, biases } = scratch;
+        if let Some(first) = self.first_token.filter(|_| tokens.is_empty()) {
+            copy.clear();
+            copy.resize(logits.len(), f32::NEG_INFINITY);
+            copy[first as usize] = 0.0;
+            return (copy, Shift::NONE);
+        }
         biases.clear();
         if let Some((copying, written)) = generation.copying.as_ref().zip(self.written) {
             copying.collect_biases(written, biases);
@@ -102,7 +110,14 @@ mod tests {
     fn constrained(generation: &Generation, tokens: &[u32], min_new_tokens: usize) -> Vec<f32> {
         let written = generation.written(tokens);
         let written = written.as_ref();
-        let constraints = Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens };
+        let constraints = Constraints {
+            generation,
+            end_of_sequence: 0,
+            first_token: None,
+            tokens,
+            written,
+            min_new_tokens,
+        };
         let mut scratch = ConstraintScratch::default();
         let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut scratch);
         assert_eq!(shift, Shift::NONE);
@@ -133,6 +148,29 @@ mod tests {
     }
 
     #[test]
+    fn a_first_token_is_certain_and_nothing_is_said_of_the_second() {
+        let generation = Generation { stop_tokens: vec![4], ..generation() };
+        let of = |tokens: &[u32], shift| {
+            let constraints = Constraints {
+                generation: &generation,
+                end_of_sequence: 0,
+                first_token: Some(3),
+                tokens,
+                written: None,
+                min_new_tokens: 0,
+            };
+            let mut scratch = ConstraintScratch::default();
+            let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
+            (values.to_vec(), shift)
+        };
+        let in_a_beam = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
+        for shift in [Shift::NONE, in_a_beam] {
+            assert_eq!(of(&[], shift), (vec![OFF, OFF, OFF, 0.0, OFF, OFF], Shift::NONE));
+            assert_eq!(of(&[3], shift), (LOGITS.to_vec(), shift));
+        }
+    }
+
+    #[test]
     fn tokens_written_before_are_penalized_once_each() {
         let generation = penalized(2.0);
         assert_eq!(constrained(&generation, &[2, 3, 2, 2], 0), [1.0, -2.0, 1.5, -8.0, 5.0, 0.5]);
@@ -154,7 +192,14 @@ mod tests {
     fn in_a_beam_the_penalty_acts_on_log_probabilities() {
         let generation = penalized(2.0);
         let (generation, tokens, written) = (&generation, &[4][..], None);
-        let constraints = Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens: 0 };
+        let constraints = Constraints {
+            generation,
+            end_of_sequence: 0,
+            first_token: None,
+            tokens,
+            written,
+            min_new_tokens: 0,
+        };
         let mut scratch = ConstraintScratch::default();
         let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
         let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
@@ -182,8 +227,14 @@ mod tests {
             let generation = &copying(copy_bias);
             let (tokens, written) = (&[2][..], generation.written(&[2]));
             let written = written.as_ref();
-            let constraints =
-                Constraints { generation, end_of_sequence: 0, tokens, written, min_new_tokens: 0 };
+            let constraints = Constraints {
+                generation,
+                end_of_sequence: 0,
+                first_token: None,
+                tokens,
+                written,
+                min_new_tokens: 0,
+            };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
             let sum: f32 = values.iter().map(|&value| shift.apply(value).exp()).sum();

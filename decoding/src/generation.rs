@@ -21,6 +21,8 @@ pub struct Generation {
     pub prompt_end_len: usize,
     /// The words that the row is encouraged to copy, if any.
     pub copying: Option<Copying>,
+    /// Chosen first by every sequence, whatever its logits, in place of the model's own first token.
+    pub first_token: Option<u32>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,
     /// A further reason to end a sequence, asked after each token.
@@ -44,6 +46,7 @@ impl Generation {
             model_limit,
             prompt_end_len: 0,
             copying: None,
+            first_token: None,
             stop_tokens: Vec::new(),
             stop_when: None,
         }

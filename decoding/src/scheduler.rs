@@ -34,6 +34,8 @@ pub struct SpecialTokens {
     pub begin_of_sequence: u32,
     /// Ends a sequence when chosen.
     pub end_of_sequence: u32,
+    /// Chosen first by every sequence, whatever its logits, unless its row asks for another.
+    pub first: Option<u32>,
 }
 
 /// Why a row was not accepted.
@@ -398,6 +400,7 @@ impl Scheduler {
         let bounds = SearchBounds {
             generation: Arc::clone(&waiting.generation),
             end_of_sequence: self.special.end_of_sequence,
+            first_token: waiting.generation.first_token.or(self.special.first),
             min_new_tokens: waiting.generation.min_new_tokens_for(waiting.prompt_len),
             max_new_tokens,
         };

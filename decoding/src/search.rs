@@ -16,6 +16,7 @@ use crate::{FinishReason, FinishedSequence, Generation, LogitRows, Method};
 pub(crate) struct SearchBounds {
     pub(crate) generation: Arc<Generation>,
     pub(crate) end_of_sequence: u32,
+    pub(crate) first_token: Option<u32>,
     pub(crate) min_new_tokens: usize,
     pub(crate) max_new_tokens: usize,
 }
@@ -116,6 +117,7 @@ impl SearchBounds {
         let constraints = Constraints {
             generation: &self.generation,
             end_of_sequence: self.end_of_sequence,
+            first_token: self.first_token,
             tokens,
             written,
             min_new_tokens: self.min_new_tokens,

@@ -13,6 +13,7 @@ mod error;
 mod loaded;
 mod model_queue;
 mod prompts;
+mod readers;
 mod service;
 mod shard;
 

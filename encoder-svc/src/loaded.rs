@@ -1,17 +1,17 @@
 //! The loaded encoder: its configuration, its models and what all shards share.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, DEFAULT_TEMPLATE, Limits, PromptReader, Task};
+use baton_bundle::{Bundle, Limits, Task};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
-use baton_proto::{Connections, ShardAttempt, WireError};
+use baton_proto::Connections;
 use baton_telemetry::{Counter, MetricsRegistry};
 use baton_worker::{ModelThreads, ShardDesk, WorkerLimits};
 
 use crate::EncoderError;
 use crate::model_queue::ModelQueue;
+use crate::readers::PromptReaders;
 
 /// How the encoder computes.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +70,7 @@ pub(crate) struct LoadedEncoder {
     pub(crate) prompt_tokens: Counter,
     /// None where the decoder reads tokens alone.
     pub(crate) queue: Option<ModelQueue>,
-    readers: BTreeMap<(Mode, String), Arc<PromptReader>>, // by template name
+    pub(crate) readers: PromptReaders,
 }
 
 impl EncoderService {
@@ -86,12 +86,8 @@ impl EncoderService {
         let manifest = bundle.manifest();
         let served = config.mode.served().iter().copied().filter(|mode| manifest.modes.contains(mode));
         let modes: Vec<Mode> = served.collect();
-        let reader = |(mode, name): (Mode, &String)| match bundle.prompt_reader(mode, Some(name)) {
-            Ok(reader) => Ok(((mode, name.clone()), Arc::new(reader))),
-            Err(source) => Err(EncoderError::Bundle { source }),
-        };
-        let templates = |&mode: &Mode| manifest.template_names().map(move |name| (mode, name));
-        let readers = modes.iter().flat_map(templates).map(reader).collect::<Result<_, _>>()?;
+        let readers =
+            PromptReaders::load(bundle, &modes).map_err(|source| EncoderError::Bundle { source })?;
         let desk = ShardDesk::new("encoder", bundle, &modes, config.limits);
         let (queue, model_threads) = match config.mode.uses_slm() {
             true => {
@@ -120,18 +116,5 @@ impl EncoderService {
         self.loaded.desk.register_metrics(metrics);
         let help = "Tokens of the prompts that the LLM has read";
         metrics.counter("baton_encoder_prompt_tokens_total", help, &self.loaded.prompt_tokens);
-    }
-}
-
-impl LoadedEncoder {
-    /// Makes prompts of an attempt's texts.
-    pub(crate) fn reader_of(&self, attempt: &ShardAttempt) -> Result<Arc<PromptReader>, WireError> {
-        let template = attempt.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
-        self.readers.get(&(attempt.mode, template.to_owned())).cloned().ok_or_else(|| {
-            let of_mode = self.readers.keys().filter(|(mode, _)| *mode == attempt.mode);
-            let names: Vec<&str> = of_mode.map(|(_, name)| name.as_str()).collect();
-            let detail = format!("the bundle has no template `{template}`; it has: {}", names.join(", "));
-            WireError::InvalidField { field: "ShardHeader.task", detail }
-        })
     }
 }

@@ -60,7 +60,7 @@ impl ShardService for LoadedEncoder {
         decoder_endpoint: String,
         _: &mut MemoryShare,
     ) -> Result<Accepted, EncoderError> {
-        let reader = self.reader_of(attempt)?;
+        let reader = self.readers.of(attempt)?;
         self.connections.to(&decoder_endpoint)?; // refused here, it says nothing against the shard
         let rules = self.task.text_rules(&attempt.generation).map_err(|error| WireError::InvalidField {
             field: "ShardHeader.generation",

@@ -15,6 +15,8 @@ pub enum Allowed {
     Numbers(f64, f64),
     /// One of these words.
     Names(&'static [&'static str]),
+    /// A non-empty text.
+    Text,
     /// A list of non-empty texts.
     Texts,
 }
@@ -33,6 +35,7 @@ impl Allowed {
             }
             (Self::Numbers(least, most), Given::Number(value)) => (*least..=*most).contains(value),
             (Self::Names(names), Given::Text(name)) => names.contains(&name.as_str()),
+            (Self::Text, Given::Text(text)) => !text.is_empty(),
             (Self::Texts, Given::Texts(texts)) => !texts.iter().any(String::is_empty),
             _ => false,
         }
@@ -50,6 +53,7 @@ impl fmt::Display for Allowed {
             Self::Integers(least, most) => write!(f, "{least} to {most}"),
             Self::Numbers(least, most) => write!(f, "{least} to {most}"),
             Self::Names(names) => f.write_str(&names.join(", ")),
+            Self::Text => f.write_str("a non-empty string"),
             Self::Texts => f.write_str("non-empty strings"),
         }
     }

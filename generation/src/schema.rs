@@ -7,6 +7,17 @@ use crate::Method::{Beam, Sample};
 use crate::{Allowed, EarlyStopping};
 
 schema! {
+    /// Language that the small model reads, where it knows several: one of those that `baton bundle show`
+    /// lists.
+    source_language: Option<String> = None, {
+        default: "the bundle's", allowed: Allowed::Text, value_name: "CODE", example: "eng_Latn",
+    }
+
+    /// Language that the small model writes, where it knows several.
+    target_language: Option<String> = None, {
+        default: "the bundle's", allowed: Allowed::Text, value_name: "CODE", example: "fra_Latn",
+    }
+
     /// Longest output, tokens, the end token included. The bundle's limit always holds.
     max_new_tokens: Option<u32> = None, {
         default: "the bundle's limit", allowed: Allowed::Integers(1, u32::MAX as u64),

@@ -173,6 +173,16 @@ impl Value for EarlyStopping {
     }
 }
 
+impl Value for String {
+    fn of(given: &Given) -> Option<Self> {
+        if let Given::Text(text) = given { Some(text.clone()) } else { None }
+    }
+
+    fn given(&self) -> Given {
+        Given::Text(self.clone())
+    }
+}
+
 impl Value for Vec<String> {
     fn of(given: &Given) -> Option<Self> {
         if let Given::Texts(texts) = given { Some(texts.clone()) } else { None }

@@ -214,6 +214,7 @@ fn some_value(option: &OptionInfo) -> Given {
         Allowed::Numbers(least, _) => Given::Number(least + 0.7),
         Allowed::Names(names) => Given::Text(names[names.len() - 1].to_owned()),
         // The values are names of kinds.
+        Allowed::Text => Given::Text("eng_Latn".into()),
         Allowed::Texts if option.name == "unprotected" => Given::Texts(vec!["emoji".into()]),
         Allowed::Texts => Given::Texts(vec!["</s>".into(), "none".into()]),
     }

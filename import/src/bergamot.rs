@@ -10,8 +10,8 @@ use std::{
 };
 
 use baton_bundle::{
-    BergamotActivation, BergamotConfig, BundleError, FamilyConfig, ModelConfig, UnsupportedSetting,
-    WeightDtype, io_error, read_bytes,
+    BartActivation, BartConfig, BartKind, BundleError, FamilyConfig, ModelConfig, OutputRules,
+    UnsupportedSetting, WeightDtype, io_error, read_bytes,
 };
 
 use crate::{
@@ -192,8 +192,8 @@ fn config(settings: &str, file: &MarianFile) -> Result<ModelConfig, UnsupportedS
         value.parse::<usize>().map_err(|_| UnsupportedSetting::new(name, &value, "a whole number"))
     };
     let activation_function = match settings.get("transformer-ffn-activation").copied().unwrap_or("swish") {
-        "relu" => BergamotActivation::Relu,
-        "swish" => BergamotActivation::Swish,
+        "relu" => BartActivation::Relu,
+        "swish" => BartActivation::Swish,
         other => return Err(UnsupportedSetting::new("transformer-ffn-activation", &other, "relu or swish")),
     };
     let (hidden_size, heads) = (size("dim-emb")?, size("transformer-heads")?);
@@ -209,11 +209,14 @@ fn config(settings: &str, file: &MarianFile) -> Result<ModelConfig, UnsupportedS
         tie_word_embeddings: true,
         bos_token_id: Some(END),
         eos_token_ids: vec![END],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Bergamot(BergamotConfig {
+        family: FamilyConfig::Bart(BartConfig {
+            kind: BartKind::Bergamot,
             num_decoder_layers: size("dec-depth")?,
-            layer_norm_eps: LAYER_NORM_EPS,
             activation_function,
+            scale_embedding: true,
+            layer_norm_eps: LAYER_NORM_EPS,
         }),
     }
     .checked()

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{BundleError, FamilyConfig, LlamaConfig, ModelConfig, WeightDtype, io_error};
+use baton_bundle::{BundleError, FamilyConfig, LlamaConfig, ModelConfig, OutputRules, WeightDtype, io_error};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::Content;
 
@@ -118,6 +118,7 @@ fn llama_config(metadata: &GgufMetadata<'_>, content: &Content) -> Result<ModelC
         tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
         bos_token_id: metadata.optional_token_id("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: metadata.optional_token_id("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig {
             rms_norm_eps: metadata.float("llama.attention.layer_norm_rms_epsilon")?,

@@ -3,26 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{BundleError, ModelConfig, SafetensorsFile, read_bytes};
+use baton_bundle::{BartPositions, BundleError, FamilyConfig, ModelConfig, SafetensorsFile, read_bytes};
 use serde::Deserialize;
 
+use crate::tokenizer_files::tokenizer_files;
 use crate::{Checkpoint, ImportError};
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
-const TOKENIZER: &str = "tokenizer.json";
 /// Copied as they are, where the source has them.
 const OPTIONAL_FILES: [&str; 2] = ["tokenizer_config.json", "generation_config.json"];
 /// Tensors that old checkpoints carry and no model reads: rotary frequencies, GPT-2's causal masks, positions
-/// of T5's cross-attention.
-const UNREAD_TENSOR_SUFFIXES: [&str; 4] = [
+/// of T5's cross-attention, versions of fairseq.
+const UNREAD_TENSOR_SUFFIXES: [&str; 6] = [
+    "encoder.version",
+    "decoder.version",
     "rotary_emb.inv_freq",
     ".attn.bias",
     ".attn.masked_bias",
     "EncDecAttention.relative_attention_bias.weight",
 ];
-/// Tensors that T5 checkpoints may hold a second and a third time.
-const EMBEDDING_COPIES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+/// Tensors that encoder-decoders may hold a second and a third time, or in place of the embedding matrix.
+const EMBEDDING_COPIES: [&str; 3] =
+    ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+/// A tensor that is zero where a checkpoint leaves it out.
+const ZERO_IF_MISSING: &str = "final_logits_bias";
 
 /// `model.safetensors.index.json`: which file has which tensor.
 #[derive(Deserialize)]
@@ -34,6 +39,7 @@ struct WeightsIndex {
 pub(super) struct HuggingFaceCheckpoint {
     directory: PathBuf,
     config: ModelConfig,
+    tokenizer_files: Vec<(&'static str, Vec<u8>)>,
     shards: Vec<SafetensorsFile>,
     /// Name of a tensor to its place. A checkpoint of the model without its head leaves out the first part of
     /// names, `model.` or `transformer.`; here it is put back.
@@ -49,13 +55,7 @@ struct TensorPlace {
 impl HuggingFaceCheckpoint {
     pub(super) fn open(directory: &Path) -> Result<Self, ImportError> {
         let config = ModelConfig::read(&directory.join("config.json"))?;
-        if !directory.join(TOKENIZER).exists() {
-            return Err(ImportError::UnsupportedSource {
-                path: directory.to_owned(),
-                reason: "it has no tokenizer.json; save it once with a fast tokenizer of transformers"
-                    .to_owned(),
-            });
-        }
+        let tokenizer_files = tokenizer_files(directory, &config)?;
         let mut shards = Vec::new();
         let mut places = BTreeMap::new();
         let layout = config.tensor_layout();
@@ -70,7 +70,9 @@ impl HuggingFaceCheckpoint {
             }
             shards.push(shard);
         }
-        let mut checkpoint = Self { directory: directory.to_owned(), config, shards, places };
+        let directory = directory.to_owned();
+        let mut checkpoint = Self { directory, config, tokenizer_files, shards, places };
+        checkpoint.find_embedding();
         checkpoint.config = checkpoint.config.clone().tied_by_weights(|name| checkpoint.bytes_of(name))?;
         checkpoint.check_tensors()?;
         Ok(checkpoint)
@@ -82,6 +84,19 @@ impl HuggingFaceCheckpoint {
         Ok(self.places.get(name).map(read).transpose()?.map(|tensor| tensor.bytes))
     }
 
+    /// Takes a copy of the embedding matrix for it where only a copy is stored.
+    fn find_embedding(&mut self) {
+        let embedding = self.config.embedding_name();
+        if self.config.encoder_decoder().is_none() || self.places.contains_key(&embedding) {
+            return;
+        }
+        let is_copy = |name: &&String| EMBEDDING_COPIES.iter().any(|copy| name.ends_with(copy));
+        if let Some(copy) = self.places.keys().find(is_copy).cloned() {
+            let place = self.places.remove(&copy).expect("it was found there");
+            self.places.insert(embedding, place);
+        }
+    }
+
     fn tensor_problem(&self, tensor: &str, problem: impl Into<String>) -> BundleError {
         BundleError::Tensor {
             path: self.directory.clone(),
@@ -90,9 +105,21 @@ impl HuggingFaceCheckpoint {
         }
     }
 
+    /// Divisor and first position of the sines that stand for positions, where they do.
+    fn sines(&self) -> Option<(f64, usize)> {
+        let FamilyConfig::Bart(bart) = &self.config.family else { return None };
+        match bart.kind.wiring(self.config.hidden_size).positions {
+            BartPositions::Sinusoidal { divisor, first } => Some((divisor, first)),
+            BartPositions::Learned { .. } => None,
+        }
+    }
+
     fn check_tensors(&self) -> Result<(), BundleError> {
         let expected: BTreeMap<_, _> = self.config.tensor_shapes().into_iter().collect();
         for (name, shape) in &expected {
+            if name == ZERO_IF_MISSING && !self.places.contains_key(name) {
+                continue;
+            }
             let place = self.places.get(name);
             let info = place.and_then(|place| self.shards[place.shard].info(&place.stored_name));
             let found = &info.ok_or_else(|| self.tensor_problem(name, "is missing"))?.shape;
@@ -104,19 +131,42 @@ impl HuggingFaceCheckpoint {
         for name in self.places.keys().filter(|name| !expected.contains_key(*name)) {
             let is_tied_head = name == "lm_head.weight" && self.config.tie_word_embeddings;
             let is_unread = UNREAD_TENSOR_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
-            let is_copy =
-                self.config.encoder_decoder().is_some() && EMBEDDING_COPIES.contains(&name.as_str());
+            let is_copy = self.config.encoder_decoder().is_some()
+                && EMBEDDING_COPIES.iter().any(|copy| name.ends_with(copy));
             if is_copy && self.bytes_of(name)? != self.bytes_of(&self.config.embedding_name())? {
                 return Err(
-                    self.tensor_problem(name, "differs from `shared.weight`, which Baton reads for it")
+                    self.tensor_problem(name, "differs from the embedding matrix, which Baton reads for it")
                 );
             }
-            if !(is_tied_head || is_unread || is_copy) {
+            let sines = self.sines().filter(|_| name.contains("embed_positions.weight"));
+            if let Some((divisor, first)) = sines {
+                let place = &self.places[name];
+                let stored = self.shards[place.shard].read_f32(&place.stored_name)?;
+                if !are_sines(&stored, self.config.hidden_size, (divisor, first)) {
+                    let problem = "differs from the sines that Baton computes for it";
+                    return Err(self.tensor_problem(name, problem));
+                }
+            }
+            if !(is_tied_head || is_unread || is_copy || sines.is_some()) {
                 return Err(self.tensor_problem(name, "is not part of this family as Baton runs it"));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a table of positions, `width` numbers a row, is what the formula gives from position `first` on,
+/// as half precision may have rounded it.
+fn are_sines(table: &[f32], width: usize, (divisor, first): (f64, usize)) -> bool {
+    const TOLERANCE: f64 = 4e-3; // of bf16
+    let half = width / 2;
+    table.chunks(width).enumerate().skip(first).all(|(position, row)| {
+        (0..half).all(|channel| {
+            let angle = position as f64 * 10_000_f64.powf(-(channel as f64) / divisor);
+            let near = |stored: f32, exact: f64| (f64::from(stored) - exact).abs() < TOLERANCE;
+            near(row[channel], angle.sin()) && near(row[half + channel], angle.cos())
+        })
+    })
 }
 
 /// The safetensors files of a directory: the single one, or those that the index names.
@@ -156,16 +206,17 @@ impl Checkpoint for HuggingFaceCheckpoint {
     }
 
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, ImportError> {
-        let place = &self.places[name];
+        let Some(place) = self.places.get(name) else {
+            return Ok(vec![0.0; self.config.vocab_size]); // of `ZERO_IF_MISSING`
+        };
         Ok(self.shards[place.shard].read_f32(&place.stored_name)?)
     }
 
     fn side_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, ImportError> {
         let present = OPTIONAL_FILES.into_iter().filter(|name| self.directory.join(name).exists());
-        [TOKENIZER]
-            .into_iter()
-            .chain(present)
-            .map(|name| Ok((name, read_bytes(&self.directory.join(name))?)))
-            .collect()
+        let read = |name: &'static str| Ok((name, read_bytes(&self.directory.join(name))?));
+        let mut files = self.tokenizer_files.clone();
+        files.extend(present.map(read).collect::<Result<Vec<_>, ImportError>>()?);
+        Ok(files)
     }
 }

@@ -10,6 +10,7 @@
 //! reads bundles does not link the parsers of other formats.
 
 mod bergamot;
+mod conventions;
 mod error;
 mod gguf;
 mod gguf_metadata;
@@ -18,6 +19,7 @@ mod hugging_face;
 mod marian_file;
 mod slm;
 mod slm_template;
+mod tokenizer_files;
 
 use std::path::{Path, PathBuf};
 
@@ -70,9 +72,16 @@ trait Checkpoint {
 /// pickled weights; the output directory is not empty or cannot be written.
 pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, ImportError> {
     let mut checkpoint = open_checkpoint(&options.from)?;
+    let side_files = checkpoint.side_files()?;
+    if !side_files.iter().any(|(name, _)| *name == "tokenizer.json") {
+        return Err(ImportError::UnsupportedSource {
+            path: options.from.clone(),
+            reason: "it has no tokenizer.json, which a large model is read with".to_owned(),
+        });
+    }
     let config = ModelConfig { dtype: options.dtype, ..checkpoint.config().clone() };
     let directory = DirectoryInProgress::create(&options.out)?;
-    for (name, bytes) in checkpoint.side_files()? {
+    for (name, bytes) in side_files {
         write_atomically(&directory.path().join(name), &bytes)?;
     }
     write_weights(checkpoint.as_mut(), &config, directory.path())?;

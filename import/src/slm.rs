@@ -6,19 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use baton_bundle::{
-    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, DirectoryInProgress, Limits, MANIFEST_FORMAT,
-    ModelConfig, PartOrigin, SlmPart, TEXT_PLACEHOLDER, Task, WeightDtype, io_error, read_bytes,
-    write_atomically, write_manifest,
+    Alignment, Bundle, BundleError, BundleManifest, DEFAULT_TEMPLATE, DirectoryInProgress, FamilyConfig,
+    Limits, MANIFEST_FORMAT, ModelConfig, PartOrigin, SlmLanguages, SlmPart, TEXT_PLACEHOLDER, Task,
+    WeightDtype, io_error, read_bytes, write_atomically, write_manifest,
 };
 use baton_job::{GenerationLayer, Mode};
 use serde_json::{Map, Value};
 
+use crate::conventions::{LanguageConvention, suppress_unknown};
 use crate::slm_template::SlmTokenizer;
 use crate::{ImportError, open_checkpoint, write_weights};
 
+const GENERATION_CONFIG: &str = "generation_config.json";
 /// Tokens that an imported model reads and writes at most, if neither the caller nor its positions say less.
 const USUAL_MAX_PROMPT_TOKENS: usize = 512;
 const USUAL_MAX_NEW_TOKENS: usize = 256;
@@ -26,8 +28,8 @@ const USUAL_MAX_NEW_TOKENS: usize = 256;
 /// The model to import as a bundle, and facts that its files do not state.
 #[derive(Debug, Clone)]
 pub struct SlmImportOptions {
-    /// A directory with `config.json`, safetensors and `tokenizer.json`, a `.gguf` file, or a directory with
-    /// a student of Marian's.
+    /// A directory with `config.json`, safetensors and the tokenizer's files, a `.gguf` file, or a directory
+    /// with a student of Marian's.
     pub from: PathBuf,
     /// The bundle's directory to create; must not exist, or be empty.
     pub out: PathBuf,
@@ -69,12 +71,20 @@ pub fn import_slm(options: &SlmImportOptions) -> Result<Bundle, ImportError> {
     let tokenizer = SlmTokenizer::read(&options.from, &slm)?;
     let mut config = checkpoint.config().clone();
     config.dtype = options.dtype.unwrap_or(config.dtype);
-    let template = tokenizer.settle(options.template.as_deref(), &mut config)?;
+    let generation = GenerationFile::read(&options.from)?;
+    config.add_output_rules(&generation.json).map_err(|reason| BundleError::UnsupportedConfig {
+        path: options.from.join(GENERATION_CONFIG),
+        reason,
+    })?;
+    suppress_unknown(&mut config, tokenizer.unknown_id());
+    let told = languages(options, (&tokenizer, &mut config))?;
+    let (around, languages) =
+        told.map_or((None, None), |(around, languages)| (Some(around), Some(languages)));
+    let template = tokenizer.settle((options.template.as_deref(), around), &mut config)?;
     if let Some(token) = &options.eos_token {
         config.eos_token_ids = vec![tokenizer.id(token)?];
     }
-    let generation = proposed_generation(options)?;
-    let manifest = manifest(options, &config, (&tokenizer, template), generation)?;
+    let manifest = manifest(options, &config, (&tokenizer, template, languages), &generation)?;
     write_weights(checkpoint.as_mut(), &config, &slm)?;
     write_manifest(directory.path(), manifest)?;
     directory.finish()?;
@@ -84,8 +94,8 @@ pub fn import_slm(options: &SlmImportOptions) -> Result<Bundle, ImportError> {
 fn manifest(
     options: &SlmImportOptions,
     config: &ModelConfig,
-    (tokenizer, template): (&SlmTokenizer, String),
-    generation: GenerationLayer,
+    (tokenizer, template, languages): (&SlmTokenizer, String, Option<SlmLanguages>),
+    generation: &GenerationFile,
 ) -> Result<BundleManifest, ImportError> {
     let refused = |reason: String| ImportError::UnsupportedSource { path: options.from.clone(), reason };
     let bos = config
@@ -98,9 +108,12 @@ fn manifest(
             ids.len()
         )));
     };
-    let max_new_tokens = options.max_new_tokens.unwrap_or(USUAL_MAX_NEW_TOKENS);
-    let room = config.max_positions().map(|positions| positions.saturating_sub(max_new_tokens));
-    let usual = room.unwrap_or(USUAL_MAX_PROMPT_TOKENS).min(USUAL_MAX_PROMPT_TOKENS);
+    let usual = generation.max_new_tokens(config).unwrap_or(USUAL_MAX_NEW_TOKENS);
+    let max_new_tokens = options.max_new_tokens.unwrap_or(usual);
+    let usual = match &config.family {
+        FamilyConfig::Bart(_) => config.max_position_embeddings,
+        _ => USUAL_MAX_PROMPT_TOKENS.min(config.longest_prompt(max_new_tokens).unwrap_or(usize::MAX)),
+    };
     let from = options.from.canonicalize().unwrap_or_else(|_| options.from.clone());
     let name = if from.is_dir() { from.file_name() } else { from.file_stem() };
     let name = name.map(|name| name.to_string_lossy().into_owned());
@@ -109,6 +122,7 @@ fn manifest(
         let (path, licence, origin) = ("slm".to_owned(), licence.clone(), origin.clone());
         PartOrigin { path, licence, origin }
     };
+    let generation = generation.proposed()?;
     let is_empty = generation == GenerationLayer::default();
     Ok(BundleManifest {
         format: MANIFEST_FORMAT,
@@ -123,6 +137,7 @@ fn manifest(
             prompt_attention: config.prompt_attention(),
             bos_token: tokenizer.token(bos)?,
             eos_token: tokenizer.token(eos)?,
+            languages,
             tokenizer: tokenizer.kind(),
             templates: BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), template)]),
         }),
@@ -142,29 +157,94 @@ fn manifest(
     })
 }
 
-/// How the model's makers generate outputs, as far as it is worth a default: `generation_config.json` beside
-/// the weights, where there is one.
-fn proposed_generation(options: &SlmImportOptions) -> Result<GenerationLayer, ImportError> {
-    const NAMES: [(&str, &str); 4] = [
-        ("num_beams", "beams"),
-        ("length_penalty", "length_penalty"),
-        ("no_repeat_ngram_size", "no_repeat_ngram"),
-        ("repetition_penalty", "repetition_penalty"),
-    ];
-    let path = options.from.join("generation_config.json");
-    if !path.exists() {
-        return Ok(GenerationLayer::default());
+/// How the model is told its languages, where it is told any: what stands around a text, and the languages.
+///
+/// A model whose begin token is that of a language gets the one that its task writes.
+fn languages(
+    options: &SlmImportOptions,
+    (tokenizer, config): (&SlmTokenizer, &mut ModelConfig),
+) -> Result<Option<([String; 2], SlmLanguages)>, ImportError> {
+    let path = options.from.join("tokenizer_config.json");
+    let settings = if path.exists() { read_json(&path)? } else { Map::new() };
+    let end = tokenizer.end(config)?;
+    let Some(convention) = LanguageConvention::of(config.family(), &end, &settings) else { return Ok(None) };
+    let tokens = tokenizer.special_tokens();
+    let found = convention.languages(tokens.iter(), &options.task).map_err(|problem| {
+        tokenizer.refused(format!(
+            "{problem}; name languages as it does, with --source-language and --target-language"
+        ))
+    })?;
+    let Some(mut languages) = found else { return Ok(None) };
+    if convention.target_begins
+        && let Some(target) = languages.target.take()
+    {
+        config.bos_token_id = Some(tokenizer.id(&languages.tokens[&target])?);
     }
-    let refused = |reason: String| ImportError::UnsupportedSource { path: path.clone(), reason };
-    let theirs: Map<String, Value> =
-        serde_json::from_slice(&read_bytes(&path)?).map_err(|error| refused(error.to_string()))?;
-    let has_beams = theirs.get("num_beams").and_then(Value::as_u64).is_some_and(|beams| beams > 1);
-    let ours = NAMES.iter().filter(|(_, ours)| has_beams || *ours != "length_penalty");
-    let ours: Map<String, Value> = ours
-        .filter_map(|(theirs_name, ours)| Some(((*ours).to_owned(), theirs.get(*theirs_name)?.clone())))
-        .filter(|(_, value)| !value.is_null() && value.as_f64() != Some(0.0))
-        .collect();
-    serde_json::from_value(Value::Object(ours)).map_err(|error| refused(error.to_string()))
+    Ok(Some((convention.around, languages)))
+}
+
+fn read_json(path: &Path) -> Result<Map<String, Value>, ImportError> {
+    let json = serde_json::from_slice(&read_bytes(path)?);
+    Ok(json.map_err(|source| BundleError::Json { path: path.to_owned(), source })?)
+}
+
+/// How the model's makers generate outputs: `generation_config.json` beside the weights, above what old files
+/// say in `config.json`.
+struct GenerationFile {
+    path: PathBuf,
+    json: Map<String, Value>,
+}
+
+impl GenerationFile {
+    fn read(from: &Path) -> Result<Self, ImportError> {
+        let mut json = Map::new();
+        for name in ["config.json", GENERATION_CONFIG] {
+            let path = from.join(name);
+            if path.exists() {
+                json.extend(read_json(&path)?.into_iter().filter(|(_, value)| !value.is_null()));
+            }
+        }
+        json.retain(|name, _| !name.starts_with("quantization"));
+        Ok(Self { path: from.join(GENERATION_CONFIG), json })
+    }
+
+    fn number(&self, name: &str) -> Option<usize> {
+        self.json.get(name)?.as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// Longest output of an encoder-decoder; theirs counts the begin token.
+    fn max_new_tokens(&self, config: &ModelConfig) -> Option<usize> {
+        let longest = self.number("max_new_tokens").or_else(|| self.number("max_length")?.checked_sub(1));
+        longest.filter(|&longest| config.encoder_decoder().is_some() && longest > 0)
+    }
+
+    /// The settings that are worth a default.
+    fn proposed(&self) -> Result<GenerationLayer, ImportError> {
+        const NAMES: [(&str, &str); 3] = [
+            ("num_beams", "beams"),
+            ("no_repeat_ngram_size", "no_repeat_ngram"),
+            ("repetition_penalty", "repetition_penalty"),
+        ];
+        let value = |name: &str| self.json.get(name).filter(|value| value.as_f64() != Some(0.0)).cloned();
+        let mut ours: Map<String, Value> =
+            NAMES.iter().filter_map(|(theirs, ours)| Some(((*ours).to_owned(), value(theirs)?))).collect();
+        if let Some(least) = self.number("min_length").filter(|&least| least > 1) {
+            ours.insert("min_new_tokens".to_owned(), (least - 1).into());
+        }
+        if self.number("num_beams").is_some_and(|beams| beams > 1) {
+            ours.extend(value("length_penalty").map(|value| ("length_penalty".to_owned(), value)));
+            let stopping = match value("early_stopping") {
+                Some(Value::Bool(true)) => Some("at_once"),
+                Some(Value::String(never)) if never == "never" => Some("never"),
+                _ => None,
+            };
+            ours.extend(stopping.map(|name| ("early_stopping".to_owned(), name.into())));
+        }
+        serde_json::from_value(Value::Object(ours)).map_err(|error| ImportError::UnsupportedSource {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })
+    }
 }
 
 /// The template's text around [`TEXT_PLACEHOLDER`].

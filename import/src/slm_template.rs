@@ -19,23 +19,27 @@ pub(crate) struct SlmTokenizer {
 enum Either {
     /// `tokenizer.json`.
     Json(Box<Tokenizer>),
-    /// `vocab.spm`, which knows nothing of tokens around a text.
-    SentencePiece(TextTokenizer),
+    /// SentencePiece models, which know nothing of tokens around a text.
+    SentencePiece(Box<TextTokenizer>, SlmTokenizerFiles),
 }
 
 impl SlmTokenizer {
     /// Reads what was imported from `source` into `slm`.
     pub(crate) fn read(source: &Path, slm: &Path) -> Result<Self, ImportError> {
         let refused = |reason: String| ImportError::UnsupportedSource { path: source.to_owned(), reason };
-        let (json, pieces) = (slm.join("tokenizer.json"), slm.join("vocab.spm"));
+        let json = slm.join("tokenizer.json");
         let tokenizer = if json.exists() {
             let tokenizer = Tokenizer::from_bytes(read_bytes(&json)?)
                 .map_err(|error| refused(format!("its tokenizer.json does not load: {error}")))?;
             Either::Json(Box::new(tokenizer))
-        } else if pieces.exists() {
-            Either::SentencePiece(TextTokenizer::open(&pieces)?)
         } else {
-            return Err(refused("it has neither tokenizer.json nor a joint SentencePiece file".to_owned()));
+            let has = |name: &str| slm.join(name).exists();
+            let (pieces, files) = match (has("source.spm"), has("vocab.json")) {
+                (true, _) => ("source.spm", SlmTokenizerFiles::SourceAndTarget),
+                (false, true) => ("vocab.spm", SlmTokenizerFiles::SentencePieceWithIds),
+                (false, false) => ("vocab.spm", SlmTokenizerFiles::SentencePiece),
+            };
+            Either::SentencePiece(Box::new(TextTokenizer::open(&slm.join(pieces))?), files)
         };
         Ok(Self { source: source.to_owned(), tokenizer })
     }
@@ -44,15 +48,31 @@ impl SlmTokenizer {
     pub(crate) fn kind(&self) -> SlmTokenizerFiles {
         match self.tokenizer {
             Either::Json(_) => SlmTokenizerFiles::Json,
-            Either::SentencePiece(_) => SlmTokenizerFiles::SentencePiece,
+            Either::SentencePiece(_, files) => files,
         }
+    }
+
+    /// The tokens that no text has.
+    pub(crate) fn special_tokens(&self) -> Vec<String> {
+        match &self.tokenizer {
+            Either::Json(tokenizer) => {
+                let added = tokenizer.get_added_tokens_decoder().into_values();
+                added.filter(|token| token.special).map(|token| token.content).collect()
+            }
+            Either::SentencePiece(tokenizer, _) => tokenizer.special_tokens(),
+        }
+    }
+
+    /// The id that stands for what the vocabulary does not have.
+    pub(crate) fn unknown_id(&self) -> Option<u32> {
+        self.id("<unk>").ok()
     }
 
     /// The id of a token.
     pub(crate) fn id(&self, token: &str) -> Result<u32, ImportError> {
         let id = match &self.tokenizer {
             Either::Json(tokenizer) => tokenizer.token_to_id(token),
-            Either::SentencePiece(tokenizer) => tokenizer.token_id(token),
+            Either::SentencePiece(tokenizer, _) => tokenizer.token_id(token),
         };
         id.ok_or_else(|| self.refused(format!("its tokenizer has no token `{token}`")))
     }
@@ -61,26 +81,24 @@ impl SlmTokenizer {
     pub(crate) fn token(&self, id: u32) -> Result<String, ImportError> {
         let token = match &self.tokenizer {
             Either::Json(tokenizer) => tokenizer.id_to_token(id),
-            Either::SentencePiece(tokenizer) => tokenizer.token(id),
+            Either::SentencePiece(tokenizer, _) => tokenizer.token(id),
         };
         token.ok_or_else(|| {
             self.refused(format!("its config.json names token {id}, which its tokenizer lacks"))
         })
     }
 
-    /// The template as the bundle has it. Of a decoder-only model the last token is taken off it and becomes
-    /// the config's begin token.
+    /// The template as the bundle has it, with `around` or what the tokenizer itself puts around texts. Of a
+    /// decoder-only model the last token is taken off it and becomes the config's begin token.
     pub(crate) fn settle(
         &self,
-        template: Option<&str>,
+        (template, around): (Option<&str>, Option<[String; 2]>),
         config: &mut ModelConfig,
     ) -> Result<String, ImportError> {
-        let [prefix, suffix] = match &self.tokenizer {
-            Either::Json(tokenizer) => self.special_tokens_around_texts(tokenizer)?,
-            Either::SentencePiece(_) => {
-                let end = config.eos_token_ids.first().map(|&id| self.token(id));
-                [String::new(), end.transpose()?.unwrap_or_default()]
-            }
+        let [prefix, suffix] = match (around, &self.tokenizer) {
+            (Some(around), _) => around,
+            (None, Either::Json(tokenizer)) => self.special_tokens_around_texts(tokenizer)?,
+            (None, Either::SentencePiece(..)) => [String::new(), self.end(config)?],
         };
         let (before, after) = match template {
             Some(template) => around_text(template).ok_or_else(|| {
@@ -108,6 +126,12 @@ impl SlmTokenizer {
         Ok(format!("{before}{TEXT_PLACEHOLDER}{}", &after[..offsets.0]))
     }
 
+    /// The token that ends a text.
+    pub(crate) fn end(&self, config: &ModelConfig) -> Result<String, ImportError> {
+        let end = config.eos_token_ids.first().map(|&id| self.token(id));
+        Ok(end.transpose()?.unwrap_or_default())
+    }
+
     /// The tokens that the tokenizer puts before and after any text.
     fn special_tokens_around_texts(&self, tokenizer: &Tokenizer) -> Result<[String; 2], ImportError> {
         let ids = |special| Ok::<_, ImportError>(self.encode(tokenizer, "a", special)?.get_ids().to_vec());
@@ -123,7 +147,7 @@ impl SlmTokenizer {
         tokenizer.encode(text, special).map_err(refused)
     }
 
-    fn refused(&self, reason: String) -> ImportError {
+    pub(crate) fn refused(&self, reason: String) -> ImportError {
         ImportError::UnsupportedSource { path: self.source.clone(), reason }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use baton_bundle::{Bundle, ModelConfig, PromptAttention};
+use baton_bundle::{Bundle, ModelConfig, OutputRules, PromptAttention};
 use baton_decoding::{LogitRows, Plan, Rewind, RowId, SlotId, SpecialTokens, StepRow};
 use baton_job::Mode;
 use tch::{Kind, Tensor, no_grad};
@@ -94,8 +94,10 @@ impl BatchDecoder {
         let begin_of_sequence = *prompt_end.last().expect("a prompt's end is never empty");
         let (_, config) = bundle.llm()?;
         let limits_of_bundle = bundle.manifest().limits;
-        let longest =
-            limits_of_bundle.max_prompt_tokens + prompt_end.len() + bundle.llm_writer()?.max_new_tokens;
+        let longest = config.longest_sequence(
+            limits_of_bundle.max_prompt_tokens + prompt_end.len(),
+            bundle.llm_writer()?.max_new_tokens,
+        );
         if let Some(positions) = config.max_positions().filter(|&positions| longest > positions) {
             return Err(ModelError::Unsupported(format!(
                 "bundle.json allows sequences of {longest} tokens, `llm.writer.prompt_end` included, but \
@@ -106,7 +108,8 @@ impl BatchDecoder {
         let weights = LlmWeights::for_writing(bundle)?;
         let parts = ModelParts { blocks: config.num_hidden_layers, lm_head: true };
         let model = LanguageModel::load(config, &weights, parts, compute)?;
-        let special = SpecialTokens { begin_of_sequence, end_of_sequence };
+        let first = config.output_rules.first_token_id;
+        let special = SpecialTokens { begin_of_sequence, end_of_sequence, first };
         Self::with_special_tokens(model, special, Visibility::Causal, (compute, limits))
     }
 
@@ -230,9 +233,9 @@ impl BatchDecoder {
         }
     }
 
-    /// Feeds tokens into rows; yields the logits of what follows each, in the order of `rows`. Several tokens
-    /// for one slot follow one another. Where memory does not suffice for all rows at once, they are fed some
-    /// after the others.
+    /// Feeds tokens into rows and yields the logits after each, in the order of `rows`: minus infinity for
+    /// tokens that the model never writes. Several tokens for one slot follow one another. Where memory does
+    /// not suffice for all rows at once, they are fed some after the others.
     ///
     /// # Panics
     /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not
@@ -261,7 +264,12 @@ impl BatchDecoder {
             } else {
                 self.model.forward(embeddings, &positions, &mut attention, 0.0)
             };
+            let rows_before = self.logits.len();
             self.model.append_logits(&hidden_states, &mut self.logits);
+            let OutputRules { suppressed_token_ids, .. } = &self.model.config().output_rules;
+            for row in self.logits[rows_before..].chunks_exact_mut(self.model.config().vocab_size) {
+                suppressed_token_ids.iter().for_each(|&token| row[token as usize] = f32::NEG_INFINITY);
+            }
         });
         self.feeding.clear();
     }
@@ -293,7 +301,8 @@ impl BatchDecoder {
 fn special_tokens(config: &ModelConfig) -> Result<SpecialTokens, ModelError> {
     match (config.bos_token_id, config.eos_token_ids.as_slice()) {
         (Some(begin_of_sequence), &[end_of_sequence]) => {
-            Ok(SpecialTokens { begin_of_sequence, end_of_sequence })
+            let first = config.output_rules.first_token_id;
+            Ok(SpecialTokens { begin_of_sequence, end_of_sequence, first })
         }
         (begin, ends) => Err(ModelError::Unsupported(format!(
             "the small model's config.json has {} = {begin:?} and {} eos_token_id: it needs one of each",

@@ -338,6 +338,7 @@ mod tests {
             tie_word_embeddings: true,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            output_rules: baton_bundle::OutputRules::default(),
             dtype: baton_bundle::WeightDtype::F32,
             family: baton_bundle::FamilyConfig::Llama(baton_bundle::LlamaConfig {
                 rms_norm_eps: 1e-5,

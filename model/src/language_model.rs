@@ -10,7 +10,7 @@ use crate::{
     Visibility,
     encoder_decoder::EncoderDecoder,
     families::{
-        bergamot::Bergamot,
+        bart::Bart,
         gemma3::Gemma3,
         gpt2::Gpt2,
         llama, qwen2, qwen3,
@@ -82,18 +82,16 @@ impl LanguageModel {
                 let parts = T5Parts { encoder_blocks: blocks, decoder: lm_head };
                 Network::EncoderDecoder(Box::new(T5::load((config, t5), &source, parts)?))
             }
-            FamilyConfig::Bergamot(bergamot) => {
-                let model = Bergamot::load((config, bergamot), &source, (blocks, lm_head))?;
+            FamilyConfig::Bart(bart) => {
+                let model = Bart::load((config, bart), &source, (blocks, lm_head))?;
                 Network::EncoderDecoder(Box::new(model))
             }
         };
-        let lm_head = match (lm_head, config.tie_word_embeddings) {
-            (false, _) => None,
-            (true, _) if matches!(config.family, FamilyConfig::Bergamot(_)) => {
-                Some(Bergamot::load_head(config, &source)?)
-            }
-            (true, true) => Some(Linear::new(network.embedding(), None, compute)),
-            (true, false) => Some(source.linear("lm_head", [config.vocab_size, config.hidden_size])?),
+        let lm_head = match (&config.family, config.tie_word_embeddings) {
+            _ if !lm_head => None,
+            (FamilyConfig::Bart(bart), _) => Some(Bart::load_head((config, bart), &source)?),
+            (_, true) => Some(Linear::new(network.embedding(), None, compute)),
+            (_, false) => Some(source.linear("lm_head", [config.vocab_size, config.hidden_size])?),
         };
         Ok(Self { config: config.clone(), compute, network, lm_head })
     }

@@ -1,10 +1,10 @@
-//! Layers that families share: norms, rotary and sinusoidal positions.
+//! Layers that families share: norms and rotary positions.
 
 use std::cell::RefCell;
 
 use tch::{Kind, Tensor};
 
-use crate::{Compute, compute::WeightType, kernels, linear::LinearInput, post_norm::Normed};
+use crate::{Compute, compute::WeightType, kernels, linear::LinearInput, residual::Normed};
 
 /// RMS norm with a weight (Zhang and Sennrich, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug)]
@@ -76,16 +76,22 @@ impl LayerNorm {
     /// The same as numbers and as linear layers read them. `x`: `[rows, width]` f32, whose memory may be
     /// reused.
     pub(crate) fn normed(&self, x: Tensor) -> Normed {
-        let Self { weight, bias, eps, compute: Compute { kind, weights, fused, .. } } = self;
+        let Self { weight, bias, eps, compute: Compute { kind, weights, .. } } = self;
         if *weights == WeightType::Int8 {
             let (numbers, input) = kernels::layer_norm_in_place_and_quantize(x, (weight, bias), *eps);
             return Normed { numbers, input: LinearInput::Int8(input) };
         }
-        let numbers = match fused {
-            true => kernels::layer_norm(&x, (weight, bias), *eps, Kind::Float),
-            false => x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, false),
-        };
+        let numbers = self.numbers(&x);
         Normed { input: LinearInput::Float(numbers.to_kind(*kind)), numbers }
+    }
+
+    /// The same as numbers alone, for what is no linear layer. `x`, result: `[rows, width]` f32.
+    pub(crate) fn numbers(&self, x: &Tensor) -> Tensor {
+        let Self { weight, bias, eps, compute } = self;
+        match compute.fused {
+            true => kernels::layer_norm(x, (weight, bias), *eps, Kind::Float),
+            false => x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, false),
+        }
     }
 }
 
@@ -135,46 +141,6 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
 pub fn rms_scale(x: &Tensor, eps: f64) -> Tensor {
     let width = x.size()[1];
     x.rms_norm([width], None::<&Tensor>, eps)
-}
-
-/// Sines and cosines of positions, added to embeddings (Vaswani et al., arXiv 1706.03762). The first half of
-/// a row's channels are sines, the second half cosines of the same frequencies.
-///
-/// Those of all positions seen so far are kept; the table doubles when a later one is met.
-#[derive(Debug)]
-pub(crate) struct SinusoidalPositions {
-    width: i64,
-    divisor: f64,
-    compute: Compute,
-    table: RefCell<Tensor>, // [positions, width] f32
-}
-
-impl SinusoidalPositions {
-    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position. Marian, M2M-100 and fairseq
-    /// divide by half of the width minus one, Hugging Face's Marian by half of the width.
-    pub(crate) fn new(width: usize, divisor: f64, compute: Compute) -> Self {
-        let width = width as i64;
-        let table = RefCell::new(Self::table(FIRST_POSITIONS, (width, divisor), compute));
-        Self { width, divisor, compute, table }
-    }
-
-    /// Adds its encoding to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of
-    /// each row in its own sequence, and the largest of them.
-    pub(crate) fn add_to(&self, x: Tensor, (positions, largest): (&Tensor, i64)) -> Tensor {
-        let known = self.table.borrow().size()[0];
-        if largest >= known {
-            let positions = (largest + 1).max(2 * known);
-            *self.table.borrow_mut() = Self::table(positions, (self.width, self.divisor), self.compute);
-        }
-        x + self.table.borrow().index_select(0, positions)
-    }
-
-    fn table(positions: i64, (width, divisor): (i64, f64), compute: Compute) -> Tensor {
-        let options = (Kind::Double, compute.device);
-        let frequencies = (Tensor::arange(width / 2, options) * (-(10_000.0_f64.ln()) / divisor)).exp();
-        let angles = Tensor::arange(positions, options).unsqueeze(1) * frequencies.unsqueeze(0);
-        Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(Kind::Float)
-    }
 }
 
 /// Rotary position embedding (Su et al., arXiv 2104.09864; the "rotate half" layout of Llama checkpoints).

@@ -231,6 +231,7 @@ fn activate(x: &Tensor, activation: Activation) -> Tensor {
     match activation {
         Activation::Silu => x.silu(),
         Activation::GeluTanh => x.gelu("tanh"),
+        Activation::Gelu => x.gelu("none"),
         Activation::Relu => x.relu(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
 use baton_decoding::{
     FinishedSequence, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits, SlotId,
     StepRow,
@@ -33,6 +33,7 @@ fn config() -> ModelConfig {
         tie_word_embeddings: false,
         bos_token_id: Some(BOS),
         eos_token_ids: vec![EOS],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }

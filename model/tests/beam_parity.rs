@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, PromptAttention, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
 use baton_decoding::{
     EarlyStopping, FinishedRow, Generation, GenerationOptions, GroupId, Plan, RowId, RowRequest, Scheduler,
     SchedulerLimits,
@@ -103,6 +103,7 @@ fn model(fixtures: &Fixtures) -> LanguageModel {
         tie_word_embeddings: from.tie_word_embeddings,
         bos_token_id: Some(bos_token_id),
         eos_token_ids: vec![eos_token_id],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig {
             rms_norm_eps: from.rms_norm_eps,

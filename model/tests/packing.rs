@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, WeightDtype};
+use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, WeightDtype};
 use baton_model::{
     Attention, Compute, Heads, LanguageModel, ModelParts, PackedAttention, PackedLayout, PaddedAttention,
     Scoring, Visibility,
@@ -105,6 +105,7 @@ fn small_llama(compute: Compute) -> LanguageModel {
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_ids: vec![0],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     };

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use baton_bundle::{
     Alignment, BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart,
-    LlmWriter, MANIFEST_FORMAT, ModelConfig, PartOrigin, ProjectorPart, PromptAttention,
+    LlmWriter, MANIFEST_FORMAT, ModelConfig, OutputRules, PartOrigin, ProjectorPart, PromptAttention,
     PromptEmbeddingSource, SlmPart, SlmTokenizer, T5Config, T5FeedForward, Task, WeightDtype, write_manifest,
 };
 use baton_job::Mode;
@@ -115,6 +115,38 @@ pub(crate) fn write_small_model(directory: &Path, seed: u64) {
     tokenizer.save(directory.join("tokenizer.json"), false).unwrap();
 }
 
+/// Writes an opus-mt of several target languages as a hub has it: two SentencePiece models, `vocab.json`.
+#[allow(dead_code, reason = "each test binary uses a part of this file")]
+pub(crate) fn write_marian(directory: &Path, seed: u64) {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (files, models) =
+        (crates.join("import/tests/fixtures/marian"), crates.join("bundle/tests/fixtures/sentencepiece"));
+    fs::create_dir_all(directory).unwrap();
+    for (from, to) in [
+        (files.join("vocab.json"), "vocab.json"),
+        (files.join("tokenizer_config.json"), "tokenizer_config.json"),
+        (models.join("unigram.spm"), "source.spm"),
+        (models.join("bpe-plain.spm"), "target.spm"),
+    ] {
+        fs::copy(from, directory.join(to)).unwrap();
+    }
+    let ids: BTreeMap<String, usize> =
+        serde_json::from_slice(&fs::read(directory.join("vocab.json")).unwrap()).unwrap();
+    let (pad, inner) = (ids["<pad>"], 2 * WIDTH);
+    let config = serde_json::json!({
+        "model_type": "marian", "d_model": WIDTH, "vocab_size": pad + 1, "encoder_layers": 2,
+        "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner, "activation_function": "swish",
+        "scale_embedding": true, "static_position_embeddings": true, "normalize_before": false,
+        "max_position_embeddings": 512, "max_length": 512, "eos_token_id": 0, "forced_eos_token_id": 0,
+        "pad_token_id": pad, "decoder_start_token_id": pad, "bad_words_ids": [[pad]],
+        "share_encoder_decoder_embeddings": true, "decoder_vocab_size": pad + 1,
+    });
+    fs::write(directory.join("config.json"), config.to_string()).unwrap();
+    let shapes = ModelConfig::read(&directory.join("config.json")).unwrap().tensor_shapes();
+    Weights(ChaCha8Rng::seed_from_u64(seed)).write(&directory.join("model.safetensors"), &shapes);
+}
+
 fn small_config() -> ModelConfig {
     ModelConfig {
         num_key_value_heads: 4,
@@ -168,6 +200,7 @@ fn config() -> ModelConfig {
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }
@@ -231,6 +264,7 @@ fn manifest() -> BundleManifest {
             bos_token: BEGIN.to_owned(),
             eos_token: END.to_owned(),
             templates: BTreeMap::new(),
+            languages: None,
             tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(Fusion::Add),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bundle::{write_aligned_bundle, write_small_model};
+use crate::bundle::{write_aligned_bundle, write_marian, write_small_model};
 use crate::command::{Ended, Job, baton};
 
 const NUM_RECORDS: usize = 20;
@@ -35,6 +35,50 @@ fn an_imported_small_model_runs_at_once() {
 
     let refused = Job::of_records(1).with_bundle(&bundle).with_flags(&["--mode", "hybrid"]).run();
     refused.assert_error(&["hybrid", "slm"]);
+}
+
+/// The directory of a model of several languages, from its files to rows.
+#[test]
+fn a_marian_directory_becomes_a_bundle_that_writes_the_language_that_a_job_asks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, bundle) = (directory.path().join("opus-mt-en-ROMANCE"), directory.path().join("bundle"));
+    write_marian(&source, 3);
+    let import = |target: &str| {
+        let mut import = baton();
+        import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", target]);
+        Ended::from(import.arg("--from").arg(&source).arg("--out").arg(&bundle).output().unwrap())
+    };
+    import("fr").assert_error(&["no language `fr`", "fra, por", "--target-language"]);
+    let imported = import("fra");
+    assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+    let shown = baton().args(["bundle", "show"]).arg(&bundle).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("languages  fra, por"), "{shown}");
+
+    let run = |flags: &[&str]| {
+        let flags = [&["--max-new-tokens", "12"], flags].concat();
+        let job = Job::of_records(NUM_RECORDS).with_bundle(&bundle).with_flags(&flags);
+        job.run_expecting(0);
+        job.outputs()
+    };
+    let texts = |rows: &[serde_json::Value]| -> Vec<String> {
+        rows.iter().map(|row| row["output"].as_str().unwrap().to_owned()).collect()
+    };
+    let outputs = run(&[]);
+    let distinct: std::collections::BTreeSet<String> = texts(&outputs).into_iter().collect();
+    assert!(distinct.len() > NUM_RECORDS / 2, "the model tells prompts apart: {distinct:?}");
+    assert_eq!(run(&["--encode-batch-tokens", "1", "--decode-slots", "1"]), outputs);
+    assert_eq!(texts(&run(&["--target-language", "fra"])), texts(&outputs));
+    assert_ne!(texts(&run(&["--target-language", "por"])), texts(&outputs));
+
+    for (flags, pieces) in [
+        (["--target-language", "xx"], ["no language `xx`", "fra, por"]),
+        (["--source-language", "fra"], ["not told the source language", "`fra`"]),
+    ] {
+        let refused = Job::of_records(1).with_bundle(&bundle).with_flags(&flags).run();
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        refused.assert_error(&pieces);
+    }
 }
 
 #[test]

@@ -155,6 +155,7 @@ fn slm_manifest(
             bos_token: token(slm_config.bos_token_id)?,
             eos_token: token(slm_config.eos_token_ids.first().copied())?,
             templates: BTreeMap::new(),
+            languages: None,
             tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(config.fusion),

@@ -52,7 +52,8 @@ impl LlmTraining {
         }
         let prompt_end = self.writer().prompt_end_ids(&config.llm, llm)?;
         self.writer().eos_id(&TextTokenizer::open(&config.llm.join("tokenizer.json"))?)?;
-        let longest = config.max_prompt_tokens + prompt_end.len() + config.max_response_tokens;
+        let longest =
+            llm.longest_sequence(config.max_prompt_tokens + prompt_end.len(), config.max_response_tokens);
         let positions = llm.max_positions().unwrap_or(usize::MAX);
         check(
             longest <= positions,

@@ -7,8 +7,8 @@
 use std::{fs, path::Path};
 
 use baton_bundle::{
-    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, Limits, LlmPart, PartOrigin, PromptReader,
-    SlmPart, SmallModel,
+    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, LanguageChoice, Limits, LlmPart, PartOrigin,
+    PromptReader, SlmPart, SmallModel,
 };
 use baton_job::Mode;
 
@@ -57,7 +57,8 @@ impl OwnTokens {
             Reads::Hybrid => Some(open_prompt_tokenizer(config)?),
             Reads::Slm => None,
         };
-        Ok(PromptReader::OwnTokens { slm: self.bundle.slm_prompt_tokenizer(None)?, llm })
+        let slm = self.bundle.slm_prompt_tokenizer(None, &LanguageChoice::default())?;
+        Ok(PromptReader::OwnTokens { slm, llm })
     }
 
     /// Copies the other files of `slm/`, besides weights and config: the tokenizer's.
@@ -114,8 +115,8 @@ impl OwnTokens {
     /// Longest prompt in the small model's tokens: its earlier limit.
     pub(crate) fn max_prompt_tokens(&self, config: &TrainConfig) -> usize {
         let limits = self.bundle.manifest().limits;
-        let positions = self.bundle.small_model().ok().and_then(|(_, config)| config.max_positions());
-        let room = positions.map(|positions| positions.saturating_sub(config.max_response_tokens));
+        let (_, slm) = self.bundle.small_model().expect("it has a small model");
+        let room = slm.longest_prompt(config.max_response_tokens);
         limits.slm_prompt_tokens().min(room.unwrap_or(usize::MAX))
     }
 }

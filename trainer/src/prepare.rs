@@ -49,8 +49,12 @@ impl<'a> Run<'a> {
                 (own.prompt_reader(config)?, Limits { max_slm_prompt_tokens, ..config.limits() })
             }
         };
+        let first_token = slm.first_token()?;
         let tokenize = |texts, files: &PairFiles| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
-            let pairs = tokenize_pairs(texts, &prompt_reader, &slm.tokenizer, limits)?;
+            let mut pairs = tokenize_pairs(texts, &prompt_reader, &slm.tokenizer, limits)?;
+            if let Some(first) = first_token {
+                pairs.iter_mut().for_each(|pair| pair.response.insert(0, first));
+            }
             let usable = usable_pairs(&pairs, files, config)?;
             Ok((pairs, usable))
         };

@@ -5,8 +5,8 @@
 //! prompt is the projected states, and encoder-decoder (T5), whose encoder reads them.
 
 use baton_bundle::{
-    Family, FamilyConfig, Gpt2Config, LlamaConfig, ModelConfig, PromptAttention, QwenConfig, T5Config,
-    T5FeedForward, WeightDtype,
+    Family, FamilyConfig, Gpt2Config, LlamaConfig, ModelConfig, OutputRules, PromptAttention, QwenConfig,
+    T5Config, T5FeedForward, WeightDtype,
 };
 
 use crate::{SlmShape, TrainConfig, TrainError};
@@ -27,9 +27,7 @@ pub(crate) fn check(slm: &SlmShape, prompt_attention: PromptAttention) -> Result
             "must be bidirectional: a T5 reads prompts with its encoder",
         ),
         Family::Gpt2 | Family::T5 => Ok(()),
-        Family::Qwen3 | Family::Gemma3 | Family::Mt5 | Family::Bergamot => {
-            refuse("slm.family", &slm.family.model_type(), "must be llama, qwen2, gpt2 or t5")
-        }
+        _ => refuse("slm.family", &slm.family.model_type(), "must be llama, qwen2, gpt2 or t5"),
     }
 }
 
@@ -61,6 +59,7 @@ pub(crate) fn slm_config(config: &TrainConfig, slm: &SlmShape, [bos, eos]: [u32;
         tie_word_embeddings: true,
         bos_token_id: Some(bos),
         eos_token_ids: vec![eos],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::Bf16,
         family,
     }

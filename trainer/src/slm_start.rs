@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{Bundle, MANIFEST_FILE, ModelConfig, TextTokenizer, WeightDtype};
+use baton_bundle::{Bundle, LanguageChoice, MANIFEST_FILE, ModelConfig, TextTokenizer, WeightDtype};
 use baton_job::Mode;
 use baton_model::{Checkpoint, ModelError, TensorSource};
 use tch::{Kind, Tensor};
@@ -82,6 +82,15 @@ impl SlmStart {
         Ok(Self { config, tokenizer, tokenizer_path, own_tokens: None })
     }
 
+    /// The token that is written first whatever the model would choose. It stands before every response.
+    pub(crate) fn first_token(&self) -> Result<Option<u32>, TrainError> {
+        let of_language = match &self.own_tokens {
+            Some(own) => own.bundle.first_token(&LanguageChoice::default(), &self.tokenizer)?,
+            None => None,
+        };
+        Ok(of_language.or(self.config.output_rules.first_token_id))
+    }
+
     /// The weights before the first step, and whether those of the projector are random. `llm_embeddings`:
     /// `[llm vocab, d_llm]`, where there is an LLM.
     pub(crate) fn weights(
@@ -146,7 +155,7 @@ fn checkpoint_config(config: &TrainConfig, start: &Path) -> Result<ModelConfig, 
             slm.field_name("bos_token_id")
         )));
     }
-    let longest = config.max_prompt_tokens + config.max_response_tokens + 1;
+    let longest = slm.longest_sequence(config.max_prompt_tokens, config.max_response_tokens + 1);
     match slm.max_positions() {
         Some(positions) if positions < longest => Err(refused(format!(
             "it has {positions} positions, but max_prompt_tokens and max_response_tokens allow {longest}"

@@ -160,5 +160,12 @@ pub(super) fn file(
         ("eos_token_id", eos_token_id),
         ("dtype", config.dtype.name().into()),
     ];
-    begin.into_iter().chain(fields).chain(end).map(|(name, value)| (name.to_owned(), value)).collect()
+    let rules = config.output_rules.fields();
+    begin
+        .into_iter()
+        .chain(fields)
+        .chain(end)
+        .chain(rules)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    FamilyConfig, ModelConfig, TensorLayout, UnsupportedSetting,
+    FamilyConfig, ModelConfig, OutputRules, TensorLayout, UnsupportedSetting,
     fields::{self, Fields},
     tensors::{numbered, untied_head},
 };
@@ -63,6 +63,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<ModelConfig, UnsupportedSettin
         tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
         bos_token_id: fields.optional_token_id("bos_token_id")?,
         eos_token_ids: fields.token_ids("eos_token_id")?,
+        output_rules: OutputRules::default(),
         dtype: fields.dtype()?,
         family: FamilyConfig::Gpt2(constants),
     })

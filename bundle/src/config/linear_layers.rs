@@ -48,6 +48,7 @@ impl ModelConfig {
             let transposed = matches!(self.family, FamilyConfig::Gpt2(_)) && module != "lm_head";
             match shape[..] {
                 [_, _] if module.ends_with("relative_attention_bias") => None,
+                [_, _] if module.ends_with("embed_positions") => None,
                 [inputs, outputs] if transposed => Some(LinearLayer { module, inputs, outputs, transposed }),
                 [outputs, inputs] => Some(LinearLayer { module, inputs, outputs, transposed }),
                 _ => None,

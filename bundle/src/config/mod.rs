@@ -5,12 +5,13 @@
 //! one file a family reads and writes them. A setting that Baton does not implement is refused by the name of
 //! its field, so that no checkpoint runs with an option ignored.
 
-mod bergamot;
+mod bart;
 mod fields;
 mod gemma3;
 mod gpt2;
 mod linear_layers;
 mod llama;
+mod output_rules;
 mod qwen;
 mod rotary;
 mod t5;
@@ -23,12 +24,13 @@ use serde_json::{Map, Value};
 
 use self::fields::Fields;
 pub use self::{
-    bergamot::{BergamotActivation, BergamotConfig},
+    bart::{BartActivation, BartConfig, BartKind, BartPositions, BartWiring, NormPlace},
     fields::UnsupportedSetting,
     gemma3::Gemma3Config,
     gpt2::Gpt2Config,
     linear_layers::LinearLayer,
     llama::LlamaConfig,
+    output_rules::OutputRules,
     qwen::QwenConfig,
     rotary::SlidingLayers,
     t5::{T5Config, T5FeedForward},
@@ -90,6 +92,8 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence; may be empty.
     pub eos_token_ids: Vec<u32>,
+    /// The part of an output that the model does not choose.
+    pub output_rules: OutputRules,
     /// Number type of the tensors on disk.
     pub dtype: WeightDtype,
     /// The family and its own constants.
@@ -113,8 +117,8 @@ pub enum FamilyConfig {
     T5(T5Config),
     /// mT5: T5 1.1 with a large vocabulary.
     Mt5(T5Config),
-    /// Firefox Translations and Bergamot students: encoder and recurrent decoder.
-    Bergamot(BergamotConfig),
+    /// BART and its kin: mBART, Marian, M2M-100, Pegasus, Bergamot's students.
+    Bart(BartConfig),
 }
 
 /// The shape of models that read with an encoder and write with a decoder.
@@ -143,7 +147,7 @@ struct FamilyFile {
     read: fn(&Fields<'_>) -> Result<ModelConfig, UnsupportedSetting>,
 }
 
-const FAMILY_FILES: [FamilyFile; 8] = [
+const FAMILY_FILES: [FamilyFile; 13] = [
     FamilyFile { family: Family::Llama, model_type: "llama", read: llama::read },
     FamilyFile { family: Family::Qwen2, model_type: "qwen2", read: qwen::read_qwen2 },
     FamilyFile { family: Family::Qwen3, model_type: "qwen3", read: qwen::read_qwen3 },
@@ -151,7 +155,12 @@ const FAMILY_FILES: [FamilyFile; 8] = [
     FamilyFile { family: Family::Gpt2, model_type: "gpt2", read: gpt2::read },
     FamilyFile { family: Family::T5, model_type: "t5", read: t5::read_t5 },
     FamilyFile { family: Family::Mt5, model_type: "mt5", read: t5::read_mt5 },
-    FamilyFile { family: Family::Bergamot, model_type: "bergamot", read: bergamot::read },
+    FamilyFile { family: Family::Bart, model_type: "bart", read: bart::read_bart },
+    FamilyFile { family: Family::Mbart, model_type: "mbart", read: bart::read_mbart },
+    FamilyFile { family: Family::M2m100, model_type: "m2m_100", read: bart::read_m2m_100 },
+    FamilyFile { family: Family::Marian, model_type: "marian", read: bart::read_marian },
+    FamilyFile { family: Family::Pegasus, model_type: "pegasus", read: bart::read_pegasus },
+    FamilyFile { family: Family::Bergamot, model_type: "bergamot", read: bart::read_bergamot },
 ];
 
 impl ModelConfig {
@@ -174,9 +183,20 @@ impl ModelConfig {
             }
         })?;
         Fields::new(&json)
-            .and_then(|fields| (file.read)(&fields))
-            .and_then(Self::checked)
+            .and_then(|fields| {
+                let mut config = (file.read)(&fields)?;
+                config.output_rules.read(&fields)?;
+                config.checked()
+            })
             .map_err(|reason| BundleError::UnsupportedConfig { path: path.to_owned(), reason })
+    }
+
+    /// Adds what a `generation_config.json` says of outputs to what is known.
+    ///
+    /// # Errors
+    /// It says something that Baton does not implement.
+    pub fn add_output_rules(&mut self, generation: &Map<String, Value>) -> Result<(), UnsupportedSetting> {
+        self.output_rules.read(&Fields::new(generation)?)
     }
 
     /// Reads the `config.json` of a directory that has `model.safetensors` beside it.
@@ -225,7 +245,7 @@ impl ModelConfig {
             FamilyConfig::Gemma3(gemma) => gemma3::write(self, gemma),
             FamilyConfig::Gpt2(gpt2) => gpt2::write(self, gpt2),
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::write(self, t5),
-            FamilyConfig::Bergamot(bergamot) => bergamot::write(self, bergamot),
+            FamilyConfig::Bart(bart) => bart::write(self, bart),
         };
         let mut text = serde_json::to_string_pretty(&json).expect("a config has only strings and numbers");
         text.push('\n');
@@ -261,13 +281,14 @@ impl ModelConfig {
         if !(1..=1 << 16).contains(&self.head_dim) {
             return Err(UnsupportedSetting::new(name("head_dim"), &self.head_dim, "a number from 1 to 2^16"));
         }
+        self.output_rules.check(self.vocab_size)?;
         match &self.family {
             FamilyConfig::Llama(llama) => llama.check(&self)?,
             FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen.check(&self)?,
             FamilyConfig::Gemma3(gemma) => gemma.check(&self)?,
             FamilyConfig::Gpt2(gpt2) => gpt2.check(&self)?,
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5.check(&self)?,
-            FamilyConfig::Bergamot(bergamot) => bergamot.check(&self)?,
+            FamilyConfig::Bart(bart) => bart.check(&self)?,
         }
         Ok(self)
     }
@@ -278,7 +299,7 @@ impl ModelConfig {
         match &self.family {
             FamilyConfig::Gpt2(_) => gpt2::field_name(field),
             FamilyConfig::T5(_) | FamilyConfig::Mt5(_) => t5::field_name(field),
-            FamilyConfig::Bergamot(_) => bergamot::field_name(field),
+            FamilyConfig::Bart(_) => bart::field_name(field),
             _ => field,
         }
     }
@@ -294,7 +315,14 @@ impl ModelConfig {
             FamilyConfig::Gpt2(_) => Family::Gpt2,
             FamilyConfig::T5(_) => Family::T5,
             FamilyConfig::Mt5(_) => Family::Mt5,
-            FamilyConfig::Bergamot(_) => Family::Bergamot,
+            FamilyConfig::Bart(bart) => match bart.kind {
+                BartKind::Bart => Family::Bart,
+                BartKind::Mbart => Family::Mbart,
+                BartKind::M2m100 => Family::M2m100,
+                BartKind::Marian => Family::Marian,
+                BartKind::Pegasus => Family::Pegasus,
+                BartKind::Bergamot => Family::Bergamot,
+            },
         }
     }
 
@@ -303,7 +331,7 @@ impl ModelConfig {
     pub fn encoder_decoder(&self) -> Option<EncoderDecoderShape> {
         let (num_decoder_layers, past) = match &self.family {
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => (t5.num_decoder_layers, DecoderPast::Attention),
-            FamilyConfig::Bergamot(bergamot) => (bergamot.num_decoder_layers, DecoderPast::Recurrence),
+            FamilyConfig::Bart(bart) => (bart.num_decoder_layers, bart.kind.wiring(self.hidden_size).past),
             _ => return None,
         };
         Some(EncoderDecoderShape { num_decoder_layers, past })
@@ -334,13 +362,35 @@ impl ModelConfig {
         }
     }
 
-    /// Tokens that a sequence cannot exceed, where the family looks positions up in a table.
+    /// Tokens that a sequence cannot exceed, where the family looks positions up in a table. Behind an
+    /// encoder, prompt and output are two sequences; else they are one.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
         match &self.family {
             FamilyConfig::Gpt2(_) => Some(self.max_position_embeddings),
+            FamilyConfig::Bart(bart) => match bart.kind.wiring(self.hidden_size).positions {
+                BartPositions::Learned { .. } => Some(self.max_position_embeddings),
+                BartPositions::Sinusoidal { .. } => None,
+            },
             _ => None,
         }
+    }
+
+    /// Tokens of the longest sequence that a prompt and an output of so many tokens make.
+    #[must_use]
+    pub fn longest_sequence(&self, prompt_tokens: usize, new_tokens: usize) -> usize {
+        match self.encoder_decoder() {
+            Some(_) => prompt_tokens.max(new_tokens),
+            None => prompt_tokens.saturating_add(new_tokens),
+        }
+    }
+
+    /// Longest prompt that the model has positions for beside an output of so many tokens, where it has not
+    /// positions without end.
+    #[must_use]
+    pub fn longest_prompt(&self, new_tokens: usize) -> Option<usize> {
+        let of_output = if self.encoder_decoder().is_some() { 0 } else { new_tokens };
+        Some(self.max_positions()?.saturating_sub(of_output))
     }
 
     /// Names and shapes of the checkpoint's tensors, by their place in the model.
@@ -353,7 +403,7 @@ impl ModelConfig {
             FamilyConfig::Gemma3(_) => gemma3::tensors(self),
             FamilyConfig::Gpt2(_) => gpt2::tensors(self),
             FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::tensors(self, t5),
-            FamilyConfig::Bergamot(bergamot) => bergamot::tensors(self, bergamot),
+            FamilyConfig::Bart(bart) => bart::tensors(self, bart),
         }
     }
 

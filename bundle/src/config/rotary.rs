@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FamilyConfig, ModelConfig, UnsupportedSetting, fields::Fields};
+use super::{FamilyConfig, ModelConfig, OutputRules, UnsupportedSetting, fields::Fields};
 
 /// Transformers' defaults for absent fields. A field without one is required.
 pub(super) struct Defaults {
@@ -45,6 +45,7 @@ pub(super) fn read(
         tie_word_embeddings: fields.flag("tie_word_embeddings", defaults.tie_word_embeddings)?,
         bos_token_id: fields.optional_token_id("bos_token_id")?,
         eos_token_ids: fields.token_ids("eos_token_id")?,
+        output_rules: OutputRules::default(),
         dtype: fields.dtype()?,
         family,
     })

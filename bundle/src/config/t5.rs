@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    FamilyConfig, ModelConfig, TensorLayout, UnsupportedSetting,
+    FamilyConfig, ModelConfig, OutputRules, TensorLayout, UnsupportedSetting,
     fields::{self, Fields},
     tensors::{Block, Widths, numbered, untied_head},
 };
@@ -144,6 +144,7 @@ fn read(
         tie_word_embeddings: tied,
         bos_token_id: None,
         eos_token_ids: fields.token_ids("eos_token_id")?,
+        output_rules: OutputRules::default(),
         dtype: fields.dtype()?,
         family: family(constants),
     })

@@ -79,6 +79,15 @@ struct Cut {
     id: u32,
 }
 
+/// The pieces of an `.spm` file by their ids in it.
+///
+/// # Errors
+/// In words: it is no SentencePiece model.
+pub fn sentencepiece_pieces(file: &[u8]) -> Result<Vec<String>, String> {
+    let SentencePiece { pieces, .. } = SentencePiece::new(file)?;
+    Ok(pieces.into_iter().map(|piece| piece.text).collect())
+}
+
 impl SentencePiece {
     /// Reads the contents of an `.spm` file.
     ///

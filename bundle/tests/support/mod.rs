@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use baton_bundle::{
     Alignment, BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart,
-    LlmWriter, ModelConfig, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource, SlmPart,
-    SlmTokenizer, Task, WeightDtype, write_manifest,
+    LlmWriter, ModelConfig, OutputRules, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource,
+    SlmPart, SlmTokenizer, Task, WeightDtype, write_manifest,
 };
 use baton_job::Mode;
 use safetensors::Dtype;
@@ -46,6 +46,7 @@ pub(crate) fn config() -> ModelConfig {
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     }
@@ -135,6 +136,7 @@ pub(crate) fn manifest() -> BundleManifest {
             bos_token: "<|im_start|>".to_owned(),
             eos_token: "<|im_end|>".to_owned(),
             templates: BTreeMap::new(),
+            languages: None,
             tokenizer: SlmTokenizer::Json,
         }),
         fusion: Some(Fusion::Add),

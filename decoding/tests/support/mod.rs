@@ -12,7 +12,8 @@ use baton_decoding::{
 /// Outside every vocabulary, so that no row chooses it.
 pub(crate) const BOS: u32 = 1_000_000;
 pub(crate) const EOS: u32 = 2;
-pub(crate) const SPECIAL: SpecialTokens = SpecialTokens { begin_of_sequence: BOS, end_of_sequence: EOS };
+pub(crate) const SPECIAL: SpecialTokens =
+    SpecialTokens { begin_of_sequence: BOS, end_of_sequence: EOS, first: None };
 
 /// Room for everything that a test does at once.
 pub(crate) const ROOMY: SchedulerLimits = SchedulerLimits {

@@ -5,10 +5,11 @@
 //! Hugging Face `GPT2LMHeadModel`.
 
 use baton_bundle::{Gpt2Config, ModelConfig};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     ModelError, Scoring,
+    embedded_positions::LearnedPositions,
     feed_forward::{FeedForward, FeedForwardInput},
     kernels::Activation,
     layer_source::LayerSource,
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Gpt2 {
     wte: Tensor, // [vocab, d]
-    wpe: Tensor, // [max positions, d]
+    wpe: LearnedPositions,
     h: Vec<Block>,
     ln_f: LayerNorm,
 }
@@ -45,7 +46,10 @@ impl Gpt2 {
         let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
         Ok(Self {
             wte: model.embedding("wte.weight", [config.vocab_size, d])?,
-            wpe: model.embedding("wpe.weight", [config.max_position_embeddings, d])?,
+            wpe: LearnedPositions::new(
+                &model.embedding("wpe.weight", [config.max_position_embeddings, d])?,
+                0,
+            ),
             h: (0..num_blocks)
                 .map(|layer| Block::load(config, eps, &model.part("h").part(layer)))
                 .collect::<Result<_, _>>()?,
@@ -97,13 +101,8 @@ impl Stack for Gpt2 {
     /// # Panics
     /// A position is beyond the table's end. A bundle whose limits allow that does not open.
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
-        let (positions, largest) = pass.positions;
-        let num_positions = self.wpe.size()[0];
-        assert!(largest < num_positions, "position {largest} of a model that has {num_positions} positions");
         let x = match pass.blocks.start {
-            0 => time(Part::Embed, || {
-                x + Tensor::embedding(&self.wpe, positions, -1, false, false).to_kind(Kind::Float)
-            }),
+            0 => time(Part::Embed, || self.wpe.add_to(x, pass.positions)),
             _ => x,
         };
         pass.of(&self.h).try_fold(x, |x, (layer, block)| block.forward(x, layer, pass))

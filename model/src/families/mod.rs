@@ -4,6 +4,7 @@
 //! them as a [`Stack`](crate::stack::Stack) or as an
 //! [`EncoderDecoder`](crate::encoder_decoder::EncoderDecoder).
 
+pub(crate) mod bart;
 pub(crate) mod bergamot;
 pub(crate) mod gemma3;
 pub(crate) mod gpt2;

@@ -6,7 +6,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    activation::{Activation, GeluTanh, Relu, Silu},
+    activation::{Activation, Gelu, GeluTanh, Relu, Silu},
     norms::{self, RowNorm},
     number::{Element, Number},
     rows,
@@ -204,6 +204,7 @@ pub(crate) fn gate_sums(product: &Product<'_>, activation: Activation) -> Quanti
     match activation {
         Activation::Silu => rows::gate_sums::<Silu>(sums, outputs, &mut Vec::new()),
         Activation::GeluTanh => rows::gate_sums::<GeluTanh>(sums, outputs, &mut Vec::new()),
+        Activation::Gelu => rows::gate_sums::<Gelu>(sums, outputs, &mut Vec::new()),
         Activation::Relu => rows::gate_sums::<Relu>(sums, outputs, &mut Vec::new()),
     }
     output
@@ -228,6 +229,7 @@ fn gate_of<N: Number>(gate_up: &Tensor, activation: Activation) -> Tensor {
     match activation {
         Activation::Silu => rows::gate_rows::<Silu, N>(gate_up, width, out),
         Activation::GeluTanh => rows::gate_rows::<GeluTanh, N>(gate_up, width, out),
+        Activation::Gelu => rows::gate_rows::<Gelu, N>(gate_up, width, out),
         Activation::Relu => rows::gate_rows::<Relu, N>(gate_up, width, out),
     }
     output
@@ -242,6 +244,7 @@ pub(crate) fn activate_sums(product: &Product<'_>, activation: Activation) -> Qu
     match activation {
         Activation::Silu => rows::activate_sums::<Silu>(sums, outputs, &mut Vec::new()),
         Activation::GeluTanh => rows::activate_sums::<GeluTanh>(sums, outputs, &mut Vec::new()),
+        Activation::Gelu => rows::activate_sums::<Gelu>(sums, outputs, &mut Vec::new()),
         Activation::Relu => rows::activate_sums::<Relu>(sums, outputs, &mut Vec::new()),
     }
     output
@@ -262,6 +265,7 @@ fn activate_of<N: Number>(x: Tensor, activation: Activation) -> Tensor {
     match activation {
         Activation::Silu => rows::activate_rows::<Silu, N>(numbers),
         Activation::GeluTanh => rows::activate_rows::<GeluTanh, N>(numbers),
+        Activation::Gelu => rows::activate_rows::<Gelu, N>(numbers),
         Activation::Relu => rows::activate_rows::<Relu, N>(numbers),
     }
     x

@@ -24,7 +24,7 @@ use baton_model::{
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-const FIXTURES: [&str; 14] = [
+const FIXTURES: [&str; 19] = [
     "llama-untied",
     "qwen2-tied",
     "qwen2-sliding",
@@ -38,6 +38,11 @@ const FIXTURES: [&str; 14] = [
     "t5-untied",
     "t5-tied-unscaled",
     "mt5-untied",
+    "marian",
+    "m2m-100",
+    "bart",
+    "mbart",
+    "pegasus",
     "bergamot",
 ];
 
@@ -163,6 +168,13 @@ fn some_positions(states: &Tensor) -> Tensor {
 
 fn prompts(expected: &Expected) -> Vec<Vec<u32>> {
     expected.prompts.iter().map(|prompt| prompt.tokens.clone()).collect()
+}
+
+/// Logits, `[vocab]`, of the tokens that the model may write.
+fn of_writable<T: Copy>(config: &ModelConfig, logits: &[T]) -> Vec<T> {
+    let suppressed = &config.output_rules.suppressed_token_ids;
+    let with_ids = logits.iter().zip(0..).filter(|(_, id)| !suppressed.contains(id));
+    with_ids.map(|(logit, _)| *logit).collect()
 }
 
 /// The largest difference as a share of the largest expected value.

@@ -17,8 +17,8 @@ use std::{
 };
 
 use baton_bundle::{
-    Alignment, Bundle, Family, FamilyConfig, Fusion, LlamaConfig, ModelConfig, PromptAttention, T5Config,
-    T5FeedForward, Task, TextTokenizer, WeightDtype,
+    Alignment, Bundle, Family, FamilyConfig, Fusion, LlamaConfig, ModelConfig, OutputRules, PromptAttention,
+    T5Config, T5FeedForward, Task, TextTokenizer, WeightDtype,
 };
 use baton_decoding::{SlotId, StepRow};
 use baton_model::{BatchDecoder, CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder};
@@ -108,6 +108,7 @@ fn write_tiny_llm(directory: &Path) {
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
+        output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
         family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
     };

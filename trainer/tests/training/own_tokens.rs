@@ -32,6 +32,7 @@ fn write_small_model(bundle: &Path) {
             bos_token: "<|im_start|>".into(),
             eos_token: "<|im_end|>".into(),
             templates: BTreeMap::from([("default".into(), "to Italian: {text}<|im_end|>".into())]),
+            languages: None,
             tokenizer: SlmTokenizer::Json,
         }),
         fusion: None,

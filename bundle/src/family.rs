@@ -1,0 +1,47 @@
+//! The families of models that Baton implements, as a bundle's manifest names them.
+
+use serde::{Deserialize, Serialize};
+
+/// A model family that Baton implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Decoder-only, pre-norm, rotary positions, gated feed-forward.
+    Llama,
+    /// Llama with biases on queries, keys and values.
+    Qwen2,
+    /// Llama with a norm on each query and key head.
+    Qwen3,
+    /// Gemma 3's text models: norms before and behind each part of a block, sliding and full attention.
+    Gemma3,
+    /// Decoder-only, layer norms, learned positions.
+    Gpt2,
+    /// T5 1.0 and 1.1, Flan-T5: encoder and decoder, relative positions.
+    T5,
+    /// mT5: T5 1.1 with a large vocabulary.
+    Mt5,
+    /// BART: encoder and decoder, norms behind each part, learned positions.
+    Bart,
+    /// mBART: BART with norms before each part.
+    Mbart,
+    /// M2M-100, NLLB-200, SMaLL-100: as mBART, with sines for positions.
+    M2m100,
+    /// Marian as Hugging Face has it, opus-mt: as BART, with sines for positions.
+    Marian,
+    /// Pegasus: norms before each part, sines for positions.
+    Pegasus,
+    /// Firefox Translations and Bergamot students: Marian with a recurrent decoder.
+    Bergamot,
+}
+
+impl Family {
+    /// Whether its models read with an encoder and write with a decoder.
+    #[must_use]
+    pub fn has_encoder(self) -> bool {
+        match self {
+            Self::Llama | Self::Qwen2 | Self::Qwen3 | Self::Gemma3 | Self::Gpt2 => false,
+            Self::T5 | Self::Mt5 | Self::Bart | Self::Mbart | Self::M2m100 | Self::Marian => true,
+            Self::Pegasus | Self::Bergamot => true,
+        }
+    }
+}

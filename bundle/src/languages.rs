@@ -1,0 +1,186 @@
+//! The languages of a small model that knows several, and how it is told which to read and to write.
+//!
+//! Such a model has a token for each language. Its prompt templates can have one that is chosen by the job,
+//! `{source_language}` or `{target_language}`, and what it writes can begin with one.
+
+use std::collections::BTreeMap;
+
+use baton_job::GenerationOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::SlmPart;
+
+/// Stands in a template for the token of the language that is read.
+pub const SOURCE_LANGUAGE_PLACEHOLDER: &str = "{source_language}";
+/// Stands in a template for the token of the language that is written.
+pub const TARGET_LANGUAGE_PLACEHOLDER: &str = "{target_language}";
+
+/// The languages of a small model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlmLanguages {
+    /// The token of each language, by the language's code.
+    pub tokens: BTreeMap<String, String>,
+    /// The language that is read in a job that names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The same for the language that is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Whether every output begins with the token of its language, whatever the model would choose.
+    #[serde(default)]
+    pub target_first: bool,
+}
+
+/// Languages by their codes; none where a bundle's own are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct LanguageChoice {
+    /// The language that is read.
+    pub source: Option<String>,
+    /// The language that is written.
+    pub target: Option<String>,
+}
+
+impl LanguageChoice {
+    /// The choice that a job makes.
+    #[must_use]
+    pub fn of(options: &GenerationOptions) -> Self {
+        Self { source: options.source_language.clone(), target: options.target_language.clone() }
+    }
+}
+
+impl SlmPart {
+    /// A template with the tokens of languages in it.
+    ///
+    /// # Errors
+    /// In words: a language is not known, or needed and not said.
+    pub fn template_for(&self, template: &str, choice: &LanguageChoice) -> Result<String, String> {
+        let mut filled = template.to_owned();
+        for (placeholder, side) in
+            [(SOURCE_LANGUAGE_PLACEHOLDER, Side::Source), (TARGET_LANGUAGE_PLACEHOLDER, Side::Target)]
+        {
+            if filled.contains(placeholder) {
+                filled = filled.replace(placeholder, self.token_of(side, choice)?);
+            }
+        }
+        Ok(filled)
+    }
+
+    /// The token that every output begins with because of its language.
+    ///
+    /// # Errors
+    /// As for [`template_for`](Self::template_for).
+    pub fn first_token(&self, choice: &LanguageChoice) -> Result<Option<&str>, String> {
+        match &self.languages {
+            Some(languages) if languages.target_first => self.token_of(Side::Target, choice).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The problem with a choice of languages for a template: one is not known, or it would change nothing.
+    #[must_use]
+    pub fn language_problem(&self, template: &str, choice: &LanguageChoice) -> Option<String> {
+        let target_first = self.languages.as_ref().is_some_and(|languages| languages.target_first);
+        let takes = [
+            template.contains(SOURCE_LANGUAGE_PLACEHOLDER),
+            target_first | template.contains(TARGET_LANGUAGE_PLACEHOLDER),
+        ];
+        for ((side, code), takes) in
+            [(Side::Source, &choice.source), (Side::Target, &choice.target)].into_iter().zip(takes)
+        {
+            if let Some(code) = code.as_ref().filter(|_| !takes) {
+                return Some(format!(
+                    "its small model is not told the {} language, so it cannot be `{code}`",
+                    side.name()
+                ));
+            }
+        }
+        self.template_for(template, choice).err().or_else(|| self.first_token(choice).err())
+    }
+
+    fn token_of(&self, side: Side, choice: &LanguageChoice) -> Result<&str, String> {
+        let Some(SlmLanguages { tokens, source, target, .. }) = &self.languages else {
+            return Err("its small model has no languages to choose from".to_owned());
+        };
+        let (named, own) = match side {
+            Side::Source => (&choice.source, source),
+            Side::Target => (&choice.target, target),
+        };
+        let Some(code) = named.as_ref().or(own.as_ref()) else {
+            return Err(format!("name the {0} language: --{0}-language CODE", side.name()));
+        };
+        tokens.get(code).map(String::as_str).ok_or_else(|| unknown_language(code, tokens.keys()))
+    }
+}
+
+/// The message about a language that is not among `known`, with those that might have been meant.
+pub fn unknown_language<'a>(code: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
+    const NUM_SHOWN: usize = 8;
+    let begin: String = code.chars().take(2).collect();
+    let (alike, others): (Vec<_>, Vec<_>) = known.clone().partition(|other| other.starts_with(&begin));
+    let shown: Vec<&str> = alike.into_iter().chain(others).map(String::as_str).take(NUM_SHOWN).collect();
+    format!("it has no language `{code}`, but {}, such as {}", known.count(), shown.join(", "))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Source,
+    Target,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// The code of the language that a token stands for, by the ways in which public models write such tokens:
+/// `eng_Latn` (NLLB-200), `en_XX` (mBART), `__en__` (M2M-100), `>>eng<<` (opus-mt).
+#[must_use]
+pub fn language_of_token(token: &str) -> Option<&str> {
+    let enclosed = |begin, end| token.strip_prefix(begin)?.strip_suffix(end);
+    if let Some(code) = enclosed(">>", "<<").or_else(|| enclosed("__", "__")) {
+        let is_code = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        return (!code.is_empty() && code.chars().all(is_code)).then_some(code);
+    }
+    let (language, rest) = token.split_once('_')?;
+    let is_language = (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_lowercase());
+    let is_script = rest.len() == 4
+        && rest.as_bytes()[0].is_ascii_uppercase()
+        && rest.bytes().skip(1).all(|b| b.is_ascii_lowercase());
+    let is_region = rest.len() == 2 && rest.bytes().all(|b| b.is_ascii_uppercase());
+    (is_language && (is_script || is_region)).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_languages_are_told_from_others() {
+        for (token, code) in [
+            ("eng_Latn", "eng_Latn"),
+            ("en_XX", "en_XX"),
+            ("__zh__", "zh"),
+            (">>pt_br<<", "pt_br"),
+            (">>zho_Hans<<", "zho_Hans"),
+        ] {
+            assert_eq!(language_of_token(token), Some(code));
+        }
+        for token in
+            ["", "▁en_XX", "snake_case", "en_xx", "ENG_Latn", "____", ">><<", ">>a b<<", "</s>", "a_bc"]
+        {
+            assert_eq!(language_of_token(token), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn a_language_that_is_not_there_is_answered_with_those_that_begin_alike() {
+        let known = ["abc_Latn", "eng_Latn", "est_Latn", "fra_Latn"].map(str::to_owned);
+        let said = unknown_language("en", known.iter());
+        assert_eq!(said, "it has no language `en`, but 4, such as eng_Latn, abc_Latn, est_Latn, fra_Latn");
+    }
+}
