@@ -214,6 +214,11 @@ pub fn arithmetic_of_mode(bundle: &Bundle, mode: Mode) -> Result<Arithmetic, Bun
         }
         parameters += blocks(llm, part.layers) + around_blocks(llm);
         prompt.push((TokenFlops::of_blocks(llm, part.layers), llm.prompt_attention()));
+        if let Some(projector) = small_model.projector().filter(|projector| projector.blocks > 0) {
+            parameters += projector.block_shapes().iter().map(|(_, shape)| numel(shape)).sum::<u64>();
+            let flops = TokenFlops::of_blocks(&projector.block_config(), projector.blocks);
+            prompt.push((flops, PromptAttention::Bidirectional));
+        }
     }
     parameters += between + num_layers * d_slm; // with biases
     let mut prefill = TokenFlops::of_prefill(slm);

@@ -84,14 +84,24 @@ impl TokenAlignment {
         &self.positions[start..self.ends[token]]
     }
 
-    /// The tokens that take states, in order, with the positions of those states.
+    /// The run of the LLM's tokens that has all those whose states are taken, and the same alignment with
+    /// positions counted from its start.
+    #[must_use]
+    pub fn cropped(mut self) -> (Range<usize>, Self) {
+        let first = self.positions.iter().min().copied().unwrap_or(0);
+        let end = self.positions.iter().max().map_or(first, |last| last + 1);
+        self.positions.iter_mut().for_each(|position| *position -= first);
+        (first as usize..end as usize, self)
+    }
+
+    /// The tokens that take any states, in order, with the positions of those.
     pub fn aligned(&self) -> impl Iterator<Item = (usize, &[u32])> {
         (0..self.num_tokens()).map(|token| (token, self.of_token(token))).filter(|(_, of)| !of.is_empty())
     }
 }
 
-/// A text as an encoder reads it: once by the LLM, and segment by segment in the small model's own tokens, if
-/// it has them.
+/// A text, a segment or a window of a record, as an encoder reads it: once by the LLM, and segment by segment
+/// in the tokens of a small model that has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     /// The LLM's tokens, template included. Empty if the LLM reads nothing.

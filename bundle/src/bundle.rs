@@ -12,8 +12,8 @@ use crate::manifest::{
 };
 use crate::part_checks::part_problem;
 use crate::{
-    BundleError, BundleManifest, LanguageChoice, LoraAdapter, ModelConfig, PromptReader, PromptTokenizer,
-    TextTokenizer,
+    BundleError, BundleManifest, LanguageChoice, LlmReader, LoraAdapter, ModelConfig, PromptReader,
+    PromptTokenizer, TextTokenizer,
 };
 
 /// An open bundle: manifest and configs are read and agree, and all files exist with the right sizes.
@@ -196,7 +196,11 @@ impl Bundle {
         if !small_model.is_some_and(reads_own) {
             return Ok(PromptReader::LlmTokens(self.prompt_tokenizer(template)?));
         }
-        let llm = (mode != Mode::Slm).then(|| self.prompt_tokenizer(template)).transpose()?;
+        let llm = |(_, config): (&LlmPart, &ModelConfig)| {
+            let tokenizer = self.prompt_tokenizer(template)?;
+            Ok::<_, BundleError>(LlmReader { tokenizer, attention: config.prompt_attention() })
+        };
+        let llm = (mode != Mode::Slm).then(|| llm(self.llm()?)).transpose()?;
         Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template, languages)?, llm })
     }
 

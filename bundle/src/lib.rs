@@ -37,6 +37,7 @@ mod spm_vocabulary;
 mod summary;
 mod tokenizer;
 mod verify;
+mod windows;
 
 pub use accounting::{Arithmetic, TokenFlops, arithmetic_of_llm, arithmetic_of_mode};
 pub use adapter::{
@@ -64,7 +65,7 @@ pub use manifest::{
     SmallModel, Task, are_layers_below,
 };
 pub use projector_part::{InputNorm, ProjectorPart, PromptEmbeddingSource};
-pub use prompt_reader::PromptReader;
+pub use prompt_reader::{LlmReader, PromptReader, RecordSegment};
 pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
 pub use sentencepiece::sentencepiece_pieces;
 pub use slm_tokenizer::SlmTokenizer;

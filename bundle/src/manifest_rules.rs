@@ -1,6 +1,6 @@
 //! The rules among the fields of `bundle.json` that need no other file.
 
-use baton_job::{GenerationOptions, Mode};
+use baton_job::{GenerationOptions, Mode, ReaderContext};
 
 use crate::languages::{LanguageChoice, SlmLanguages};
 use crate::manifest::{
@@ -69,9 +69,25 @@ impl BundleManifest {
             if !self.modes.contains(mode) {
                 return Some(format!("`generation` has mode `{mode}`, but `modes` has not"));
             }
-            GenerationOptions::from_layers([layer])
-                .err()
-                .map(|error| format!("`generation.{mode}` cannot be: {error}"))
+            match GenerationOptions::from_layers([layer]) {
+                Err(error) => Some(format!("`generation.{mode}` cannot be: {error}")),
+                Ok(options) => self
+                    .problem_of_context(*mode, &options)
+                    .map(|problem| format!("`generation.{mode}` cannot be: the bundle {problem}")),
+            }
+        })
+    }
+
+    /// That the options ask for a reader's context that a mode has not, in words that go on after "the
+    /// bundle".
+    pub fn problem_of_context(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
+        let reads_records =
+            mode == Mode::Hybrid && self.alignment == Alignment::Characters && self.projector.is_some();
+        (options.reader_context == ReaderContext::Record && !reads_records).then(|| {
+            format!(
+                "cannot read whole records in mode {mode}: `reader_context` `record` needs mode hybrid and \
+                 `alignment` `characters`"
+            )
         })
     }
 
@@ -185,6 +201,17 @@ fn problem_of_projector(
             "`projector.mixed_layers` must be empty: an encoder is read after its last layer".to_owned(),
         ),
         (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
+        (
+            projector.blocks == 0 || projector.depth > 1,
+            format!(
+                "`projector.blocks` is {}, so `projector.depth` must be at least 2, the last behind them",
+                projector.blocks
+            ),
+        ),
+        (
+            projector.blocks == 0 || projector.d_slm.is_multiple_of(2),
+            format!("`projector.blocks` need an even `d_slm`, not {}", projector.d_slm),
+        ),
         (!hybrid || llm.layers > 0, "`llm.layers` is 0, but mode `hybrid` runs the LLM".to_owned()),
     ])
 }

@@ -1,8 +1,16 @@
-//! From a text to an encoder's tokens: the tokenizers of a mode, with one template each.
+//! From a text to what an encoder reads of it: the tokenizers of a mode, with one template each.
+//!
+//! A small model reads one segment at a time. Beside it an LLM reads the segment, or the whole record that
+//! the segment is of ([`ReaderContext`](baton_job::ReaderContext)): then a record becomes one [`Reading`], or
+//! one for each window (`windows.rs`), and each of its segments takes the states of its own characters.
 
 use std::ops::Range;
 
-use crate::{BundleError, PromptTokenizer, Reading, SegmentPrompt, Span, TokenAlignment};
+use crate::windows::{Reach, places_of, windows};
+use crate::{
+    BundleError, Limits, PromptAttention, PromptTokenizer, Reading, SegmentPrompt, SpannedTokens,
+    TokenAlignment,
+};
 
 /// Makes prompts of texts.
 #[derive(Debug, Clone)]
@@ -13,49 +21,148 @@ pub enum PromptReader {
     OwnTokens {
         /// Its tokenizer.
         slm: PromptTokenizer,
-        /// The LLM's, where the LLM reads the text, too.
-        llm: Option<PromptTokenizer>,
+        /// The LLM's part, where the LLM reads the text, too.
+        llm: Option<LlmReader>,
     },
 }
 
+/// How an LLM reads for a small model that has tokens of its own.
+#[derive(Debug, Clone)]
+pub struct LlmReader {
+    /// Its tokenizer, with its template.
+    pub tokenizer: PromptTokenizer,
+    /// Where its tokens look.
+    pub attention: PromptAttention,
+}
+
+/// A segment of a record that an LLM reads as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordSegment {
+    /// Its bytes of the record's text.
+    pub range: Range<usize>,
+    /// The small model's prompt, template included; spans are of the record's text.
+    pub tokens: SpannedTokens,
+}
+
 impl PromptReader {
-    /// Reads `text` as one segment.
+    /// Reads `text` as one segment, and nothing around it.
     ///
     /// # Errors
     /// A tokenizer refuses the text, which byte-level tokenizers never do.
     pub fn read(&self, text: &str) -> Result<Reading, BundleError> {
-        self.read_segments(text, &[0..text.len()])
+        let (slm, llm) = match self {
+            PromptReader::LlmTokens(tokenizer) => {
+                return Ok(Reading::of_llm_tokens(tokenizer.encode(text)?));
+            }
+            PromptReader::OwnTokens { slm, llm } => (slm.encode_with_spans(text)?, llm),
+        };
+        let Some(LlmReader { tokenizer, .. }) = llm else {
+            let segment = SegmentPrompt { tokens: slm.ids, alignment: TokenAlignment::default() };
+            return Ok(Reading { llm_tokens: Vec::new(), segments: vec![segment] });
+        };
+        let llm = tokenizer.encode_with_spans(text)?;
+        let alignment = TokenAlignment::by_characters(&llm.spans, &slm.spans);
+        let segment = SegmentPrompt { tokens: slm.ids, alignment };
+        Ok(Reading { llm_tokens: llm.ids, segments: vec![segment] })
     }
 
-    /// Reads `text` once with the LLM, and each of `segments`, its byte ranges, with the small model, which
-    /// takes the states of the segment's characters. Where the small model reads the LLM's tokens, there can
-    /// be one segment only, the whole.
+    /// Whether an LLM can read whole records for the segments that a small model reads.
+    #[must_use]
+    pub fn reads_records(&self) -> bool {
+        matches!(self, PromptReader::OwnTokens { llm: Some(_), .. })
+    }
+
+    /// A segment of a record: `range` of its text. The small model reads `shown` for it, whose bytes come
+    /// from where `origin` says, in bytes of the segment.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     ///
     /// # Panics
-    /// A segment does not lie on characters of the text. Or it is one of several, and the small model cannot
-    /// use the states of one segment.
-    pub fn read_segments(&self, text: &str, segments: &[Range<usize>]) -> Result<Reading, BundleError> {
-        let (slm, llm) = match self {
-            PromptReader::LlmTokens(tokenizer) => {
-                assert_eq!(segments, [0..text.len()], "by tokens, a text is one segment");
-                return Ok(Reading::of_llm_tokens(tokenizer.encode(text)?));
-            }
-            PromptReader::OwnTokens { slm, llm: None } => (slm, None),
-            PromptReader::OwnTokens { slm, llm: Some(llm) } => (slm, Some(llm.encode_with_spans(text)?)),
+    /// The small model reads the LLM's tokens.
+    pub fn record_segment(
+        &self,
+        range: Range<usize>,
+        shown: &str,
+        origin: impl Fn(Range<usize>) -> Range<usize>,
+    ) -> Result<RecordSegment, BundleError> {
+        let PromptReader::OwnTokens { slm, .. } = self else { panic!("{NO_RECORDS}") };
+        let tokens = slm.encode_with_spans(shown)?;
+        let spans = tokens.spans.into_iter().map(|span| if span.is_empty() { span } else { origin(span) });
+        let tokens = SpannedTokens { ids: tokens.ids, spans: spans.collect() }.shifted(range.start);
+        Ok(RecordSegment { range, tokens })
+    }
+
+    /// That a segment of `text` has more tokens than `limits` allows, even if the LLM reads it alone; in
+    /// words that go on after "the prompt has".
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    ///
+    /// # Panics
+    /// As for [`read_record`](Self::read_record).
+    pub fn excess_of(
+        &self,
+        text: &str,
+        segment: &RecordSegment,
+        limits: Limits,
+    ) -> Result<Option<String>, BundleError> {
+        let llm_tokens = self.llm_reader().tokenizer.encode(&text[segment.range.clone()])?;
+        let tokens = segment.tokens.ids.clone();
+        let alone = SegmentPrompt { tokens, alignment: TokenAlignment::default() };
+        Ok(Reading { llm_tokens, segments: vec![alone] }.excess(limits))
+    }
+
+    /// All readings of a record: of `text` by the LLM, at most `max_prompt_tokens` at once, and each of its
+    /// `segments` by the small model. The readings follow the text, and so do the segments in each; every
+    /// segment is in one.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    ///
+    /// # Panics
+    /// [`reads_records`](Self::reads_records) says no, or segments overlap or do not rise.
+    pub fn read_record(
+        &self,
+        text: &str,
+        segments: Vec<RecordSegment>,
+        max_prompt_tokens: usize,
+    ) -> Result<Vec<Reading>, BundleError> {
+        let LlmReader { tokenizer, attention } = self.llm_reader();
+        let ranges: Vec<Range<usize>> = segments.iter().map(|segment| segment.range.clone()).collect();
+        assert!(ranges.is_sorted_by(|a, b| a.end <= b.start), "segments follow each other");
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+        let (text_start, text_end) = (first.start, last.end);
+        let encode = |range: Range<usize>| -> Result<SpannedTokens, BundleError> {
+            Ok(tokenizer.encode_with_spans(&text[range.clone()])?.shifted(range.start))
         };
-        let llm_spans: &[Span] = llm.as_ref().map_or(&[], |tokens| &tokens.spans);
-        let prompt = |segment: &Range<usize>| {
-            let tokens = slm.encode_with_spans(&text[segment.clone()])?.shifted(segment.start);
-            let alignment = match llm {
-                Some(_) => TokenAlignment::by_characters(llm_spans, &tokens.spans),
-                None => TokenAlignment::default(),
-            };
-            Ok(SegmentPrompt { tokens: tokens.ids, alignment })
+        let whole = encode(text_start..text_end)?;
+        let template_tokens = whole.spans.iter().filter(|span| span.is_empty()).count();
+        let reach = Reach { max_tokens: max_prompt_tokens, template_tokens, attention: *attention };
+        let read = |window: Range<usize>| {
+            let range = ranges[window.start].start..ranges[window.end - 1].end;
+            let tokens = if range == (text_start..text_end) { whole.clone() } else { encode(range)? };
+            let len = tokens.ids.len();
+            Ok::<_, BundleError>((tokens, len))
         };
-        let segments = segments.iter().map(prompt).collect::<Result<_, BundleError>>()?;
-        Ok(Reading { llm_tokens: llm.map(|tokens| tokens.ids).unwrap_or_default(), segments })
+        let windows = windows(&places_of(&ranges, &whole.spans), reach, read)?;
+        let mut segments = segments.into_iter();
+        let readings = windows.into_iter().map(|window| {
+            let prompts = segments.by_ref().take(window.taking.len()).map(|segment| SegmentPrompt {
+                alignment: TokenAlignment::by_characters(&window.read.spans, &segment.tokens.spans),
+                tokens: segment.tokens.ids,
+            });
+            Reading { segments: prompts.collect(), llm_tokens: window.read.ids }
+        });
+        Ok(readings.collect())
+    }
+
+    fn llm_reader(&self) -> &LlmReader {
+        match self {
+            PromptReader::OwnTokens { llm: Some(llm), .. } => llm,
+            _ => panic!("{NO_RECORDS}"),
+        }
     }
 }
+
+const NO_RECORDS: &str = "whole records are read for small models of tokens of their own alone";

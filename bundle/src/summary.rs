@@ -51,8 +51,9 @@ pub fn summarize(bundle: &Bundle) -> Result<Vec<PartSummary>, BundleError> {
             .push(("adapter", format!("rank {rank}, alpha {alpha}, {} layers", adapter.layers().len())));
     }
     if let Ok((small_model, slm)) = bundle.small_model() {
-        if let Some(ProjectorPart { d_llm, d_slm, depth, .. }) = small_model.projector() {
-            descriptions.push(("projector", format!("d {d_llm} to d {d_slm}, {depth} layers")));
+        if let Some(ProjectorPart { d_llm, d_slm, depth, blocks, .. }) = small_model.projector() {
+            let blocks = if *blocks > 0 { format!(", {blocks} blocks") } else { String::new() };
+            descriptions.push(("projector", format!("d {d_llm} to d {d_slm}, {depth} layers{blocks}")));
         }
         descriptions.push((
             "slm",

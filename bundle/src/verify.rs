@@ -8,8 +8,7 @@ use safetensors::Dtype;
 use crate::manifest::MANIFEST_FILE;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{
-    Bundle, BundleError, LanguageChoice, Limits, ModelConfig, ProjectorPart, PromptEmbeddingSource,
-    PromptTokenizer, SmallModel, TextTokenizer,
+    Bundle, BundleError, LanguageChoice, Limits, ModelConfig, PromptTokenizer, SmallModel, TextTokenizer,
 };
 
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
@@ -64,7 +63,7 @@ fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
     let reads_llm = bundle.manifest().modes.contains(&Mode::Hybrid);
     check_checkpoint(&bundle.path("slm/model.safetensors"), config)?;
     if let Some(projector) = small_model.projector() {
-        let shapes = projector_shapes(projector, reads_llm);
+        let shapes = projector.tensor_shapes(reads_llm);
         check_tensors(&bundle.path("projector/model.safetensors"), &shapes, None)?;
     }
     let tokenizer_files = small_model.slm.tokenizer;
@@ -99,26 +98,6 @@ pub(crate) fn check_drafts(bundle: &Bundle, llm_tokenizer: &TextTokenizer) -> Re
         return Err(problem(format!("belongs to {slm_rows} embeddings, llm/tokenizer.json to {llm_rows}")));
     }
     Ok(())
-}
-
-/// Name and shape of the tensors in `projector/model.safetensors`.
-fn projector_shapes(projector: &ProjectorPart, reads_llm: bool) -> Vec<(String, Vec<usize>)> {
-    let d_slm = projector.d_slm;
-    let mut layers = Vec::new();
-    if reads_llm {
-        layers.extend(projector.linear_layers());
-    }
-    if projector.prompt_embedding == PromptEmbeddingSource::Llm {
-        layers.push(("prompt_embedding.map".to_owned(), projector.d_llm));
-    }
-    let tensors = layers.into_iter().flat_map(|(layer, d_in)| {
-        [(format!("{layer}.weight"), vec![d_slm, d_in]), (format!("{layer}.bias"), vec![d_slm])]
-    });
-    let mut tensors: Vec<(String, Vec<usize>)> = tensors.collect();
-    if reads_llm && !projector.mixed_layers.is_empty() {
-        tensors.push(("projector.mix".to_owned(), vec![projector.mixed_layers.len() + 1]));
-    }
-    tensors
 }
 
 fn check_checkpoint(path: &Path, config: &ModelConfig) -> Result<(), BundleError> {

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 
 use baton_bundle::{
     Alignment, Bundle, BundleManifest, Fusion, Limits, ProjectorPart, PromptEmbeddingSource,
@@ -81,7 +82,10 @@ fn each_model_reads_its_own_tokens_and_segments_take_the_states_of_their_charact
     let bundle = verify(tiny.path()).unwrap();
     let reader = bundle.prompt_reader(Mode::Hybrid, None).unwrap();
     let text = "a 12 é";
-    let reading = reader.read_segments(text, &[0..2, 3..text.len()]).unwrap();
+    let segment =
+        |range: Range<usize>| reader.record_segment(range.clone(), &text[range], |bytes| bytes).unwrap();
+    let segments = vec![segment(0..2), segment(3..text.len())];
+    let [reading] = &reader.read_record(text, segments, 20).unwrap()[..] else { panic!("one window") };
     let llm = ["<|im_start|>", "a", "Ġ1", "2", "Ġ", "Ã", "©", "<|im_end|>"];
     assert_eq!(tokens(&reading.llm_tokens), llm);
     let [first, second] = &reading.segments[..] else { panic!("two segments") };

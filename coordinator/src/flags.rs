@@ -335,6 +335,9 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     if let Some(problem) = language_problem(manifest, spec) {
         return Some(problem);
     }
+    if let Some(problem) = manifest.problem_of_context(mode, &spec.generation) {
+        return Some(problem);
+    }
     let limit = manifest.max_new_tokens(mode);
     let too_long = spec.generation.check_limit(u32::try_from(limit).unwrap_or(u32::MAX)).err()?;
     Some(format!("writes at most {limit} tokens, but min_new_tokens is {}", too_long.value))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use baton_job::{Alternative, FailureCode, FinishReason, OutputRow, RecordFailure, RecordSource};
 use baton_proto::{RecordHead, WireError};
 use baton_segments::{Piece, Segment, join};
-use baton_text::{Finished, TextRules};
+use baton_text::{Finished, Prepared, TextRules};
 
 /// The outcome of one entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -232,6 +232,7 @@ impl Outcome {
             output,
             score: 0.0,
             prompt_tokens: 0,
+            llm_prompt_tokens: 0,
             output_tokens: 0,
             finish_reason,
             warnings: Vec::new(),
@@ -253,7 +254,7 @@ impl Open {
     fn outcome(&mut self, rows: &[Row], rules: &TextRules) -> Outcome {
         let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
         let prompt_tokens = segments.iter().map(|segment| rows[segment.row as usize].prompt_len).sum();
-        let RecordHead { id, source, fields, .. } = self.head.clone();
+        let RecordHead { id, source, fields, llm_prompt_tokens, .. } = self.head.clone();
         match joined(&segments, rows, rules) {
             Ok((mut outputs, warnings)) => {
                 let Alternative { output, score, output_tokens, finish_reason } = outputs.remove(0);
@@ -263,6 +264,7 @@ impl Open {
                     output,
                     score,
                     prompt_tokens,
+                    llm_prompt_tokens,
                     output_tokens,
                     finish_reason,
                     warnings,
@@ -293,13 +295,13 @@ fn joined(
     };
     let outputs: Vec<&Vec<Alternative>> = segments.iter().map(outputs_of).collect::<Result<_, _>>()?;
     let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
+    let prepared: Vec<Prepared<'_>> =
+        segments.iter().map(|placed| rules.prepare(&placed.segment.text)).collect();
     let mut warnings = BTreeSet::new();
     let mut join = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
-        let finish = |(placed, written): (&PlacedSegment, &Alternative)| {
-            rules.prepare(&placed.segment.text).finish(&written.output)
-        };
-        let finished: Vec<Finished> = segments.iter().zip(of_rank()).map(finish).collect();
+        let written = prepared.iter().zip(of_rank());
+        let finished: Vec<Finished> = written.map(|(text, written)| text.finish(&written.output)).collect();
         if rank == 0 {
             let all = finished.iter().flat_map(|finished| &finished.warnings);
             warnings.extend(all.map(ToString::to_string));
@@ -334,7 +336,7 @@ mod tests {
     fn record(index: u32, num_segments: u32) -> RecordHead {
         let (id, copied) = (format!("r{index}"), "--".to_owned());
         let (source, fields) = (source(index.into()), serde_json::Map::new());
-        RecordHead { index, id, source, fields, num_segments, copied }
+        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens: 11 }
     }
 
     fn segment(record: u32, number: u32, before: &str, after: &str) -> Segment {
@@ -462,8 +464,8 @@ mod tests {
 
         let [Outcome::Output { row, .. }] = &collector.into_outcomes()[..] else { panic!("no output") };
         assert_eq!(
-            (row.output.as_str(), row.output_tokens, row.prompt_tokens),
-            ("1. uno.\ndue. due. --", 8, 9)
+            (row.output.as_str(), row.output_tokens, row.prompt_tokens, row.llm_prompt_tokens),
+            ("1. uno.\ndue. due. --", 8, 9, 11)
         );
         assert_eq!(
             (row.score, row.finish_reason),

@@ -123,11 +123,12 @@ fn judge(
     outcomes: &[Outcome],
 ) -> Result<(Verdict, Bytes), CommitError> {
     let (mut failed, mut failed_at, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut prompt_tokens, mut output_tokens) = (0, 0);
+    let (mut prompt_tokens, mut llm_prompt_tokens, mut output_tokens) = (0, 0, 0);
     for (position, outcome) in (0..).zip(outcomes) {
         match outcome {
             Outcome::Output { source, row } => {
                 prompt_tokens += u64::from(row.prompt_tokens);
+                llm_prompt_tokens += u64::from(row.llm_prompt_tokens);
                 output_tokens += row.total_output_tokens();
                 rows.push(match parts.has_origin {
                     true => Cow::Owned(OutputRow { origin: Some(source.clone()), ..row.clone() }),
@@ -142,7 +143,8 @@ fn judge(
     }
     let part =
         parts.part(rows.iter().map(Cow::as_ref)).map_err(|source| CommitError::Row { shard, source })?;
-    let outputs = PartSummary { prompt_tokens, output_tokens, ..PartSummary::of(&part, rows.len() as u64) };
+    let sums = PartSummary::of(&part, rows.len() as u64);
+    let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, ..sums };
     Ok((Verdict { shard, records: outcomes.len() as u64, failed, failed_at, outputs }, part.into()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, Task};
+use baton_bundle::Bundle;
 use baton_job::Mode;
 use baton_model::{Compute, cache_num_bytes_per_token};
 use baton_telemetry::MetricsRegistry;
@@ -114,7 +114,6 @@ pub(crate) struct LoadedDecoder {
     pub(crate) engine: EngineQueue,
     pub(crate) writer: Writer,
     pub(crate) max_prompt_tokens: usize,
-    pub(crate) task: Task,
     pub(crate) metrics: DecoderMetrics,
     pub(crate) allowed_outputs: AllowedOutputs,
 }
@@ -148,7 +147,6 @@ impl DecoderService {
                 true => limits.max_prompt_tokens,
                 false => limits.slm_prompt_tokens(),
             },
-            task: bundle.manifest().task.clone(),
             metrics: DecoderMetrics::default(),
             allowed_outputs: AllowedOutputs::default(),
         };

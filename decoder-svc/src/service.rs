@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use baton_decoding::Generation;
 use baton_proto::wire::decoder_server::{Decoder, DecoderServer};
 use baton_proto::wire::{
     DecodeShardRequest, GetDecoderInfoRequest, GetDecoderInfoResponse, decode_shard_request,
 };
 use baton_proto::{DecodeHeader, MAX_MESSAGE_NUM_BYTES, ShardAttempt, WireError};
-use baton_text::TextRules;
 use baton_worker::{
     EventSender, MemoryShare, OpenShard, Served, ServedService, ShardDesk, ShardEvents, ShardHandler,
     ShardService,
@@ -18,16 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::generation::generation;
 use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, expected_num_bytes};
-use crate::{DecoderError, DecoderService, shard};
-
-/// The decoder's notes about a shard that it has taken on.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    /// How its rows are generated.
-    pub(crate) generation: Arc<Generation>,
-    pub(crate) announced: Announced,
-    pub(crate) rules: Arc<TextRules>,
-}
+use crate::shard::{Accepted, process};
+use crate::{DecoderError, DecoderService};
 
 impl DecoderService {
     /// The service, to be served.
@@ -66,16 +56,11 @@ impl ShardService for LoadedDecoder {
         self.allowed_outputs.check(&attempt.output_location)?;
         let generation = generation(&attempt.generation, &self.writer)?;
         memory.grow(expected_num_bytes(attempt, announced))?;
-        let rules = self.task.text_rules(&attempt.generation).map_err(|error| WireError::InvalidField {
-            field: "ShardHeader.generation",
-            detail: error.to_string(),
-        })?;
-        let rules = Arc::new(rules);
-        Ok(Accepted { generation: Arc::new(generation), announced, rules })
+        Ok(Accepted { generation: Arc::new(generation), announced })
     }
 
     async fn work(self: Arc<Self>, shard: OpenShard<Self>, events: EventSender) -> Result<(), DecoderError> {
-        shard::process(&self, shard, &events).await
+        process(&self, shard, &events).await
     }
 }
 

@@ -24,12 +24,19 @@ use crate::generation::output_text;
 use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, received_num_bytes, written_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
-use crate::service::Accepted;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 const NO_PANIC: &str = "no holder of this lock panics";
+
+/// The decoder's notes about a shard that it has taken on.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// How its rows are generated.
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) announced: Announced,
+}
 
 /// An attempt under way.
 struct ShardWork<'a> {
@@ -47,9 +54,8 @@ pub(crate) async fn process(
     shard: OpenShard<LoadedDecoder>,
     events: &EventSender,
 ) -> Result<(), DecoderError> {
-    let OpenShard {
-        attempt, accepted: Accepted { generation, announced, rules }, requests, mut memory, ..
-    } = shard;
+    let OpenShard { attempt, accepted, rules, requests, mut memory, .. } = shard;
+    let Accepted { generation, announced } = accepted;
     let collector = Mutex::new(
         ShardCollector::new(attempt.num_entries, announced.num_segments).obeying(Arc::clone(&rules)),
     );
@@ -289,6 +295,7 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         records: commit.verdict.records as u32,
         failed_records: commit.verdict.failed.len() as u32,
         prompt_tokens: outputs.prompt_tokens,
+        llm_prompt_tokens: outputs.llm_prompt_tokens,
         output_tokens: outputs.output_tokens,
         part_num_bytes: outputs.bytes,
         part_sha256: outputs.sha256.clone(),

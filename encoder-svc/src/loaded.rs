@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, Limits, Task};
+use baton_bundle::{Bundle, Limits};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
 use baton_proto::Connections;
@@ -66,7 +66,6 @@ pub(crate) struct LoadedEncoder {
     pub(crate) connections: Connections,
     pub(crate) max_batch_tokens: usize,
     pub(crate) limits: Limits,
-    pub(crate) task: Task,
     pub(crate) prompt_tokens: Counter,
     /// None where the decoder reads tokens alone.
     pub(crate) queue: Option<ModelQueue>,
@@ -103,7 +102,6 @@ impl EncoderService {
             connections,
             max_batch_tokens: config.max_batch_tokens,
             limits: manifest.limits,
-            task: manifest.task.clone(),
             prompt_tokens: Counter::default(),
             queue,
             readers,

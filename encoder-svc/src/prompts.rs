@@ -1,12 +1,17 @@
-//! Makes the prompts of a shard from its entries: texts are cut into segments, segments are tokenized, and
-//! equal segments become one prompt.
+//! From the entries of a shard to what is read for it: texts are cut into segments, each is prepared and
+//! tokenized once, and what is equal in all that decides outputs is read once.
+//!
+//! A segment's output follows from what the models see of it, and where the LLM reads whole records from its
+//! place in one. So without context equal segments are one prompt, whatever record they are of; with it the
+//! segments of equal records are.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use baton_bundle::{Limits, PromptReader, Reading};
-use baton_job::{FailureCode, Record, RecordFailure, ShardEntry};
+use baton_bundle::{Limits, PromptReader, Reading, RecordSegment};
+use baton_job::{FailureCode, ReaderContext, Record, RecordFailure, ShardEntry};
 use baton_proto::RecordHead;
-use baton_segments::{Segment, Unit, cut, without_copied};
+use baton_segments::{Part, Piece, Segment, Unit, cut};
 use baton_text::TextRules;
 
 /// A shard ready to be encoded.
@@ -15,15 +20,16 @@ pub(crate) struct ShardPrompts {
     pub(crate) records: Vec<RecordHead>,
     /// By position in the shard.
     pub(crate) failures: Vec<(u32, RecordFailure)>,
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) readings: Vec<SharedReading>,
 }
 
 /// A text that is read once.
 #[derive(Debug)]
-pub(crate) struct Prompt {
-    pub(crate) reading: Reading, // of one segment
-    /// The segments that it is read for, at least one: all that decides their outputs is equal.
-    pub(crate) segments: Vec<Segment>,
+pub(crate) struct SharedReading {
+    pub(crate) reading: Reading,
+    /// The segments that each of its prompts is read for, at least one: all that decides their outputs is
+    /// equal.
+    pub(crate) prompts: Vec<Vec<Segment>>,
 }
 
 /// How texts become prompts.
@@ -32,15 +38,25 @@ pub(crate) struct Cutting<'a> {
     pub(crate) reader: &'a PromptReader,
     pub(crate) limits: Limits,
     pub(crate) unit: Unit,
+    /// `Record` only where the reader reads records.
+    pub(crate) context: ReaderContext,
     /// Decides which parts of a segment the models see.
     pub(crate) rules: &'a TextRules,
 }
 
-/// A text before it is read.
+/// Where a prompt is: its reading, and its number there.
+type Place = (usize, usize);
+
+/// Finds a reading again by the text that decides it: a segment as the models see it, or a whole record.
+#[derive(Debug, Default)]
+struct Known {
+    segments: HashMap<String, Result<Place, Unreadable>>,
+    records: HashMap<String, Vec<Place>>,
+}
+
+/// Why a segment cannot be read.
 #[derive(Debug, Clone)]
-enum Tokenized {
-    /// Place among the prompts.
-    Prompt(usize),
+enum Unreadable {
     /// By so much, in words.
     TooLong(String),
     Refused,
@@ -50,7 +66,7 @@ impl ShardPrompts {
     /// Cuts and tokenizes the entries of a shard.
     pub(crate) fn new(cutting: Cutting<'_>, entries: Vec<ShardEntry>) -> Self {
         let mut shard = Self::default();
-        let mut known = HashMap::new();
+        let mut known = Known::default();
         for (index, entry) in (0..).zip(entries) {
             let failure = match entry {
                 ShardEntry::Failed(failure) => failure,
@@ -61,76 +77,177 @@ impl ShardPrompts {
             };
             shard.failures.push((index, failure));
         }
-        // Left are segments of records that failed by another segment.
-        shard.prompts.retain(|prompt| !prompt.segments.is_empty());
+        // Left are readings of records that failed by another segment.
+        shard.readings.retain(|reading| reading.prompts.iter().any(|segments| !segments.is_empty()));
         shard
     }
 
-    fn add(
+    fn add(&mut self, cutting: Cutting<'_>, record: Record, known: &mut Known) -> Result<(), RecordFailure> {
+        let (pieces, places) = match cutting.context {
+            ReaderContext::Segment => self.read_segments(cutting, &record, known)?,
+            ReaderContext::Record => self.read_record(cutting, &record, known)?,
+        };
+        let llm_prompt_tokens = self.num_llm_tokens(cutting.context, &places);
+        let num_segments = pieces.len() as u32; // of a text of at most some hundred megabytes
+        for (number, (piece, (reading, prompt))) in (0..).zip(pieces.into_iter().zip(places)) {
+            let segment = Segment::of_piece(record.index_in_shard, number, piece);
+            self.readings[reading].prompts[prompt].push(segment);
+        }
+        self.records.push(RecordHead::of(record, num_segments, llm_prompt_tokens));
+        Ok(())
+    }
+
+    /// Reads each segment of a record by itself.
+    fn read_segments<'r>(
         &mut self,
         cutting: Cutting<'_>,
-        record: Record,
-        known: &mut HashMap<String, Tokenized>,
-    ) -> Result<(), RecordFailure> {
-        let mut tokenized = |text: &str| {
-            let prepared = cutting.rules.prepare(text);
-            match known.get(prepared.text()) {
-                Some(tokenized) => tokenized.clone(),
-                None => {
-                    let tokenized = cutting.tokenize(prepared.text(), &mut self.prompts);
-                    known.insert(prepared.text().to_owned(), tokenized.clone());
-                    tokenized
-                }
+        record: &'r Record,
+        known: &mut Known,
+    ) -> Result<(Vec<Piece<'r>>, Vec<Place>), RecordFailure> {
+        let judge = |part: Range<usize>| {
+            let prepared = cutting.rules.prepare(&record.text[part]);
+            let text = prepared.text();
+            if text.is_empty() {
+                return Part::Copied;
             }
+            let place = known.segments.get(text).cloned().unwrap_or_else(|| {
+                let place = self.read_alone(cutting, text);
+                known.segments.insert(text.to_owned(), place.clone());
+                place
+            });
+            part_of(place)
         };
-        let is_copied = |text: &str| cutting.rules.prepare(text).text().is_empty();
-        let fits = |text: &str| is_copied(text) || !matches!(tokenized(text), Tokenized::TooLong(_));
-        let pieces = without_copied(&record.text, cut(&record.text, cutting.unit, fits), is_copied);
-        let prompt_of = |(number, text): (u32, &str)| match tokenized(text) {
-            Tokenized::Prompt(prompt) => Ok(prompt),
-            Tokenized::TooLong(excess) => {
-                let what = match cutting.unit {
-                    Unit::Record => "the prompt".to_owned(),
-                    Unit::Sentence => format!("a single character, segment {},", number + 1),
-                };
-                Err(record.failure(FailureCode::PromptTooLong, format!("{what} has {excess}")))
-            }
-            Tokenized::Refused => {
-                let message = "a tokenizer refuses the text";
-                Err(record.failure(FailureCode::ProcessingFailed, message))
-            }
-        };
-        let texts = (0..).zip(pieces.iter().map(|piece| piece.text));
-        let places: Vec<usize> = texts.map(prompt_of).collect::<Result<_, _>>()?;
-        for (number, (&piece, place)) in (0..).zip(pieces.iter().zip(places)) {
-            self.prompts[place].segments.push(Segment::of_piece(record.index_in_shard, number, piece));
+        let (pieces, places) = cut(&record.text, cutting.unit, judge).into_iter().unzip();
+        Ok((pieces, cutting.all_readable(record, places)?))
+    }
+
+    fn read_alone(&mut self, cutting: Cutting<'_>, text: &str) -> Result<Place, Unreadable> {
+        let reading = cutting.reader.read(text).map_err(|_| Unreadable::Refused)?;
+        match reading.excess(cutting.limits) {
+            Some(excess) => Err(Unreadable::TooLong(excess)),
+            None => Ok(self.push(reading)[0]),
         }
-        let num_segments = pieces.len() as u32; // of a text of at most some hundred megabytes
-        self.records.push(RecordHead::of(record, num_segments));
-        Ok(())
+    }
+
+    /// Reads the segments of a record together.
+    fn read_record<'r>(
+        &mut self,
+        cutting: Cutting<'_>,
+        record: &'r Record,
+        known: &mut Known,
+    ) -> Result<(Vec<Piece<'r>>, Vec<Place>), RecordFailure> {
+        let text = &record.text;
+        let judge = |part: Range<usize>| {
+            let prepared = cutting.rules.prepare(&text[part.clone()]);
+            if prepared.text().is_empty() {
+                return Part::Copied;
+            }
+            let origin = |range| prepared.source_range(range);
+            part_of(
+                cutting.segment_of_record(text, cutting.reader.record_segment(part, prepared.text(), origin)),
+            )
+        };
+        let (pieces, segments) = cut(text, cutting.unit, judge).into_iter().unzip();
+        let segments = cutting.all_readable(record, segments)?;
+        if let Some(places) = known.records.get(text) {
+            return Ok((pieces, places.clone()));
+        }
+        let readings = cutting.reader.read_record(text, segments, cutting.limits.max_prompt_tokens);
+        let readings = readings.map_err(|_| cutting.failure(record, 0, Unreadable::Refused))?;
+        let places: Vec<Place> = readings.into_iter().flat_map(|reading| self.push(reading)).collect();
+        known.records.insert(text.clone(), places.clone());
+        Ok((pieces, places))
+    }
+
+    /// Takes in a reading; gives the places of its prompts.
+    fn push(&mut self, reading: Reading) -> Vec<Place> {
+        let num_prompts = reading.prompt_lens().len();
+        self.readings.push(SharedReading { reading, prompts: vec![Vec::new(); num_prompts] });
+        (0..num_prompts).map(|prompt| (self.readings.len() - 1, prompt)).collect()
+    }
+
+    /// Tokens that the LLM reads for a record with these prompts, as if for no other, where the small model
+    /// reads tokens of its own.
+    fn num_llm_tokens(&self, context: ReaderContext, places: &[Place]) -> u32 {
+        let mut readings: Vec<usize> = places.iter().map(|&(reading, _)| reading).collect();
+        if context == ReaderContext::Record {
+            readings.dedup(); // read once for all its segments
+        }
+        let readings = readings.into_iter().map(|reading| &self.readings[reading].reading);
+        readings
+            .filter(|reading| !reading.segments.is_empty())
+            .map(|reading| reading.llm_tokens.len() as u32)
+            .sum()
     }
 
     /// Segments of all records.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.prompts.iter().flat_map(|prompt| &prompt.segments)
+        self.readings.iter().flat_map(|reading| &reading.prompts).flatten()
+    }
+
+    /// Prompts of all readings.
+    pub(crate) fn num_prompts(&self) -> usize {
+        self.readings.iter().map(|reading| reading.prompts.len()).sum()
     }
 
     /// Bytes of the prompts, beside those of the entries.
     pub(crate) fn num_bytes(&self) -> usize {
         let of_segment = |segment: &Segment| segment.num_bytes() + size_of::<Segment>();
-        let of_prompt = |prompt: &Prompt| size_of::<Prompt>() + reading_num_bytes(&prompt.reading);
-        self.segments().map(of_segment).sum::<usize>() + self.prompts.iter().map(of_prompt).sum::<usize>()
+        let of_reading = |shared: &SharedReading| {
+            size_of::<SharedReading>()
+                + shared.prompts.len() * size_of::<Vec<Segment>>()
+                + reading_num_bytes(&shared.reading)
+        };
+        self.segments().map(of_segment).sum::<usize>() + self.readings.iter().map(of_reading).sum::<usize>()
     }
 }
 
 impl Cutting<'_> {
-    fn tokenize(&self, text: &str, prompts: &mut Vec<Prompt>) -> Tokenized {
-        let Ok(reading) = self.reader.read(text) else { return Tokenized::Refused };
-        if let Some(excess) = reading.excess(self.limits) {
-            return Tokenized::TooLong(excess);
+    /// A segment of a record, if it can be read.
+    fn segment_of_record<E>(
+        &self,
+        text: &str,
+        segment: Result<RecordSegment, E>,
+    ) -> Result<RecordSegment, Unreadable> {
+        let segment = segment.map_err(|_| Unreadable::Refused)?;
+        match self.reader.excess_of(text, &segment, self.limits) {
+            Ok(None) => Ok(segment),
+            Ok(Some(excess)) => Err(Unreadable::TooLong(excess)),
+            Err(_) => Err(Unreadable::Refused),
         }
-        prompts.push(Prompt { reading, segments: Vec::new() });
-        Tokenized::Prompt(prompts.len() - 1)
+    }
+
+    /// All segments of a record; or the failure of the record, by its first segment that cannot be read.
+    fn all_readable<T>(
+        &self,
+        record: &Record,
+        segments: Vec<Result<T, Unreadable>>,
+    ) -> Result<Vec<T>, RecordFailure> {
+        let numbered = segments.into_iter().enumerate();
+        numbered.map(|(number, made)| made.map_err(|why| self.failure(record, number, why))).collect()
+    }
+
+    fn failure(&self, record: &Record, number: usize, why: Unreadable) -> RecordFailure {
+        match why {
+            Unreadable::TooLong(excess) => {
+                let what = match self.unit {
+                    Unit::Record => "the prompt".to_owned(),
+                    Unit::Sentence => format!("a single character, segment {},", number + 1),
+                };
+                record.failure(FailureCode::PromptTooLong, format!("{what} has {excess}"))
+            }
+            Unreadable::Refused => {
+                record.failure(FailureCode::ProcessingFailed, "a tokenizer refuses the text".to_owned())
+            }
+        }
+    }
+}
+
+/// The answer to `cut` about a part of a text.
+fn part_of<T>(made: Result<T, Unreadable>) -> Part<Result<T, Unreadable>> {
+    match made {
+        Err(Unreadable::TooLong(_)) => Part::TooLong(made),
+        _ => Part::Read(made),
     }
 }
 
@@ -142,8 +259,9 @@ fn reading_num_bytes(reading: &Reading) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use baton_bundle::PromptTokenizer;
+    use baton_bundle::{LlmReader, PromptAttention, PromptTokenizer};
     use baton_job::RecordSource;
+    use baton_text::TextOptions;
 
     use super::*;
 
@@ -161,11 +279,31 @@ mod tests {
     /// Words and signs, that of the template among them.
     const MAX_PROMPT_TOKENS: usize = 8;
 
-    fn prompts(unit: Unit, texts: &[&str]) -> ShardPrompts {
+    fn tokenizer(template: &str) -> PromptTokenizer {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokenizer.json");
         std::fs::write(&path, LOSSY_TOKENIZER).unwrap();
-        let tokenizer = PromptTokenizer::open(&path, "Read: {text}").unwrap();
+        PromptTokenizer::open(&path, template).unwrap()
+    }
+
+    fn prompts(unit: Unit, texts: &[&str]) -> ShardPrompts {
+        let reader = PromptReader::LlmTokens(tokenizer("Read: {text}"));
+        prompts_by(&reader, unit, ReaderContext::Segment, &TextRules::none(), texts)
+    }
+
+    /// Beside an LLM, whose template has two tokens, a small model with one token behind its texts.
+    fn own_tokens() -> PromptReader {
+        let llm = LlmReader { tokenizer: tokenizer("Read: {text}"), attention: PromptAttention::Causal };
+        PromptReader::OwnTokens { slm: tokenizer("{text} ?"), llm: Some(llm) }
+    }
+
+    fn prompts_by(
+        reader: &PromptReader,
+        unit: Unit,
+        context: ReaderContext,
+        rules: &TextRules,
+        texts: &[&str],
+    ) -> ShardPrompts {
         let record = |(index, text): (u32, &&str)| {
             let source = RecordSource { uri: "a.txt".into(), line: u64::from(index) + 1 };
             let (id, text, fields) = (format!("r{index}"), (*text).to_owned(), serde_json::Map::new());
@@ -174,14 +312,13 @@ mod tests {
         let entries = (0..).zip(texts).map(record).collect();
         let limits =
             Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: 8, max_slm_prompt_tokens: None };
-        let reader = &PromptReader::LlmTokens(tokenizer);
-        let rules = &TextRules::none();
-        ShardPrompts::new(Cutting { reader, limits, unit, rules }, entries)
+        ShardPrompts::new(Cutting { reader, limits, unit, context, rules }, entries)
     }
 
     fn places(shard: &ShardPrompts) -> Vec<Vec<(u32, u32)>> {
         let place = |segment: &Segment| (segment.record, segment.number);
-        shard.prompts.iter().map(|prompt| prompt.segments.iter().map(place).collect()).collect()
+        let prompts = shard.readings.iter().flat_map(|reading| &reading.prompts);
+        prompts.map(|segments| segments.iter().map(place).collect()).collect()
     }
 
     #[test]
@@ -189,7 +326,7 @@ mod tests {
         let shard = prompts(Unit::Sentence, &["Reads mail. Reads mail.", "reads mail.", "Reads mail."]);
         assert_eq!(places(&shard), [vec![(0, 0), (0, 1), (2, 0)], vec![(1, 0)]]);
         assert_eq!(
-            shard.prompts[0].reading, shard.prompts[1].reading,
+            shard.readings[0].reading, shard.readings[1].reading,
             "which name it is, only the text says"
         );
         let num_segments: Vec<u32> = shard.records.iter().map(|record| record.num_segments).collect();
@@ -220,5 +357,67 @@ mod tests {
         assert_eq!(places(&shard), [[(1, 0)]]);
         let copied: Vec<&str> = shard.records.iter().map(|record| record.copied.as_str()).collect();
         assert_eq!(copied, ["-- 3.14", ""]);
+    }
+    /// Tokens that the LLM reads at once, and prompts that are made of it.
+    fn sizes(shard: &ShardPrompts) -> Vec<(usize, usize)> {
+        shard.readings.iter().map(|shared| (shared.reading.llm_tokens.len(), shared.prompts.len())).collect()
+    }
+
+    fn llm_prompt_tokens(shard: &ShardPrompts) -> Vec<u32> {
+        shard.records.iter().map(|record| record.llm_prompt_tokens).collect()
+    }
+
+    #[test]
+    fn with_its_record_as_context_a_sentence_equals_only_that_of_an_equal_record() {
+        let texts = ["Mail. Reads mail.", "Reads mail.", "Mail. Reads mail."];
+        let (reader, rules) = (own_tokens(), TextRules::none());
+        let by_record = prompts_by(&reader, Unit::Sentence, ReaderContext::Record, &rules, &texts);
+        assert_eq!(places(&by_record), [vec![(0, 0), (2, 0)], vec![(0, 1), (2, 1)], vec![(1, 0)]]);
+        assert_eq!(sizes(&by_record), [(7, 2), (5, 1)], "a template and five words, once");
+        assert_eq!(llm_prompt_tokens(&by_record), [7, 5, 7], "as if each were the only one");
+
+        let by_segment = prompts_by(&reader, Unit::Sentence, ReaderContext::Segment, &rules, &texts);
+        assert_eq!(places(&by_segment), [vec![(0, 0), (2, 0)], vec![(0, 1), (1, 0), (2, 1)]]);
+        assert_eq!(sizes(&by_segment), [(4, 1), (5, 1)]);
+        assert_eq!(llm_prompt_tokens(&by_segment), [9, 5, 9]);
+    }
+
+    #[test]
+    fn a_record_that_is_longer_than_the_llm_reads_is_read_in_windows() {
+        let text = "Mail x. Reads x. Mail. Read x x.";
+        let shard =
+            prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &TextRules::none(), &[text]);
+        assert_eq!(places(&shard), [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)]]);
+        // Two and the template; the second and third; the third and fourth.
+        assert_eq!(sizes(&shard), [(8, 2), (7, 1), (8, 1)]);
+        assert_eq!(llm_prompt_tokens(&shard), [23]);
+        let alignment = &shard.readings[1].reading.segments[0].alignment;
+        assert_eq!(alignment.of_token(0), [5], "mail, behind the template and three tokens of context");
+    }
+
+    #[test]
+    fn a_prepared_segment_takes_the_states_of_the_characters_that_it_was_made_of() {
+        let rules = TextRules::new(&TextOptions::default()).unwrap();
+        let text = "x x. READ    MAIL.";
+        let shard = prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &rules, &[text]);
+        let [only] = &shard.readings[..] else { panic!("one window: {:?}", shard.failures) };
+        let second = &only.reading.segments[1];
+        assert_eq!(second.tokens, [0, 2, 3, 6], "read mail . ?");
+        let taken: Vec<&[u32]> = (0..4).map(|token| second.alignment.of_token(token)).collect();
+        assert_eq!(taken, [&[5][..], &[6], &[7], &[]]);
+    }
+
+    #[test]
+    fn a_sentence_too_long_for_either_model_is_cut_with_its_record_as_context_too() {
+        let text = "Reads mail mail mail, reads mail mail mail.";
+        let shard =
+            prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &TextRules::none(), &[text]);
+        let texts: Vec<&str> = shard.segments().map(|segment| segment.text.as_str()).collect();
+        assert_eq!(texts, ["Reads mail mail mail,", "reads mail mail mail."]);
+        let whole =
+            prompts_by(&own_tokens(), Unit::Record, ReaderContext::Record, &TextRules::none(), &[text]);
+        let [(0, failure)] = &whole.failures[..] else { panic!("{:?}", whole.failures) };
+        assert_eq!(failure.code, FailureCode::PromptTooLong);
+        assert!(whole.readings.is_empty());
     }
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use baton_bundle::PromptReader;
 use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
 use baton_proto::wire::{
     EncodeShardRequest, GetEncoderInfoRequest, GetEncoderInfoResponse, encode_shard_request,
 };
 use baton_proto::{MAX_MESSAGE_NUM_BYTES, ShardAttempt, WireError};
-use baton_text::TextRules;
 use baton_worker::{
     EventSender, MemoryShare, OpenShard, Served, ServedService, ShardDesk, ShardEvents, ShardHandler,
     ShardService,
@@ -16,15 +14,8 @@ use baton_worker::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::loaded::LoadedEncoder;
-use crate::{EncoderError, EncoderService, shard};
-
-/// The encoder's notes about a shard that it has taken on.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) decoder_endpoint: String,
-    pub(crate) reader: Arc<PromptReader>,
-    pub(crate) rules: Arc<TextRules>,
-}
+use crate::shard::{Accepted, process};
+use crate::{EncoderError, EncoderService};
 
 impl EncoderService {
     /// The service, to be served.
@@ -62,16 +53,11 @@ impl ShardService for LoadedEncoder {
     ) -> Result<Accepted, EncoderError> {
         let reader = self.readers.of(attempt)?;
         self.connections.to(&decoder_endpoint)?; // refused here, it says nothing against the shard
-        let rules = self.task.text_rules(&attempt.generation).map_err(|error| WireError::InvalidField {
-            field: "ShardHeader.generation",
-            detail: error.to_string(),
-        })?;
-        let rules = Arc::new(rules);
-        Ok(Accepted { decoder_endpoint, reader, rules })
+        Ok(Accepted { decoder_endpoint, reader })
     }
 
     async fn work(self: Arc<Self>, shard: OpenShard<Self>, events: EventSender) -> Result<(), EncoderError> {
-        shard::process(&self, shard, &events).await
+        process(&self, shard, &events).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use baton_bundle::Reading;
+use baton_bundle::{PromptReader, Reading};
 use baton_generation::Method;
 use baton_job::ShardEntry;
 use baton_proto::wire::decoder_client::DecoderClient;
@@ -16,24 +16,32 @@ use baton_proto::{
 };
 use baton_segments::{Segment, Unit};
 use baton_telemetry::TraceContext;
+use baton_text::TextRules;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::loaded::LoadedEncoder;
-use crate::prompts::{Cutting, ShardPrompts};
-use crate::service::Accepted;
+use crate::prompts::{Cutting, ShardPrompts, SharedReading};
 use crate::{EncoderError, pack_batches};
 
 /// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
 const DECODER_QUEUE: usize = 4;
+
+/// The encoder's notes about a shard that it has taken on.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) decoder_endpoint: String,
+    pub(crate) reader: Arc<PromptReader>,
+}
 
 /// An attempt under way.
 struct ShardWork<'a> {
     encoder: &'a LoadedEncoder,
     attempt: ShardAttempt,
     accepted: Accepted,
+    rules: Arc<TextRules>,
     trace: TraceContext,
     progress: Mutex<ShardProgress>,
     events: &'a EventSender,
@@ -45,10 +53,10 @@ pub(crate) async fn process(
     shard: OpenShard<LoadedEncoder>,
     events: &EventSender,
 ) -> Result<(), EncoderError> {
-    let OpenShard { attempt, accepted, requests, mut memory, trace } = shard;
+    let OpenShard { attempt, accepted, rules, requests, mut memory, trace } = shard;
     let entries = receive_entries(requests, attempt.num_entries, &mut memory).await?;
     let progress = Mutex::default();
-    let work = ShardWork { encoder, attempt, accepted, trace, progress, events };
+    let work = ShardWork { encoder, attempt, accepted, rules, trace, progress, events };
     let shard = work.prepare(entries).await;
     memory.grow(shard.num_bytes())?; // given back when the shard is done
     let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
@@ -64,11 +72,14 @@ impl ShardWork<'_> {
     /// Cuts and tokenizes off the async threads; a shard of long texts takes a while.
     async fn prepare(&self, entries: Vec<ShardEntry>) -> ShardPrompts {
         let reader = Arc::clone(&self.accepted.reader);
-        let rules = Arc::clone(&self.accepted.rules);
+        let rules = Arc::clone(&self.rules);
         let limits = self.encoder.limits;
         let unit = if self.attempt.generation.by_sentence { Unit::Sentence } else { Unit::Record };
-        let prepare =
-            move || ShardPrompts::new(Cutting { reader: &reader, limits, unit, rules: &rules }, entries);
+        let context = self.attempt.generation.reader_context;
+        let prepare = move || {
+            let cutting = Cutting { reader: &reader, limits, unit, context, rules: &rules };
+            ShardPrompts::new(cutting, entries)
+        };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.expect("cutting and tokenizing do not panic and are not aborted")
     }
@@ -98,7 +109,7 @@ impl ShardWork<'_> {
         to_decoder: &DecoderStream,
     ) -> Option<Result<(), EncoderError>> {
         use decode_shard_request::Message;
-        let ShardPrompts { records, failures, prompts } = shard;
+        let ShardPrompts { records, failures, mut readings } = shard;
         for failure in failures {
             to_decoder.send(Message::Failure(failure.into())).await?;
         }
@@ -110,34 +121,29 @@ impl ShardWork<'_> {
         }
         self.report(|progress| progress.encoded_records += num_without_segments as u32).await;
 
-        let is_sampled = self.is_sampled();
         let mut num_prompts = 0; // sent
-        let num_tokens: Vec<usize> = prompts.iter().map(|prompt| prompt.reading.num_tokens()).collect();
+        let num_tokens: Vec<usize> = readings.iter().map(|shared| shared.reading.num_tokens()).collect();
         for batch in pack_batches(&num_tokens, self.encoder.max_batch_tokens) {
-            let readings = batch.iter().map(|&place| prompts[place].reading.clone()).collect();
-            let payloads = match self.payloads(readings).await {
+            let (mut batch_readings, mut prompts) = (Vec::new(), Vec::new());
+            for &place in &batch {
+                let SharedReading { reading, prompts: segments } = &mut readings[place];
+                prompts.extend(reading.prompt_lens().into_iter().zip(std::mem::take(segments)));
+                batch_readings.push(std::mem::take(reading));
+            }
+            let payloads = match self.payloads(batch_readings).await {
                 Ok(payloads) => payloads,
                 Err(error) => return Some(Err(error)),
             };
             let batch_tokens: usize = batch.iter().map(|&place| num_tokens[place]).sum();
             self.encoder.prompt_tokens.inc_by(batch_tokens as u64);
             let mut num_records_read = 0;
-            for (place, payload) in batch.into_iter().zip(payloads) {
-                let prompt_len = prompts[place].reading.prompt_lens()[0] as u32;
-                let first_prompt = num_prompts;
-                for (nth, segment) in prompts[place].segments.iter().enumerate() {
+            for ((prompt_len, segments), payload) in prompts.into_iter().zip(payloads) {
+                for segment in &segments {
                     let num_unread = &mut num_unread[segment.record as usize];
                     *num_unread -= 1;
                     num_records_read += u32::from(*num_unread == 0);
-                    let segment = segment.clone();
-                    if nth > 0 && !is_sampled {
-                        let repeat = Repeat { segment: Some(segment.into()), prompt: first_prompt };
-                        to_decoder.send(Message::Repeat(repeat)).await?;
-                        continue;
-                    }
-                    num_prompts += 1;
-                    to_decoder.send_prompt(PromptHead { segment, prompt_len }, payload.clone()).await?;
                 }
+                num_prompts += self.send(to_decoder, segments, (prompt_len, payload), num_prompts).await?;
             }
             self.report(|progress| {
                 progress.encoded_records += num_records_read;
@@ -148,13 +154,36 @@ impl ShardWork<'_> {
         Some(Ok(()))
     }
 
+    /// Sends a prompt for its segments: once, and to the others a reference to it, or to each where what is
+    /// written differs. `num_sent`: prompts sent before. Gives the number of those sent.
+    async fn send(
+        &self,
+        to_decoder: &DecoderStream,
+        segments: Vec<Segment>,
+        (prompt_len, payload): (usize, PromptPayload),
+        num_sent: u32,
+    ) -> Option<u32> {
+        use decode_shard_request::Message;
+        let (prompt_len, mut num_prompts) = (prompt_len as u32, 0);
+        for segment in segments {
+            if num_prompts > 0 && !self.is_sampled() {
+                let repeat = Repeat { segment: Some(segment.into()), prompt: num_sent };
+                to_decoder.send(Message::Repeat(repeat)).await?;
+            } else {
+                num_prompts += 1;
+                to_decoder.send_prompt(PromptHead { segment, prompt_len }, payload.clone()).await?;
+            }
+        }
+        Some(num_prompts)
+    }
+
     fn decode_header(&self, shard: &ShardPrompts) -> DecodeHeader {
         let num_head_bytes = shard.records.iter().map(RecordHead::num_bytes).sum::<usize>();
         DecodeHeader {
             attempt: self.attempt.clone(),
             num_segments: shard.segments().count() as u64,
             num_bytes: (num_head_bytes + shard.segments().map(Segment::num_bytes).sum::<usize>()) as u64,
-            num_prompts: if self.is_sampled() { shard.segments().count() } else { shard.prompts.len() }
+            num_prompts: if self.is_sampled() { shard.segments().count() } else { shard.num_prompts() }
                 as u64,
             num_text_bytes: shard.segments().map(|segment| segment.text.len()).sum::<usize>() as u64,
         }
@@ -165,19 +194,18 @@ impl ShardWork<'_> {
         self.attempt.generation.method() == Method::Sample
     }
 
-    /// The payload of each prompt for the decoder.
+    /// The payload of each prompt of some readings, for the decoder.
     async fn payloads(&self, readings: Vec<Reading>) -> Result<Vec<PromptPayload>, EncoderError> {
         let mode = self.attempt.mode;
-        let mut payloads = vec![PromptPayload::default(); readings.len()];
-        if mode.llm_writes() {
-            for (payload, reading) in payloads.iter_mut().zip(&readings) {
-                payload.tokens.clone_from(&reading.llm_tokens);
-            }
-        }
+        let payloads_of = |reading: &Reading| {
+            let tokens = if mode.llm_writes() { reading.llm_tokens.clone() } else { Vec::new() };
+            vec![PromptPayload { tokens, ..PromptPayload::default() }; reading.prompt_lens().len()]
+        };
+        let mut payloads: Vec<PromptPayload> = readings.iter().flat_map(payloads_of).collect();
         if let Some(queue) = &self.encoder.queue {
             let states = queue.encode(mode, readings).await.ok_or(EncoderError::BatchLost)?;
             for (payload, states) in payloads.iter_mut().zip(states.into_iter().flatten()) {
-                payload.states = states.data; // a reading is one prompt
+                payload.states = states.data;
             }
         }
         Ok(payloads)

@@ -48,7 +48,8 @@ pub(crate) static TSV: FormatRow = FormatRow {
 };
 
 /// Columns of every row, before those of origin, error and kept fields.
-const COLUMNS: [&str; 6] = ["id", "output", "score", "prompt_tokens", "output_tokens", "finish_reason"];
+const COLUMNS: [&str; 7] =
+    ["id", "output", "score", "prompt_tokens", "llm_prompt_tokens", "output_tokens", "finish_reason"];
 
 /// Writes one row for each record.
 struct CellWriter<'w> {
@@ -108,6 +109,9 @@ impl RowWriter for CellWriter<'_> {
             row.output.clone(),
             row.score_text(),
             row.prompt_tokens.to_string(),
+            Some(row.llm_prompt_tokens)
+                .filter(|&tokens| tokens > 0)
+                .map_or(String::new(), |tokens| tokens.to_string()),
             row.output_tokens.to_string(),
             row.finish_reason.as_str().to_owned(),
         ];

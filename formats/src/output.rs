@@ -17,8 +17,11 @@ pub struct OutputRow {
     /// a beam search their length-penalized sum.
     #[serde(serialize_with = "four_decimals")]
     pub score: f64,
-    /// Tokens read.
+    /// Tokens read: of the model that writes.
     pub prompt_tokens: u32,
+    /// Tokens that the LLM has read, where a small model writes that reads tokens of its own; otherwise 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub llm_prompt_tokens: u32,
     /// Tokens written, an end token included.
     pub output_tokens: u32,
     /// Why generation ended.
@@ -76,6 +79,11 @@ pub(crate) fn rounded(score: f64) -> f64 {
     (score * 1e4).round() / 1e4 + 0.0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn four_decimals<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(rounded(*score))
 }
@@ -90,6 +98,7 @@ mod tests {
             output: "Ciao \"mondo\"\n".into(),
             score: -0.123_456,
             prompt_tokens: 12,
+            llm_prompt_tokens: 0,
             output_tokens: 5,
             finish_reason: FinishReason::Stop,
             warnings: Vec::new(),
@@ -107,6 +116,8 @@ mod tests {
     fn a_row_has_its_keys_in_a_fixed_order() {
         let expected = r#"{"id":"7","output":"Ciao \"mondo\"\n","score":-0.1235,"prompt_tokens":12,"output_tokens":5,"finish_reason":"stop"}"#;
         assert_eq!(line(&row()), format!("{expected}\n"));
+        let of_both = line(&OutputRow { llm_prompt_tokens: 9, ..row() });
+        assert!(of_both.contains(r#""prompt_tokens":12,"llm_prompt_tokens":9,"output_tokens""#), "{of_both}");
     }
 
     #[test]

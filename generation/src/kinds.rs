@@ -27,6 +27,17 @@ pub enum EarlyStopping {
     Never,
 }
 
+/// How much of a record's text an LLM reads for a segment that a small model writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReaderContext {
+    /// The segment alone.
+    #[default]
+    Segment,
+    /// The whole record, once, in windows where it is longer than the LLM reads.
+    Record,
+}
+
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +66,24 @@ impl EarlyStopping {
 
     /// Their names, in the same order.
     pub(crate) const NAMES: &'static [&'static str] = &["heuristic", "at_once", "never"];
+
+    /// The name in job files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl ReaderContext {
+    /// Every kind.
+    pub const ALL: [ReaderContext; 2] = [ReaderContext::Segment, ReaderContext::Record];
+
+    /// Their names, in the same order.
+    pub(crate) const NAMES: &'static [&'static str] = &["segment", "record"];
 
     /// The name in job files and flags.
     #[must_use]

@@ -31,7 +31,7 @@ mod text;
 pub use allowed::Allowed;
 pub use error::OptionError;
 pub use given::Given;
-pub use kinds::{EarlyStopping, FinishReason, Method};
+pub use kinds::{EarlyStopping, FinishReason, Method, ReaderContext};
 pub use option::OptionInfo;
 pub use schema::{GenerationLayer, GenerationOptions, OPTIONS};
 pub use setting::Setting;

@@ -4,7 +4,7 @@
 //! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.
 
 use crate::Method::{Beam, Sample};
-use crate::{Allowed, EarlyStopping};
+use crate::{Allowed, EarlyStopping, ReaderContext};
 
 schema! {
     /// Language that the small model reads, where it knows several: one of those that `baton bundle show`
@@ -117,6 +117,12 @@ schema! {
     /// as the text joins its sentences. Texts can then have any length, and long texts are translated better.
     by_sentence: bool = false, {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
+    }
+
+    /// How much the LLM reads for a segment that a small model with its own tokens writes: `segment` alone,
+    /// or the whole `record`, once. The small model then knows what stands around a sentence.
+    reader_context: ReaderContext = ReaderContext::Segment, {
+        default: "segment", allowed: Allowed::Names(ReaderContext::NAMES), value_name: "CONTEXT",
     }
 
     /// Outputs per record, best first: from a beam search at most as many as beams, or that many samples. The

@@ -1,6 +1,6 @@
 //! One layer's setting of one option, and the types of options.
 
-use crate::{EarlyStopping, Given};
+use crate::{EarlyStopping, Given, ReaderContext};
 
 /// A layer's setting of an option.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -163,14 +163,19 @@ impl Value for f64 {
     }
 }
 
-impl Value for EarlyStopping {
-    fn of(given: &Given) -> Option<Self> {
-        if let Given::Text(name) = given { Self::named(name) } else { None }
-    }
+/// Kinds that are written by name.
+macro_rules! named_values {
+    ($($kind:ty),+) => {
+        $(impl Value for $kind {
+            fn of(given: &Given) -> Option<Self> {
+                if let Given::Text(name) = given { Self::named(name) } else { None }
+            }
 
-    fn given(&self) -> Given {
-        Given::Text(self.as_str().to_owned())
-    }
+            fn given(&self) -> Given {
+                Given::Text(self.as_str().to_owned())
+            }
+        })+
+    };
 }
 
 impl Value for String {
@@ -182,6 +187,8 @@ impl Value for String {
         Given::Text(self.clone())
     }
 }
+
+named_values!(EarlyStopping, ReaderContext);
 
 impl Value for Vec<String> {
     fn of(given: &Given) -> Option<Self> {

@@ -27,7 +27,9 @@ pub use baton_formats::{
     Alternative, Compression, FailureCode, Format, OutputRow, PartFormat, PartOptions, ReaderOptions, Record,
     RecordFailure, RecordReader, RecordSource, Separator, UnknownFailureCode,
 };
-pub use baton_generation::{EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, OptionError};
+pub use baton_generation::{
+    EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, OptionError, ReaderContext, Setting,
+};
 pub use broken_input::{BrokenInput, BrokenKind, broken_inputs_said};
 pub use error::JobError;
 pub use manifest::{

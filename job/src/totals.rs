@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
+use crate::verdict::is_zero;
 
 /// Counts over any number of shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Totals {
     pub errors: u64,
     /// Tokens read, of the records that became output rows.
     pub prompt_tokens: u64,
+    /// Tokens that the LLM has read for them, where the small model reads tokens of its own; otherwise 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub llm_prompt_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
     /// Bytes of all parts.
@@ -32,6 +36,7 @@ impl AddAssign for Totals {
         self.outputs += more.outputs;
         self.errors += more.errors;
         self.prompt_tokens += more.prompt_tokens;
+        self.llm_prompt_tokens += more.llm_prompt_tokens;
         self.output_tokens += more.output_tokens;
         self.output_bytes += more.output_bytes;
     }
@@ -46,6 +51,7 @@ impl Totals {
             outputs: verdict.outputs.rows,
             errors: verdict.failed.len() as u64,
             prompt_tokens: verdict.outputs.prompt_tokens,
+            llm_prompt_tokens: verdict.outputs.llm_prompt_tokens,
             output_tokens: verdict.outputs.output_tokens,
             output_bytes: verdict.outputs.bytes,
         };
@@ -70,6 +76,7 @@ mod tests {
         totals.add(&verdict(1, 4, 0));
         assert_eq!((totals.shards, totals.records, totals.outputs, totals.errors), (2, 8, 7, 1));
         assert_eq!((totals.prompt_tokens, totals.output_tokens, totals.output_bytes), (20, 40, 6));
+        assert_eq!(totals.llm_prompt_tokens, 30);
         assert_eq!(totals.error_rate(), 0.125);
     }
 }

@@ -38,6 +38,10 @@ pub struct PartSummary {
     pub sha256: String,
     /// Tokens read, of the rows in this part.
     pub prompt_tokens: u64,
+    /// Tokens that the LLM has read for these rows, where the small model reads tokens of its own; otherwise
+    /// 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub llm_prompt_tokens: u64,
     /// Tokens written, of the rows in this part.
     pub output_tokens: u64,
 }
@@ -50,9 +54,15 @@ impl PartSummary {
             bytes: part.len() as u64,
             sha256: sha256_hex(part),
             prompt_tokens: 0,
+            llm_prompt_tokens: 0,
             output_tokens: 0,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Verdict {
@@ -123,7 +133,12 @@ pub(crate) mod tests {
             code: FailureCode::EmptyText,
             message: "the text is empty or only white space".into(),
         });
-        let outputs = PartSummary { prompt_tokens: 10, output_tokens: 20, ..PartSummary::of(b"{}\n", rows) };
+        let outputs = PartSummary {
+            prompt_tokens: 10,
+            llm_prompt_tokens: 15,
+            output_tokens: 20,
+            ..PartSummary::of(b"{}\n", rows)
+        };
         let failed_at = (0..num_failed as u32).collect();
         let failed = failed.collect();
         Verdict { shard: ShardIndex(shard), records: rows + num_failed, failed, failed_at, outputs }

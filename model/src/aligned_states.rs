@@ -6,16 +6,17 @@
 use baton_bundle::{Reading, TokenAlignment};
 use tch::{Device, Tensor};
 
-use crate::{Projector, transfer::upload_indices};
+use crate::{PackedLayout, Projector, transfer::upload_indices};
 
 const MEAN: i64 = 1; // of embedding_bag's modes
 
 /// Which rows of a packed batch of LLM states which rows of a packed batch of prompts take.
 #[derive(Debug)]
 pub struct AlignedRows {
-    rows: Tensor,      // [aligned] int64, of the prompts, rising
-    positions: Tensor, // [taken] int64, of the states
-    starts: Tensor,    // [aligned] int64, of each row's share of `positions`
+    rows: Tensor,         // [aligned] int64, of the prompts, rising
+    positions: Tensor,    // [taken] int64, of the states
+    starts: Tensor,       // [aligned] int64, of each row's share of `positions`
+    layout: PackedLayout, // the rows of each prompt
 }
 
 impl AlignedRows {
@@ -39,17 +40,20 @@ impl AlignedRows {
         device: Device,
     ) -> Self {
         let (mut rows, mut positions, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-        let mut first_row = 0;
+        let (mut first_row, mut lens) = (0, Vec::new());
         for (first_state, num_tokens, alignment) in prompts {
+            let num_rows = rows.len();
             for (token, taken) in alignment.aligned() {
                 rows.push((first_row + token) as i64);
                 starts.push(positions.len() as i64);
                 positions.extend(taken.iter().map(|&position| first_state as i64 + i64::from(position)));
             }
             first_row += num_tokens;
+            lens.push(rows.len() - num_rows);
         }
+        let layout = PackedLayout::prompts(lens.into_iter().filter(|&len| len > 0));
         let upload = |indices: &[i64]| upload_indices(indices, device);
-        Self { rows: upload(&rows), positions: upload(&positions), starts: upload(&starts) }
+        Self { rows: upload(&rows), positions: upload(&positions), starts: upload(&starts), layout }
     }
 
     /// Prompt states `[rows, d_slm]` f32. `embeddings`: the small model's, of the same shape and type;
@@ -69,6 +73,6 @@ impl AlignedRows {
             None,
             false,
         );
-        embeddings.index_add(0, &self.rows, &projector.project(&means))
+        embeddings.index_add(0, &self.rows, &projector.project(&means, &self.layout))
     }
 }

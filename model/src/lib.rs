@@ -34,6 +34,7 @@ mod matmul_rate;
 mod memory;
 mod padded_attention;
 mod projector;
+mod projector_blocks;
 mod prompt_encoder;
 mod random_weights;
 mod relative_bias;

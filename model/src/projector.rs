@@ -1,13 +1,16 @@
 //! From the LLM's world into the SLM's: the projector, the prompt embedding, and their fusion.
 //!
 //! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position,
-//! or fewer or more such layers. Hidden states are first scaled to unit RMS per position, because
+//! or fewer or more such layers, and where the bundle has them bidirectional blocks before the last one
+//! (`projector_blocks.rs`). Hidden states are first scaled to unit RMS per position, because
 //! intermediate LLM states have a few positions hundreds of times larger than the rest.
 
 use baton_bundle::{Fusion, ProjectorPart};
 use tch::{Kind, Tensor};
 
-use crate::{Compute, Linear, ModelError, TensorSource, rms_scale};
+use crate::{
+    Compute, Linear, ModelError, PackedLayout, TensorSource, projector_blocks::ProjectorBlocks, rms_scale,
+};
 
 const RMS_EPS: f64 = 1e-6;
 const MIX_NAME: &str = "projector.mix";
@@ -15,8 +18,9 @@ const MIX_NAME: &str = "projector.mix";
 /// The trained map from LLM hidden states to SLM embedding space.
 #[derive(Debug)]
 pub struct Projector {
-    mix: Option<Tensor>, // [layers] f32, shares of the layers that are read
-    layers: Vec<Linear>, // d_llm -> d_slm, then d_slm -> d_slm
+    mix: Option<Tensor>,             // [layers] f32, shares of the layers that are read
+    layers: Vec<Linear>,             // d_llm -> d_slm, then d_slm -> d_slm
+    blocks: Option<ProjectorBlocks>, // before the last layer
 }
 
 impl Projector {
@@ -41,23 +45,30 @@ impl Projector {
         Ok(Self {
             mix: mix.map(|mix| mix.to_device(compute.device).softmax(0, Kind::Float)),
             layers: layers.collect::<Result<_, _>>()?,
+            blocks: ProjectorBlocks::load(source, part, compute.with_float_weights())?,
         })
     }
 
-    /// `hidden_states`: `[rows, layers * d_llm]` of any float type; result: projected states `[rows, d_slm]`
-    /// f32.
-    pub fn forward(&self, hidden_states: &Tensor) -> Tensor {
-        self.project(&self.scaled(hidden_states))
+    /// `hidden_states`: `[rows, layers * d_llm]` of any float type; `layout`: the rows of each prompt;
+    /// result: projected states `[rows, d_slm]` f32.
+    pub fn forward(&self, hidden_states: &Tensor, layout: &PackedLayout) -> Tensor {
+        self.project(&self.scaled(hidden_states), layout)
     }
 
-    /// The linear layers' output for [`scaled`](Self::scaled) states, or for means of them. Both `[rows, d]`
-    /// f32, of d_llm and d_slm.
-    pub fn project(&self, scaled: &Tensor) -> Tensor {
-        let [first, others @ ..] = &self.layers[..] else {
-            unreachable!("a manifest has at least one layer")
+    /// The layers' output for [`scaled`](Self::scaled) states, or for means of them. Both `[rows, d]` f32, of
+    /// d_llm and d_slm; `layout`: the rows of each prompt.
+    pub fn project(&self, scaled: &Tensor, layout: &PackedLayout) -> Tensor {
+        let relu_before = |states: Option<Tensor>, layer: &Linear| {
+            Some(states.map_or_else(|| layer.forward(scaled), |states| layer.forward(&states.relu())))
         };
-        let first = first.forward(scaled);
-        others.iter().fold(first, |states, layer| layer.forward(&states.relu())).to_kind(Kind::Float)
+        let Some(blocks) = &self.blocks else {
+            let projected = self.layers.iter().fold(None, relu_before);
+            return projected.expect("a manifest has at least one layer").to_kind(Kind::Float);
+        };
+        let (last, before) = self.layers.split_last().expect("a manifest has at least one layer");
+        let states = before.iter().fold(None, relu_before).expect("with blocks, there are two layers");
+        let read = blocks.forward(states.to_kind(Kind::Float), layout);
+        last.product(&read).into_tensor(Kind::Float)
     }
 
     /// The first linear layer's input: `[rows, d_llm]` f32, each row of unit RMS. `hidden_states`: as for
@@ -151,6 +162,7 @@ mod tests {
             prompt_embedding: PromptEmbeddingSource::None,
             mixed_layers: Vec::new(),
             depth,
+            blocks: 0,
         }
     }
 
@@ -173,7 +185,7 @@ mod tests {
                 weights.insert(format!("{name}.bias"), bias);
             }
             let projector = Projector::load(&weights, &part, Compute::CPU_F32).unwrap();
-            let difference = projector.forward(&states) - expected;
+            let difference = projector.forward(&states, &PackedLayout::prompts([4])) - expected;
             assert!(difference.abs().max().double_value(&[]) < 1e-5, "depth {depth}");
         }
     }
@@ -196,7 +208,9 @@ mod tests {
 
         let (first, last) = (pattern(&[4, d_llm], 1.1) * 100.0, pattern(&[4, d_llm], 0.4));
         let mixed = rms_scale(&first, RMS_EPS) * 0.75 + rms_scale(&last, RMS_EPS) * 0.25;
-        let difference = two.forward(&Tensor::cat(&[first, last], 1)) - one.forward(&mixed);
+        let layout = PackedLayout::prompts([4]);
+        let both = two.forward(&Tensor::cat(&[first, last], 1), &layout);
+        let difference = both - one.forward(&mixed, &layout);
         assert!(difference.abs().max().double_value(&[]) < 1e-5);
     }
 }

@@ -178,7 +178,7 @@ impl PromptEncoder {
         let Projection { mixed_layers, projector } =
             projection.as_ref().expect("the mode was loaded with the projector");
         let hidden_states = llm.read_layers(embeddings, &layout_of_llm(readings), mixed_layers);
-        fuse(*fusion, projector.forward(&hidden_states), || {
+        fuse(*fusion, projector.forward(&hidden_states, &layout_of_llm(readings)), || {
             embedded.expect("fusion `add` has a prompt embedding")
         })
     }

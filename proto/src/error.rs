@@ -38,7 +38,8 @@ pub enum WireError {
 }
 
 impl WireError {
-    pub(crate) fn invalid(field: &'static str, detail: &impl ToString) -> Self {
+    /// Of a field, with what is wrong with it.
+    pub fn invalid(field: &'static str, detail: &impl ToString) -> Self {
         Self::InvalidField { field, detail: detail.to_string() }
     }
 }

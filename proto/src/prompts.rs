@@ -39,6 +39,8 @@ pub struct RecordHead {
     pub num_segments: u32,
     /// The output of a record without segments; empty otherwise.
     pub copied: String,
+    /// Tokens that the LLM reads for the record, where the small model reads tokens of its own; otherwise 0.
+    pub llm_prompt_tokens: u32,
 }
 
 /// A prompt's segment and length.
@@ -46,7 +48,7 @@ pub struct RecordHead {
 pub struct PromptHead {
     /// The segment.
     pub segment: Segment,
-    /// Length of the prompt, LLM tokens.
+    /// Length of the prompt, in tokens of the model that writes.
     pub prompt_len: u32,
 }
 
@@ -62,10 +64,10 @@ pub struct PromptPayload {
 impl RecordHead {
     /// The head of a record that has been cut into `num_segments`.
     #[must_use]
-    pub fn of(record: Record, num_segments: u32) -> Self {
+    pub fn of(record: Record, num_segments: u32, llm_prompt_tokens: u32) -> Self {
         let Record { index_in_shard: index, id, source, fields, text } = record;
         let copied = if num_segments == 0 { text } else { String::new() };
-        RecordHead { index, id, source, fields, num_segments, copied }
+        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens }
     }
 
     /// Bytes of its strings and kept fields.
@@ -129,6 +131,7 @@ impl From<RecordHead> for wire::RecordHead {
             extra_fields_json: encode_fields(&head.fields),
             num_segments: head.num_segments,
             copied: head.copied,
+            llm_prompt_tokens: head.llm_prompt_tokens,
         }
     }
 }
@@ -144,6 +147,7 @@ impl TryFrom<wire::RecordHead> for RecordHead {
             fields: decode_fields(&head.extra_fields_json, "RecordHead.extra_fields_json")?,
             num_segments: head.num_segments,
             copied: head.copied,
+            llm_prompt_tokens: head.llm_prompt_tokens,
         })
     }
 }
@@ -199,6 +203,7 @@ mod tests {
             fields: Map::from_iter([("lang".to_owned(), Value::from("en"))]),
             num_segments: 3,
             copied: "--".into(),
+            llm_prompt_tokens: 40,
         }
     }
 

@@ -5,33 +5,36 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use crate::cut::{Part, has_letter, trimmed};
+
 /// Marks between clauses, the stronger ones first. Those of ASCII count before white space only, so that
 /// numbers and paths stay whole.
 const MARKS: [&[char]; 2] =
     [&[';', ':', '!', '?', '…', '—', '；', '：', '！', '？', '؛', '؟'], &[',', '，', '、', '،']];
 
-/// Cuts `part` of `text` so that each part fits, as far as its characters allow. The parts follow one
-/// another and are `part` together; white space may be around each.
-pub(crate) fn clauses(
+/// Appends to `read` what is read of `part` of `text`, without white space around it: the whole, or parts of
+/// it that are short enough, as far as its characters allow. `judge` says what becomes of each.
+pub(crate) fn clauses<T>(
     text: &str,
     part: Range<usize>,
-    fits: &mut impl FnMut(&str) -> bool,
-) -> Vec<Range<usize>> {
-    let mut fitting = Vec::new();
-    let mut waiting = vec![part]; // a stack: the part that comes next in the text is on top
+    judge: &mut impl FnMut(Range<usize>) -> Part<T>,
+    read: &mut Vec<(Range<usize>, T)>,
+) {
+    let mut waiting = vec![trimmed(text, part)]; // a stack: the part that comes next in the text is on top
     while let Some(part) = waiting.pop() {
-        let piece = &text[part.clone()];
-        let trimmed = piece.trim();
-        let place = match trimmed.is_empty() || fits(trimmed) {
-            true => None,
-            false => best_place(piece).map(|place| part.start + place),
-        };
-        match place {
-            Some(place) => waiting.extend([place..part.end, part.start..place]),
-            None => fitting.push(part),
+        let shown = trimmed(text, part.clone());
+        if !has_letter(&text[shown.clone()]) {
+            continue;
+        }
+        match judge(shown.clone()) {
+            Part::Copied => {}
+            Part::Read(made) => read.push((shown, made)),
+            Part::TooLong(made) => match best_place(&text[part.clone()]) {
+                Some(place) => waiting.extend([part.start + place..part.end, part.start..part.start + place]),
+                None => read.push((shown, made)),
+            },
         }
     }
-    fitting
 }
 
 /// The place inside `piece` where it is cut best; none inside a single character.

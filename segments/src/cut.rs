@@ -27,72 +27,63 @@ pub struct Piece<'a> {
     pub after: &'a str,
 }
 
-/// Cuts a text. A text without a letter has no piece: there is nothing to write for it.
+/// A caller's judgement of a part of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part<T> {
+    /// Nothing is written for it: it stays as it is, as what stands between pieces does.
+    Copied,
+    /// It is read.
+    Read(T),
+    /// It is more than the reader can take.
+    TooLong(T),
+}
+
+/// Cuts a text into pieces, each with what `judge` has made of it. A text without a letter has no piece:
+/// there is nothing to write for it.
 ///
-/// `fits` says whether the reader can take a piece. A sentence that does not fit is cut at clauses, then
-/// between words, then anywhere between two characters; only a single character that does not fit stays as it
-/// is. A text that is read whole is not cut, whether or not it fits.
+/// `judge` is asked for parts of the text, by their bytes; each has a letter. A sentence that is too long is
+/// cut at clauses, then between words, then anywhere between two characters; only a single character that is
+/// too long stays as it is. A text that is read whole is not cut, however long it is.
 #[must_use]
-pub fn cut<'a>(text: &'a str, unit: Unit, mut fits: impl FnMut(&str) -> bool) -> Vec<Piece<'a>> {
+pub fn cut<T>(text: &str, unit: Unit, mut judge: impl FnMut(Range<usize>) -> Part<T>) -> Vec<(Piece<'_>, T)> {
+    let mut read = Vec::new();
     if unit == Unit::Record {
-        let whole = Piece { before: "", text, after: "" };
-        return has_letter(text).then_some(whole).into_iter().collect();
+        if has_letter(text)
+            && let Part::Read(made) | Part::TooLong(made) = judge(0..text.len())
+        {
+            read.push((0..text.len(), made));
+        }
+        return pieces(text, read);
     }
-    let mut parts = Vec::new();
     for sentence in sentences(text) {
-        let trimmed = trimmed(text, sentence);
-        match has_letter(&text[trimmed.clone()]) && !fits(&text[trimmed.clone()]) {
-            true => parts.extend(clauses(text, trimmed, &mut fits)),
-            false => parts.push(trimmed),
-        }
+        clauses(text, sentence, &mut judge, &mut read);
     }
-    pieces(text, parts.into_iter())
+    pieces(text, read)
 }
 
-/// The pieces of `text` without those for which nothing is written: they are copied, as what stands between
-/// pieces is.
-#[must_use]
-pub fn without_copied<'a>(
-    text: &'a str,
-    pieces: Vec<Piece<'a>>,
-    is_copied: impl Fn(&str) -> bool,
-) -> Vec<Piece<'a>> {
-    let mut end = 0;
-    let mut written = Vec::new();
-    for piece in &pieces {
-        let start = end + piece.before.len();
-        end = start + piece.text.len();
-        if !is_copied(piece.text) {
-            written.push(start..end);
-        }
-    }
-    if written.len() == pieces.len() { pieces } else { self::pieces(text, written.into_iter()) }
-}
-
-/// The pieces of a text whose `parts` rise and do not overlap. A part without a letter is between them, as is
-/// all else.
-fn pieces(text: &str, parts: impl Iterator<Item = Range<usize>>) -> Vec<Piece<'_>> {
-    let mut pieces: Vec<Piece<'_>> = Vec::new();
+/// The pieces of a text that are `read`: they rise and do not overlap. All else is between them.
+fn pieces<T>(text: &str, read: Vec<(Range<usize>, T)>) -> Vec<(Piece<'_>, T)> {
     let mut end = 0; // of the last piece
-    for part in parts.filter(|part| has_letter(&text[part.clone()])) {
-        let part = trimmed(text, part);
-        pieces.push(Piece { before: &text[end..part.start], text: &text[part.clone()], after: "" });
+    let piece = |(part, made): (Range<usize>, T)| {
+        let before = &text[end..part.start];
         end = part.end;
-    }
-    if let Some(last) = pieces.last_mut() {
+        (Piece { before, text: &text[part], after: "" }, made)
+    };
+    let mut pieces: Vec<(Piece<'_>, T)> = read.into_iter().map(piece).collect();
+    if let Some((last, _)) = pieces.last_mut() {
         last.after = &text[end..];
     }
     pieces
 }
 
 /// A part of a text without the white space around it.
-fn trimmed(text: &str, part: Range<usize>) -> Range<usize> {
+pub(crate) fn trimmed(text: &str, part: Range<usize>) -> Range<usize> {
     let piece = &text[part.clone()];
     let start = part.start + (piece.len() - piece.trim_start().len());
     start..start + piece.trim().len()
 }
 
-fn has_letter(part: &str) -> bool {
+pub(crate) fn has_letter(part: &str) -> bool {
     part.contains(char::is_alphabetic)
 }
 
@@ -103,12 +94,23 @@ mod tests {
     use super::*;
     use crate::join;
 
+    /// Where all parts up to `max_num_bytes` fit.
+    fn cut_within(text: &str, unit: Unit, max_num_bytes: usize) -> Vec<Piece<'_>> {
+        let judge = |part: Range<usize>| match part.len() <= max_num_bytes {
+            true => Part::Read(part),
+            false => Part::TooLong(part),
+        };
+        let cut = cut(text, unit, judge);
+        assert!(cut.iter().all(|(piece, part)| text[part.clone()] == *piece.text));
+        cut.into_iter().map(|(piece, _)| piece).collect()
+    }
+
     fn texts(text: &str) -> Vec<&str> {
-        cut(text, Unit::Sentence, |_| true).into_iter().map(|piece| piece.text).collect()
+        cut_within(text, Unit::Sentence, usize::MAX).into_iter().map(|piece| piece.text).collect()
     }
 
     fn within(text: &str, max_num_bytes: usize) -> Vec<&str> {
-        let pieces = cut(text, Unit::Sentence, |part| part.len() <= max_num_bytes);
+        let pieces = cut_within(text, Unit::Sentence, max_num_bytes);
         assert_eq!(join(pieces.iter().copied()), text);
         pieces.into_iter().map(|piece| piece.text).collect()
     }
@@ -116,32 +118,49 @@ mod tests {
     #[test]
     fn a_record_that_is_read_whole_is_one_piece_as_it_is() {
         let text = " One. Two.\n";
-        assert_eq!(cut(text, Unit::Record, |_| false), [Piece { before: "", text, after: "" }]);
+        assert_eq!(cut_within(text, Unit::Record, 0), [Piece { before: "", text, after: "" }]);
     }
 
     #[test]
     fn what_has_no_letter_stays_between_sentences() {
         let list = " 1. First, it reads.\n2. Then it writes.\n-----\n";
         assert_eq!(texts(list), ["First, it reads.", "Then it writes."]);
-        let pieces = cut(list, Unit::Sentence, |_| true);
+        let pieces = cut_within(list, Unit::Sentence, usize::MAX);
         let around: Vec<_> = pieces.iter().map(|piece| (piece.before, piece.after)).collect();
         assert_eq!(around, [(" 1. ", ""), ("\n2. ", "\n-----\n")]);
     }
 
     #[test]
-    fn pieces_that_are_copied_stand_between_the_others() {
-        let text = "One.\n%s\nTwo.";
-        let pieces = without_copied(text, cut(text, Unit::Sentence, |_| true), |piece| piece == "%s");
-        let befores: Vec<_> = pieces.iter().map(|piece| (piece.before, piece.text)).collect();
-        assert_eq!(befores, [("", "One."), ("\n%s\n", "Two.")]);
-        assert_eq!(without_copied(text, pieces, |_| true), []);
+    fn what_is_copied_stands_between_the_pieces() {
+        let text = "One.\n%s\nTwo, %s, three.";
+        let cut_with = |copied: &[&str], max_num_bytes: usize| {
+            let judge = |part: Range<usize>| match &text[part] {
+                part if copied.contains(&part) => Part::Copied,
+                part if part.len() > max_num_bytes => Part::TooLong(part),
+                part => Part::Read(part),
+            };
+            cut(text, Unit::Sentence, judge)
+        };
+        let befores = |pieces: &[(Piece<'_>, &str)]| -> Vec<(String, String)> {
+            pieces.iter().map(|(piece, _)| (piece.before.to_owned(), piece.text.to_owned())).collect()
+        };
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|&(before, text)| (before.to_owned(), text.to_owned())).collect()
+        };
+        let pieces = cut_with(&["%s"], 99);
+        assert_eq!(befores(&pieces), owned(&[("", "One."), ("\n%s\n", "Two, %s, three.")]));
+        let pieces = cut_with(&["One.", "%s", "Two,", "%s,"], 7);
+        assert_eq!(befores(&pieces), owned(&[("One.\n%s\nTwo, %s, ", "three.")]), "parts of a sentence, too");
+        assert_eq!(cut_with(&["One.", "%s", "Two, %s, three."], 99), []);
+        let whole = cut("%s and so on", Unit::Record, |_| Part::<()>::Copied);
+        assert_eq!(whole, []);
     }
 
     #[test]
     fn a_text_without_a_letter_has_no_piece() {
         for text in [" 3.14 ", "-- 1. 2.", "+39 06 1234", "\u{1f600}", " \n", ""] {
             for unit in [Unit::Record, Unit::Sentence] {
-                assert_eq!(cut(text, unit, |_| true), [], "{text:?}");
+                assert_eq!(cut_within(text, unit, usize::MAX), [], "{text:?}");
             }
         }
     }
@@ -185,21 +204,21 @@ mod tests {
             text in "[aB.?!,; \n1(é。]{0,80}", max_num_bytes in 2usize..30
         ) {
             for unit in [Unit::Record, Unit::Sentence] {
-                let pieces = cut(&text, unit, |part| part.len() <= max_num_bytes);
+                let pieces = cut_within(&text, unit, max_num_bytes);
                 prop_assert_eq!(pieces.is_empty(), !has_letter(&text));
                 prop_assert!(pieces.is_empty() || join(pieces.iter().copied()) == text);
                 prop_assert!(pieces.iter().rev().skip(1).all(|piece| piece.after.is_empty()));
                 prop_assert!(pieces.iter().all(|piece| has_letter(piece.text)));
-                prop_assert_eq!(cut(&text, unit, |part| part.len() <= max_num_bytes), pieces);
+                prop_assert_eq!(cut_within(&text, unit, max_num_bytes), pieces);
             }
-            let pieces = cut(&text, Unit::Sentence, |part| part.len() <= max_num_bytes);
+            let pieces = cut_within(&text, Unit::Sentence, max_num_bytes);
             prop_assert!(pieces.iter().all(|piece| piece.text.len() <= max_num_bytes));
             prop_assert!(pieces.iter().all(|piece| piece.text == piece.text.trim()));
         }
 
         #[test]
         fn any_text_comes_together_again(text in any::<String>(), max_num_bytes in 1usize..9) {
-            let pieces = cut(&text, Unit::Sentence, |part| part.len() <= max_num_bytes);
+            let pieces = cut_within(&text, Unit::Sentence, max_num_bytes);
             prop_assert!(pieces.is_empty() || join(pieces) == text);
         }
     }

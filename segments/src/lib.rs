@@ -3,7 +3,7 @@
 //! Owns where a text is cut ([`cut`]) and how the outputs of its parts become one text again ([`join`]). Both
 //! are pure. The cut depends on the text, the unit and the model's limit; joining the unchanged parts of a
 //! text gives the text back. This crate knows neither tokens nor models: it asks the caller whether a part is
-//! short enough.
+//! read or copied, and whether it is short enough.
 
 mod abbreviations;
 mod clauses;
@@ -11,5 +11,5 @@ mod cut;
 mod segment;
 mod sentences;
 
-pub use cut::{Piece, Unit, cut, without_copied};
+pub use cut::{Part, Piece, Unit, cut};
 pub use segment::{Segment, join};

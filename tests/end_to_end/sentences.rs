@@ -1,6 +1,8 @@
 //! Jobs that generate sentence by sentence.
 
-use baton_segments::{Piece, Unit, cut, join};
+use std::ops::Range;
+
+use baton_segments::{Part, Piece, Unit, cut, join};
 use serde_json::{Value, json};
 
 use crate::bundle::MAX_PROMPT_TOKENS;
@@ -86,7 +88,12 @@ fn a_text_and_a_sentence_may_be_longer_than_a_prompt() {
     job.run_expecting(0);
     for (row, text) in job.outputs().iter().zip(texts) {
         // The tiny bundle has a token for each byte, and two for its template.
-        let pieces = cut(text, Unit::Sentence, |piece| piece.len() + 2 <= MAX_PROMPT_TOKENS);
+        let fits = |piece: Range<usize>| match piece.len() + 2 <= MAX_PROMPT_TOKENS {
+            true => Part::Read(()),
+            false => Part::TooLong(()),
+        };
+        let pieces: Vec<Piece<'_>> =
+            cut(text, Unit::Sentence, fits).into_iter().map(|(piece, ())| piece).collect();
         let texts = pieces.iter().map(|piece| piece.text.to_owned());
         let alone = Job::new().with_input("a.jsonl", lines(texts)).with_flags(&["--max-new-tokens", "6"]);
         alone.run_expecting(0);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use baton_bundle::{
     Alignment, Family, Fusion, InputNorm, Limits, ProjectorPart, PromptAttention, PromptEmbeddingSource,
 };
-use baton_job::{GenerationLayer, Mode};
+use baton_job::{GenerationLayer, Mode, ReaderContext};
 use serde::{Deserialize, Serialize};
 
 use crate::{LlmTraining, PairFiles, TrainError, slm_family};
@@ -55,6 +55,15 @@ pub struct TrainConfig {
     /// JSONL field of the text to write; `output` is what a job has written.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
+    /// JSONL field of the pairs that a row's texts are joined of, `[[source, target], ...]` in order: where a
+    /// row has it, each of these is a pair, and the row's source is the record around them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentences_field: Option<String>,
+    /// How much the LLM reads for a pair: its source alone, or the whole record of which it is a sentence, in
+    /// windows of at most `max_prompt_tokens`. The bundle reads alike. `record` needs alignment by
+    /// characters.
+    #[serde(default, skip_serializing_if = "is_segment")]
+    pub reader_context: ReaderContext,
     /// Pairs of another kind that are mixed in, so that what a small model could before is not forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub general: Option<GeneralPairs>,
@@ -76,6 +85,10 @@ pub struct TrainConfig {
     /// (docs/experiments/quality.md, "Ablations").
     #[serde(default = "defaults::projector_depth")]
     pub projector_depth: usize,
+    /// Bidirectional blocks before the projector's last layer: an adaptor in which all that a prompt takes of
+    /// the LLM sees itself both ways. They need `projector_depth` 2 or more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub projector_blocks: usize,
     /// The tokens of the small model's prompt. By characters, the small model keeps its own: `start_from` is
     /// then a bundle of such a model, for example from `baton bundle import-slm`. Its template and tokens
     /// stay, and a new projector begins at zero.
@@ -253,6 +266,11 @@ fn is_by_tokens(alignment: &Alignment) -> bool {
     *alignment == Alignment::Tokens
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_segment(context: &ReaderContext) -> bool {
+    *context == ReaderContext::Segment
+}
+
 fn is_empty_path(path: &std::path::Path) -> bool {
     path.as_os_str().is_empty()
 }
@@ -305,6 +323,13 @@ impl TrainConfig {
             Trains::Slm => self.validate_start()?,
             Trains::Llm => self.validate_llm_training()?,
         }
+        let reads_by_characters = self.alignment == Alignment::Characters && self.reads == Reads::Hybrid;
+        check(
+            self.reader_context == ReaderContext::Segment || reads_by_characters,
+            "reader_context",
+            "record".to_owned(),
+            "needs alignment characters and reads hybrid",
+        )?;
         if let Some(general) = &self.general {
             let share = general.share;
             check(
@@ -325,6 +350,12 @@ impl TrainConfig {
             "projector_depth",
             self.projector_depth.to_string(),
             "must be at least 1, which is usual",
+        )?;
+        check(
+            self.projector_blocks == 0 || self.projector_depth > 1,
+            "projector_blocks",
+            self.projector_blocks.to_string(),
+            "needs projector_depth of at least 2: blocks stand before the last layer",
         )?;
         check(h.steps > 0, "hyperparameters.steps", h.steps.to_string(), "must be at least 1")?;
         check(
@@ -440,6 +471,7 @@ impl TrainConfig {
             },
             mixed_layers: self.mixed_layers.clone(),
             depth: self.projector_depth,
+            blocks: self.projector_blocks,
         }
     }
 

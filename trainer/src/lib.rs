@@ -32,6 +32,7 @@ mod slm_family;
 mod slm_start;
 mod slm_tokenizer;
 mod states;
+mod token_pairs;
 mod weights;
 
 pub use config::{

@@ -20,8 +20,9 @@ use crate::{
     learner::{Finished, Learner},
     llm_export,
     objective::{PackedTokens, PairSet, Regularization, compute},
-    pairs::{TextPair, TextPairs, TokenPair, tokenize_pairs, usable_pairs},
+    pairs::{TextPair, TextPairs},
     run::Run,
+    token_pairs::TokenPairs,
     weights::Weights,
 };
 
@@ -59,11 +60,11 @@ impl<'a> Run<'a> {
         let response_tokenizer = TextTokenizer::open(&tokenizer_path)?;
         let end = config.llm_training().writer().eos_id(&response_tokenizer)?;
         let tokenize = |texts: &[TextPair], files| -> Result<PairSet, TrainError> {
-            let mut pairs: Vec<TokenPair> =
-                tokenize_pairs(texts, &prompt_reader, &response_tokenizer, limits)?;
-            pairs.iter_mut().for_each(|pair| pair.prompt.extend(&prompt_end));
-            let usable = usable_pairs(&pairs, files, config)?;
-            Ok(PairSet { pairs, mix: Mix::none(usable.len()), usable, states: None })
+            let tokenizers = (&prompt_reader, &response_tokenizer);
+            let mut pairs = TokenPairs::of(texts, config.reader_context, tokenizers, limits)?;
+            let usable = pairs.usable(files, config)?;
+            pairs.pairs.iter_mut().for_each(|pair| pair.prompt.extend(&prompt_end));
+            Ok(PairSet { pairs: pairs.pairs, mix: Mix::none(usable.len()), usable, states: None })
         };
         let texts = TextPairs::read(config)?;
         let (train, validation) =

@@ -3,6 +3,8 @@
 //! The models of `baton-model` are built anew at every step from the f32 master weights, cast to bf16 if the
 //! CPU multiplies that faster. Gradients therefore flow through the very code that inference runs.
 
+use std::ops::Range;
+
 use baton_bundle::{ModelConfig, ProjectorPart, PromptAttention};
 use baton_model::{
     AlignedRows, Compute, LanguageModel, ModelParts, PackedLayout, Projector, PromptEmbedding, ResponsePass,
@@ -16,8 +18,8 @@ use crate::{
     export,
     learner::{Finished, Learner},
     own_tokens::OwnTokens,
-    pairs::TokenPair,
     states::HiddenStates,
+    token_pairs::TokenPair,
     weights::Weights,
 };
 
@@ -42,6 +44,21 @@ impl PairSet {
     /// Rows of each usable pair in a packed batch.
     pub(crate) fn row_counts(&self) -> Vec<usize> {
         self.usable.iter().map(|&pair| self.pairs[pair].num_rows()).collect()
+    }
+
+    /// The states that a pair takes: the place of what the LLM reads, and the run of its tokens.
+    fn taken(&self, pair: usize) -> (usize, Range<usize>) {
+        match &self.pairs[pair].taken {
+            None => (pair, 0..self.pairs[pair].prompt.len()),
+            Some(taken) => (taken.reading, taken.tokens.clone()),
+        }
+    }
+
+    /// The states that some pairs take, one after the other, where the LLM is read: as
+    /// [`HiddenStates::packed`].
+    fn packed_states(&self, batch: &[usize]) -> Option<Tensor> {
+        let taken: Vec<(usize, Range<usize>)> = batch.iter().map(|&pair| self.taken(pair)).collect();
+        self.states.as_ref().map(|states| states.packed(&taken))
     }
 
     /// From places in `usable` to places in `pairs`.
@@ -121,10 +138,10 @@ impl Objective<'_> {
             let embedding = PromptEmbedding::load(weights, d_llm, d_slm, compute())?;
             Ok(embedding.forward(&table.index_select(0, &Tensor::from_slice(&packed.prompt_tokens))))
         };
-        match (self.config.reads, &set.states) {
+        match (self.config.reads, set.packed_states(batch)) {
             (Reads::Hybrid, Some(states)) => {
                 let projector = Projector::load(weights, &self.projector, compute())?;
-                let projected = projector.forward(&states.packed(batch));
+                let projected = projector.forward(&states, &packed.layout.prompts_only());
                 let embedded = self.llm_embeddings.as_ref().map(|_| prompt_embeddings()).transpose()?;
                 Ok(fuse(self.config.fusion, projected, || {
                     embedded.expect("fusion `add` has prompt embeddings")
@@ -145,17 +162,18 @@ impl Objective<'_> {
         packed: &PackedTokens,
     ) -> Result<Tensor, TrainError> {
         let embeddings = slm.embed(&Tensor::from_slice(&packed.prompt_tokens));
-        let Some(states) = &set.states else { return Ok(embeddings) };
+        let Some(states) = set.packed_states(batch) else { return Ok(embeddings) };
         let projector = Projector::load(weights, &self.projector, compute())?;
         let mut first_state = 0;
         let alignments = batch.iter().map(|&pair| {
-            let (tokens, alignment) = set.pairs[pair].reading.as_ref().expect("the LLM reads every pair");
+            let TokenPair { prompt, taken, .. } = &set.pairs[pair];
+            let taken = taken.as_ref().expect("the LLM reads for every pair");
             let first = first_state;
-            first_state += tokens.len();
-            (first, set.pairs[pair].prompt.len(), alignment)
+            first_state += taken.tokens.len();
+            (first, prompt.len(), &taken.alignment)
         });
         let aligned = AlignedRows::new(alignments, Device::Cpu);
-        Ok(aligned.add_projected(embeddings, &projector, &states.packed(batch)))
+        Ok(aligned.add_projected(embeddings, &projector, &states))
     }
 }
 

@@ -7,10 +7,10 @@
 use std::{fs, path::Path};
 
 use baton_bundle::{
-    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, LanguageChoice, Limits, LlmPart, PartOrigin,
-    PromptReader, SlmPart, SmallModel,
+    Alignment, Bundle, BundleManifest, DEFAULT_TEMPLATE, Fusion, LanguageChoice, Limits, LlmPart, LlmReader,
+    ModelConfig, PartOrigin, PromptReader, SlmPart, SmallModel,
 };
-use baton_job::Mode;
+use baton_job::{Mode, ReaderContext, Setting};
 
 use crate::{
     Reads, TrainConfig, TrainError,
@@ -54,7 +54,10 @@ impl OwnTokens {
     /// Makes prompts with the small model's tokenizer, and with the LLM's if the LLM reads.
     pub(crate) fn prompt_reader(&self, config: &TrainConfig) -> Result<PromptReader, TrainError> {
         let llm = match config.reads {
-            Reads::Hybrid => Some(open_prompt_tokenizer(config)?),
+            Reads::Hybrid => Some(LlmReader {
+                tokenizer: open_prompt_tokenizer(config)?,
+                attention: ModelConfig::read(&config.llm.join("config.json"))?.prompt_attention(),
+            }),
             Reads::Slm => None,
         };
         let slm = self.bundle.slm_prompt_tokenizer(None, &LanguageChoice::default())?;
@@ -97,14 +100,24 @@ impl OwnTokens {
             max_new_tokens: config.max_response_tokens,
         };
         let proposed = self.bundle.manifest().generation.clone();
-        let generation = if base.generation.is_empty() { proposed } else { base.generation.clone() };
+        let mut generation = if base.generation.is_empty() { proposed } else { base.generation.clone() };
+        if mode == Mode::Hybrid {
+            let options = generation.entry(mode).or_default();
+            options.reader_context = match config.reader_context {
+                ReaderContext::Segment => Setting::Unset,
+                context @ ReaderContext::Record => Setting::To(context),
+            };
+        }
         let modes = if mode == Mode::Hybrid { vec![Mode::Hybrid, Mode::Slm] } else { vec![Mode::Slm] };
         BundleManifest {
             fusion: projector.as_ref().map(|_| Fusion::Add),
             projector,
             slm: Some(slm),
             alignment: Alignment::Characters,
-            generation: generation.into_iter().filter(|(of, _)| modes.contains(of)).collect(),
+            generation: generation
+                .into_iter()
+                .filter(|(of, options)| modes.contains(of) && !options.is_empty())
+                .collect(),
             modes,
             templates: if base.llm.is_some() { base.templates.clone() } else { Default::default() },
             limits,

@@ -1,9 +1,7 @@
-//! Pairs of texts, read from JSONL and tokenized: the prompt with the LLM's tokenizer or the small model's
-//! own, the response with that of the model that learns to write.
+//! Pairs of texts, read from JSONL. A row is a pair, or a record of several sentences, each of which is one.
 
-use std::{io::BufRead, path::Path};
+use std::{io::BufRead, ops::Range, path::Path, sync::Arc};
 
-use baton_bundle::{Limits, PromptReader, Reading, TextTokenizer, TokenAlignment};
 use serde_json::Value;
 
 use crate::{TrainConfig, TrainError, pair_files};
@@ -13,31 +11,17 @@ use crate::{TrainConfig, TrainError, pair_files};
 pub(crate) struct TextPair {
     pub(crate) source: String,
     pub(crate) target: String,
+    /// The record that it is a sentence of, where it is one. Pairs of a record follow each other.
+    pub(crate) sentence_of: Option<Sentence>,
 }
 
-/// A pair in tokens.
+/// Where a record has a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TokenPair {
-    /// The small model's prompt, template included: in its own tokens, or in the LLM's.
-    pub(crate) prompt: Vec<u32>,
-    /// The LLM's tokens, if the prompt is in the small model's own tokens, and the alignment of both.
-    pub(crate) reading: Option<(Vec<u32>, TokenAlignment)>,
-    /// Ids of the writer's tokenizer, without BOS and EOS.
-    pub(crate) response: Vec<u32>,
-    /// Length of the target text, UTF-8.
-    pub(crate) response_num_bytes: usize,
-}
-
-impl TokenPair {
-    /// The LLM's tokens.
-    pub(crate) fn llm_tokens(&self) -> &[u32] {
-        self.reading.as_ref().map_or(&self.prompt, |(tokens, _)| tokens)
-    }
-
-    /// Rows that the pair takes in a packed batch: prompt, BOS, response.
-    pub(crate) fn num_rows(&self) -> usize {
-        self.prompt.len() + 1 + self.response.len()
-    }
+pub(crate) struct Sentence {
+    /// The record's text, shared by its sentences.
+    pub(crate) record: Arc<str>,
+    /// The sentence's bytes of it.
+    pub(crate) range: Range<usize>,
 }
 
 /// All pairs of a run.
@@ -90,7 +74,10 @@ fn read_all<P: AsRef<Path>>(files: &[P], config: &TrainConfig) -> Result<(Vec<Te
                 }
             };
             let (source, target) = (text(&config.source_field)?, text(&config.target_field)?);
-            pairs.push(TextPair { source, target });
+            match config.sentences_field.as_ref().and_then(|name| field(&row, name)) {
+                None => pairs.push(TextPair { source, target, sentence_of: None }),
+                Some(sentences) => pairs.extend(sentence_pairs(&source, sentences).map_err(problem)?),
+            }
         }
     }
     Ok((pairs, left_out))
@@ -107,44 +94,49 @@ fn field<'row>(row: &'row Value, name: &str) -> Option<&'row Value> {
     row.get(name).or_else(|| name.split('.').try_fold(row, |value, name| value.get(name)))
 }
 
-/// Tokenizes pairs and leaves out those whose prompt is too long. Order is kept.
-///
-/// Long responses are not for this function to leave out: which prompts the LLM encodes should not depend on
-/// the SLM's tokenizer.
-pub(crate) fn tokenize_pairs(
-    pairs: &[TextPair],
-    prompt_reader: &PromptReader,
-    response_tokenizer: &TextTokenizer,
-    limits: Limits,
-) -> Result<Vec<TokenPair>, TrainError> {
-    let mut token_pairs = Vec::with_capacity(pairs.len());
-    for pair in pairs {
-        let Reading { llm_tokens, mut segments } = match prompt_reader.read(&pair.source)? {
-            reading if reading.excess(limits).is_none() => reading,
-            _ => continue,
+/// The pairs of the sentences of a record.
+fn sentence_pairs(record: &str, sentences: &Value) -> Result<Vec<TextPair>, String> {
+    let record: Arc<str> = record.into();
+    let mut end = 0; // of the sentence before
+    let mut pair = |(number, sentence): (usize, &Value)| {
+        let number = number + 1;
+        let [Value::String(source), Value::String(target)] =
+            sentence.as_array().map_or(&[][..], Vec::as_slice)
+        else {
+            return Err(format!("sentence {number} is no pair of strings"));
         };
-        let (prompt, reading) = match segments.pop() {
-            None => (llm_tokens, None),
-            Some(segment) if llm_tokens.is_empty() => (segment.tokens, None),
-            Some(segment) => (segment.tokens, Some((llm_tokens, segment.alignment))),
-        };
-        let response = response_tokenizer.encode(&pair.target)?;
-        token_pairs.push(TokenPair { prompt, reading, response, response_num_bytes: pair.target.len() });
-    }
-    Ok(token_pairs)
+        if source.trim().is_empty() || target.trim().is_empty() {
+            return Err(format!("sentence {number} is empty"));
+        }
+        let start = record[end..].find(source.as_str()).map(|at| end + at);
+        let start =
+            start.ok_or_else(|| format!("sentence {number} is not in the source, behind those before"))?;
+        end = start + source.len();
+        let sentence_of = Some(Sentence { record: Arc::clone(&record), range: start..end });
+        Ok(TextPair { source: source.clone(), target: target.clone(), sentence_of })
+    };
+    let sentences = sentences.as_array().ok_or("the sentences are no list")?;
+    sentences.iter().enumerate().map(&mut pair).collect()
 }
 
-/// Places of the pairs whose response is short enough; of which files they are goes into the error.
-pub(crate) fn usable_pairs(
-    pairs: &[TokenPair],
-    files: &impl ToString,
-    config: &TrainConfig,
-) -> Result<Vec<usize>, TrainError> {
-    let (max_prompt_tokens, max_response_tokens) = (config.max_prompt_tokens, config.max_response_tokens);
-    let is_usable = |&place: &usize| pairs[place].response.len() <= max_response_tokens;
-    let usable: Vec<usize> = (0..pairs.len()).filter(is_usable).collect();
-    if usable.is_empty() {
-        return Err(TrainError::NoPairs { files: files.to_string(), max_prompt_tokens, max_response_tokens });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_found_in_their_record_one_behind_the_other() {
+        let sentences =
+            serde_json::json!([["Read.", "Leggi."], ["Read.", "Leggi ancora."], ["It does.", "Sì."]]);
+        let pairs = sentence_pairs("Read. Read.\nIt does.", &sentences).unwrap();
+        let ranges: Vec<Range<usize>> =
+            pairs.iter().map(|pair| pair.sentence_of.as_ref().unwrap().range.clone()).collect();
+        assert_eq!(ranges, [0..5, 6..11, 12..20]);
+        assert_eq!(pairs[1].target, "Leggi ancora.");
+        let problem = |sentences: Value| sentence_pairs("Read. It does.", &sentences).unwrap_err();
+        let swapped = problem(serde_json::json!([["It does.", "Sì."], ["Read.", "Leggi."]]));
+        assert_eq!(swapped, "sentence 2 is not in the source, behind those before");
+        assert_eq!(problem(serde_json::json!([["Read."]])), "sentence 1 is no pair of strings");
+        assert_eq!(problem(serde_json::json!([["Read.", " "]])), "sentence 1 is empty");
+        assert_eq!(problem(serde_json::json!("Read.")), "the sentences are no list");
     }
-    Ok(usable)
 }

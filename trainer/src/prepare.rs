@@ -19,12 +19,13 @@ use crate::{
     objective::{Objective, PairSet},
     optimizer::AdamW,
     own_tokens::OwnTokens,
-    pairs::{TextPairs, TokenPair, tokenize_pairs, usable_pairs},
+    pairs::TextPairs,
     projector_start::settle,
     run::{Run, RunDirectories},
     slm_start::SlmStart,
     states::{EncodeJob, HiddenStates, write_atomically},
-    weights::{Weights, matches},
+    token_pairs::TokenPairs,
+    weights::{Weights, belongs_to_projector, matches},
 };
 
 /// States that a random projector is settled on, in tokens: many times the width of an LLM.
@@ -50,12 +51,13 @@ impl<'a> Run<'a> {
             }
         };
         let first_token = slm.first_token()?;
-        let tokenize = |texts, files: &PairFiles| -> Result<(Vec<TokenPair>, Vec<usize>), TrainError> {
-            let mut pairs = tokenize_pairs(texts, &prompt_reader, &slm.tokenizer, limits)?;
+        let tokenize = |texts, files: &PairFiles| -> Result<(TokenPairs, Vec<usize>), TrainError> {
+            let tokenizers = (&prompt_reader, &slm.tokenizer);
+            let mut pairs = TokenPairs::of(texts, config.reader_context, tokenizers, limits)?;
             if let Some(first) = first_token {
-                pairs.iter_mut().for_each(|pair| pair.response.insert(0, first));
+                pairs.pairs.iter_mut().for_each(|pair| pair.response.insert(0, first));
             }
-            let usable = usable_pairs(&pairs, files, config)?;
+            let usable = pairs.usable(files, config)?;
             Ok((pairs, usable))
         };
         let (mut train_pairs, mut train_usable) = tokenize(&train_texts, &config.train)?;
@@ -64,14 +66,15 @@ impl<'a> Run<'a> {
         if let Some(GeneralPairs { files, share }) = &config.general {
             let (pairs, usable) = tokenize(&general, files)?;
             mix = Mix::new(train_usable.len(), usable.len(), *share);
-            train_usable.extend(usable.into_iter().map(|place| train_pairs.len() + place));
+            let num_train = train_pairs.pairs.len();
+            train_usable.extend(usable.into_iter().map(|place| num_train + place));
             train_pairs.extend(pairs);
         }
 
         let llm = config.has_llm().then(|| ReadLlm::open(config)).transpose()?;
         let (mut weights, projector_is_random) =
             slm.weights(config, llm.as_ref().map(|llm| &llm.embeddings))?;
-        check_frozen(config, &slm.config)?;
+        check_frozen(config, &slm.config, &weights)?;
         let _ = report(TrainEvent::Prepared {
             train_pairs: train_usable.len(),
             train_pairs_left_out: train_texts.len() + general.len() - train_usable.len() + train_left_out,
@@ -85,10 +88,10 @@ impl<'a> Run<'a> {
                 let llm_weights_path = config.llm.join("model.safetensors");
                 let llm_sha256 = reader_sha256(config)?;
                 let compute = Compute::fastest_cpu();
-                let mut states = |set: &'static str, pairs: &[TokenPair]| {
+                let mut states = |set: &'static str, pairs: &TokenPairs| {
                     let job = EncodeJob {
                         states: &directories.states,
-                        prompts: pairs.iter().map(TokenPair::llm_tokens).collect(),
+                        prompts: pairs.llm_prompts(),
                         llm_sha256: &llm_sha256,
                         llm_layer: config.llm_layer,
                         mixed_layers: &config.mixed_layers,
@@ -128,9 +131,9 @@ impl<'a> Run<'a> {
             llm_embeddings: llm.filter(|_| embeds_prompt).map(|llm| llm.embeddings.to_kind(Kind::BFloat16)),
             own_tokens: slm.own_tokens,
         };
-        let train = PairSet { pairs: train_pairs, mix, usable: train_usable, states: train_states };
+        let train = PairSet { pairs: train_pairs.pairs, mix, usable: train_usable, states: train_states };
         let validation = PairSet {
-            pairs: validation_pairs,
+            pairs: validation_pairs.pairs,
             mix: Mix::none(validation_usable.len()),
             usable: validation_usable,
             states: validation_states,
@@ -156,8 +159,7 @@ impl<'a> Run<'a> {
             run.state = state;
         }
         for (name, weight) in &mut run.weights {
-            let is_frozen = config.frozen.iter().any(|pattern| matches(pattern, name));
-            *weight = weight.set_requires_grad(!is_frozen);
+            *weight = weight.set_requires_grad(!is_frozen(config, name));
         }
         Ok(run)
     }
@@ -183,18 +185,26 @@ pub(crate) fn open_prompt_tokenizer(config: &TrainConfig) -> Result<PromptTokeni
     Ok(PromptTokenizer::open(&config.llm.join("tokenizer.json"), &config.template)?)
 }
 
-/// A pattern that names no tensor is a slip of the pen.
-fn check_frozen(config: &TrainConfig, slm: &ModelConfig) -> Result<(), TrainError> {
+/// Whether a tensor does not learn. The projector's always do.
+fn is_frozen(config: &TrainConfig, name: &str) -> bool {
+    !belongs_to_projector(name) && config.frozen.iter().any(|pattern| matches(pattern, name))
+}
+
+/// A pattern that names no tensor is a slip of the pen, and something must learn.
+fn check_frozen(config: &TrainConfig, slm: &ModelConfig, weights: &Weights) -> Result<(), TrainError> {
+    let refused = |value: String, rule: String| Err(TrainError::Config { field: "frozen", value, rule });
     let names: Vec<String> = slm.tensor_shapes().into_iter().map(|(name, _)| name).collect();
     let names_nothing = |pattern: &&String| !names.iter().any(|name| matches(pattern, name));
-    match config.frozen.iter().find(names_nothing) {
-        None => Ok(()),
-        Some(pattern) => Err(TrainError::Config {
-            field: "frozen",
-            value: pattern.clone(),
-            rule: format!("names no tensor of the small model; the first of them is {}", names[0]),
-        }),
+    if let Some(pattern) = config.frozen.iter().find(names_nothing) {
+        let rule = format!("names no tensor of the small model; the first of them is {}", names[0]);
+        return refused(pattern.clone(), rule);
     }
+    if weights.keys().all(|name| is_frozen(config, name)) {
+        let rule = "freezes every tensor, so nothing would learn: leave some out, or read an LLM, whose \
+                    projector learns";
+        return refused(config.frozen.join(", "), rule.to_owned());
+    }
+    Ok(())
 }
 
 /// The adapter that the LLM reads with.

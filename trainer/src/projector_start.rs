@@ -63,6 +63,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use baton_bundle::{InputNorm, PromptEmbeddingSource};
+    use baton_model::PackedLayout;
     use tch::Device;
 
     use super::*;
@@ -77,6 +78,7 @@ mod tests {
             prompt_embedding: PromptEmbeddingSource::Llm,
             mixed_layers: Vec::new(),
             depth,
+            blocks: 0,
         }
     }
 
@@ -94,6 +96,10 @@ mod tests {
             [(format!("{name}.weight"), weight), (format!("{name}.bias"), Tensor::zeros([16], OPTIONS))]
         });
         layers.collect::<BTreeMap<_, _>>()
+    }
+
+    fn layout() -> PackedLayout {
+        PackedLayout::prompts([4000])
     }
 
     /// As those of an LLM: a large constant, and directions of very different variance.
@@ -123,7 +129,8 @@ mod tests {
         let mut weights = random_weights(&part);
         // The varying part from row to row, as a share of all.
         let varying = |weights: &Weights| {
-            let projected = Projector::load(weights, &part, Compute::CPU_F32).unwrap().forward(&states);
+            let projected =
+                Projector::load(weights, &part, Compute::CPU_F32).unwrap().forward(&states, &layout());
             let deviation = projected.std_dim([0i64].as_slice(), true, false).square().mean(Kind::Float);
             (deviation / projected.square().mean(Kind::Float)).double_value(&[])
         };
@@ -142,7 +149,7 @@ mod tests {
                 let mut weights = random_weights(&part);
                 settle(&mut weights, &part, fusion, &states).unwrap();
                 let projector = Projector::load(&weights, &part, Compute::CPU_F32).unwrap();
-                projector.forward(&states).square().mean(Kind::Float).sqrt().double_value(&[])
+                projector.forward(&states, &layout()).square().mean(Kind::Float).sqrt().double_value(&[])
             };
             let (added, replacing) = (size_with(Fusion::Add), size_with(Fusion::Replace));
             assert!(added < 0.2 && replacing > 0.3, "depth {depth}: {added} {replacing}");

@@ -234,8 +234,11 @@ mod tests {
     use tempfile::TempDir;
 
     fn pairs(texts: &[(&str, &str)]) -> Vec<TextPair> {
-        let pair =
-            |&(source, target): &(&str, &str)| TextPair { source: source.into(), target: target.into() };
+        let pair = |&(source, target): &(&str, &str)| TextPair {
+            source: source.into(),
+            target: target.into(),
+            sentence_of: None,
+        };
         texts.iter().map(pair).collect()
     }
 

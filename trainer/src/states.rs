@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     fs,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct EncodeProgress {
 pub(crate) struct HiddenStates {
     width: usize,
     chunks: Vec<SafetensorsFile>,
-    places: Vec<Place>, // by pair
+    places: Vec<Place>, // by prompt
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +61,7 @@ struct Place {
 pub(crate) struct EncodeJob<'a> {
     /// Directory of all states.
     pub(crate) states: &'a Path,
-    /// Token ids of each pair's prompt. Equal prompts are encoded once.
+    /// Token ids of what the LLM reads. Equal prompts are encoded once.
     pub(crate) prompts: Vec<&'a [u32]>,
     /// sha256 of the LLM's weights, in hex.
     pub(crate) llm_sha256: &'a str,
@@ -143,21 +143,25 @@ impl HiddenStates {
             num_tokens += place.num_tokens;
             num_tokens <= max_tokens
         };
-        let prompts: Vec<usize> = (0..self.places.iter().take_while(fits).count().max(1)).collect();
-        self.packed(&prompts)
+        let num_prompts = self.places.iter().take_while(fits).count().max(1);
+        let whole: Vec<_> =
+            (0..num_prompts).map(|prompt| (prompt, 0..self.places[prompt].num_tokens)).collect();
+        self.packed(&whole)
     }
 
-    /// States of the named prompts one after the other, `[total_tokens, layers * d_llm]` bf16.
-    pub(crate) fn packed(&self, prompts: &[usize]) -> Tensor {
-        let total_tokens: usize = prompts.iter().map(|&p| self.places[p].num_tokens).sum();
+    /// States of runs of tokens of the named prompts one after the other, `[total_tokens, layers * d_llm]`
+    /// bf16.
+    pub(crate) fn packed(&self, taken: &[(usize, Range<usize>)]) -> Tensor {
+        let total_tokens: usize = taken.iter().map(|(_, tokens)| tokens.len()).sum();
         let token_num_bytes = self.width * VALUE_NUM_BYTES;
         let mut bytes = vec![0; total_tokens * token_num_bytes];
         let mut rest = bytes.as_mut_slice();
-        for &prompt in prompts {
-            let place = self.places[prompt];
-            let (mine, others) = rest.split_at_mut(place.num_tokens * token_num_bytes);
+        for (prompt, tokens) in taken {
+            let place = self.places[*prompt];
+            assert!(tokens.end <= place.num_tokens, "a run of the prompt's tokens");
+            let (mine, others) = rest.split_at_mut(tokens.len() * token_num_bytes);
             self.chunks[place.chunk]
-                .read_bytes("states", place.first_token * token_num_bytes, mine)
+                .read_bytes("states", (place.first_token + tokens.start) * token_num_bytes, mine)
                 .expect("a chunk was complete when it was opened");
             rest = others;
         }

@@ -53,6 +53,18 @@ pub(crate) fn initial_weights(config: &TrainConfig, slm: &ModelConfig, d_llm: us
         weights.insert(format!("{name}.weight"), weight);
         weights.insert(format!("{name}.bias"), Tensor::zeros([d as i64], options));
     }
+    let block_shapes = if config.reads == Reads::Hybrid { projector.block_shapes() } else { Vec::new() };
+    for (name, shape) in block_shapes {
+        let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
+        let weight = match shape[..] {
+            [_, _] if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => {
+                Tensor::zeros(shape, options) // so that a block begins by changing nothing
+            }
+            [_, fan_in] => normal(&shape, (fan_in as f64).powf(-0.5)),
+            _ => Tensor::ones(shape, options),
+        };
+        weights.insert(name, weight);
+    }
     weights
 }
 

@@ -7,11 +7,12 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
-use baton_bundle::Bundle;
+use baton_bundle::{Bundle, BundleManifest};
 use baton_job::Mode;
 use baton_proto::wire::{ShardEvent, WorkerInfo};
 use baton_proto::{ShardAttempt, WireError};
 use baton_telemetry::{MetricsRegistry, TraceContext};
+use baton_text::TextRules;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -71,6 +72,8 @@ pub struct OpenShard<S: ShardService> {
     pub attempt: ShardAttempt,
     /// The service's notes.
     pub accepted: S::Accepted,
+    /// The rules that say which parts of its texts the models see.
+    pub rules: Arc<TextRules>,
     /// The messages to come.
     pub requests: Streaming<S::Request>,
     /// Its share of the memory budget, until its work is done.
@@ -86,6 +89,7 @@ pub struct ShardDesk {
     admission: Admission,
     records: MemoryBudget,
     info: WorkerInfo,
+    manifest: BundleManifest,
 }
 
 /// The reason why a shard is at the wrong worker.
@@ -122,6 +126,7 @@ impl ShardDesk {
             admission: Admission::new(limits.max_open_shards),
             records: MemoryBudget::new(limits.max_record_num_bytes),
             info: worker_info(bundle, modes),
+            manifest: bundle.manifest().clone(),
         }
     }
 
@@ -154,6 +159,16 @@ impl ShardDesk {
         }
         Ok(())
     }
+}
+
+/// The rules of an attempt's texts.
+fn rules_of(manifest: &BundleManifest, attempt: &ShardAttempt) -> Result<TextRules, WireError> {
+    const FIELD: &str = "ShardHeader.generation_json";
+    let ShardAttempt { mode, generation, .. } = attempt;
+    if let Some(problem) = manifest.problem_of_context(*mode, generation) {
+        return Err(WireError::invalid(FIELD, &format!("the bundle {problem}")));
+    }
+    manifest.task.text_rules(generation).map_err(|error| WireError::invalid(FIELD, &error))
 }
 
 impl From<UnsuitedWorker> for Status {
@@ -200,10 +215,11 @@ impl<S: ShardService> ShardHandler<S> {
             let header = first.and_then(S::header).transpose()?;
             let (attempt, header) = header.ok_or(WireError::UnexpectedMessage { expected: "a header" })?;
             desk.check(&attempt)?;
+            let rules = Arc::new(rules_of(&desk.manifest, &attempt)?);
             let accepted = service.accept(&attempt, header, &mut memory)?;
-            Ok::<_, S::Error>((attempt, accepted))
+            Ok::<_, S::Error>((attempt, accepted, rules))
         };
-        let (permit, (attempt, accepted)) = desk.admission.admit_with_header(header).await?;
+        let (permit, (attempt, accepted, rules)) = desk.admission.admit_with_header(header).await?;
         let span = tracing::info_span!(
             "process_shard",
             role = desk.role,
@@ -212,7 +228,7 @@ impl<S: ShardService> ShardHandler<S> {
             attempt = attempt.lease.attempt,
             trace_id = trace.trace_id(),
         );
-        let shard = OpenShard { attempt, accepted, requests, memory, trace };
+        let shard = OpenShard { attempt, accepted, rules, requests, memory, trace };
         Ok(Response::new(run(span, permit, |events| service.work(shard, events))))
     }
 }

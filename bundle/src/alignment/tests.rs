@@ -34,6 +34,16 @@ fn shifted_tokens_cover_the_same_characters_of_a_longer_text() {
     assert_eq!(tokens.shifted(10).spans, [0..0, 10..13]);
 }
 
+#[test]
+fn a_cropped_alignment_takes_the_same_states_of_a_shorter_run() {
+    let (run, alignment) =
+        TokenAlignment::by_characters(&[0..1, 1..2, 2..3, 3..4], &[0..0, 2..4, 1..2]).cropped();
+    assert_eq!(run, 1..4);
+    let taken: Vec<&[u32]> = (0..3).map(|token| alignment.of_token(token)).collect();
+    assert_eq!(taken, [&[][..], &[1, 2], &[0]]);
+    assert_eq!(TokenAlignment::by_characters(&[], &[0..1]).cropped().0, 0..0);
+}
+
 fn spans() -> impl Strategy<Value = Vec<Span>> {
     prop::collection::vec((0_usize..40, 0_usize..6).prop_map(|(start, len)| start..start + len), 0..30)
 }

@@ -127,6 +127,7 @@ pub(crate) fn manifest() -> BundleManifest {
             prompt_embedding: PromptEmbeddingSource::Llm,
             mixed_layers: Vec::new(),
             depth: ProjectorPart::USUAL_DEPTH,
+            blocks: 0,
         }),
         slm: Some(SlmPart {
             family: Family::Llama,

@@ -98,7 +98,15 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
         tell!("              {} of them were done by earlier runs", HumanCount(report.resumed.records));
     }
     let (read, written) = (HumanCount(totals.prompt_tokens), HumanCount(totals.output_tokens));
-    tell!("  tokens      {read} read, {written} written");
+    match totals.llm_prompt_tokens {
+        0 => tell!("  tokens      {read} read, {written} written"),
+        by_llm => {
+            let by_llm = HumanCount(by_llm);
+            tell!(
+                "  tokens      {read} read by the small model, {by_llm} by the large one, {written} written"
+            );
+        }
+    }
     let seconds = report.elapsed.as_secs_f64();
     if seconds > 0.0 {
         let records = (totals.records - report.resumed.records) as f64 / seconds;

@@ -229,6 +229,7 @@ fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     totals.outputs += records - errors;
     totals.errors += errors;
     totals.prompt_tokens = totals.prompt_tokens.saturating_add(receipt.prompt_tokens);
+    totals.llm_prompt_tokens = totals.llm_prompt_tokens.saturating_add(receipt.llm_prompt_tokens);
     totals.output_tokens = totals.output_tokens.saturating_add(receipt.output_tokens);
     totals.output_bytes = totals.output_bytes.saturating_add(receipt.part_num_bytes);
 }

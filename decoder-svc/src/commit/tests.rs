@@ -17,6 +17,7 @@ fn output(line: u64) -> Outcome {
         output: format!("riga {line}"),
         score: -0.25,
         prompt_tokens: 5,
+        llm_prompt_tokens: 7,
         output_tokens: 3,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
@@ -71,7 +72,7 @@ async fn a_commit_leaves_verdict_errors_and_part() {
     assert!(!commit.already_committed);
     let Verdict { records, failed, outputs, .. } = &commit.verdict;
     assert_eq!((*records, failed.len(), outputs.rows), (3, 1, 2));
-    assert_eq!((outputs.prompt_tokens, outputs.output_tokens), (10, 6));
+    assert_eq!((outputs.prompt_tokens, outputs.llm_prompt_tokens, outputs.output_tokens), (10, 14, 6));
 
     let keys: Vec<String> = contents(&store).await.into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["_baton/shards/000007.json", "errors/part-000007.jsonl", "part-000007.jsonl"]);

@@ -93,6 +93,7 @@ fn answers_have_the_shape_of_their_request_and_count_tokens() {
         output: "uno".into(),
         score: -0.5,
         prompt_tokens: 7,
+        llm_prompt_tokens: 0,
         output_tokens: 2,
         finish_reason,
         warnings: Vec::new(),

@@ -11,6 +11,7 @@ fn row(id: &str, output: &str) -> OutputRow {
         output: output.into(),
         score: -0.5,
         prompt_tokens: 3,
+        llm_prompt_tokens: 0,
         output_tokens: 2,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
@@ -92,8 +93,8 @@ fn tables_have_a_column_for_each_kept_field_and_rows_of_errors_where_they_belong
     let rows = [Ok(OutputRow { fields, ..row("a", "uno, \"due\"") }), Err(failure("b"))];
     assert_eq!(
         written("x.csv", &options, &rows).unwrap(),
-        "id,output,score,prompt_tokens,output_tokens,finish_reason,error,message,fields.output,n\n\
-         a,\"uno, \"\"due\"\"\",-0.5,3,2,stop,,,x,\nb,,,,,,empty_text,the text is empty,,\n"
+        "id,output,score,prompt_tokens,llm_prompt_tokens,output_tokens,finish_reason,error,message,fields.output,n\n\
+         a,\"uno, \"\"due\"\"\",-0.5,3,,2,stop,,,x,\nb,,,,,,,empty_text,the text is empty,,\n"
     );
 }
 

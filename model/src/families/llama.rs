@@ -50,9 +50,20 @@ pub(crate) fn load(
     source: &LayerSource<'_>,
     num_blocks: usize,
 ) -> Result<Llama, ModelError> {
+    Llama::of_variant((config, plain(constants)), source, num_blocks)
+}
+
+/// All blocks and the norm behind them, for states in place of tokens.
+pub(crate) fn load_blocks(
+    (config, constants): (&ModelConfig, &LlamaConfig),
+    source: &LayerSource<'_>,
+) -> Result<Llama, ModelError> {
+    Llama::without_embedding((config, plain(constants)), source, config.num_hidden_layers)
+}
+
+fn plain(constants: &LlamaConfig) -> LlamaVariant {
     let LlamaConfig { rms_norm_eps, rope_theta } = *constants;
-    let variant = LlamaVariant { rms_norm_eps, rope_theta, qkv_bias: false, head_norms: false };
-    Llama::of_variant((config, variant), source, num_blocks)
+    LlamaVariant { rms_norm_eps, rope_theta, qkv_bias: false, head_norms: false }
 }
 
 impl Llama {
@@ -61,10 +72,21 @@ impl Llama {
         source: &LayerSource<'_>,
         num_blocks: usize,
     ) -> Result<Self, ModelError> {
+        let embed_tokens =
+            source.part("model").embedding("embed_tokens.weight", [config.vocab_size, config.hidden_size])?;
+        Ok(Self { embed_tokens, ..Self::without_embedding((config, variant), source, num_blocks)? })
+    }
+
+    /// Blocks and the norm behind them; the embedding has no row.
+    fn without_embedding(
+        (config, variant): (&ModelConfig, LlamaVariant),
+        source: &LayerSource<'_>,
+        num_blocks: usize,
+    ) -> Result<Self, ModelError> {
         let model = source.part("model");
         let d = config.hidden_size;
         Ok(Self {
-            embed_tokens: model.embedding("embed_tokens.weight", [config.vocab_size, d])?,
+            embed_tokens: Tensor::zeros([0, d as i64], (source.compute.kind, source.compute.device)),
             layers: (0..num_blocks)
                 .map(|layer| {
                     let window = config.window(layer);

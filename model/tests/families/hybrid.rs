@@ -84,6 +84,7 @@ pub(crate) fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> B
             prompt_embedding: PromptEmbeddingSource::Llm,
             mixed_layers: Vec::new(),
             depth: ProjectorPart::USUAL_DEPTH,
+            blocks: 0,
         }),
         slm: Some(SlmPart {
             family: slm.family(),
@@ -124,9 +125,10 @@ fn states_by_hand(bundle: &Bundle, llm: &str, fusion: Fusion, prompt: &[u32]) ->
     let weights = projector_weights(d_llm, d_slm);
     let embeddings = model.embed(&ids(prompt));
     let embedded = PromptEmbedding::load(&weights, d_llm, d_slm, compute).unwrap().forward(&embeddings);
-    let states = model.read(embeddings, &PackedLayout::prompts([prompt.len()]));
-    let projected =
-        Projector::load(&weights, manifest.projector.as_ref().unwrap(), compute).unwrap().forward(&states);
+    let layout = PackedLayout::prompts([prompt.len()]);
+    let states = model.read(embeddings, &layout);
+    let projector = Projector::load(&weights, manifest.projector.as_ref().unwrap(), compute).unwrap();
+    let projected = projector.forward(&states, &layout);
     fuse(fusion, projected, || embedded)
 }
 

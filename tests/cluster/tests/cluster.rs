@@ -5,6 +5,7 @@
 #[path = "../../end_to_end/bundle.rs"]
 mod bundle;
 mod certificates;
+mod documents;
 mod jobs;
 mod lifecycle;
 mod limits;

@@ -19,28 +19,36 @@ const RECORDS_PER_SHARD: &str = "8";
 const SECRET_WORD: &str = "xylophone";
 
 /// A corpus, and a directory for outputs.
-struct Job {
+pub(crate) struct Job {
     directory: TempDir,
+    bundle: PathBuf,
+    flags: Vec<String>,
 }
 
 impl Job {
     fn new() -> Job {
-        let directory = tempfile::tempdir().unwrap();
         let line = |index: usize| {
             let words = ["small tools", "of mail", "and logs", "read quickly"][index % 4];
             format!("{{\"id\":\"r{index}\",\"text\":\"{SECRET_WORD} {words} {index}\"}}\n")
         };
-        fs::write(directory.path().join("corpus.jsonl"), (0..NUM_RECORDS).map(line).collect::<String>())
-            .unwrap();
-        Job { directory }
+        let corpus = (0..NUM_RECORDS).map(line).collect::<String>();
+        Job::of(shared_bundle(), &corpus, &["--records-per-shard", RECORDS_PER_SHARD])
     }
 
-    fn output(&self, name: &str) -> PathBuf {
+    /// Of this corpus in JSONL, run with this bundle and these flags.
+    pub(crate) fn of(bundle: &Path, corpus: &str, flags: &[&str]) -> Job {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("corpus.jsonl"), corpus).unwrap();
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Job { directory, bundle: bundle.to_owned(), flags }
+    }
+
+    pub(crate) fn output(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Runs all roles in one process; a cluster's output has to equal this one's.
-    fn run_in_one_process(&self) -> BTreeMap<String, Vec<u8>> {
+    /// Runs all roles in one process; what a cluster makes has to equal it.
+    pub(crate) fn run_in_one_process(&self) -> BTreeMap<String, Vec<u8>> {
         let mut baton = command("baton");
         baton.arg("run");
         self.add_flags(&mut baton, "reference");
@@ -50,7 +58,13 @@ impl Job {
     }
 
     /// Starts a coordinator.
-    fn coordinate(&self, output: &str, encoders: &[String], decoders: &[String], flags: &[&str]) -> Process {
+    pub(crate) fn coordinate(
+        &self,
+        output: &str,
+        encoders: &[String],
+        decoders: &[String],
+        flags: &[&str],
+    ) -> Process {
         let mut coordinator = command("baton-coordinator");
         self.add_flags(&mut coordinator, output);
         coordinator.args(["--encoders", &encoders.join(","), "--decoders", &decoders.join(",")]);
@@ -59,9 +73,9 @@ impl Job {
     }
 
     fn add_flags(&self, command: &mut Command, output: &str) {
-        command.arg("--bundle").arg(shared_bundle());
+        command.arg("--bundle").arg(&self.bundle).args(&self.flags);
         command.arg("--input").arg(self.directory.path().join("corpus.jsonl"));
-        command.arg("--output").arg(self.output(output)).args(["--records-per-shard", RECORDS_PER_SHARD]);
+        command.arg("--output").arg(self.output(output));
     }
 
     fn num_parts(&self, output: &str) -> usize {
@@ -69,7 +83,7 @@ impl Job {
     }
 
     /// Parts, error rows and verdicts by name.
-    fn contents(&self, output: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn contents(&self, output: &str) -> BTreeMap<String, Vec<u8>> {
         let mut contents = BTreeMap::new();
         for directory in ["", "errors", "_baton/shards"] {
             let Ok(entries) = fs::read_dir(self.output(output).join(directory)) else { continue };
@@ -87,7 +101,7 @@ impl Job {
         contents
     }
 
-    fn check(&self, output: &str, ended: &Ended, reference: &BTreeMap<String, Vec<u8>>) {
+    pub(crate) fn check(&self, output: &str, ended: &Ended, reference: &BTreeMap<String, Vec<u8>>) {
         assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
         assert!(self.output(output).join("_SUCCESS").exists());
         let contents = self.contents(output);

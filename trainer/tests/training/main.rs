@@ -21,6 +21,7 @@ use baton_bundle::{
     T5Config, T5FeedForward, Task, TextTokenizer, WeightDtype,
 };
 use baton_decoding::{SlotId, StepRow};
+use baton_job::ReaderContext;
 use baton_model::{BatchDecoder, CacheLimits, Compute, PrefillRow, Prompt, PromptEncoder};
 use baton_trainer::{
     BundleIdentity, Hyperparameters, Initialization, Reads, SlmShape, SlmTokenizer, TrainConfig, TrainError,
@@ -158,11 +159,14 @@ fn config(workspace: &Path, steps: usize) -> TrainConfig {
         general: None,
         source_field: "source".into(),
         target_field: "target".into(),
+        sentences_field: None,
+        reader_context: ReaderContext::Segment,
         llm: workspace.join("llm"),
         llm_adapter: None,
         llm_layer: 1,
         mixed_layers: Vec::new(),
         projector_depth: 2,
+        projector_blocks: 0,
         alignment: Alignment::Tokens,
         frozen: Vec::new(),
         reads: Reads::Hybrid,

@@ -6,7 +6,7 @@ use baton_bundle::{
     Alignment, Bundle, BundleManifest, Family, Limits, MANIFEST_FORMAT, ModelConfig, PromptAttention,
     SlmPart, SlmTokenizer, Task, write_manifest,
 };
-use baton_job::Mode;
+use baton_job::{Mode, ReaderContext};
 use baton_model::{Checkpoint, Compute, PromptEncoder, TensorSource};
 use baton_trainer::{GeneralPairs, Reads, TrainConfig, TrainError, train};
 
@@ -84,6 +84,10 @@ fn a_hybrid_begins_as_its_small_model_and_learns_from_there() {
     let (alone, _) = first_loss(&tuned_alone, "first-alone");
     assert!((hybrid - alone).abs() < 1e-3, "{hybrid} {alone}");
 
+    let with_blocks = TrainConfig { projector_depth: 2, projector_blocks: 2, ..config.clone() };
+    let (loss_with_blocks, _) = first_loss(&with_blocks, "first-blocks");
+    assert!((loss_with_blocks - alone).abs() < 1e-3, "{loss_with_blocks} {alone}");
+
     let run = workspace.path().join("run");
     let report = train(&config, &run, quietly).unwrap();
     let losses = validation_losses(&run);
@@ -96,6 +100,36 @@ fn a_hybrid_begins_as_its_small_model_and_learns_from_there() {
     );
     assert_eq!(manifest.slm.as_ref().unwrap().templates["default"], "to Italian: {text}<|im_end|>");
     assert_ne!(states(&bundle, Mode::Hybrid, "red"), states(&bundle, Mode::Slm, "red"), "the LLM is read");
+}
+
+#[test]
+fn an_adaptor_of_blocks_learns_beside_a_frozen_small_model() {
+    let workspace = workspace();
+    let mut config = TrainConfig {
+        projector_depth: 2,
+        projector_blocks: 2,
+        frozen: vec!["*".to_owned()],
+        ..by_characters(workspace.path(), 60)
+    };
+    config.hyperparameters.projector_learning_rate = Some(0.02);
+    let run = workspace.path().join("run");
+    let report = train(&config, &run, quietly).unwrap();
+    let losses = validation_losses(&run);
+    assert!(report.best_loss < losses[0] - 0.1, "{losses:?}");
+    let bundle = baton_bundle::verify(&report.bundle).unwrap();
+    let part = bundle.manifest().projector.clone().unwrap();
+    assert_eq!((part.depth, part.blocks), (2, 2));
+    let projector = Checkpoint::open(&report.bundle.join("projector/model.safetensors")).unwrap();
+    for (name, shape) in part.block_shapes().iter().filter(|(name, _)| name.ends_with("o_proj.weight")) {
+        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        let learned = projector.tensor(name, &shape).unwrap();
+        assert!(learned.abs().max().double_value(&[]) > 0.0, "{name} began at zero");
+    }
+    assert_ne!(states(&bundle, Mode::Hybrid, "red"), states(&bundle, Mode::Slm, "red"), "the LLM is read");
+
+    let config = TrainConfig { projector_depth: 1, ..config };
+    let error = train(&config, &workspace.path().join("refused"), quietly).unwrap_err();
+    assert!(matches!(error, TrainError::Config { field: "projector_blocks", .. }), "{error}");
 }
 
 #[test]
@@ -141,9 +175,77 @@ fn frozen_tensors_stay_unchanged_and_others_learn() {
     }
     assert!(num_learned > 5, "{num_learned}");
 
-    let config = TrainConfig { frozen: vec!["*nothing*".to_owned()], ..config };
-    let error = train(&config, &workspace.path().join("refused"), quietly).unwrap_err().to_string();
+    let refused = |frozen: &str, reads: Reads| {
+        let config = TrainConfig { frozen: vec![frozen.to_owned()], reads, ..config.clone() };
+        train(&config, &workspace.path().join("refused"), quietly).map(|_| ()).unwrap_err().to_string()
+    };
+    let error = refused("*nothing*", Reads::Hybrid);
     assert!(error.starts_with("frozen = *nothing*: names no tensor of the small model"), "{error}");
+}
+
+#[test]
+fn a_small_model_that_is_frozen_whole_learns_a_projector_or_is_refused() {
+    let workspace = workspace();
+    let config = TrainConfig { frozen: vec!["*".to_owned()], ..by_characters(workspace.path(), 20) };
+    let alone = TrainConfig { reads: Reads::Slm, ..config.clone() };
+    let error = train(&alone, &workspace.path().join("refused"), quietly).unwrap_err().to_string();
+    assert!(error.starts_with("frozen = *: freezes every tensor, so nothing would learn"), "{error}");
+
+    let report = train(&config, &workspace.path().join("run"), quietly).unwrap();
+    let projector = Checkpoint::open(&report.bundle.join("projector/model.safetensors")).unwrap();
+    let learned = projector.tensor("projector.output.weight", &[32, 32]).unwrap();
+    assert!(learned.abs().max().double_value(&[]) > 0.0);
+}
+
+/// Documents of two sentences, of which the second is always the same, and its target that of the first.
+fn write_documents(path: &Path, range: std::ops::Range<usize>) {
+    let document = |number: usize| {
+        let (english, italian) = crate::COLOURS[number % 5];
+        serde_json::json!({
+            "source": format!("{english} it"),
+            "target": format!("so {italian}"),
+            "sentences": [[english, "so"], ["it", italian]],
+        })
+        .to_string()
+    };
+    fs::write(path, range.map(document).collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+#[test]
+fn a_sentence_is_learned_with_the_states_that_its_record_gives_it() {
+    let workspace = workspace();
+    let config = by_characters(workspace.path(), 200);
+    for (file, range) in [("documents.jsonl", 0..100), ("dev-documents.jsonl", 100..110)] {
+        write_documents(&workspace.path().join(file), range);
+    }
+    let mut config = TrainConfig {
+        train: workspace.path().join("documents.jsonl").as_path().into(),
+        dev: workspace.path().join("dev-documents.jsonl").as_path().into(),
+        sentences_field: Some("sentences".to_owned()),
+        reader_context: ReaderContext::Record,
+        ..config
+    };
+    config.hyperparameters.projector_learning_rate = Some(0.02);
+    let train_with = |reader_context: ReaderContext, name: &str| {
+        let config = TrainConfig { reader_context, ..config.clone() };
+        let run = workspace.path().join(name);
+        let report = train(&config, &run, quietly).unwrap();
+        let manifest = baton_bundle::verify(&report.bundle).unwrap().manifest().clone();
+        assert_eq!(manifest.training["pairs"], 200);
+        (report.best_loss, manifest, crate::states::num_prompts_and_tokens(&run.join("states")).0)
+    };
+    let (with_record, manifest, num_prompts) = train_with(ReaderContext::Record, "record");
+    assert_eq!(num_prompts, 5, "each document is read once");
+    assert_eq!(manifest.generation[&Mode::Hybrid].to_string(), "reader_context = \"record\"");
+    let (alone, manifest, num_prompts) = train_with(ReaderContext::Segment, "segment");
+    assert_eq!(num_prompts, 6, "five colours, and the sentence that all documents have");
+    assert!(manifest.generation.is_empty());
+    // Without its record, such a sentence costs at least ln 5 nats, whichever colour it stands for.
+    assert!(with_record < alone - 0.05, "{with_record} {alone}");
+
+    let by_tokens = TrainConfig { reads: Reads::Slm, ..config };
+    let error = train(&by_tokens, &workspace.path().join("refused"), quietly).unwrap_err();
+    assert!(matches!(error, TrainError::Config { field: "reader_context", .. }), "{error}");
 }
 
 #[test]

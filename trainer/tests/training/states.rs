@@ -80,7 +80,7 @@ fn a_run_encodes_only_prompts_that_no_run_before_has_encoded() {
     assert_eq!(train_on(&["others.jsonl"], "third", "states"), second, "nothing is left to encode");
 }
 
-fn num_prompts_and_tokens(states: &Path) -> (usize, usize) {
+pub(crate) fn num_prompts_and_tokens(states: &Path) -> (usize, usize) {
     let [llm] = children(states).try_into().unwrap();
     let chunks = children(&llm).into_iter().map(|path| SafetensorsFile::open(&path).unwrap());
     let sizes = chunks.map(|chunk| ["lens", "tokens"].map(|name| chunk.info(name).unwrap().shape[0]));
