@@ -99,7 +99,8 @@ impl Part<'_> {
         ))
     }
 
-    /// What limits the model's longest sequence.
+    /// The limits that bound the longest sequence: prompt or output for an encoder-decoder, else both
+    /// together.
     fn joined(&self, of_prompt: &str, of_output: &str) -> String {
         let joint = if self.config.encoder_decoder().is_some() { "or" } else { "+" };
         format!("{of_prompt} {joint} {of_output}")

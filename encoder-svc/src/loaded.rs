@@ -1,4 +1,4 @@
-//! The loaded encoder: its configuration, its models and what all shards share.
+//! The loaded encoder: its configuration, its models and the parts that all shards share.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ pub(crate) struct LoadedEncoder {
 }
 
 impl EncoderService {
-    /// Loads what a bundle reads prompts with. `connections` reach the decoders.
+    /// Loads the models of a bundle that read prompts. `connections` reach the decoders.
     ///
     /// # Errors
     /// A part of the bundle cannot be loaded.
@@ -109,7 +109,7 @@ impl EncoderService {
         Ok(Self { loaded: Arc::new(loaded), model_threads })
     }
 
-    /// Registers what the encoder counts.
+    /// Registers the encoder's metrics.
     pub fn register_metrics(&self, metrics: &MetricsRegistry) {
         self.loaded.desk.register_metrics(metrics);
         let help = "Tokens of the prompts that the LLM has read";

@@ -47,7 +47,7 @@ pub(crate) static TSV: FormatRow = FormatRow {
     keeps_own_fields: false,
 };
 
-/// Columns of every row, before those of origin, error and kept fields.
+/// Columns of every row. Columns for origin, error and kept fields follow.
 const COLUMNS: [&str; 7] =
     ["id", "output", "score", "prompt_tokens", "llm_prompt_tokens", "output_tokens", "finish_reason"];
 

@@ -11,7 +11,7 @@ use crate::{Checkpoint, ImportError};
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
-/// Copied as they are, where the source has them.
+/// Copied unchanged, if the source has them.
 const OPTIONAL_FILES: [&str; 2] = ["tokenizer_config.json", "generation_config.json"];
 /// Tensors that old checkpoints carry and no model reads: rotary frequencies, GPT-2's causal masks, positions
 /// of T5's cross-attention, versions of fairseq.
@@ -78,7 +78,7 @@ impl HuggingFaceCheckpoint {
         Ok(checkpoint)
     }
 
-    /// The stored bytes of a tensor, where there is one.
+    /// The stored bytes of a tensor, if it exists.
     fn bytes_of(&self, name: &str) -> Result<Option<Vec<u8>>, BundleError> {
         let read = |place: &TensorPlace| self.shards[place.shard].read(&place.stored_name);
         Ok(self.places.get(name).map(read).transpose()?.map(|tensor| tensor.bytes))

@@ -33,7 +33,7 @@ pub struct SlmImportOptions {
     pub from: PathBuf,
     /// The bundle's directory to create; must not exist, or be empty.
     pub out: PathBuf,
-    /// The bundle's name. Default: that of the source.
+    /// The bundle's name. Default: the source's.
     pub name: Option<String>,
     /// The model's task.
     pub task: Task,
@@ -58,8 +58,8 @@ pub struct SlmImportOptions {
 /// Imports a small model; the bundle appears complete or not at all.
 ///
 /// # Errors
-/// As for [`crate::import_llm`]; or the model's files and the options leave open what begins or ends an
-/// output, or the template cannot be used.
+/// As for [`crate::import_llm`]. Also: files and options leave open the token that begins or ends an output,
+/// or the template cannot be used.
 pub fn import_slm(options: &SlmImportOptions) -> Result<Bundle, ImportError> {
     let mut checkpoint = open_checkpoint(&options.from)?;
     let directory = DirectoryInProgress::create(&options.out)?;

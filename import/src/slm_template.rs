@@ -24,7 +24,7 @@ enum Either {
 }
 
 impl SlmTokenizer {
-    /// Reads what was imported from `source` into `slm`.
+    /// Reads the files that were imported from `source` into `slm`.
     pub(crate) fn read(source: &Path, slm: &Path) -> Result<Self, ImportError> {
         let refused = |reason: String| ImportError::UnsupportedSource { path: source.to_owned(), reason };
         let json = slm.join("tokenizer.json");

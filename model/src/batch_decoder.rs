@@ -1,8 +1,7 @@
 //! A model that writes, row by row: prompt states into the KV cache, then one token per live row and step.
 //!
-//! It does what it is told, row by row; which rows live, what they are fed and when they stop is decided by
-//! `baton-decoding`. A row's tokens and scores are the same bits alone or beside any others, on the CPU with
-//! one libtorch thread.
+//! It executes orders, row by row. `baton-decoding` decides which rows live, their inputs and their ends. A
+//! row's tokens and scores are the same bits alone or beside any others, on the CPU with one libtorch thread.
 
 use std::ops::Range;
 
@@ -28,7 +27,7 @@ pub struct PrefillRow<'a> {
     pub slot: SlotId,
     /// The model's input for the prompt.
     pub prompt: Prompt<'a>,
-    /// Tokens that the row may cache: those of the prompt, and one per step to come.
+    /// Tokens that the row may cache: those of the prompt, and one per future step.
     pub capacity_tokens: usize,
 }
 
@@ -53,8 +52,7 @@ impl Prompt<'_> {
     }
 }
 
-/// A model that writes, with the cache of its live rows: the small one, or the large one where it works
-/// alone.
+/// A writing model, with the cache of its live rows: the small one, or the large one if it works alone.
 #[derive(Debug)]
 pub struct BatchDecoder {
     model: LanguageModel,
@@ -82,9 +80,9 @@ impl BatchDecoder {
         Self::new(model, small_model.slm.prompt_attention, compute, limits)
     }
 
-    /// Loads the whole of `llm/` of a bundle, its adapter merged, as a model that writes, and allocates its
+    /// Loads the whole of `llm/` of a bundle, with its adapter merged, as a writing model, and allocates its
     /// cache. Its prompts are tokens: the bundle's prompt, and all but the last of
-    /// [`Bundle::prompt_end_ids`], which begins what it writes.
+    /// [`Bundle::prompt_end_ids`], which begins its output.
     ///
     /// # Errors
     /// The bundle does not serve mode `llm`, a file is missing or broken, or memory runs out.
@@ -157,15 +155,15 @@ impl BatchDecoder {
         self.model.config().hidden_size
     }
 
-    /// The tokens that begin and end what it writes.
+    /// The tokens that begin and end its output.
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokens {
         self.special
     }
 
-    /// Does what a plan asks for before its step: releases slots, prefills newcomers, whose prompts
-    /// `prompt_of` gives, and forks. Then [`step`](Self::step) is next. Of the plan's rewinds, it is for the
-    /// caller to say whose they are.
+    /// Executes a plan's work before its step: releases slots, prefills newcomers, whose prompts `prompt_of`
+    /// returns, and forks. [`step`](Self::step) is next. The caller decides which model a plan's rewinds
+    /// concern.
     ///
     /// # Panics
     /// As for [`release`](Self::release), [`prefill`](Self::prefill) and [`fork`](Self::fork).

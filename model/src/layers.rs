@@ -32,7 +32,7 @@ impl RmsNorm {
         }
     }
 
-    /// The same as numbers, for what is no linear layer. `x`, result: `[rows, width]` f32.
+    /// The same as numbers, for consumers other than linear layers. `x`, result: `[rows, width]` f32.
     pub(crate) fn numbers(&self, x: &Tensor) -> Tensor {
         if self.compute.fused {
             return kernels::rms_norm(x, &self.weight, self.eps, Kind::Float);

@@ -7,8 +7,8 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 use crate::cut::{Part, has_letter, trimmed};
 
-/// Marks between clauses, the stronger ones first. Those of ASCII count before white space only, so that
-/// numbers and paths stay whole.
+/// Marks between clauses, the stronger ones first. ASCII marks count only before white space, so that numbers
+/// and paths stay whole.
 const MARKS: [&[char]; 2] =
     [&[';', ':', '!', '?', '…', '—', '；', '：', '！', '？', '؛', '؟'], &[',', '，', '、', '،']];
 
@@ -37,7 +37,7 @@ pub(crate) fn clauses<T>(
     }
 }
 
-/// The place inside `piece` where it is cut best; none inside a single character.
+/// The best place for a cut inside `piece`; none inside a single character.
 fn best_place(piece: &str) -> Option<usize> {
     let marks = MARKS.iter().map(|marks| nearest_to_middle(piece, after_marks(piece, marks)));
     // A mark counts in the middle half alone: a short clause by itself is worth less than two of a size.

@@ -15,8 +15,7 @@ pub enum Unit {
     Sentence,
 }
 
-/// A part of a text, and what of the text is around it. All pieces of a text, one after the other, are the
-/// text.
+/// A part of a text, and the text around it. All pieces of a text, one after the other, are the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece<'a> {
     /// The text between the previous piece and this one.

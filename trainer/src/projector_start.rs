@@ -1,4 +1,4 @@
-//! Initial values by which the projector reads what tells states apart, and adds little at first.
+//! Initial values with which the projector reads the differences between states, and adds little at first.
 //!
 //! Most of the length of an LLM's middle states is in a few dimensions that are nearly the same at every
 //! position. Most directions that differ have a hundredth of the variance of the largest. A random first
@@ -13,13 +13,12 @@ use baton_model::{Compute, Projector};
 
 use crate::{TrainError, weights::Weights};
 
-/// Variance added in each direction, as a share of the mean: what has less is mostly rounding.
+/// Variance added in each direction, as a share of the mean: smaller variances are mostly rounding.
 const RIDGE: f64 = 0.1;
-/// The last layer's weights, as a share of what they are at random, where projected states are added to
-/// embeddings.
+/// The last layer's weights, as a share of random ones, if projected states are added to embeddings.
 const ADDED_SHARE: f64 = 0.1;
 
-/// Rewrites a projector of random weights. `states`: `[rows, layers * d_llm]`, a sample of what it will read.
+/// Rewrites a projector of random weights. `states`: `[rows, layers * d_llm]`, a sample of its inputs.
 pub(crate) fn settle(
     weights: &mut Weights,
     part: &ProjectorPart,
@@ -102,7 +101,7 @@ mod tests {
         PackedLayout::prompts([4000])
     }
 
-    /// As those of an LLM: a large constant, and directions of very different variance.
+    /// States like an LLM's: a large constant, and directions of very different variance.
     fn states() -> Tensor {
         let scales = Tensor::from_slice(&[0.0f32, 3.0, 1.0, 1.0, 0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]);
         let mut constant = vec![0f32; 12];

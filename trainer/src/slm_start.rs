@@ -1,8 +1,8 @@
 //! The small model before its first step: tokenizer, shape and weights, new or from a checkpoint.
 //!
-//! From nothing, the config gives family and shape, and the tokenizer is made from the training pairs or is
-//! the LLM's. A checkpoint, be it a public small model or the one of a bundle, brings all three; from a
-//! bundle, the projector goes on, too, as far as its tensors fit.
+//! For a new model, the config gives family and shape, and the tokenizer is made from the training pairs or
+//! is the LLM's. A checkpoint, from a public small model or a bundle, brings all three. From a bundle, the
+//! projector's fitting tensors are kept too.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ const PROJECTOR_FILE: &str = "projector/model.safetensors";
 
 /// The small model's tokenizer and shape.
 pub(crate) struct SlmStart {
-    /// Where it keeps its own tokens, the bundle that it comes from.
+    /// The bundle that it comes from, if it keeps its own tokens.
     pub(crate) own_tokens: Option<OwnTokens>,
     pub(crate) config: ModelConfig,
     pub(crate) tokenizer: TextTokenizer,
@@ -35,7 +35,7 @@ pub(crate) struct SlmStart {
 }
 
 impl SlmStart {
-    /// Makes or copies the tokenizer into the run's directory, unless it is there.
+    /// Makes or copies the tokenizer into the run's directory, unless it exists.
     pub(crate) fn open(config: &TrainConfig, run: &Path, texts: &[TextPair]) -> Result<Self, TrainError> {
         if let Some(own) = OwnTokens::open(config)? {
             return Ok(Self {
@@ -91,8 +91,8 @@ impl SlmStart {
         Ok(of_language.or(self.config.output_rules.first_token_id))
     }
 
-    /// The weights before the first step, and whether those of the projector are random. `llm_embeddings`:
-    /// `[llm vocab, d_llm]`, where there is an LLM.
+    /// The weights before the first step, and whether the projector's are random. `llm_embeddings`: `[llm
+    /// vocab, d_llm]`, if there is an LLM.
     pub(crate) fn weights(
         &self,
         config: &TrainConfig,
