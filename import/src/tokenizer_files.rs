@@ -139,8 +139,8 @@ impl Source<'_> {
         }
         let languages = |tokens: &Ids| tokens.keys().any(|token| language_of_token(token).is_some());
         if !languages(&known) && !languages(&ids) {
-            let listed = ["additional_special_tokens", "extra_special_tokens"].into_iter();
-            let listed = listed.find_map(|name| settings.get(name)?.as_array());
+            let mut names = ["additional_special_tokens", "extra_special_tokens"].into_iter();
+            let listed = names.find_map(|name| settings.get(name)?.as_array());
             let first = ids.values().max().map_or(0, |largest| largest + 1);
             let tokens = listed.into_iter().flatten().filter_map(content);
             known.extend(tokens.filter(|token| language_of_token(token).is_some()).zip(first..));
