@@ -46,13 +46,13 @@ help: ## List the commands
 .PHONY: demo
 demo: setup ## Translate a real corpus with the committed bundle
 	cargo build --locked --profile quick -p baton-cli
-	@python3 scripts/setup.py import-llm $(QUICK_BATON)
+	@python3 scripts/setup.py import-models $(QUICK_BATON)
 	@scripts/demo.sh $(QUICK_BATON)
 
 .PHONY: test
 test: setup tools layering width format-if-installed ## Run everything that must hold: lints, layering, tests
 	$(LINTED) cargo build --locked --workspace --all-targets
-	@python3 scripts/setup.py import-llm $(DEV_BATON)
+	@python3 scripts/setup.py import-models $(DEV_BATON)
 	python3 -m unittest discover -s scripts/tests
 	python3 scripts/k8s_check.py --binaries $(TARGET)/debug
 	$(LINTED) cargo test --locked --workspace
@@ -66,7 +66,7 @@ ISA_TESTS := --lib --test families --test packing --test parity --test beam_pari
 .PHONY: test-isa
 test-isa: setup tools ## Run the tests that compute as on CPUs with only AVX2, with VNNI, and this one
 	cargo build --locked --workspace --bins
-	@python3 scripts/setup.py import-llm $(DEV_BATON)
+	@python3 scripts/setup.py import-models $(DEV_BATON)
 	@for isa in $(ISAS); do \
 		case $$isa in AVX2) aten=avx2 ;; *) aten= ;; esac; \
 		echo "test-isa: $$isa"; \
@@ -103,8 +103,8 @@ dist-check: dist ## Run a job with the archive on bare Debian 11, 12 and 13
 	scripts/dist_check.py dist/baton-*-x86_64.tar.zst --bundle $(BUNDLE)
 
 .PHONY: llm
-llm: setup build ## Build, then import the large model for the bundles under models/
-	@python3 scripts/setup.py import-llm $(RELEASE_BATON)
+llm: setup build ## Build, then import the models for the bundles under models/
+	@python3 scripts/setup.py import-models $(RELEASE_BATON)
 
 # The place of the systems that Baton is measured against.
 PEERS := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/peers

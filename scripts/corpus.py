@@ -7,7 +7,7 @@ scripts/corpus.py summarization                 data/description-synopsis/{train
 scripts/corpus.py messages --language it        data/en-it/messages.jsonl, of programs
 scripts/corpus.py manuals                       data/description-synopsis/manuals.jsonl, of manual pages
 scripts/corpus.py catalogues --language pt      data/en-pt/catalogues/{pt,pt_BR}/{train,dev,test,...}.jsonl
-scripts/corpus.py demo                          data/demo.jsonl and data/demo.reference.jsonl
+scripts/corpus.py demo                          data/demo.jsonl, prose to translate
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from corpus.builders import summarization_rows, translation_rows
 from corpus.catalogues.command import add_command as add_catalogues_command
 from corpus.errors import CorpusError
 from corpus.jsonl import read_rows, split_statistics, write_rows, write_text
-from corpus.outside import MANUAL_PACKAGES, MESSAGE_PACKAGES, RENDERER_PACKAGE, manual_rows, message_rows
+from corpus.outside import (
+    MANUAL_PACKAGES,
+    MESSAGE_PACKAGES,
+    PROSE_PACKAGE,
+    RENDERER_PACKAGE,
+    manual_rows,
+    message_rows,
+    prose_rows,
+)
 from corpus.renaming import renamed_rows
 from corpus.splits import drop_leaks, more_for_train, split_rows
 
@@ -87,11 +95,8 @@ def parse_arguments() -> argparse.Namespace:
     manuals.set_defaults(command=make_manuals)
 
     add_catalogues_command(commands, language)
-    demo = commands.add_parser("demo", parents=[shared, language], help="held-out English lines to translate")
+    demo = commands.add_parser("demo", parents=[shared], help="English prose to translate")
     demo.add_argument("--out", type=Path, default=Path("data/demo.jsonl"), help="[%(default)s]")
-    demo.add_argument("--count", type=int, default=240, help="lines [%(default)s]")
-    demo.add_argument("--min-words", type=int, default=4, help="shortest line [%(default)s]")
-    demo.add_argument("--max-words", type=int, default=24, help="longest line [%(default)s]")
     demo.set_defaults(command=make_demo)
     return parser.parse_args()
 
@@ -144,20 +149,10 @@ def write_outside(path: Path, rows: list[dict], corpus: Path, count: int) -> Non
 
 
 def make_demo(arguments: argparse.Namespace) -> None:
-    lists = description_lists(arguments.language, arguments.cache, arguments.refresh)
-    splits, _ = split_rows(translation_rows(lists, arguments.language))
-    lengths = range(arguments.min_words, arguments.max_words + 1)
-    fitting = [row for row in splits["test"] if len(row["source"].split()) in lengths]
-    # Ids are hashes, so the first by id are a random sample that stays the same.
-    chosen = sorted(fitting, key=lambda row: row["id"])[: arguments.count]
-    if len(chosen) < arguments.count:
-        raise CorpusError(
-            f"only {len(chosen)} held-out lines of that length: lower --count or widen the word range"
-        )
-    reference = arguments.out.with_name(f"{arguments.out.stem}.reference.jsonl")
-    write_rows(arguments.out, [{"id": row["id"], "text": row["source"]} for row in chosen])
-    write_rows(reference, [{"id": row["id"], "text": row["target"]} for row in chosen])
-    print(f"{arguments.out}: {len(chosen)} lines; references in {reference}")
+    description_lists(None, arguments.cache, arguments.refresh)
+    rows = prose_rows(unpacked_packages([PROSE_PACKAGE], arguments.cache)[PROSE_PACKAGE])
+    write_rows(arguments.out, rows)
+    print(f"{arguments.out}: {len(rows)} paragraphs, {sum(len(row['text'].split()) for row in rows)} words")
 
 
 def write_corpus(

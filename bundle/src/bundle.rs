@@ -8,7 +8,7 @@ use crate::file::{read_bytes, sha256_of_file, write_atomically};
 use baton_job::{Mode, sha256_hex};
 
 use crate::manifest::{
-    DEFAULT_TEMPLATE, FileDigest, LlmPart, LlmWriter, MANIFEST_FILE, PromptSource, SmallModel,
+    DEFAULT_TEMPLATE, FileDigest, LlmPart, LlmWriter, MANIFEST_FILE, PromptSource, SLM_CHANGES, SmallModel,
 };
 use crate::part_checks::part_problem;
 use crate::{
@@ -52,6 +52,13 @@ impl Bundle {
         }
         for name in manifest.file_names() {
             require(directory, &manifest, name)?;
+        }
+        if manifest.slm.is_some() && !manifest.files.contains_key(SLM_CHANGES) && has_changes(directory) {
+            let problem = format!(
+                "`files` has no `{SLM_CHANGES}`, but it lies beside the weights and would change them; \
+                 remove it, or copy bundle.json again from where it came from"
+            );
+            return Err(manifest_problem(problem));
         }
         let config_of = |part: &str| ModelConfig::read_checkpoint(&directory.join(part));
         let llm_config = manifest.llm.as_ref().map(|_| config_of("llm")).transpose()?;
@@ -291,12 +298,17 @@ pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), Bundl
 
 /// Seals a bundle whose parts are written: hashes its files and writes `bundle.json`, in one step, last.
 ///
-/// `manifest.files` is computed; its old content is ignored.
+/// `manifest.files` is computed; its old content is ignored. `slm/changes.safetensors` is part of the bundle
+/// if it exists.
 ///
 /// # Errors
 /// A file is missing or unreadable, the manifest contradicts itself or a config, or the write fails. Nothing
 /// is written then.
-pub fn write_manifest(directory: &Path, manifest: BundleManifest) -> Result<Bundle, BundleError> {
+pub fn write_manifest(directory: &Path, mut manifest: BundleManifest) -> Result<Bundle, BundleError> {
+    manifest.files.clear();
+    if has_changes(directory) {
+        manifest.files.insert(SLM_CHANGES.to_owned(), FileDigest { bytes: 0, sha256: String::new() });
+    }
     let mut bundle = Bundle::of_checked_parts(directory, manifest, String::new())?;
     let digests = bundle.manifest.file_names().map(|name| {
         let path = directory.join(name);
@@ -310,6 +322,10 @@ pub fn write_manifest(directory: &Path, manifest: BundleManifest) -> Result<Bund
     bundle.digest = sha256_hex(json.as_bytes());
     write_atomically(&directory.join(MANIFEST_FILE), json.as_bytes())?;
     Ok(bundle)
+}
+
+fn has_changes(directory: &Path) -> bool {
+    directory.join(SLM_CHANGES).exists()
 }
 
 fn require(directory: &Path, manifest: &BundleManifest, name: &str) -> Result<(), BundleError> {
@@ -328,6 +344,12 @@ fn remedy(directory: &Path, manifest: &BundleManifest, name: &str) -> String {
     match part {
         "llm" => format!(
             "remove {0} and import it{origin} with `baton bundle import-llm --from SOURCE --out {0}`",
+            target.display()
+        ),
+        "slm" if manifest.files.contains_key(SLM_CHANGES) => format!(
+            "its weights are published ones{origin} and what training changed in them: put the published \
+             ones there (in a clone of Baton `make llm` does), or copy {} again from where the bundle came \
+             from",
             target.display()
         ),
         _ => format!("copy {} again from where the bundle came from{origin}", target.display()),

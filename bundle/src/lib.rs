@@ -6,6 +6,8 @@
 //! adapter/      adapter_config.json, adapter_model.safetensors   the LLM's fine-tuning, if it has one
 //! projector/    model.safetensors                                LLM states -> SLM embedding space
 //! slm/          config.json, model.safetensors, tokenizer.json   the trained writer (or its .spm files)
+//!               changes.safetensors                              what training changed in those weights,
+//!                                                                if they are published ones
 //! ```
 //!
 //! A bundle of an LLM alone has neither `projector/` nor `slm/`; one of a small model alone has `slm/` alone.
@@ -19,6 +21,7 @@ mod adapter;
 mod add_llm;
 mod alignment;
 mod bundle;
+mod compact;
 mod config;
 mod error;
 mod family;
@@ -34,6 +37,7 @@ mod safetensors_file;
 mod sentencepiece;
 mod slm_tokenizer;
 mod spm_vocabulary;
+mod stored_weights;
 mod summary;
 mod tokenizer;
 mod verify;
@@ -46,6 +50,7 @@ pub use adapter::{
 pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
 pub use bundle::{Bundle, read_manifest, write_manifest};
+pub use compact::{CompactOptions, compact};
 pub use config::{
     BartActivation, BartConfig, BartKind, BartPositions, BartWiring, DecoderPast, EncoderDecoderShape,
     FamilyConfig, Gemma3Config, Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, NormPlace,
@@ -61,14 +66,15 @@ pub use languages::{
 };
 pub use manifest::{
     Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, FileDigest, Fusion, Limits, LlmAdapter,
-    LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention, PromptSource, SlmPart,
-    SmallModel, Task, are_layers_below,
+    LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention, PromptSource,
+    SLM_CHANGES, SlmPart, SmallModel, Task, are_layers_below,
 };
 pub use projector_part::{InputNorm, ProjectorPart, PromptEmbeddingSource};
 pub use prompt_reader::{LlmReader, PromptReader, RecordSegment};
 pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
 pub use sentencepiece::sentencepiece_pieces;
 pub use slm_tokenizer::SlmTokenizer;
+pub use stored_weights::StoredWeights;
 pub use summary::{PartSummary, summarize};
 pub use tokenizer::{PromptTokenizer, TEXT_PLACEHOLDER, TextTokenizer};
 pub use verify::verify;

@@ -21,8 +21,11 @@ pub const MANIFEST_FORMAT: u32 = 1;
 /// The prompt template of a job that names none.
 pub const DEFAULT_TEMPLATE: &str = "default";
 
+/// What training changed in `slm/model.safetensors`, where that is kept apart from it.
+pub const SLM_CHANGES: &str = "slm/changes.safetensors";
+
 /// The files of a bundle: all that Baton reads, each with its hash in the manifest.
-pub const BUNDLE_FILES: [&str; 13] = [
+pub const BUNDLE_FILES: [&str; 14] = [
     "llm/config.json",
     "llm/model.safetensors",
     "llm/tokenizer.json",
@@ -31,6 +34,7 @@ pub const BUNDLE_FILES: [&str; 13] = [
     "projector/model.safetensors",
     "slm/config.json",
     "slm/model.safetensors",
+    SLM_CHANGES,
     "slm/tokenizer.json",
     "slm/vocab.spm",
     "slm/source.spm",
@@ -380,12 +384,13 @@ impl BundleManifest {
         let has_adapter = self.llm.as_ref().is_some_and(|llm| llm.adapter.is_some());
         let (has_llm, has_slm) = (self.llm.is_some(), self.small_model().is_some());
         let has_projector = self.small_model().is_some_and(|small_model| small_model.projector().is_some());
-        let slm_tokenizer = self.slm_tokenizer();
+        let (slm_tokenizer, has_changes) = (self.slm_tokenizer(), self.files.contains_key(SLM_CHANGES));
         BUNDLE_FILES.into_iter().filter(move |name| match name.split('/').next() {
             Some("llm") => has_llm,
             Some("adapter") => has_adapter,
             Some("projector") => has_projector,
             _ if matches!(*name, "slm/config.json" | "slm/model.safetensors") => has_slm,
+            _ if *name == SLM_CHANGES => has_slm && has_changes,
             _ => has_slm && slm_tokenizer.files().contains(name),
         })
     }

@@ -3,6 +3,9 @@
 //! The format is an 8-byte little-endian header length, a JSON header with name, dtype, shape and offsets of
 //! each tensor, and the tensors' bytes. The `safetensors` crate owns the header and its checks. This file
 //! adds seeking, so converting a checkpoint needs memory only for its largest tensor.
+//!
+//! A matrix may be stored in int8 with a scale for each row: `NAME` I8 `[rows, columns]` beside
+//! `NAME.scales` F32 `[rows]`. It is read as their product, in f32, wherever a float tensor is read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,6 +23,8 @@ use crate::{BundleError, WeightDtype};
 /// No real header is larger; a larger length means that the file is something else.
 const MAX_HEADER_NUM_BYTES: u64 = 100_000_000;
 const HEADER_LENGTH_NUM_BYTES: u64 = 8;
+/// What the name of an int8 matrix's scales has behind that of the matrix.
+const SCALES_SUFFIX: &str = ".scales";
 
 impl From<WeightDtype> for Dtype {
     fn from(dtype: WeightDtype) -> Self {
@@ -27,6 +32,17 @@ impl From<WeightDtype> for Dtype {
             WeightDtype::F32 => Self::F32,
             WeightDtype::Bf16 => Self::BF16,
             WeightDtype::F16 => Self::F16,
+        }
+    }
+}
+
+impl WeightDtype {
+    /// A number as this type stores it.
+    pub(crate) fn rounded(self, number: f32) -> f32 {
+        match self {
+            Self::F32 => number,
+            Self::Bf16 => bf16::from_f32(number).to_f32(),
+            Self::F16 => f16::from_f32(number).to_f32(),
         }
     }
 }
@@ -67,10 +83,22 @@ impl SafetensorsFile {
         Ok(Self { path: path.to_owned(), file, header, data_start })
     }
 
-    /// Names of all tensors, in the order of their bytes.
+    /// Names of all tensors, in the order of their bytes; the scales of an int8 matrix belong to it.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+        let mut names = self.header.offset_keys();
+        names.retain(|name| !name.strip_suffix(SCALES_SUFFIX).is_some_and(|matrix| self.is_int8(matrix)));
+        names
+    }
+
+    /// Whether a tensor is a matrix of int8 with a scale for each row.
+    #[must_use]
+    pub fn is_int8(&self, name: &str) -> bool {
+        let scales = self.info(&scales_name(name));
+        self.info(name).zip(scales).is_some_and(|(matrix, scales)| {
+            let has_rows = matches!(matrix.shape[..], [rows, _] if scales.shape == [rows]);
+            matrix.dtype == Dtype::I8 && scales.dtype == Dtype::F32 && has_rows
+        })
     }
 
     /// Shape and dtype of a tensor, if the file has it.
@@ -79,12 +107,16 @@ impl SafetensorsFile {
         self.header.info(name)
     }
 
-    /// Reads one floating-point tensor as stored: its dtype, its shape and its bytes, little-endian.
+    /// Reads one floating-point tensor as stored: its dtype, its shape and its bytes, little-endian. An int8
+    /// matrix with scales is read as f32.
     ///
     /// # Errors
-    /// The tensor is missing, is of an integer type, or cannot be read.
+    /// The tensor is missing, is of an integer type without scales, or cannot be read.
     pub fn read(&self, name: &str) -> Result<StoredTensor, BundleError> {
         let TensorInfo { dtype, shape, data_offsets: (start, end) } = self.known(name)?;
+        if self.is_int8(name) {
+            return self.read_int8(name, shape, end - start);
+        }
         let dtype = match dtype {
             Dtype::F32 => WeightDtype::F32,
             Dtype::BF16 => WeightDtype::Bf16,
@@ -114,6 +146,17 @@ impl SafetensorsFile {
         self.file.read_exact_at(bytes, place).map_err(io_error("read", &self.path))
     }
 
+    fn read_int8(&self, name: &str, shape: &[usize], num_bytes: usize) -> Result<StoredTensor, BundleError> {
+        let scales = self.read_f32(&scales_name(name))?;
+        let mut steps = vec![0; num_bytes];
+        self.read_bytes(name, 0, &mut steps)?;
+        let rows = steps.chunks(shape[1].max(1)).zip(&scales);
+        let values =
+            rows.flat_map(|(row, &scale)| row.iter().map(move |&step| f32::from(step.cast_signed()) * scale));
+        let bytes = values.flat_map(f32::to_le_bytes).collect();
+        Ok(StoredTensor { dtype: WeightDtype::F32, shape: shape.to_vec(), bytes })
+    }
+
     fn known(&self, name: &str) -> Result<&TensorInfo, BundleError> {
         self.header.info(name).ok_or_else(|| self.tensor_error(name, "is missing".to_owned()))
     }
@@ -127,13 +170,13 @@ impl SafetensorsFile {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, BundleError> {
-        let StoredTensor { dtype, bytes, .. } = self.read(name)?;
-        Ok(match dtype {
-            WeightDtype::F32 => widen(&bytes, f32::from_le_bytes),
-            WeightDtype::Bf16 => widen(&bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
-            WeightDtype::F16 => widen(&bytes, |pair| f16::from_le_bytes(pair).to_f32()),
-        })
+        Ok(self.read(name)?.to_f32())
     }
+}
+
+/// Name of the scales of an int8 matrix.
+pub(crate) fn scales_name(matrix: &str) -> String {
+    format!("{matrix}{SCALES_SUFFIX}")
 }
 
 /// A tensor as a safetensors file holds it.
@@ -145,6 +188,18 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// The values, little-endian, row by row.
     pub bytes: Vec<u8>,
+}
+
+impl StoredTensor {
+    /// Its numbers, widened without loss.
+    #[must_use]
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            WeightDtype::F32 => widen(&self.bytes, f32::from_le_bytes),
+            WeightDtype::Bf16 => widen(&self.bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
+            WeightDtype::F16 => widen(&self.bytes, |pair| f16::from_le_bytes(pair).to_f32()),
+        }
+    }
 }
 
 fn widen<const WIDTH: usize>(bytes: &[u8], value: impl Fn([u8; WIDTH]) -> f32) -> Vec<f32> {

@@ -8,7 +8,8 @@ use safetensors::Dtype;
 use crate::manifest::MANIFEST_FILE;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{
-    Bundle, BundleError, LanguageChoice, Limits, ModelConfig, PromptTokenizer, SmallModel, TextTokenizer,
+    Bundle, BundleError, LanguageChoice, Limits, ModelConfig, PromptTokenizer, SmallModel, StoredWeights,
+    TextTokenizer,
 };
 
 /// Verifies all that can be verified without running the models. Reads every byte of the bundle once.
@@ -110,6 +111,7 @@ fn check_tensors(
     expected: &[(String, Vec<usize>)],
     dtype: Option<Dtype>,
 ) -> Result<(), BundleError> {
+    StoredWeights::open(path)?;
     let file = SafetensorsFile::open(path)?;
     for (name, shape) in expected {
         let problem = |problem| BundleError::Tensor { path: path.to_owned(), tensor: name.clone(), problem };
@@ -122,7 +124,7 @@ fn check_tensors(
             Some(dtype) => info.dtype == dtype,
             None => matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16),
         };
-        if !accepted {
+        if !accepted && !file.is_int8(name) {
             let expected = dtype.map_or("a float type".to_owned(), |dtype| dtype.to_string());
             return Err(problem(format!("is {}, but should be {expected}", info.dtype)));
         }

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    AddedLlm, Arithmetic, Bundle, BundleManifest, LlmPart, LlmWriter, PartSummary, SlmPart, Task,
-    WeightDtype, add_llm, arithmetic_of_llm, arithmetic_of_mode, summarize, verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, CompactOptions, LlmPart, LlmWriter, PartSummary, SlmPart,
+    Task, WeightDtype, add_llm, arithmetic_of_llm, arithmetic_of_mode, compact, summarize,
+    verify as verify_bundle,
 };
 use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
@@ -35,6 +36,11 @@ enum Command {
     /// The LLM writes unchanged, with --prompt-end, --eos-token and --max-new-tokens, or as another bundle
     /// fine-tuned it, with --from. The small model still reads the LLM that it was trained on.
     AddLlm(AddLlmArgs),
+    /// Copy a bundle into less room: its small model in int8, with --base only what training changed.
+    ///
+    /// Embeddings, norms, biases and the other parts stay as they are; llm/ becomes a link. Int8 rounds, so
+    /// measure the copy before you serve it.
+    Compact(CompactArgs),
     /// Show the parts of a bundle. Reads only headers.
     Show(ShowArgs),
     /// Verify a bundle: every hash, every tensor, tokenizers, templates. Reads every byte.
@@ -141,6 +147,19 @@ struct AddLlmArgs {
 }
 
 #[derive(Debug, Args)]
+struct CompactArgs {
+    /// The bundle's directory. Example: `data/runs/en-pt/bundle`.
+    bundle: PathBuf,
+    /// A bundle of the small model that training went on from. The copy has that one's weights, and in
+    /// slm/changes.safetensors the differences. Example: `bundles/en-pt`.
+    #[arg(long)]
+    base: Option<PathBuf>,
+    /// Directory to create; it appears complete or not at all. Example: `models/en-pt`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct ShowArgs {
     /// The bundle's directory. Example: `models/en-it`.
     bundle: PathBuf,
@@ -175,6 +194,14 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
         Command::ImportLlm(args) => import(args, out),
         Command::ImportSlm(args) => import_small(args, out),
         Command::AddLlm(args) => add(args, out),
+        Command::Compact(CompactArgs { bundle, base, out: target }) => {
+            let copy = compact(&CompactOptions { bundle, base, out: target })?;
+            let size = |bytes: u64| HumanBytes(bytes).to_string();
+            let slm = summarize(&copy)?.into_iter().find(|part| part.path == "slm");
+            let slm = slm.map_or(0, |slm| slm.num_bytes);
+            writeln!(out, "{}: slm {}, digest {}", copy.directory().display(), size(slm), copy.digest())?;
+            Ok(())
+        }
         Command::Show(args) => show(&args, out),
         Command::Verify(args) => {
             let bundle = verify_bundle(&args.bundle)?;

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use baton_bundle::{SafetensorsFile, StoredTensor, WeightDtype};
+use baton_bundle::{StoredTensor, StoredWeights, WeightDtype};
 use tch::{Kind, Tensor};
 
 use crate::{LowRank, ModelError};
@@ -35,25 +35,26 @@ impl TensorSource for BTreeMap<String, Tensor> {
     }
 }
 
-/// One `model.safetensors` file, opened but not loaded.
+/// One `model.safetensors` file, with the changes that lie beside it, opened but not loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
-    file: SafetensorsFile,
+    weights: StoredWeights,
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file and checks its header.
+    /// Opens a safetensors file, and `changes.safetensors` beside it if there is one, and checks their
+    /// headers.
     ///
-    /// # Errors
-    /// The file cannot be read or is not a complete safetensors file.
+    /// # Errors A file cannot be read or is not a complete safetensors file, or the changes are those of
+    /// other weights.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        Ok(Self { file: SafetensorsFile::open(path)? })
+        Ok(Self { weights: StoredWeights::open(path)? })
     }
 }
 
 impl TensorSource for Checkpoint {
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let stored = stored_tensor(&self.file.read(name)?)?;
+        let stored = stored_tensor(&self.weights.read(name)?)?;
         check_shape(name, shape, &stored.size())?;
         Ok(stored)
     }

@@ -1,13 +1,14 @@
-"""Test sets of other text than package descriptions: the messages of programs, and their manual pages.
+"""Test sets of other text than package descriptions: messages of programs, manual pages, and prose.
 
 Owns what counts as a row there. The texts come from Debian packages: message catalogs in GNU gettext's
-format, and manual pages, which `mandoc` renders. Packages unpacked earlier make no difference. No model is
-ever trained on these texts.
+format, manual pages, which `mandoc` renders, and plain text. Packages unpacked earlier make no difference. No
+model is ever trained on these texts.
 """
 
 from __future__ import annotations
 
 import gettext
+import gzip
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -28,10 +29,15 @@ MANUAL_PACKAGES = (
     *"util-linux xz-utils".split(),
 )
 RENDERER_PACKAGE = "mandoc"
+# How a large association of people governs itself, and what it was founded for.
+PROSE_PACKAGE = "doc-debian"
+PROSE_FILES = ("constitution.txt.gz", "debian-manifesto.gz")
 
 MIN_MESSAGE_WORDS, MAX_MESSAGE_WORDS = 4, 60
+MIN_PROSE_WORDS = 6
 # What only a program reads: directives of printf and of shells, escapes, several lines, columns.
 FORMATTED = re.compile(r"%|\\|\n|\t|  |\$[\w{]|\{\d*\}")
+LIST_MARKER = re.compile(r"\s*(?:(?:\d+|[a-z])[.)]|[-*+])\s+")
 OVERSTRUCK = re.compile(r".\x08")
 ONE_LINE_NAME = re.compile(r"^\S[^\n]*? (?:-|‐|–|—) +(\S.*)$", re.DOTALL)
 
@@ -60,6 +66,29 @@ def is_message(text: str) -> bool:
     """Whether it is a text of some words that could stand anywhere."""
     words = len(text.split())
     return MIN_MESSAGE_WORDS <= words <= MAX_MESSAGE_WORDS and not FORMATTED.search(text.strip())
+
+
+def prose_rows(root: Path) -> list[dict]:
+    """The paragraphs and list items of the prose in an unpacked package, in their order: `id`, `text`."""
+    rows: dict[str, dict] = {}
+    for name in PROSE_FILES:
+        path = root / "usr/share/doc/debian" / name
+        for text in paragraphs(gzip.decompress(path.read_bytes()).decode("utf-8")):
+            if len(text.split()) >= MIN_PROSE_WORDS and text.endswith((".", "!", "?", ";")):
+                rows.setdefault(text, {"id": text_id(text), "text": text})
+    return list(rows.values())
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """The paragraphs and list items of a plain text, each as one line without its marker."""
+    lines: list[str] = []
+    for line in (*text.splitlines(), ""):
+        marker = LIST_MARKER.match(line)
+        if lines and (marker or not line.strip()):
+            yield " ".join(" ".join(lines).split())
+            lines = []
+        if line.strip():
+            lines.append(line[marker.end() :] if marker else line)
 
 
 def manual_rows(roots: Iterable[Path], renderer: Path) -> list[dict]:

@@ -1,12 +1,22 @@
 """Test sets of other text than package descriptions: what counts as a message, and what is taken of a manual
 page."""
 
+import gzip
 import struct
 import tempfile
 import unittest
 from pathlib import Path
 
-from corpus.outside import ONE_LINE_NAME, is_message, manual_sections, message_rows, opening
+from corpus.outside import (
+    ONE_LINE_NAME,
+    PROSE_FILES,
+    is_message,
+    manual_sections,
+    message_rows,
+    opening,
+    paragraphs,
+    prose_rows,
+)
 
 PAGE = """LS(1)   User Commands   LS(1)
 
@@ -83,6 +93,37 @@ class Manuals(unittest.TestCase):
     def test_an_opening_ends_before_it_is_longer_than_what_was_trained_on(self):
         paragraphs = ["word " * 200, "word " * 50, "word"]
         self.assertEqual(opening(paragraphs), "\n".join(paragraphs[:2]))
+
+
+class Prose(unittest.TestCase):
+    TEXT = """
+1. Introduction
+
+   The Project is an association of
+   individuals.
+
+    1. A person may leave the Project at
+       a time of their choice, by stating so.
+    a. Everyone votes.
+"""
+
+    def test_paragraphs_and_list_items_are_lines_without_their_markers(self):
+        expected = [
+            "Introduction",
+            "The Project is an association of individuals.",
+            "A person may leave the Project at a time of their choice, by stating so.",
+            "Everyone votes.",
+        ]
+        self.assertEqual(list(paragraphs(self.TEXT)), expected)
+
+    def test_rows_are_whole_sentences_of_some_words_each_once(self):
+        with tempfile.TemporaryDirectory() as directory:
+            documents = Path(directory) / "usr/share/doc/debian"
+            documents.mkdir(parents=True)
+            for name in PROSE_FILES:
+                (documents / name).write_bytes(gzip.compress(self.TEXT.encode()))
+            rows = prose_rows(Path(directory))
+        self.assertEqual([row["text"] for row in rows], list(paragraphs(self.TEXT))[1:3])
 
 
 if __name__ == "__main__":

@@ -100,6 +100,44 @@ class Links(InTemporaryDirectory):
             self.assertFalse(own.is_symlink())
 
 
+class Imports(InTemporaryDirectory):
+    def setUp(self):
+        super().setUp()
+        self.part = setup.Part("model", self.root / "cache" / "model", ["weights"], work_num_megabytes=0)
+        # In the place of Baton: writes what it was told to import into the directory that it is told to make.
+        self.baton = self.root / "baton"
+        self.baton.write_text('#!/bin/sh\nmkdir "$4" && printf %s "$2" > "$4/weights"\n')
+        self.baton.chmod(0o755)
+
+    def imported(self, source, is_as_released):
+        setup.import_model(self.part, is_as_released, [str(self.baton), "--from", source])
+        return (self.part.target / "weights").read_text()
+
+    def test_a_model_is_imported_once_and_again_if_it_is_not_as_it_was_released(self):
+        self.assertEqual(self.imported("first", False), "first")
+        self.assertEqual(self.imported("second", True), "first")
+        self.assertEqual(self.imported("third", False), "third")
+
+    def test_a_model_is_as_released_where_its_file_has_the_hash_of_the_bundle(self):
+        bundle = self.root / "models" / "en-pt"
+        bundle.mkdir(parents=True)
+        digest = hashlib.sha256(b"weights").hexdigest()
+        (bundle / "bundle.json").write_text('{"files": {"slm/weights": {"sha256": "%s"}}}' % digest)
+        weights = self.root / "weights"
+        with mock.patch.object(setup, "REPOSITORY", self.root):
+            self.assertFalse(setup.is_as_released(weights, "en-pt", "slm/weights"))
+            weights.write_bytes(b"weights")
+            self.assertTrue(setup.is_as_released(weights, "en-pt", "slm/weights"))
+            weights.write_bytes(b"others")
+            self.assertFalse(setup.is_as_released(weights, "en-pt", "slm/weights"))
+
+    def test_a_binary_that_is_missing_or_fails_is_named(self):
+        cases = ((["/nowhere/baton"], "cannot start /nowhere/baton"), (["false"], "status 1"))
+        for command, problem in cases:
+            with self.assertRaisesRegex(setup.SetupError, problem):
+                setup.import_model(self.part, False, command + ["--from", "source"])
+
+
 class Downloads(InTemporaryDirectory):
     def setUp(self):
         super().setUp()

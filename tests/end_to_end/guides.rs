@@ -21,7 +21,7 @@ struct Workspace {
 impl Workspace {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["en-it", "description-synopsis"] {
+        for name in ["en-pt", "en-it", "description-synopsis"] {
             write_guide_bundle(&directory.path().join("models").join(name));
         }
         fs::write(directory.path().join("corpus.jsonl"), corpus(40)).unwrap();

@@ -1,6 +1,12 @@
 //! Small models with tokens of their own: imported and run alone, and beside an LLM with a new projector.
 
 use std::fs;
+use std::path::Path;
+
+use baton_bundle::{
+    Bundle, BundleError, MANIFEST_FILE, SLM_CHANGES, StoredWeights, WeightDtype, write_manifest,
+    write_safetensors,
+};
 
 use crate::bundle::{write_aligned_bundle, write_marian, write_small_model};
 use crate::command::{Ended, Job, baton};
@@ -102,4 +108,45 @@ fn a_hybrid_with_a_new_projector_writes_the_bytes_of_its_small_model() {
     assert_ne!(written(&outputs(&trained, "hybrid")), written(&hybrid), "what the LLM reads counts");
     assert_eq!(written(&outputs(&trained, "slm")), written(&alone));
     assert!(fs::exists(trained.join("projector/model.safetensors")).unwrap());
+}
+
+#[test]
+fn weights_in_two_files_write_what_their_sum_writes_wherever_they_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let [base, trained, copy] = ["base", "trained", "copy"].map(|name| directory.path().join(name));
+    write_aligned_bundle(&base, 3, false);
+    write_aligned_bundle(&trained, 13, false);
+    let mut compact = baton();
+    compact.args(["bundle", "compact"]).arg(&trained).arg("--base").arg(&base).arg("--out").arg(&copy);
+    let compacted = Ended::from(compact.output().unwrap());
+    assert_eq!(compacted.code, Some(0), "{}", compacted.stderr);
+    assert!(copy.join(SLM_CHANGES).exists());
+    let mut verify = baton();
+    let verified = Ended::from(verify.args(["bundle", "verify"]).arg(&copy).output().unwrap());
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+
+    // The same numbers in one file, in the place of the trained ones.
+    let weights = "slm/model.safetensors";
+    let bundle = Bundle::open(&copy).unwrap();
+    let (_, config) = bundle.small_model().unwrap();
+    let sums = StoredWeights::open(&copy.join(weights)).unwrap();
+    let sum = |name: &str| Ok::<_, BundleError>(sums.read(name)?.to_f32());
+    write_safetensors(&trained.join(weights), &config.tensor_shapes(), WeightDtype::F32, sum).unwrap();
+    let manifest = serde_json::from_slice(&fs::read(trained.join(MANIFEST_FILE)).unwrap()).unwrap();
+    write_manifest(&trained, manifest).unwrap();
+
+    let outputs = |bundle: &Path, mode: &str| {
+        let job = Job::of_records(NUM_RECORDS).with_bundle(bundle).with_flags(&["--mode", mode]);
+        job.run_expecting(0);
+        job.outputs()
+    };
+    for mode in ["slm", "hybrid"] {
+        let written = outputs(&copy, mode);
+        assert_eq!(written, outputs(&trained, mode), "{mode}");
+        assert_ne!(written, outputs(&base, mode), "{mode}");
+    }
+
+    fs::remove_file(copy.join(SLM_CHANGES)).unwrap();
+    let without = Job::of_records(1).with_bundle(&copy).run();
+    without.assert_error(&[SLM_CHANGES, "is missing"]);
 }

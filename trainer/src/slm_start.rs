@@ -6,7 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{Bundle, LanguageChoice, MANIFEST_FILE, ModelConfig, TextTokenizer, WeightDtype};
+use baton_bundle::{
+    Bundle, LanguageChoice, MANIFEST_FILE, ModelConfig, SLM_CHANGES, TextTokenizer, WeightDtype,
+};
 use baton_job::Mode;
 use baton_model::{Checkpoint, ModelError, TensorSource};
 use tch::{Kind, Tensor};
@@ -104,7 +106,7 @@ impl SlmStart {
         if let Some(start) = &config.start_from {
             if start.join(MANIFEST_FILE).exists() {
                 let bundle = Bundle::open(start)?;
-                let starts = ["slm/model.safetensors", PROJECTOR_FILE];
+                let starts = ["slm/model.safetensors", SLM_CHANGES, PROJECTOR_FILE];
                 let mut made = starts.iter().filter(|name| bundle.manifest().files.contains_key(**name));
                 made.try_for_each(|name| bundle.check_sha256(name))?;
             }

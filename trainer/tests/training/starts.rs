@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use baton_bundle::{BundleManifest, LlmWriter, MANIFEST_FILE, write_manifest};
+use baton_bundle::{
+    Bundle, BundleError, BundleManifest, CompactOptions, LlmWriter, MANIFEST_FILE, StoredWeights,
+    WeightDtype, compact, write_manifest, write_safetensors,
+};
 use baton_job::Mode;
 use baton_trainer::{SlmTokenizer, TrainConfig, TrainError, train};
 
@@ -66,6 +69,36 @@ fn a_damaged_projector_of_a_start_is_refused_and_not_begun_anew() {
         assert!(error.contains(&format!("{part}/model.safetensors")) && error.contains("sha256"), "{error}");
         fs::write(&file, whole).unwrap();
     }
+}
+
+#[test]
+fn a_start_in_two_files_is_their_sum() {
+    let workspace = workspace();
+    let first = config(workspace.path(), 2);
+    let bundle = train(&first, &workspace.path().join("first"), quietly).unwrap().bundle;
+    let longer = TrainConfig { slm: None, start_from: Some(bundle.clone()), ..first };
+    let trained = train(&longer, &workspace.path().join("longer"), quietly).unwrap().bundle;
+    let copy = workspace.path().join("copy");
+    let options = CompactOptions { bundle: trained.clone(), base: Some(bundle), out: copy.clone() };
+    compact(&options).unwrap();
+
+    // The same numbers in one file, in the place of the trained ones.
+    let weights = "slm/model.safetensors";
+    let sums = StoredWeights::open(&copy.join(weights)).unwrap();
+    let sum = |name: &str| Ok::<_, BundleError>(sums.read(name)?.to_f32());
+    let opened = Bundle::open(&trained).unwrap();
+    let shapes = opened.small_model().unwrap().1.tensor_shapes();
+    write_safetensors(&trained.join(weights), &shapes, WeightDtype::F32, sum).unwrap();
+    write_manifest(&trained, opened.manifest().clone()).unwrap();
+
+    let [from_two, from_one] = [copy, trained].map(|start| {
+        let run = workspace.path().join(format!("from-{}", start.file_name().unwrap().to_string_lossy()));
+        let config = TrainConfig { start_from: Some(start), ..longer.clone() };
+        let bundle = train(&config, &run, quietly).unwrap().bundle;
+        baton_bundle::verify(&bundle).unwrap();
+        fs::read(bundle.join(weights)).unwrap()
+    });
+    assert!(from_two == from_one, "training goes on from the same numbers");
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! A bundle's copy that takes less room: the matrices of its small model in int8, and, where training went on
+//! from published weights, only the differences to those.
+//!
+//! An int8 matrix has a scale for each row, so the largest number of a row is 127 steps; see
+//! [`crate::SafetensorsFile`]. Embeddings, norms and biases are kept as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::file::{io_error, read_bytes, write_atomically};
+use crate::safetensors_file::scales_name;
+use crate::{
+    Bundle, BundleError, DirectoryInProgress, SLM_CHANGES, SafetensorsFile, StoredTensor, StoredWeights,
+    write_manifest,
+};
+
+const SLM_WEIGHTS: &str = "slm/model.safetensors";
+/// Steps of the largest number of a row.
+const MAX_STEPS: f32 = 127.0;
+
+/// The bundle to copy, its base and the place of the copy.
+#[derive(Debug, Clone)]
+pub struct CompactOptions {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// A bundle with the weights that training went on from. Its small model's weights stay in the copy,
+    /// and what training changed is stored beside them.
+    pub base: Option<PathBuf>,
+    /// The directory to create.
+    pub out: PathBuf,
+}
+
+/// Makes the copy. Its `llm/` is a link to the bundle's.
+///
+/// # Errors
+/// The bundle or the base cannot be read or was changed, the base's small model is of another shape, or `out`
+/// cannot be written.
+pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
+    let bundle = Bundle::open(&options.bundle)?;
+    let (_, config) = bundle.small_model()?;
+    bundle.check_sha256(SLM_WEIGHTS)?;
+    let trained = StoredWeights::open(&bundle.path(SLM_WEIGHTS))?;
+    let base = options.base.as_deref().map(Bundle::open).transpose()?;
+    // The published weights: what a base has changed in them already is part of the differences.
+    let base_weights =
+        base.as_ref().map(|base| SafetensorsFile::open(&base.path(SLM_WEIGHTS))).transpose()?;
+    let matrices: BTreeSet<String> =
+        config.linear_layers().into_iter().map(|layer| format!("{}.weight", layer.module)).collect();
+
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in config.tensor_shapes() {
+        let stored = trained.read(&name)?;
+        let fits = |found: &StoredTensor, bundle: &Bundle| match found.shape == shape {
+            true => Ok(()),
+            false => Err(BundleError::Tensor {
+                path: bundle.path(SLM_WEIGHTS),
+                tensor: name.clone(),
+                problem: format!("has shape {:?}, but the other bundle's has {shape:?}", found.shape),
+            }),
+        };
+        fits(&stored, &bundle)?;
+        let Some((base, base_weights)) = base.as_ref().zip(base_weights.as_ref()) else {
+            match matrices.contains(&name) {
+                true => insert_int8(&mut tensors, &name, &stored.to_f32(), &shape),
+                false => drop(tensors.insert(name, (stored.dtype.into(), shape, stored.bytes))),
+            }
+            continue;
+        };
+        let before = base_weights.read(&name)?;
+        fits(&before, base)?;
+        let after = stored.to_f32();
+        let before = before.to_f32();
+        // A frozen tensor may have been rounded when it was stored again, which is no change.
+        if after.iter().zip(&before).all(|(&after, &before)| after == stored.dtype.rounded(before)) {
+            continue;
+        }
+        let changes: Vec<f32> = after.into_iter().zip(before).map(|(after, before)| after - before).collect();
+        match matrices.contains(&name) {
+            true => insert_int8(&mut tensors, &name, &changes, &shape),
+            false => {
+                let bytes = changes.into_iter().flat_map(f32::to_le_bytes).collect();
+                tensors.insert(name, (Dtype::F32, shape, bytes));
+            }
+        }
+    }
+
+    let directory = DirectoryInProgress::create(&options.out)?;
+    copy_parts(&bundle, directory.path())?;
+    match &base {
+        None => write_tensors(&directory.path().join(SLM_WEIGHTS), &tensors)?,
+        Some(base) => {
+            for name in [SLM_WEIGHTS, "slm/config.json"] {
+                base.check_sha256(name)?;
+                write_atomically(&directory.path().join(name), &read_bytes(&base.path(name))?)?;
+            }
+            write_tensors(&directory.path().join(SLM_CHANGES), &tensors)?;
+        }
+    }
+    write_manifest(directory.path(), bundle.manifest().clone())?;
+    directory.finish()?;
+    Bundle::open(&options.out)
+}
+
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Adds a matrix in int8 with the scales of its rows.
+fn insert_int8(tensors: &mut Tensors, name: &str, values: &[f32], shape: &[usize]) {
+    let (mut steps, mut scales) = (Vec::with_capacity(values.len()), Vec::with_capacity(shape[0]));
+    for row in values.chunks(shape[1].max(1)) {
+        let scale = row.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) / MAX_STEPS;
+        let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+        #[allow(clippy::cast_possible_truncation, reason = "at most 127 by the choice of the scale")]
+        steps.extend(
+            row.iter()
+                .map(|value| (value * inverse).round().clamp(-MAX_STEPS, MAX_STEPS) as i8)
+                .map(i8::cast_unsigned),
+        );
+        scales.extend(scale.to_le_bytes());
+    }
+    tensors.insert(scales_name(name), (Dtype::F32, vec![shape[0]], scales));
+    tensors.insert(name.to_owned(), (Dtype::I8, shape.to_vec(), steps));
+}
+
+fn write_tensors(path: &Path, tensors: &Tensors) -> Result<(), BundleError> {
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (name.clone(), view.expect("the bytes are as many as the shape says"))
+    });
+    // Readers of the Hugging Face libraries ask for this entry.
+    let framework = [("format".to_owned(), "pt".to_owned())].into();
+    let file = safetensors::serialize(views, Some(framework));
+    write_atomically(path, &file.expect("the header follows from the tensors"))
+}
+
+/// Copies what the bundle has beside the weights of its small model.
+fn copy_parts(bundle: &Bundle, to: &Path) -> Result<(), BundleError> {
+    for name in bundle.manifest().file_names() {
+        let path = to.join(name);
+        let part = path.parent().unwrap_or(to);
+        fs::create_dir_all(part).map_err(io_error("create", part))?;
+        if !name.starts_with("llm/") && ![SLM_WEIGHTS, SLM_CHANGES].contains(&name) {
+            bundle.check_sha256(name)?;
+            write_atomically(&path, &read_bytes(&bundle.path(name))?)?;
+        }
+    }
+    if bundle.manifest().llm.is_some() {
+        let (from, link) = (bundle.path("llm"), to.join("llm"));
+        let target = from.canonicalize().map_err(io_error("read", &from))?;
+        fs::remove_dir(&link).map_err(io_error("replace", &link))?;
+        symlink(target, &link).map_err(io_error("write", &link))?;
+    }
+    Ok(())
+}
