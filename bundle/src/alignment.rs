@@ -84,8 +84,8 @@ impl TokenAlignment {
         &self.positions[start..self.ends[token]]
     }
 
-    /// The run of the LLM's tokens that has all those whose states are taken, and the same alignment with
-    /// positions counted from its start.
+    /// The shortest run of the LLM's tokens with all states that are taken, and the same alignment, with
+    /// positions from the start of the run.
     #[must_use]
     pub fn cropped(mut self) -> (Range<usize>, Self) {
         let first = self.positions.iter().min().copied().unwrap_or(0);
@@ -94,14 +94,14 @@ impl TokenAlignment {
         (first as usize..end as usize, self)
     }
 
-    /// The tokens that take any states, in order, with the positions of those.
+    /// The tokens that take states, in order, with the positions of these states.
     pub fn aligned(&self) -> impl Iterator<Item = (usize, &[u32])> {
         (0..self.num_tokens()).map(|token| (token, self.of_token(token))).filter(|(_, of)| !of.is_empty())
     }
 }
 
-/// A text, a segment or a window of a record, as an encoder reads it: once by the LLM, and segment by segment
-/// in the tokens of a small model that has its own.
+/// One reading of an encoder: a text, a segment, or a window of a record. The LLM reads it once. A small
+/// model with its own tokens reads it segment by segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     /// The LLM's tokens, template included. Empty if the LLM reads nothing.

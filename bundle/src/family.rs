@@ -12,7 +12,7 @@ pub enum Family {
     Qwen2,
     /// Llama with a norm on each query and key head.
     Qwen3,
-    /// Gemma 3's text models: norms before and behind each part of a block, sliding and full attention.
+    /// Gemma 3's text models: norms before and after each part of a block, sliding and full attention.
     Gemma3,
     /// Decoder-only, layer norms, learned positions.
     Gpt2,
@@ -20,13 +20,13 @@ pub enum Family {
     T5,
     /// mT5: T5 1.1 with a large vocabulary.
     Mt5,
-    /// BART: encoder and decoder, norms behind each part, learned positions.
+    /// BART: encoder and decoder, norms after each part, learned positions.
     Bart,
     /// mBART: BART with norms before each part.
     Mbart,
-    /// M2M-100, NLLB-200, SMaLL-100: as mBART, with sines for positions.
+    /// M2M-100, NLLB-200, SMaLL-100: like mBART, with sines for positions.
     M2m100,
-    /// Marian as Hugging Face has it, opus-mt: as BART, with sines for positions.
+    /// Marian in Hugging Face's form, opus-mt: like BART, with sines for positions.
     Marian,
     /// Pegasus: norms before each part, sines for positions.
     Pegasus,

@@ -1,7 +1,7 @@
-//! The languages of a small model that knows several, and how it is told which to read and to write.
+//! The languages of a small model that knows several, and the tokens that choose among them.
 //!
-//! Such a model has a token for each language. Its prompt templates can have one that is chosen by the job,
-//! `{source_language}` or `{target_language}`, and what it writes can begin with one.
+//! Such a model has a token for each language. Its prompt templates can have a token that the job chooses,
+//! `{source_language}` or `{target_language}`, and its outputs can begin with one.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::SlmPart;
 
-/// Stands in a template for the token of the language that is read.
+/// In a template: the token of the language that is read.
 pub const SOURCE_LANGUAGE_PLACEHOLDER: &str = "{source_language}";
-/// Stands in a template for the token of the language that is written.
+/// In a template: the token of the language that is written.
 pub const TARGET_LANGUAGE_PLACEHOLDER: &str = "{target_language}";
 
 /// The languages of a small model.
@@ -27,12 +27,12 @@ pub struct SlmLanguages {
     /// The same for the language that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Whether every output begins with the token of its language, whatever the model would choose.
+    /// Whether every output begins with the token of its language, without the model's choice.
     #[serde(default)]
     pub target_first: bool,
 }
 
-/// Languages by their codes; none where a bundle's own are meant.
+/// Languages by their codes; none means the bundle's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct LanguageChoice {
     /// The language that is read.
@@ -52,8 +52,7 @@ impl LanguageChoice {
 impl SlmPart {
     /// A template with the tokens of languages in it.
     ///
-    /// # Errors
-    /// In words: a language is not known, or needed and not said.
+    /// # Errors In words: a language is unknown, or missing.
     pub fn template_for(&self, template: &str, choice: &LanguageChoice) -> Result<String, String> {
         let mut filled = template.to_owned();
         for (placeholder, side) in

@@ -203,7 +203,7 @@ pub struct SlmPart {
     /// they are written, such as `{text}</s>`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
-    /// The languages that it can be told to read or to write, where it knows several.
+    /// The languages that it can read or write, if it knows several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub languages: Option<SlmLanguages>,
     /// The files that its tokens are in.

@@ -78,7 +78,7 @@ impl BundleManifest {
         })
     }
 
-    /// That the options ask for a reader's context that a mode has not, in words that go on after "the
+    /// Says that the options ask for a reader's context that a mode lacks, in words that continue "the
     /// bundle".
     pub fn problem_of_context(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
         let reads_records =

@@ -1,9 +1,9 @@
-//! The projector: what `bundle.json` says of it, and the tensors that follow from that.
+//! The projector: its entry in `bundle.json`, and the tensors that follow from it.
 //!
 //! `depth` linear layers, with ReLU between them, map the LLM's states into the small model's space. Before
-//! the last of them there can be blocks, in which all that a prompt takes of the LLM sees itself both ways:
-//! an adaptor between the two models (LaMaTE; Luo et al., arXiv 2503.06594). The blocks are a Llama's, of the
-//! small model's width, with a norm behind them.
+//! the last layer there can be blocks, in which all LLM states of a prompt see each other, in both
+//! directions: an adaptor between the two models (LaMaTE; Luo et al., arXiv 2503.06594). The blocks are a
+//! Llama's, of the small model's width, with a norm after them.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub struct ProjectorPart {
     /// Linear layers, with ReLU between them; at least 1.
     #[serde(default = "usual_depth", skip_serializing_if = "is_usual_depth")]
     pub depth: usize,
-    /// Bidirectional blocks before the last linear layer, which then is the second at least. None is usual.
+    /// Bidirectional blocks before the last linear layer, which then is at least the second. Usually none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub blocks: usize,
 }
@@ -76,7 +76,7 @@ impl ProjectorPart {
         }
     }
 
-    /// Name and shape of its blocks' tensors, and of the norm behind them.
+    /// Name and shape of its blocks' tensors, and of the norm after them.
     #[must_use]
     pub fn block_shapes(&self) -> Vec<NamedShape> {
         if self.blocks == 0 {
@@ -88,7 +88,7 @@ impl ProjectorPart {
     }
 
     /// Name and shape of all tensors in `projector/model.safetensors`. `reads_llm`: whether any mode reads
-    /// what the LLM makes of a prompt, not its embeddings alone.
+    /// the LLM's states of a prompt, and not only its embeddings.
     pub(crate) fn tensor_shapes(&self, reads_llm: bool) -> Vec<NamedShape> {
         let d_slm = self.d_slm;
         let mut layers = if reads_llm { self.linear_layers() } else { Vec::new() };

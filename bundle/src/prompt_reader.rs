@@ -1,8 +1,8 @@
-//! From a text to what an encoder reads of it: the tokenizers of a mode, with one template each.
+//! From texts to an encoder's readings: the tokenizers of a mode, with one template each.
 //!
-//! A small model reads one segment at a time. Beside it an LLM reads the segment, or the whole record that
-//! the segment is of ([`ReaderContext`](baton_job::ReaderContext)): then a record becomes one [`Reading`], or
-//! one for each window (`windows.rs`), and each of its segments takes the states of its own characters.
+//! A small model reads one segment at a time. An LLM beside it reads the segment, or the segment's whole
+//! record ([`ReaderContext`](baton_job::ReaderContext)): then a record becomes one [`Reading`], or one for
+//! each window (`windows.rs`), and each of its segments takes the states of its own characters.
 
 use std::ops::Range;
 
@@ -21,31 +21,31 @@ pub enum PromptReader {
     OwnTokens {
         /// Its tokenizer.
         slm: PromptTokenizer,
-        /// The LLM's part, where the LLM reads the text, too.
+        /// The LLM's part, if the LLM also reads the text.
         llm: Option<LlmReader>,
     },
 }
 
-/// How an LLM reads for a small model that has tokens of its own.
+/// An LLM that reads for a small model with its own tokens.
 #[derive(Debug, Clone)]
 pub struct LlmReader {
     /// Its tokenizer, with its template.
     pub tokenizer: PromptTokenizer,
-    /// Where its tokens look.
+    /// The direction in which its tokens look.
     pub attention: PromptAttention,
 }
 
 /// A segment of a record that an LLM reads as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordSegment {
-    /// Its bytes of the record's text.
+    /// Its bytes in the record's text.
     pub range: Range<usize>,
     /// The small model's prompt, template included; spans are of the record's text.
     pub tokens: SpannedTokens,
 }
 
 impl PromptReader {
-    /// Reads `text` as one segment, and nothing around it.
+    /// Reads `text` as one segment, without context.
     ///
     /// # Errors
     /// A tokenizer refuses the text, which byte-level tokenizers never do.
@@ -72,8 +72,8 @@ impl PromptReader {
         matches!(self, PromptReader::OwnTokens { llm: Some(_), .. })
     }
 
-    /// A segment of a record: `range` of its text. The small model reads `shown` for it, whose bytes come
-    /// from where `origin` says, in bytes of the segment.
+    /// A segment of a record: `range` of its text. The small model reads `shown` for it; `origin` maps the
+    /// bytes of `shown` to those of the segment.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -93,8 +93,8 @@ impl PromptReader {
         Ok(RecordSegment { range, tokens })
     }
 
-    /// That a segment of `text` has more tokens than `limits` allows, even if the LLM reads it alone; in
-    /// words that go on after "the prompt has".
+    /// Says that a segment of `text` exceeds `limits`, even if the LLM reads it alone, in words that continue
+    /// "the prompt has".
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -120,8 +120,7 @@ impl PromptReader {
     /// # Errors
     /// As for [`read`](Self::read).
     ///
-    /// # Panics
-    /// [`reads_records`](Self::reads_records) says no, or segments overlap or do not rise.
+    /// # Panics [`reads_records`](Self::reads_records) is false, or segments overlap or do not rise.
     pub fn read_record(
         &self,
         text: &str,

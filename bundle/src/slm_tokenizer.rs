@@ -1,8 +1,8 @@
-//! The files of a bundle that the small model's tokens are in.
+//! The files of a bundle with the small model's tokens.
 
 use serde::{Deserialize, Serialize};
 
-/// The files in `slm/` that say what the SLM's tokens are.
+/// The files in `slm/` that define the SLM's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlmTokenizer {
@@ -24,7 +24,7 @@ impl SlmTokenizer {
         *self == Self::default()
     }
 
-    /// For prompts, for outputs, and what else belongs to them.
+    /// The files for prompts, for outputs, and others that belong to them.
     pub(crate) fn files(self) -> [&'static str; 3] {
         match self {
             Self::Json => ["slm/tokenizer.json"; 3],

@@ -117,7 +117,7 @@ impl SpmVocabulary {
         }
     }
 
-    /// The tokens that no text has.
+    /// The tokens that occur in no text.
     pub(crate) fn control_tokens(&self) -> Vec<String> {
         match &self.ids {
             None => self.model.control_pieces().map(|(piece, _)| piece.to_owned()).collect(),
@@ -140,7 +140,7 @@ impl SpmVocabulary {
     }
 }
 
-/// Whether a piece of `vocab.json` stands for no text.
+/// Whether a piece of `vocab.json` has no text.
 fn is_control(piece: &str) -> bool {
     let is_gap = piece.starts_with("<mask") || piece.starts_with("<unk_"); // of Pegasus and mBART
     CONTROL.contains(&piece) || is_gap || language_of_token(piece).is_some()

@@ -252,7 +252,7 @@ impl TextTokenizer {
         }
     }
 
-    /// The tokens that no text has, such as `</s>`, in no order.
+    /// The tokens that occur in no text, such as `</s>`, unordered.
     pub fn special_tokens(&self) -> Vec<String> {
         match &self.vocabulary {
             Vocabulary::HuggingFace(tokenizer) => {

@@ -1,10 +1,10 @@
-//! Windows: how an LLM reads a record that is longer than it reads at once.
+//! Windows: the parts of a record that is too long for an LLM to read at once.
 //!
-//! A window is a run of segments with all that stands between them, as long as the LLM reads at most. The
-//! next window begins at a segment, so that the two share at most half of the tokens of the first. A segment
-//! takes its states from the window that gives it the most context: of an LLM that looks back alone, from the
-//! first window that has it; of one that looks both ways, from the first up to the middle of what two windows
-//! share, from the second behind it. Windows follow from the record, its segments and the limit alone.
+//! A window is a run of segments, with the text between them, up to the LLM's limit. The next window begins
+//! at a segment, so that the two share at most half of the first one's tokens. A segment takes its states
+//! from the window that gives it the most context. For an LLM that only looks back, that is the first window
+//! with the segment. For an LLM that looks both ways, the middle of the shared text divides the segments of
+//! two windows. Windows depend only on the record, its segments and the limit.
 
 use std::ops::Range;
 
@@ -13,18 +13,18 @@ use crate::{PromptAttention, Span};
 /// A part of a record that is read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Window<T> {
-    /// The segments that it has.
+    /// Its segments.
     pub(crate) segments: Range<usize>,
-    /// Those of them that take their states from it; never none.
+    /// Its segments that take their states from it; at least one.
     pub(crate) taking: Range<usize>,
     /// The reading of its text.
     pub(crate) read: T,
 }
 
-/// How much an LLM reads at once.
+/// The amount that an LLM reads at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
-    /// Tokens of a prompt at most, those of the template included.
+    /// Maximum of tokens in a prompt, template included.
     pub(crate) max_tokens: usize,
     /// Tokens of the template.
     pub(crate) template_tokens: usize,
@@ -44,8 +44,8 @@ pub(crate) fn places_of(segments: &[Range<usize>], spans: &[Span]) -> Vec<Range<
 }
 
 /// The windows of a record. `places`: of its segments among its tokens, as [`places_of`] gives them. `read`
-/// reads a run of segments, and says how many tokens that takes, which may be a few more or less than their
-/// places say. A segment that is too long by itself is a window all the same.
+/// reads a run of segments and returns its number of tokens, which may differ slightly from that of their
+/// places. A segment that is too long on its own still becomes a window.
 pub(crate) fn windows<T, E>(
     places: &[Range<usize>],
     reach: Reach,
@@ -79,7 +79,7 @@ pub(crate) fn windows<T, E>(
     Ok(windows)
 }
 
-/// Gives each segment to one of the windows that have it.
+/// Assigns each segment to one of its windows.
 fn share<T>(windows: &mut [Window<T>], places: &[Range<usize>], attention: PromptAttention) {
     let mut start = 0;
     for at in 0..windows.len() {
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Segments of these numbers of tokens, one behind the other.
+    /// Consecutive segments with these numbers of tokens.
     fn places(lens: &[usize]) -> Vec<Range<usize>> {
         let ends = lens.iter().scan(0, |end, len| {
             *end += len;

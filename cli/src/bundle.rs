@@ -70,8 +70,8 @@ struct ImportSlmArgs {
     /// The bundle's directory to create; it appears complete or not at all. Example: `models/flan-t5-small`.
     #[arg(long)]
     out: PathBuf,
-    /// The language that the model reads, for translation: ISO 639, or as a model of several languages calls
-    /// it. Example: en.
+    /// The language that the model reads, for translation: ISO 639, or the code of a model with several
+    /// languages. Example: en.
     #[arg(long, value_name = "CODE", requires = "target_language")]
     source_language: Option<String>,
     /// The language that it writes. Example: it.

@@ -33,7 +33,7 @@ const NO_PANIC: &str = "no holder of this lock panics";
 /// The decoder's notes about a shard that it has taken on.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// How its rows are generated.
+    /// The generation options of its rows.
     pub(crate) generation: Arc<Generation>,
     pub(crate) announced: Announced,
 }

@@ -19,7 +19,7 @@ pub(crate) struct Writer {
     pub(crate) reads: PromptParts,
     /// The spelling of its tokens.
     pub(crate) vocabulary: Arc<Vocabulary>,
-    /// The bundle, where its small model writes.
+    /// The bundle, if its small model writes.
     slm_of: Option<Bundle>,
 }
 
@@ -67,7 +67,7 @@ impl Writer {
         Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, slm_of })
     }
 
-    /// What outputs begin with because of the language that a job asks for.
+    /// The first token of outputs, for the language that a job asks for.
     ///
     /// # Errors
     /// There is no such language.

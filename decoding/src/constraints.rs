@@ -10,7 +10,7 @@ use crate::kernels::{Shift, log_softmax};
 pub(crate) struct Constraints<'a> {
     pub(crate) generation: &'a Generation,
     pub(crate) end_of_sequence: u32,
-    /// The first token of every sequence, if it is no choice.
+    /// The forced first token of every sequence, if any.
     pub(crate) first_token: Option<u32>,
     /// The sequence's tokens.
     pub(crate) tokens: &'a [u32],

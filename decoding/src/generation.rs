@@ -21,7 +21,7 @@ pub struct Generation {
     pub prompt_end_len: usize,
     /// The words that the row is encouraged to copy, if any.
     pub copying: Option<Copying>,
-    /// Chosen first by every sequence, whatever its logits, in place of the model's own first token.
+    /// The forced first token of every sequence, in place of the model's own.
     pub first_token: Option<u32>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,

@@ -34,7 +34,7 @@ pub struct SpecialTokens {
     pub begin_of_sequence: u32,
     /// Ends a sequence when chosen.
     pub end_of_sequence: u32,
-    /// Chosen first by every sequence, whatever its logits, unless its row asks for another.
+    /// The forced first token of every sequence, unless its row asks for another.
     pub first: Option<u32>,
 }
 

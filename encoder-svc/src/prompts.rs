@@ -1,9 +1,9 @@
-//! From the entries of a shard to what is read for it: texts are cut into segments, each is prepared and
-//! tokenized once, and what is equal in all that decides outputs is read once.
+//! From the entries of a shard to its readings: texts are cut into segments, each is prepared and tokenized
+//! once, and texts with equal outputs are read once.
 //!
-//! A segment's output follows from what the models see of it, and where the LLM reads whole records from its
-//! place in one. So without context equal segments are one prompt, whatever record they are of; with it the
-//! segments of equal records are.
+//! A segment's output depends on the models' view of it and, if the LLM reads whole records, on its place in
+//! the record. Without context, equal segments of all records therefore share a prompt; with it, only
+//! segments of equal records do.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -27,8 +27,7 @@ pub(crate) struct ShardPrompts {
 #[derive(Debug)]
 pub(crate) struct SharedReading {
     pub(crate) reading: Reading,
-    /// The segments that each of its prompts is read for, at least one: all that decides their outputs is
-    /// equal.
+    /// For each of its prompts, the segments that share it, at least one: they have equal outputs.
     pub(crate) prompts: Vec<Vec<Segment>>,
 }
 
@@ -38,13 +37,13 @@ pub(crate) struct Cutting<'a> {
     pub(crate) reader: &'a PromptReader,
     pub(crate) limits: Limits,
     pub(crate) unit: Unit,
-    /// `Record` only where the reader reads records.
+    /// `Record` only if the reader reads records.
     pub(crate) context: ReaderContext,
     /// Decides which parts of a segment the models see.
     pub(crate) rules: &'a TextRules,
 }
 
-/// Where a prompt is: its reading, and its number there.
+/// The place of a prompt: its reading, and its number there.
 type Place = (usize, usize);
 
 /// Finds a reading again by the text that decides it: a segment as the models see it, or a whole record.
@@ -54,7 +53,7 @@ struct Known {
     records: HashMap<String, Vec<Place>>,
 }
 
-/// Why a segment cannot be read.
+/// The reason why a segment cannot be read.
 #[derive(Debug, Clone)]
 enum Unreadable {
     /// By so much, in words.
@@ -77,7 +76,7 @@ impl ShardPrompts {
             };
             shard.failures.push((index, failure));
         }
-        // Left are readings of records that failed by another segment.
+        // The rest are readings of records that failed because of another segment.
         shard.readings.retain(|reading| reading.prompts.iter().any(|segments| !segments.is_empty()));
         shard
     }
@@ -166,8 +165,8 @@ impl ShardPrompts {
         (0..num_prompts).map(|prompt| (self.readings.len() - 1, prompt)).collect()
     }
 
-    /// Tokens that the LLM reads for a record with these prompts, as if for no other, where the small model
-    /// reads tokens of its own.
+    /// Tokens that the LLM reads for a record with these prompts, if the small model reads its own tokens.
+    /// Shared readings count in full.
     fn num_llm_tokens(&self, context: ReaderContext, places: &[Place]) -> u32 {
         let mut readings: Vec<usize> = places.iter().map(|&(reading, _)| reading).collect();
         if context == ReaderContext::Record {
@@ -217,7 +216,7 @@ impl Cutting<'_> {
         }
     }
 
-    /// All segments of a record; or the failure of the record, by its first segment that cannot be read.
+    /// All segments of a record, or the record's failure: that of its first unreadable segment.
     fn all_readable<T>(
         &self,
         record: &Record,
@@ -291,7 +290,7 @@ mod tests {
         prompts_by(&reader, unit, ReaderContext::Segment, &TextRules::none(), texts)
     }
 
-    /// Beside an LLM, whose template has two tokens, a small model with one token behind its texts.
+    /// An LLM whose template has two tokens, and a small model with one token after its texts.
     fn own_tokens() -> PromptReader {
         let llm = LlmReader { tokenizer: tokenizer("Read: {text}"), attention: PromptAttention::Causal };
         PromptReader::OwnTokens { slm: tokenizer("{text} ?"), llm: Some(llm) }
@@ -358,7 +357,7 @@ mod tests {
         let copied: Vec<&str> = shard.records.iter().map(|record| record.copied.as_str()).collect();
         assert_eq!(copied, ["-- 3.14", ""]);
     }
-    /// Tokens that the LLM reads at once, and prompts that are made of it.
+    /// Tokens that the LLM reads at once, and the prompts made from them.
     fn sizes(shard: &ShardPrompts) -> Vec<(usize, usize)> {
         shard.readings.iter().map(|shared| (shared.reading.llm_tokens.len(), shared.prompts.len())).collect()
     }

@@ -8,8 +8,8 @@ use baton_bundle::{Bundle, BundleError, DEFAULT_TEMPLATE, LanguageChoice, Prompt
 use baton_job::Mode;
 use baton_proto::{ShardAttempt, WireError};
 
-/// Readers that are kept; each has a tokenizer of its own. A job has one choice of languages, so few are in
-/// use at a time.
+/// Maximum of readers that are kept; each has its own tokenizer. A job has one choice of languages, so few
+/// are in use at a time.
 const MAX_READERS: usize = 32;
 
 /// A bundle's readers.

@@ -154,8 +154,8 @@ impl ShardWork<'_> {
         Some(Ok(()))
     }
 
-    /// Sends a prompt for its segments: once, and to the others a reference to it, or to each where what is
-    /// written differs. `num_sent`: prompts sent before. Gives the number of those sent.
+    /// Sends a prompt for its segments: once, with references for the other segments, or once for each
+    /// segment if their outputs differ. `num_sent`: prompts sent before. Returns the number of sent prompts.
     async fn send(
         &self,
         to_decoder: &DecoderStream,

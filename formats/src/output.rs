@@ -17,9 +17,9 @@ pub struct OutputRow {
     /// a beam search their length-penalized sum.
     #[serde(serialize_with = "four_decimals")]
     pub score: f64,
-    /// Tokens read: of the model that writes.
+    /// Tokens read by the model that writes.
     pub prompt_tokens: u32,
-    /// Tokens that the LLM has read, where a small model writes that reads tokens of its own; otherwise 0.
+    /// Tokens that the LLM has read, if a small model with its own tokens writes; otherwise 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub llm_prompt_tokens: u32,
     /// Tokens written, an end token included.

@@ -34,7 +34,7 @@ pub enum ReaderContext {
     /// The segment alone.
     #[default]
     Segment,
-    /// The whole record, once, in windows where it is longer than the LLM reads.
+    /// The whole record, once; in windows if it is too long for the LLM.
     Record,
 }
 

@@ -1,5 +1,5 @@
-//! How families of small models are told what to do, beyond what their tokenizers put around a text: tokens
-//! for languages, and tokens that are never written.
+//! The conventions of small models' families, beyond the tokens that their tokenizers put around a text:
+//! tokens for languages, and tokens that are never written.
 //!
 //! The conventions are those of the tokenizers' classes in Hugging Face transformers.
 
@@ -11,20 +11,20 @@ use baton_bundle::{
 };
 use serde_json::{Map, Value};
 
-/// How a model with several languages is told which.
+/// The tokens that tell a model with several languages which to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LanguageConvention {
     /// The tokens before and behind a text.
     pub(crate) around: [String; 2],
     /// Whether an output begins with the token of its language.
     pub(crate) target_first: bool,
-    /// Whether the token of the output's language stands for the begin token.
+    /// Whether the token of the output's language replaces the begin token.
     pub(crate) target_begins: bool,
 }
 
 impl LanguageConvention {
-    /// That of a family; none if it is not told languages. `end`: the token that ends a text;
-    /// `tokenizer_config`: what `tokenizer_config.json` says.
+    /// The convention of a family; none if it has no tokens for languages. `end`: the token that ends a text;
+    /// `tokenizer_config`: the content of `tokenizer_config.json`.
     pub(crate) fn of(family: Family, end: &str, tokenizer_config: &Map<String, Value>) -> Option<Self> {
         let class = tokenizer_config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
         let is_legacy = tokenizer_config.get("legacy_behaviour") == Some(&Value::Bool(true));
@@ -43,11 +43,10 @@ impl LanguageConvention {
         Some(Self { around, target_first, target_begins })
     }
 
-    /// The languages of a model by their tokens, with those of its task. None if there are none, or it is
-    /// told of none.
+    /// The languages of a model by their tokens, with those of its task. None if the model has no tokens for
+    /// languages.
     ///
-    /// # Errors
-    /// In words: the task names a language that there is not.
+    /// # Errors In words: the task names an unknown language.
     pub(crate) fn languages<'t>(
         &self,
         tokens: impl Iterator<Item = &'t String>,
@@ -71,8 +70,8 @@ impl LanguageConvention {
     }
 }
 
-/// The code for a language as the caller names it: the code itself, or the beginning of one alone up to its
-/// script or region, as `en` is of `en_XX`.
+/// The code of a language that the caller names: the code itself, or its part before script or region if that
+/// is unique, such as `en` for `en_XX`.
 fn code_of(wanted: &str, tokens: &BTreeMap<String, String>) -> Result<String, String> {
     if tokens.contains_key(wanted) {
         return Ok(wanted.to_owned());
@@ -85,7 +84,7 @@ fn code_of(wanted: &str, tokens: &BTreeMap<String, String>) -> Result<String, St
     }
 }
 
-/// Notes what Marian itself never lets its models write: what is unknown.
+/// Notes the token that Marian never lets its models write: the unknown one.
 pub(crate) fn suppress_unknown(config: &mut ModelConfig, unknown: Option<u32>) {
     if matches!(config.family(), Family::Marian | Family::Bergamot) {
         let suppressed = &mut config.output_rules.suppressed_token_ids;

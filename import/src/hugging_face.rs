@@ -26,7 +26,7 @@ const UNREAD_TENSOR_SUFFIXES: [&str; 6] = [
 /// Tensors that encoder-decoders may hold a second and a third time, or in place of the embedding matrix.
 const EMBEDDING_COPIES: [&str; 3] =
     ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
-/// A tensor that is zero where a checkpoint leaves it out.
+/// A tensor that is zero if a checkpoint lacks it.
 const ZERO_IF_MISSING: &str = "final_logits_bias";
 
 /// `model.safetensors.index.json`: which file has which tensor.
@@ -84,7 +84,7 @@ impl HuggingFaceCheckpoint {
         Ok(self.places.get(name).map(read).transpose()?.map(|tensor| tensor.bytes))
     }
 
-    /// Takes a copy of the embedding matrix for it where only a copy is stored.
+    /// Takes a copy of the embedding matrix if only a copy is stored.
     fn find_embedding(&mut self) {
         let embedding = self.config.embedding_name();
         if self.config.encoder_decoder().is_none() || self.places.contains_key(&embedding) {
@@ -105,7 +105,7 @@ impl HuggingFaceCheckpoint {
         }
     }
 
-    /// Divisor and first position of the sines that stand for positions, where they do.
+    /// Divisor and first position of the sines, if positions are sines.
     fn sines(&self) -> Option<(f64, usize)> {
         let FamilyConfig::Bart(bart) = &self.config.family else { return None };
         match bart.kind.wiring(self.config.hidden_size).positions {
@@ -155,8 +155,8 @@ impl HuggingFaceCheckpoint {
     }
 }
 
-/// Whether a table of positions, `width` numbers a row, is what the formula gives from position `first` on,
-/// as half precision may have rounded it.
+/// Whether a table of positions, `width` numbers a row, equals the formula's values from position `first` on,
+/// up to the rounding of half precision.
 fn are_sines(table: &[f32], width: usize, (divisor, first): (f64, usize)) -> bool {
     const TOLERANCE: f64 = 4e-3; // of bf16
     let half = width / 2;

@@ -157,7 +157,7 @@ fn manifest(
     })
 }
 
-/// How the model is told its languages, where it is told any: what stands around a text, and the languages.
+/// The model's conventions for languages, if any: the tokens around a text, and the languages.
 ///
 /// A model whose begin token is that of a language gets the one that its task writes.
 fn languages(
@@ -188,8 +188,8 @@ fn read_json(path: &Path) -> Result<Map<String, Value>, ImportError> {
     Ok(json.map_err(|source| BundleError::Json { path: path.to_owned(), source })?)
 }
 
-/// How the model's makers generate outputs: `generation_config.json` beside the weights, above what old files
-/// say in `config.json`.
+/// How the model's makers generate outputs: `generation_config.json` beside the weights, which overrules
+/// `config.json` of old files.
 struct GenerationFile {
     path: PathBuf,
     json: Map<String, Value>,

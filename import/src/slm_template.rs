@@ -19,7 +19,7 @@ pub(crate) struct SlmTokenizer {
 enum Either {
     /// `tokenizer.json`.
     Json(Box<Tokenizer>),
-    /// SentencePiece models, which know nothing of tokens around a text.
+    /// SentencePiece models, which put no tokens around a text.
     SentencePiece(Box<TextTokenizer>, SlmTokenizerFiles),
 }
 
@@ -52,7 +52,7 @@ impl SlmTokenizer {
         }
     }
 
-    /// The tokens that no text has.
+    /// The tokens that occur in no text.
     pub(crate) fn special_tokens(&self) -> Vec<String> {
         match &self.tokenizer {
             Either::Json(tokenizer) => {
@@ -63,7 +63,7 @@ impl SlmTokenizer {
         }
     }
 
-    /// The id that stands for what the vocabulary does not have.
+    /// The id of text that the vocabulary lacks.
     pub(crate) fn unknown_id(&self) -> Option<u32> {
         self.id("<unk>").ok()
     }
@@ -88,8 +88,8 @@ impl SlmTokenizer {
         })
     }
 
-    /// The template as the bundle has it, with `around` or what the tokenizer itself puts around texts. Of a
-    /// decoder-only model the last token is taken off it and becomes the config's begin token.
+    /// The bundle's template, with `around`, or else with the tokens that the tokenizer puts around texts.
+    /// For a decoder-only model, its last token is removed and becomes the config's begin token.
     pub(crate) fn settle(
         &self,
         (template, around): (Option<&str>, Option<[String; 2]>),

@@ -1,8 +1,8 @@
 //! The tokenizer of a Hugging Face directory as files of a bundle.
 //!
-//! `tokenizer.json` is taken as it is. Where there are SentencePiece models, the ids of their pieces in the
-//! embedding matrix are the family's matter: those of the file, those of a `vocab.json`, or those that the
-//! family's slow tokenizer in transformers computes. They become a `vocab.json` of the bundle.
+//! `tokenizer.json` is copied unchanged. For SentencePiece models, the family determines the ids of their
+//! pieces in the embedding matrix: those of the file, those of a `vocab.json`, or those that the family's
+//! slow tokenizer in transformers computes. They become a `vocab.json` of the bundle.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,7 @@ const PIECES: [&str; 3] = ["sentencepiece.bpe.model", "spiece.model", "tokenizer
 
 /// The files that a directory has for a model of `config`, by their names in a bundle.
 ///
-/// # Errors
-/// There are none that the family is read with.
+/// # Errors The directory has no files that suit the family.
 pub(crate) fn tokenizer_files(
     directory: &Path,
     config: &ModelConfig,
@@ -66,13 +65,13 @@ pub(crate) fn tokenizer_files(
 /// Ids by piece.
 type Ids = BTreeMap<String, u32>;
 
-/// mBART's: fairseq put four pieces of its own before those of the file, whose first three they replace.
+/// mBART's: fairseq put four pieces before those of the file, in place of the file's first three.
 fn fairseq_ids(pieces: &[String]) -> Ids {
     let own = ["<s>", "<pad>", "</s>", "<unk>"].map(str::to_owned).into_iter().zip(0..);
     own.chain(pieces.iter().cloned().zip(1..).skip(3)).collect()
 }
 
-/// Pegasus': 103 pieces that stand for gaps stand before those of the file, but for what pads and ends.
+/// Pegasus': 103 pieces for gaps precede those of the file, except the pieces that pad and end.
 fn pegasus_ids(pieces: &[String]) -> Ids {
     const OFFSET: u32 = 103;
     let gaps = ["<mask_1>", "<mask_2>"].map(str::to_owned).into_iter().zip(2..);
@@ -123,8 +122,8 @@ impl Source<'_> {
         self.json(IDS)
     }
 
-    /// The same ids, with those of languages, which stand in other files: by their ids, or in their order
-    /// behind all others.
+    /// The same ids, plus those of languages from other files: by their ids, or in their order after all
+    /// others.
     fn with_languages(&self, mut ids: Ids) -> Result<Ids, ImportError> {
         let content = |value: &Value| value.get("content").unwrap_or(value).as_str().map(str::to_owned);
         let mut settings = self.settings("special_tokens_map.json")?;

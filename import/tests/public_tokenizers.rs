@@ -1,5 +1,5 @@
-//! Directories of public small models: what their tokenizers make of texts, in which languages, against
-//! Hugging Face transformers. Fixtures by `scripts/import_fixtures.py`.
+//! The tokenizers of public small models, with their languages, against Hugging Face transformers. Fixtures
+//! by `scripts/import_fixtures.py`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -54,7 +54,7 @@ fn case(name: &str) -> Case {
     cases().into_iter().find(|case| case.name == name).unwrap()
 }
 
-/// Writes the directory as a hub has it, with weights that are never read.
+/// Writes the directory in a hub's form, with weights that are never read.
 fn write_source(directory: &Path, case: &Case) {
     fs::create_dir(directory).unwrap();
     for entry in fs::read_dir(fixtures().join(&case.name)).unwrap() {
@@ -128,7 +128,7 @@ fn prompts_and_outputs_have_the_tokens_of_transformers() {
         for Text { text, ids, written, decoded } in &case.texts {
             let reading = reader.read(text).unwrap();
             assert_eq!(reading.segments[0].tokens, *ids, "{}: {text:?}", case.name);
-            // An unknown piece, which transformers leaves out, is said to be one.
+            // An unknown piece, which transformers drops, is marked as one.
             let found = tokenizer.decode(written).unwrap().replace(" ⁇ ", "");
             assert_eq!(found.trim(), decoded.trim(), "{}: {text:?}", case.name);
         }

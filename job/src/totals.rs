@@ -20,7 +20,7 @@ pub struct Totals {
     pub errors: u64,
     /// Tokens read, of the records that became output rows.
     pub prompt_tokens: u64,
-    /// Tokens that the LLM has read for them, where the small model reads tokens of its own; otherwise 0.
+    /// Tokens that the LLM has read for them, if the small model reads its own tokens; otherwise 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub llm_prompt_tokens: u64,
     /// Tokens written.

@@ -38,8 +38,7 @@ pub struct PartSummary {
     pub sha256: String,
     /// Tokens read, of the rows in this part.
     pub prompt_tokens: u64,
-    /// Tokens that the LLM has read for these rows, where the small model reads tokens of its own; otherwise
-    /// 0.
+    /// Tokens that the LLM has read for these rows, if the small model reads its own tokens; otherwise 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub llm_prompt_tokens: u64,
     /// Tokens written, of the rows in this part.

@@ -232,8 +232,8 @@ impl BatchDecoder {
     }
 
     /// Feeds tokens into rows and yields the logits after each, in the order of `rows`: minus infinity for
-    /// tokens that the model never writes. Several tokens for one slot follow one another. Where memory does
-    /// not suffice for all rows at once, they are fed some after the others.
+    /// tokens that the model never writes. Several tokens for one slot follow one another. If memory does not
+    /// suffice for all rows at once, they are fed in parts.
     ///
     /// # Panics
     /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not

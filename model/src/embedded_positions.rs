@@ -14,8 +14,8 @@ pub(crate) enum EmbeddedPositions {
 }
 
 impl EmbeddedPositions {
-    /// Adds its own to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of each row
-    /// in its own sequence, and the largest of them.
+    /// Adds the numbers to each row. `x`: `[rows, width]` f32; `positions`: `[rows]` int64, the place of each
+    /// row in its own sequence, and the largest of them.
     ///
     /// # Panics
     /// A position is beyond the end of a learned table.
@@ -34,7 +34,7 @@ pub(crate) struct LearnedPositions {
 }
 
 impl LearnedPositions {
-    /// `table`: `[rows, width]`, of which the first `unused` are no position's.
+    /// `table`: `[rows, width]`, of which the first `unused` belong to no position.
     pub(crate) fn new(table: &Tensor, unused: usize) -> Self {
         let unused = unused as i64;
         Self { table: table.narrow(0, unused, table.size()[0] - unused) }
@@ -54,7 +54,7 @@ impl LearnedPositions {
 /// Sines and cosines of positions (Vaswani et al., arXiv 1706.03762): the first half of a row's channels are
 /// sines, the second half cosines, at the same frequencies.
 ///
-/// Those of all positions seen so far are kept; the table doubles when a later one is met.
+/// The table has all positions so far; it doubles when a later one comes.
 #[derive(Debug)]
 pub(crate) struct SinusoidalPositions {
     width: i64,
@@ -64,11 +64,11 @@ pub(crate) struct SinusoidalPositions {
     table: RefCell<Tensor>, // [positions, width] f32
 }
 
-/// Positions of the table at first.
+/// Initial positions of the table.
 const FIRST_POSITIONS: i64 = 256;
 
 impl SinusoidalPositions {
-    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position, of which the first counts as
+    /// Channel `i` of either half turns by `10000^(-i / divisor)` a position; the first position counts as
     /// `first`.
     pub(crate) fn new(width: usize, (divisor, first): (f64, usize), compute: Compute) -> Self {
         let (width, first) = (width as i64, first as i64);

@@ -85,7 +85,7 @@ impl LayerNorm {
         Normed { input: LinearInput::Float(numbers.to_kind(*kind)), numbers }
     }
 
-    /// The same as numbers alone, for what is no linear layer. `x`, result: `[rows, width]` f32.
+    /// The same as plain numbers, for readers other than linear layers. `x`, result: `[rows, width]` f32.
     pub(crate) fn numbers(&self, x: &Tensor) -> Tensor {
         let Self { weight, bias, eps, compute } = self;
         match compute.fused {

@@ -1,9 +1,9 @@
 //! From the LLM's world into the SLM's: the projector, the prompt embedding, and their fusion.
 //!
 //! Projector (arXiv 2402.16844, section 3): `Linear(d_llm, d_slm), ReLU, Linear(d_slm, d_slm)` per position,
-//! or fewer or more such layers, and where the bundle has them bidirectional blocks before the last one
-//! (`projector_blocks.rs`). Hidden states are first scaled to unit RMS per position, because
-//! intermediate LLM states have a few positions hundreds of times larger than the rest.
+//! or fewer or more such layers, and bidirectional blocks before the last one if the bundle has them
+//! (`projector_blocks.rs`). Hidden states are first scaled to unit RMS per position, because intermediate LLM
+//! states have a few positions hundreds of times larger than the rest.
 
 use baton_bundle::{Fusion, ProjectorPart};
 use tch::{Kind, Tensor};

@@ -1,5 +1,5 @@
-//! The blocks of a projector that has some: all that a prompt takes of the LLM sees itself both ways in them
-//! (`baton_bundle::ProjectorPart`).
+//! The blocks of a projector, if it has some: all LLM states of a prompt see each other in them, in both
+//! directions (`baton_bundle::ProjectorPart`).
 
 use baton_bundle::{FamilyConfig, ProjectorPart};
 use tch::Tensor;
@@ -20,7 +20,7 @@ pub(crate) struct ProjectorBlocks {
 }
 
 impl ProjectorBlocks {
-    /// Builds from tensors named as [`ProjectorPart::block_shapes`]; none where there is no block.
+    /// Builds from tensors named as [`ProjectorPart::block_shapes`]; `None` if there is no block.
     pub(crate) fn load(
         source: &dyn TensorSource,
         part: &ProjectorPart,
@@ -33,8 +33,8 @@ impl ProjectorBlocks {
         (part.blocks > 0).then(load).transpose()
     }
 
-    /// `x`: `[rows, d_slm]` f32, whose memory may be reused; `layout`: the rows of each prompt. Result: what
-    /// the last layer reads.
+    /// `x`: `[rows, d_slm]` f32, whose memory may be reused; `layout`: the rows of each prompt. Result: the
+    /// last layer's input.
     pub(crate) fn forward(&self, x: Tensor, layout: &PackedLayout) -> LinearInput {
         if x.size()[0] == 0 {
             return self.stack.final_norm(&x);

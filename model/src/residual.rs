@@ -1,5 +1,5 @@
-//! The residual stream between the parts of a block, whose norms stand before or behind them: `x +
-//! part(norm(x))` or, as in the first transformers (Vaswani et al., arXiv 1706.03762), `norm(x + part(x))`.
+//! The residual stream between the parts of a block, with norms before or after them: `x + part(norm(x))` or,
+//! as in the first transformers (Vaswani et al., arXiv 1706.03762), `norm(x + part(x))`.
 
 use tch::Tensor;
 
@@ -12,24 +12,24 @@ use crate::{
 /// The rows between two parts.
 #[derive(Debug)]
 pub(crate) enum Residual {
-    /// Norms stand before the parts: the sum of what has been added, `[rows, d]` f32.
+    /// Norms before the parts: the sum of all additions, `[rows, d]` f32.
     Sum(Tensor),
-    /// They stand behind: the rows that the last one gave.
+    /// Norms after the parts: the rows of the last one.
     Normed(Normed),
 }
 
-/// The rows that a norm behind a part gives.
+/// The rows of a norm after a part.
 #[derive(Debug)]
 pub(crate) struct Normed {
     /// The rows that the next part adds to, `[rows, d]` f32.
     pub(crate) numbers: Tensor,
-    /// The same as what the next part reads.
+    /// The same rows, as the next part's input.
     pub(crate) input: LinearInput,
 }
 
 impl Residual {
-    /// The rows behind a part and its norm. `part` is given what it adds to, whose memory may be reused, and
-    /// what it reads.
+    /// The rows after a part and its norm. `part` gets the numbers to which it adds, whose memory may be
+    /// reused, and its input.
     pub(crate) fn add(self, norm: &LayerNorm, part: impl FnOnce(Tensor, &LinearInput) -> Tensor) -> Self {
         match self {
             Self::Sum(x) => {

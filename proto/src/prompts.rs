@@ -39,7 +39,7 @@ pub struct RecordHead {
     pub num_segments: u32,
     /// The output of a record without segments; empty otherwise.
     pub copied: String,
-    /// Tokens that the LLM reads for the record, where the small model reads tokens of its own; otherwise 0.
+    /// Tokens that the LLM reads for the record, if the small model reads its own tokens; otherwise 0.
     pub llm_prompt_tokens: u32,
 }
 

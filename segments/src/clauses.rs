@@ -12,8 +12,8 @@ use crate::cut::{Part, has_letter, trimmed};
 const MARKS: [&[char]; 2] =
     [&[';', ':', '!', '?', '…', '—', '；', '：', '！', '？', '؛', '؟'], &[',', '，', '、', '،']];
 
-/// Appends to `read` what is read of `part` of `text`, without white space around it: the whole, or parts of
-/// it that are short enough, as far as its characters allow. `judge` says what becomes of each.
+/// Appends to `read` the pieces of `part` of `text` that are read, without white space around them: the
+/// whole, or parts that are short enough, as far as its characters allow. `judge` decides about each.
 pub(crate) fn clauses<T>(
     text: &str,
     part: Range<usize>,

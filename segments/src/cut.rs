@@ -29,20 +29,19 @@ pub struct Piece<'a> {
 /// A caller's judgement of a part of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<T> {
-    /// Nothing is written for it: it stays as it is, as what stands between pieces does.
+    /// Nothing is written for it: it stays unchanged, like the text between pieces.
     Copied,
     /// It is read.
     Read(T),
-    /// It is more than the reader can take.
+    /// It is too long for the reader.
     TooLong(T),
 }
 
-/// Cuts a text into pieces, each with what `judge` has made of it. A text without a letter has no piece:
-/// there is nothing to write for it.
+/// Cuts a text into pieces, each with the value that `judge` gave it. A text without a letter has no piece.
 ///
 /// `judge` is asked for parts of the text, by their bytes; each has a letter. A sentence that is too long is
 /// cut at clauses, then between words, then anywhere between two characters; only a single character that is
-/// too long stays as it is. A text that is read whole is not cut, however long it is.
+/// too long stays unchanged. A text that is read whole is never cut.
 #[must_use]
 pub fn cut<T>(text: &str, unit: Unit, mut judge: impl FnMut(Range<usize>) -> Part<T>) -> Vec<(Piece<'_>, T)> {
     let mut read = Vec::new();
@@ -60,7 +59,7 @@ pub fn cut<T>(text: &str, unit: Unit, mut judge: impl FnMut(Range<usize>) -> Par
     pieces(text, read)
 }
 
-/// The pieces of a text that are `read`: they rise and do not overlap. All else is between them.
+/// The pieces of a text that are `read`: they rise and do not overlap. All other text is between them.
 fn pieces<T>(text: &str, read: Vec<(Range<usize>, T)>) -> Vec<(Piece<'_>, T)> {
     let mut end = 0; // of the last piece
     let piece = |(part, made): (Range<usize>, T)| {
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
     use crate::join;
 
-    /// Where all parts up to `max_num_bytes` fit.
+    /// All parts up to `max_num_bytes` fit.
     fn cut_within(text: &str, unit: Unit, max_num_bytes: usize) -> Vec<Piece<'_>> {
         let judge = |part: Range<usize>| match part.len() <= max_num_bytes {
             true => Part::Read(part),

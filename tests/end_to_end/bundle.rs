@@ -115,7 +115,7 @@ pub(crate) fn write_small_model(directory: &Path, seed: u64) {
     tokenizer.save(directory.join("tokenizer.json"), false).unwrap();
 }
 
-/// Writes an opus-mt of several target languages as a hub has it: two SentencePiece models, `vocab.json`.
+/// Writes an opus-mt with several target languages in a hub's form: two SentencePiece models, `vocab.json`.
 #[allow(dead_code, reason = "each test binary uses a part of this file")]
 pub(crate) fn write_marian(directory: &Path, seed: u64) {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -43,7 +43,7 @@ fn an_imported_small_model_runs_at_once() {
     refused.assert_error(&["hybrid", "slm"]);
 }
 
-/// The directory of a model of several languages, from its files to rows.
+/// A model of several languages, from the files of its directory to output rows.
 #[test]
 fn a_marian_directory_becomes_a_bundle_that_writes_the_language_that_a_job_asks_for() {
     let directory = tempfile::tempdir().unwrap();

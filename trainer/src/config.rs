@@ -55,8 +55,8 @@ pub struct TrainConfig {
     /// JSONL field of the text to write; `output` is what a job has written.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
-    /// JSONL field of the pairs that a row's texts are joined of, `[[source, target], ...]` in order: where a
-    /// row has it, each of these is a pair, and the row's source is the record around them.
+    /// JSONL field with a row's sentences, `[[source, target], ...]` in order. If a row has it, each sentence
+    /// is a pair, and the row's source is the record around them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentences_field: Option<String>,
     /// How much the LLM reads for a pair: its source alone, or the whole record of which it is a sentence, in

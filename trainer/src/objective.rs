@@ -46,7 +46,7 @@ impl PairSet {
         self.usable.iter().map(|&pair| self.pairs[pair].num_rows()).collect()
     }
 
-    /// The states that a pair takes: the place of what the LLM reads, and the run of its tokens.
+    /// The states that a pair takes: the place of the LLM's reading, and the run of its tokens.
     fn taken(&self, pair: usize) -> (usize, Range<usize>) {
         match &self.pairs[pair].taken {
             None => (pair, 0..self.pairs[pair].prompt.len()),
@@ -54,7 +54,7 @@ impl PairSet {
         }
     }
 
-    /// The states that some pairs take, one after the other, where the LLM is read: as
+    /// The states that some pairs take, one after the other, if the LLM reads: as in
     /// [`HiddenStates::packed`].
     fn packed_states(&self, batch: &[usize]) -> Option<Tensor> {
         let taken: Vec<(usize, Range<usize>)> = batch.iter().map(|&pair| self.taken(pair)).collect();

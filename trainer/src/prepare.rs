@@ -190,7 +190,7 @@ fn is_frozen(config: &TrainConfig, name: &str) -> bool {
     !belongs_to_projector(name) && config.frozen.iter().any(|pattern| matches(pattern, name))
 }
 
-/// A pattern that names no tensor is a slip of the pen, and something must learn.
+/// A pattern that names no tensor is a mistake, and some tensor must learn.
 fn check_frozen(config: &TrainConfig, slm: &ModelConfig, weights: &Weights) -> Result<(), TrainError> {
     let refused = |value: String, rule: String| Err(TrainError::Config { field: "frozen", value, rule });
     let names: Vec<String> = slm.tensor_shapes().into_iter().map(|(name, _)| name).collect();

@@ -84,7 +84,7 @@ impl SlmStart {
         Ok(Self { config, tokenizer, tokenizer_path, own_tokens: None })
     }
 
-    /// The token that is written first whatever the model would choose. It stands before every response.
+    /// The forced first token of outputs. It precedes every response.
     pub(crate) fn first_token(&self) -> Result<Option<u32>, TrainError> {
         let of_language = match &self.own_tokens {
             Some(own) => own.bundle.first_token(&LanguageChoice::default(), &self.tokenizer)?,

@@ -61,7 +61,7 @@ struct Place {
 pub(crate) struct EncodeJob<'a> {
     /// Directory of all states.
     pub(crate) states: &'a Path,
-    /// Token ids of what the LLM reads. Equal prompts are encoded once.
+    /// Token ids of the LLM's prompts. Equal prompts are encoded once.
     pub(crate) prompts: Vec<&'a [u32]>,
     /// sha256 of the LLM's weights, in hex.
     pub(crate) llm_sha256: &'a str,

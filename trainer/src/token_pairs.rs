@@ -1,5 +1,5 @@
-//! Pairs in tokens: the prompt in those of the LLM or of a small model that has its own, the response in
-//! those of whoever learns to write; and what the LLM reads for them.
+//! Pairs in tokens, with the LLM's readings for them. A prompt has the LLM's tokens, or those of a small
+//! model that has its own. A response has the tokens of the model that learns to write.
 
 use std::ops::Range;
 
@@ -16,31 +16,31 @@ use crate::{
 pub(crate) struct TokenPair {
     /// The small model's prompt, template included: in its own tokens, or in the LLM's.
     pub(crate) prompt: Vec<u32>,
-    /// The states that the prompt takes, where it is in the small model's own tokens. Otherwise it takes
-    /// those of its own tokens.
+    /// The states that the prompt takes, if it has the small model's own tokens. Otherwise it takes the
+    /// states of its own tokens.
     pub(crate) taken: Option<TakenStates>,
     /// Ids of the writer's tokenizer, without BOS and EOS.
     pub(crate) response: Vec<u32>,
-    /// Length of the target text, UTF-8.
+    /// Length of the target text in bytes, UTF-8.
     pub(crate) response_num_bytes: usize,
 }
 
 /// States of the LLM that a prompt takes by characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TakenStates {
-    /// Place of what the LLM reads among [`TokenPairs::readings`].
+    /// Place of the LLM's reading among [`TokenPairs::readings`].
     pub(crate) reading: usize,
-    /// The run of its tokens that has all those whose states are taken.
+    /// The shortest run of its tokens with all states that are taken.
     pub(crate) tokens: Range<usize>,
-    /// Which of that run each token of the prompt takes.
+    /// The states of that run that each token of the prompt takes.
     pub(crate) alignment: TokenAlignment,
 }
 
-/// Pairs, and what the LLM reads for them.
+/// Pairs, and the LLM's readings for them.
 #[derive(Debug, Default)]
 pub(crate) struct TokenPairs {
     pub(crate) pairs: Vec<TokenPair>,
-    /// The LLM's prompts, where they are not the pairs': sources, or windows of records.
+    /// The LLM's prompts, if they differ from the pairs': sources, or windows of records.
     pub(crate) readings: Vec<Vec<u32>>,
 }
 
@@ -52,10 +52,10 @@ impl TokenPair {
 }
 
 impl TokenPairs {
-    /// Tokenizes pairs and leaves out those whose prompt is too long. Order is kept.
+    /// Tokenizes pairs and drops those whose prompt is too long. Keeps the order.
     ///
-    /// Long responses are not for this function to leave out: which prompts the LLM encodes should not depend
-    /// on the SLM's tokenizer.
+    /// This function keeps long responses, because the prompts that the LLM encodes must not depend on the
+    /// SLM's tokenizer.
     pub(crate) fn of(
         texts: &[TextPair],
         context: ReaderContext,
@@ -119,7 +119,7 @@ impl TokenPairs {
         }
     }
 
-    /// Places of the pairs whose response is short enough; of which files they are goes into the error.
+    /// Places of the pairs whose response is short enough; the error names their files.
     pub(crate) fn usable(
         &self,
         files: &impl ToString,
@@ -154,8 +154,8 @@ fn read_alone<'p>(
     })
 }
 
-/// The sentences of a record that are short enough, and what is read for them. A pair that is no sentence is
-/// a record of one.
+/// The sentences of a record that are short enough, with their readings. A pair outside a record is a record
+/// of one sentence.
 fn read_record<'p>(
     pairs: &'p [TextPair],
     reader: &PromptReader,

@@ -72,7 +72,7 @@ pub struct OpenShard<S: ShardService> {
     pub attempt: ShardAttempt,
     /// The service's notes.
     pub accepted: S::Accepted,
-    /// The rules that say which parts of its texts the models see.
+    /// The rules for the parts of its texts that the models see.
     pub rules: Arc<TextRules>,
     /// The messages to come.
     pub requests: Streaming<S::Request>,

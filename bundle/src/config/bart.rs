@@ -1,8 +1,8 @@
 //! `config.json` and tensors of BART and its kin: BART, mBART, Marian, M2M-100, Pegasus, and the students of
 //! Firefox Translations and Bergamot.
 //!
-//! They are one network with a few choices in it, [`BartWiring`], and names that all share. Settings of old
-//! files, from when one class of transformers had these choices as options, are held against them.
+//! They are one network with a few choices, [`BartWiring`], and common names. In old files these choices are
+//! options, from one class of transformers; such options must match the family's choices.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ use super::{
 /// Constants of a BART or one of its kin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BartConfig {
-    /// Which of them.
+    /// The kind.
     pub kind: BartKind,
     /// Blocks of the decoder; `num_hidden_layers` are those of the encoder.
     pub num_decoder_layers: usize,
@@ -44,25 +44,25 @@ pub enum BartKind {
     Bergamot,
 }
 
-/// How the network of one kind is put together.
+/// The structure of one kind's network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BartWiring {
-    /// Where the norms of a block stand.
+    /// The places of a block's norms.
     pub norms: NormPlace,
-    /// How tokens learn where they stand.
+    /// The kind of positions.
     pub positions: BartPositions,
-    /// Whether embeddings, positions included, have a norm of their own.
+    /// Whether embeddings, with positions added, pass a norm.
     pub embedding_norm: bool,
     /// Whether a number is added to each logit.
     pub logits_bias: bool,
-    /// How a block of the decoder knows what has been written.
+    /// The way in which a block of the decoder sees earlier output.
     pub past: DecoderPast,
 }
 
-/// Where the norms of a block stand.
+/// The places of a block's norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlace {
-    /// `x + part(norm(x))`, and a norm behind the last block.
+    /// `x + part(norm(x))`, and a norm after the last block.
     Before,
     /// `norm(x + part(x))`
     Behind,
@@ -71,7 +71,7 @@ pub enum NormPlace {
 /// The numbers that are added to embeddings for their positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BartPositions {
-    /// Rows of a table in the checkpoint, of which the first so many belong to no position.
+    /// Rows of a table in the checkpoint, of which this many at the start belong to no position.
     Learned {
         /// The row of the first position.
         first: usize,
@@ -86,7 +86,7 @@ pub enum BartPositions {
     },
 }
 
-/// The activation functions that they have, by their names in `config.json`.
+/// Their activation functions, by their names in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BartActivation {
     /// `relu`
@@ -99,11 +99,11 @@ pub enum BartActivation {
     GeluTanh,
 }
 
-/// Rows of a learned table that stand before the first position's, as fairseq left them.
+/// Rows of a learned table before that of the first position, a remainder of fairseq.
 const UNUSED_POSITIONS: usize = 2;
 
 impl BartKind {
-    /// How its network is put together, of hidden states `width` wide.
+    /// The structure of its network, for hidden states of this `width`.
     #[must_use]
     pub fn wiring(self, width: usize) -> BartWiring {
         let half = width as f64 / 2.0;
@@ -126,7 +126,7 @@ impl BartKind {
         }
     }
 
-    /// The values that transformers takes where a file leaves them out.
+    /// The values that transformers takes for missing fields.
     fn defaults(self) -> Defaults {
         let defaults = |activation_function, [begin, end, pad]: [Option<u32>; 3]| Defaults {
             activation_function,
@@ -267,7 +267,7 @@ fn read(fields: &Fields<'_>, kind: BartKind) -> Result<ModelConfig, UnsupportedS
     let defaults = kind.defaults();
     let pad = fields.optional_token_id("pad_token_id")?.or(defaults.pad);
     if kind == BartKind::M2m100 && pad != Some(1) {
-        // Positions begin behind it.
+        // Positions begin after it.
         return Err(UnsupportedSetting::new("pad_token_id", &pad.unwrap_or_default(), "1"));
     }
     let begin = fields.optional_token_id("decoder_start_token_id")?.or(defaults.begin);
@@ -277,7 +277,7 @@ fn read(fields: &Fields<'_>, kind: BartKind) -> Result<ModelConfig, UnsupportedS
         output_rules.first_token_id = fields.optional_token_id("bos_token_id")?;
     }
     if kind == BartKind::Marian {
-        // It begins outputs, and its logits are no numbers of Marian's.
+        // It begins outputs, and Marian never computes its logits.
         output_rules.suppressed_token_ids.extend(pad.filter(|&pad| (pad as usize) < vocab_size));
     }
     let eps = match kind {

@@ -92,7 +92,7 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence; may be empty.
     pub eos_token_ids: Vec<u32>,
-    /// The part of an output that the model does not choose.
+    /// The parts of an output that the model does not choose.
     pub output_rules: OutputRules,
     /// Number type of the tensors on disk.
     pub dtype: WeightDtype,
@@ -191,10 +191,9 @@ impl ModelConfig {
             .map_err(|reason| BundleError::UnsupportedConfig { path: path.to_owned(), reason })
     }
 
-    /// Adds what a `generation_config.json` says of outputs to what is known.
+    /// Adds the output rules of a `generation_config.json`.
     ///
-    /// # Errors
-    /// It says something that Baton does not implement.
+    /// # Errors The file has a setting that Baton does not implement.
     pub fn add_output_rules(&mut self, generation: &Map<String, Value>) -> Result<(), UnsupportedSetting> {
         self.output_rules.read(&Fields::new(generation)?)
     }
@@ -362,8 +361,8 @@ impl ModelConfig {
         }
     }
 
-    /// Tokens that a sequence cannot exceed, where the family looks positions up in a table. Behind an
-    /// encoder, prompt and output are two sequences; else they are one.
+    /// Maximum of tokens in a sequence, if the family looks up positions in a table. With an encoder, prompt
+    /// and output are two sequences; otherwise they are one.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
         match &self.family {
@@ -376,7 +375,7 @@ impl ModelConfig {
         }
     }
 
-    /// Tokens of the longest sequence that a prompt and an output of so many tokens make.
+    /// Tokens of the longest sequence for a prompt and an output of these lengths.
     #[must_use]
     pub fn longest_sequence(&self, prompt_tokens: usize, new_tokens: usize) -> usize {
         match self.encoder_decoder() {
@@ -385,8 +384,8 @@ impl ModelConfig {
         }
     }
 
-    /// Longest prompt that the model has positions for beside an output of so many tokens, where it has not
-    /// positions without end.
+    /// Longest prompt for which the model has positions, beside an output of this length. `None`: its
+    /// positions have no end.
     #[must_use]
     pub fn longest_prompt(&self, new_tokens: usize) -> Option<usize> {
         let of_output = if self.encoder_decoder().is_some() { 0 } else { new_tokens };

@@ -1,20 +1,20 @@
-//! The part of an output that the model does not choose, by `config.json` and `generation_config.json`.
+//! The parts of an output that the model does not choose, by `config.json` and `generation_config.json`.
 
 use serde_json::Value;
 
 use super::{UnsupportedSetting, fields::Fields};
 
-/// Tokens that an output begins with, and that it never has.
+/// The forced first token of outputs, and the tokens that they never have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutputRules {
-    /// The token that is written first, whatever the model would choose: `forced_bos_token_id`.
+    /// The forced first token: `forced_bos_token_id`.
     pub first_token_id: Option<u32>,
     /// Tokens that are never written: `suppress_tokens`, or `bad_words_ids` of one token each. Rising.
     pub suppressed_token_ids: Vec<u32>,
 }
 
 impl OutputRules {
-    /// Adds what a file says to what is known.
+    /// Adds the rules of a file.
     pub(super) fn read(&mut self, fields: &Fields<'_>) -> Result<(), UnsupportedSetting> {
         if let Some(first) = fields.optional_token_id("forced_bos_token_id")? {
             self.first_token_id = Some(first);
@@ -34,7 +34,7 @@ impl OutputRules {
         Ok(())
     }
 
-    /// Refuses tokens that there are not.
+    /// Refuses tokens that do not exist.
     pub(super) fn check(&self, vocab_size: usize) -> Result<(), UnsupportedSetting> {
         let first = self.first_token_id.iter().map(|id| ("forced_bos_token_id", id));
         let mut all = first.chain(self.suppressed_token_ids.iter().map(|id| ("suppress_tokens", id)));
@@ -44,7 +44,7 @@ impl OutputRules {
         }
     }
 
-    /// The fields that say it.
+    /// The fields of these rules.
     pub(super) fn fields(&self) -> Vec<(&'static str, Value)> {
         let first = self.first_token_id.map(|id| ("forced_bos_token_id", id.into()));
         let suppressed = self.suppressed_token_ids.as_slice();

@@ -81,8 +81,7 @@ struct Cut {
 
 /// The pieces of an `.spm` file by their ids in it.
 ///
-/// # Errors
-/// In words: it is no SentencePiece model.
+/// # Errors In words: the file is not a SentencePiece model.
 pub fn sentencepiece_pieces(file: &[u8]) -> Result<Vec<String>, String> {
     let SentencePiece { pieces, .. } = SentencePiece::new(file)?;
     Ok(pieces.into_iter().map(|piece| piece.text).collect())

@@ -1,7 +1,7 @@
 //! BART and its kin: mBART, Marian, M2M-100 and NLLB-200, Pegasus, and the students of Bergamot.
 //!
-//! An encoder reads, a decoder writes; layer norms and biases everywhere. The place of norms, the way of
-//! positions and a decoder's knowledge of its past are the kind's ([`BartWiring`]).
+//! An encoder reads, a decoder writes; layer norms and biases everywhere. The places of norms, the kind of
+//! positions and the decoder's view of its past depend on the kind ([`BartWiring`]).
 //!
 //! References: Lewis et al., arXiv 1910.13461; Liu et al., arXiv 2001.08210; Fan et al., arXiv 2010.11125;
 //! Zhang et al., arXiv 1912.08777; Junczys-Dowmunt et al., arXiv 1804.00344; and the classes of Hugging Face
@@ -52,7 +52,7 @@ struct Shape<'a> {
 struct StackEnds {
     positions: EmbeddedPositions,
     layernorm_embedding: Option<LayerNorm>,
-    /// Behind the last block, where norms stand before parts.
+    /// After the last block, if norms precede parts.
     layer_norm: Option<LayerNorm>,
 }
 
@@ -74,7 +74,7 @@ struct DecoderBlock {
     final_layer_norm: LayerNorm,
 }
 
-/// How a block of the decoder knows what is written.
+/// The way in which a block of the decoder sees the output so far.
 #[derive(Debug)]
 enum Past {
     Attention(SelfAttention),
@@ -82,7 +82,7 @@ enum Past {
 }
 
 impl Bart {
-    /// `encoder_blocks`: how many blocks of the encoder; `writes`: whether there is a decoder.
+    /// `encoder_blocks`: the number of the encoder's blocks; `writes`: whether there is a decoder.
     pub(crate) fn load(
         (config, constants): (&ModelConfig, &BartConfig),
         source: &LayerSource<'_>,
@@ -109,7 +109,7 @@ impl Bart {
         })
     }
 
-    /// The embedding matrix or one of its own as a head, with what is added to each logit.
+    /// The head: the embedding matrix or its own matrix, with the addition to each logit.
     pub(crate) fn load_head(
         (config, constants): (&ModelConfig, &BartConfig),
         source: &LayerSource<'_>,
@@ -219,7 +219,8 @@ impl StackEnds {
         })
     }
 
-    /// Embeddings as the first block takes them. `x`: `[rows, d]` f32; `first_layer`: what reads them first.
+    /// Embeddings in the form for the first block. `x`: `[rows, d]` f32; `first_layer`: the layer that reads
+    /// them first.
     fn begin(&self, x: Tensor, positions: (&Tensor, i64), first_layer: Option<&Linear>) -> Residual {
         let x = time(Part::Embed, || self.positions.add_to(x, positions));
         match (&self.layernorm_embedding, &self.layer_norm, first_layer) {

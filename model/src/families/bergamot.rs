@@ -1,5 +1,5 @@
 //! The recurrence that students of Firefox Translations and Bergamot have in place of a decoder's attention
-//! to its past. All else of them is in `bart.rs`. Reference: Kim et al., "From Research to Production and
+//! to its past. All other parts are in `bart.rs`. Reference: Kim et al., "From Research to Production and
 //! Back", ACL Anthology D19-5632.
 
 use tch::{Kind, Tensor};
@@ -23,8 +23,8 @@ impl Ssru {
         Ok(Self { gates: rnn.stacked_with_first_bias(d, &[("forget", d), ("input", d)])? })
     }
 
-    /// `x` plus what it makes of `input`. `x`: `[rows, d]` f32; `input`: `[rows, d]`, as linear layers read
-    /// it.
+    /// `x` plus the recurrence's output for `input`. `x`: `[rows, d]` f32; `input`: `[rows, d]`, in the form
+    /// for linear layers.
     pub(crate) fn add_to(
         &self,
         x: Tensor,

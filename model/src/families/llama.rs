@@ -53,7 +53,7 @@ pub(crate) fn load(
     Llama::of_variant((config, plain(constants)), source, num_blocks)
 }
 
-/// All blocks and the norm behind them, for states in place of tokens.
+/// All blocks and the norm after them, for states in place of tokens.
 pub(crate) fn load_blocks(
     (config, constants): (&ModelConfig, &LlamaConfig),
     source: &LayerSource<'_>,
@@ -77,7 +77,7 @@ impl Llama {
         Ok(Self { embed_tokens, ..Self::without_embedding((config, variant), source, num_blocks)? })
     }
 
-    /// Blocks and the norm behind them; the embedding has no row.
+    /// Blocks and the norm after them; the embedding has no row.
     fn without_embedding(
         (config, variant): (&ModelConfig, LlamaVariant),
         source: &LayerSource<'_>,

@@ -13,7 +13,7 @@ pub(crate) enum Activation {
     /// GELU (Hendrycks and Gimpel, arXiv 1606.08415) by its approximation with tanh: GPT-2's and T5's
     /// `gelu_new`, Gemma's `gelu_pytorch_tanh`.
     GeluTanh,
-    /// GELU as it is defined, by the error function: BART's.
+    /// GELU by its definition, with the error function: BART's.
     Gelu,
     /// `max(x, 0)`: T5 1.0.
     Relu,

@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 use crate::hybrid::{PAIRS, bundle, projector_weights};
 use crate::{checkpoint, config, ids, relative_difference};
 
-/// The same parts, aligned by characters; the last layer of the projector is zero or random, and before it
-/// are so many blocks.
+/// The same parts, aligned by characters; the last layer of the projector is zero or random, after this many
+/// blocks.
 fn aligned_bundle(path: &std::path::Path, pair: (&str, &str), (is_new, blocks): (bool, usize)) -> Bundle {
     let by_tokens = bundle(path, pair, Fusion::Add);
     let manifest = by_tokens.manifest().clone();
@@ -112,7 +112,7 @@ fn states_by_hand(bundle: &Bundle, pair: (&str, &str), reading: &Reading, segmen
     Tensor::cat(&rows.collect::<Vec<_>>(), 0)
 }
 
-/// A Llama's blocks and norm (arXiv 2302.13971), where each of the rows of one prompt sees all. `x`: `[rows,
+/// A Llama's blocks and norm (arXiv 2302.13971), where each row of a prompt sees all its rows. `x`: `[rows,
 /// d]`.
 fn blocks_by_hand(mut x: Tensor, part: &ProjectorPart, weights: &Checkpoint) -> Tensor {
     let shape = part.block_config();
@@ -231,7 +231,7 @@ fn what_blocks_cost_is_counted() {
         std::fs::create_dir(&path).unwrap();
         let bundle = aligned_bundle(&path, PAIRS[2], (false, blocks));
         let encoder = PromptEncoder::load(&bundle, &[Mode::Hybrid], Compute::CPU_F32).unwrap();
-        // Each token of the small model covers something, and so takes part in the blocks.
+        // Each token of the small model covers characters, and therefore takes part in the blocks.
         let tokens = tokens(9, 7);
         let spans: Vec<Span> = (0..9).map(|at| at..at + 1).collect();
         let alignment = TokenAlignment::by_characters(&spans, &spans);

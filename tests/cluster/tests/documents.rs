@@ -1,4 +1,4 @@
-//! Small models of tokens of their own, and an LLM that reads sentences or whole documents for them, on
+//! Small models with their own tokens, and an LLM that reads sentences or whole documents for them, on
 //! separate services.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::bundle::{MAX_PROMPT_TOKENS, write_aligned_bundle};
 use crate::jobs::Job;
 
-/// Many times the same sentence, and others.
+/// The same sentence many times, and others.
 const TEXTS: [&str; 6] = [
     "Reads mail. Writes logs.",
     "Reads mail.",
@@ -19,7 +19,7 @@ const TEXTS: [&str; 6] = [
     "1. Reads mail.\n2. READS MAIL.\n",
     "Then it wrote them to disk, item by item, and after that came all old mail, which took it a while.",
 ];
-/// Of the LLM's template. Its tokens are bytes.
+/// Tokens of the LLM's template; each is a byte.
 const TEMPLATE_TOKENS: usize = 2;
 
 fn corpus() -> String {
@@ -34,7 +34,7 @@ fn rows(contents: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Output rows of a job on services that are started for it, and the tokens that its encoder read.
+/// The output rows of a job on its own services, and the tokens that its encoder read.
 fn run_on_services(bundle: &Path, flags: &[&str], encoder_flags: &[&str]) -> (Vec<Value>, f64) {
     let job = Job::of(bundle, &corpus(), &[&["--max-new-tokens", "6"], flags].concat());
     let encoder = Worker::start("baton-encoder", bundle, encoder_flags);

@@ -47,7 +47,7 @@ impl Job {
         self.directory.path().join(name)
     }
 
-    /// Runs all roles in one process; what a cluster makes has to equal it.
+    /// Runs all roles in one process; a cluster's output must equal this one.
     pub(crate) fn run_in_one_process(&self) -> BTreeMap<String, Vec<u8>> {
         let mut baton = command("baton");
         baton.arg("run");

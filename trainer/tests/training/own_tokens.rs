@@ -197,7 +197,7 @@ fn a_small_model_that_is_frozen_whole_learns_a_projector_or_is_refused() {
     assert!(learned.abs().max().double_value(&[]) > 0.0);
 }
 
-/// Documents of two sentences, of which the second is always the same, and its target that of the first.
+/// Documents of two sentences. The second sentence is always the same, and its target is that of the first.
 fn write_documents(path: &Path, range: std::ops::Range<usize>) {
     let document = |number: usize| {
         let (english, italian) = crate::COLOURS[number % 5];
@@ -240,7 +240,7 @@ fn a_sentence_is_learned_with_the_states_that_its_record_gives_it() {
     let (alone, manifest, num_prompts) = train_with(ReaderContext::Segment, "segment");
     assert_eq!(num_prompts, 6, "five colours, and the sentence that all documents have");
     assert!(manifest.generation.is_empty());
-    // Without its record, such a sentence costs at least ln 5 nats, whichever colour it stands for.
+    // Without its record, such a sentence costs at least ln 5 nats, for any colour.
     assert!(with_record < alone - 0.05, "{with_record} {alone}");
 
     let by_tokens = TrainConfig { reads: Reads::Slm, ..config };
