@@ -1,8 +1,7 @@
-#!/bin/sh
-# The demo: translates English prose to Portuguese with the committed bundle, once by each of its modes,
-# and shows what came out side by side.
+# !/bin/sh The demo: translates English prose to Portuguese with the committed bundle, once in each of its
+# modes, and shows the outputs side by side.
 #
-# Called by `make demo`, which has built the binary, given as argument, and imported the models.
+# `make demo` calls it with the built binary as argument, after it has imported the models.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -80,7 +80,7 @@ STUDENT_FILES = (
     "config.intgemm8bitalpha.yml",
 )
 
-# The student that models/en-pt goes on from, as a bundle of its own, and which of its files that bundle has.
+# The student from which models/en-pt starts, as a bundle, and the files that models/en-pt takes from it.
 STUDENT = CACHE / "firefox-students-0.2.0-imported" / "enpt"
 STUDENT_BUNDLE = REPOSITORY / "models" / "en-pt"
 STUDENT_BUNDLE_FILES = ("slm/model.safetensors", "slm/vocab.spm")
@@ -358,7 +358,7 @@ def import_models(baton):
 
 
 def import_model(part, is_as_released, command):
-    """Makes a directory by `command`, which `--out` tells where, unless it is there as it was released."""
+    """Runs `command` with `--out` to make a directory, unless the released one is present."""
     if part.target.exists() and not is_as_released:
         say(part.label, "another version of Baton imported it; it is imported again")
         shutil.rmtree(part.target)
@@ -378,8 +378,8 @@ def import_model(part, is_as_released, command):
 
 
 def is_as_released(imported, bundle, name):
-    """Whether a file of an imported model is the one that a bundle under models/ was made with. Versions of
-    Baton may write it otherwise."""
+    """Whether a bundle under models/ was made with this file of an imported model. Other versions of Baton
+    may write another file."""
     manifest = json.loads((REPOSITORY / "models" / bundle / "bundle.json").read_text())
     digest = manifest["files"][name]["sha256"]
     return imported.exists() and hashlib.sha256(imported.read_bytes()).hexdigest() == digest

@@ -1,8 +1,8 @@
-//! A bundle's copy that takes less room: the matrices of its small model in int8, and, where training went on
-//! from published weights, only the differences to those.
+//! A smaller copy of a bundle: the small model's matrices in int8, or only the differences to published
+//! weights from which training started.
 //!
 //! An int8 matrix has a scale for each row, so the largest number of a row is 127 steps; see
-//! [`crate::SafetensorsFile`]. Embeddings, norms and biases are kept as they are.
+//! [`crate::SafetensorsFile`]. Embeddings, norms and biases stay unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,8 +28,8 @@ const MAX_STEPS: f32 = 127.0;
 pub struct CompactOptions {
     /// The bundle.
     pub bundle: PathBuf,
-    /// A bundle with the weights that training went on from. Its small model's weights stay in the copy,
-    /// and what training changed is stored beside them.
+    /// A bundle with the weights from which training started. The copy has its small model's weights, and the
+    /// changes of training beside them.
     pub base: Option<PathBuf>,
     /// The directory to create.
     pub out: PathBuf,
@@ -46,7 +46,7 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
     bundle.check_sha256(SLM_WEIGHTS)?;
     let trained = StoredWeights::open(&bundle.path(SLM_WEIGHTS))?;
     let base = options.base.as_deref().map(Bundle::open).transpose()?;
-    // The published weights: what a base has changed in them already is part of the differences.
+    // The published weights: the base's own changes to them are part of the differences.
     let base_weights =
         base.as_ref().map(|base| SafetensorsFile::open(&base.path(SLM_WEIGHTS))).transpose()?;
     let matrices: BTreeSet<String> =
@@ -137,7 +137,7 @@ fn write_tensors(path: &Path, tensors: &Tensors) -> Result<(), BundleError> {
     write_atomically(path, &file.expect("the header follows from the tensors"))
 }
 
-/// Copies what the bundle has beside the weights of its small model.
+/// Copies the other files of the bundle, besides the weights of its small model.
 fn copy_parts(bundle: &Bundle, to: &Path) -> Result<(), BundleError> {
     for name in bundle.manifest().file_names() {
         let path = to.join(name);

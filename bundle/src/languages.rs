@@ -52,7 +52,8 @@ impl LanguageChoice {
 impl SlmPart {
     /// A template with the tokens of languages in it.
     ///
-    /// # Errors In words: a language is unknown, or missing.
+    /// # Errors
+    /// In words: a language is unknown, or missing.
     pub fn template_for(&self, template: &str, choice: &LanguageChoice) -> Result<String, String> {
         let mut filled = template.to_owned();
         for (placeholder, side) in

@@ -6,8 +6,8 @@
 //! adapter/      adapter_config.json, adapter_model.safetensors   the LLM's fine-tuning, if it has one
 //! projector/    model.safetensors                                LLM states -> SLM embedding space
 //! slm/          config.json, model.safetensors, tokenizer.json   the trained writer (or its .spm files)
-//!               changes.safetensors                              what training changed in those weights,
-//!                                                                if they are published ones
+//!               changes.safetensors                              the changes of training, if the weights
+//!                                                                are published ones
 //! ```
 //!
 //! A bundle of an LLM alone has neither `projector/` nor `slm/`; one of a small model alone has `slm/` alone.

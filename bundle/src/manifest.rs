@@ -21,7 +21,7 @@ pub const MANIFEST_FORMAT: u32 = 1;
 /// The prompt template of a job that names none.
 pub const DEFAULT_TEMPLATE: &str = "default";
 
-/// What training changed in `slm/model.safetensors`, where that is kept apart from it.
+/// The changes of training to `slm/model.safetensors`, if they are stored apart from it.
 pub const SLM_CHANGES: &str = "slm/changes.safetensors";
 
 /// The files of a bundle: all that Baton reads, each with its hash in the manifest.

@@ -120,7 +120,8 @@ impl PromptReader {
     /// # Errors
     /// As for [`read`](Self::read).
     ///
-    /// # Panics [`reads_records`](Self::reads_records) is false, or segments overlap or do not rise.
+    /// # Panics
+    /// [`reads_records`](Self::reads_records) is false, or segments overlap or do not rise.
     pub fn read_record(
         &self,
         text: &str,

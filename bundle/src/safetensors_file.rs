@@ -4,8 +4,8 @@
 //! each tensor, and the tensors' bytes. The `safetensors` crate owns the header and its checks. This file
 //! adds seeking, so converting a checkpoint needs memory only for its largest tensor.
 //!
-//! A matrix may be stored in int8 with a scale for each row: `NAME` I8 `[rows, columns]` beside
-//! `NAME.scales` F32 `[rows]`. It is read as their product, in f32, wherever a float tensor is read.
+//! A matrix may be stored in int8 with a scale for each row: `NAME` I8 `[rows, columns]` beside `NAME.scales`
+//! F32 `[rows]`. Readers of float tensors get their product, in f32.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::{BundleError, WeightDtype};
 /// No real header is larger; a larger length means that the file is something else.
 const MAX_HEADER_NUM_BYTES: u64 = 100_000_000;
 const HEADER_LENGTH_NUM_BYTES: u64 = 8;
-/// What the name of an int8 matrix's scales has behind that of the matrix.
+/// The suffix of the name of an int8 matrix's scales, after the matrix's name.
 const SCALES_SUFFIX: &str = ".scales";
 
 impl From<WeightDtype> for Dtype {
@@ -37,7 +37,7 @@ impl From<WeightDtype> for Dtype {
 }
 
 impl WeightDtype {
-    /// A number as this type stores it.
+    /// A number, rounded as this type stores it.
     pub(crate) fn rounded(self, number: f32) -> f32 {
         match self {
             Self::F32 => number,

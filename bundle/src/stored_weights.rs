@@ -1,9 +1,9 @@
-//! The weights of a checkpoint as they are on disk: `model.safetensors`, and what training changed in it,
-//! where that is kept apart.
+//! The weights of a checkpoint on disk: `model.safetensors`, and the changes of training if they are stored
+//! apart.
 //!
-//! A bundle whose small model was published before can have the published weights as they are, and beside
-//! them `changes.safetensors`: for each tensor that training changed, the difference to it, of the same
-//! name and shape. Every reader of weights reads their sum.
+//! A bundle with a published small model can have the published weights unchanged, and `changes.safetensors`
+//! beside them. That file has the difference for each changed tensor, under the same name and in the same
+//! shape. Every reader of weights gets the sum.
 
 use std::path::Path;
 
@@ -20,10 +20,11 @@ pub struct StoredWeights {
 }
 
 impl StoredWeights {
-    /// Opens a `model.safetensors`, and the changes that lie beside it.
+    /// Opens a `model.safetensors`, and the changes beside it.
     ///
-    /// # Errors A file cannot be read or is not a complete safetensors file, or a tensor is changed that
-    /// the weights have not, or have in another shape.
+    /// # Errors
+    /// A file cannot be read or is not a complete safetensors file. Or the changes have a tensor that the
+    /// weights lack or have in another shape.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let weights = SafetensorsFile::open(path)?;
         let changes_path = path.with_file_name(CHANGES_FILE);
@@ -44,7 +45,7 @@ impl StoredWeights {
         Ok(Self { weights, changes })
     }
 
-    /// Reads one floating-point tensor: as it is stored, or in f32 where it was changed.
+    /// Reads one floating-point tensor: in its stored type, or in f32 if it was changed.
     ///
     /// # Errors
     /// As [`SafetensorsFile::read`].

@@ -1,5 +1,4 @@
-//! Weights that are kept in two files or in int8: published ones and what training changed in them, and
-//! matrices in steps of a scale.
+//! Weights in two files (published ones and the changes of training), and matrices in int8 with scales.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -16,7 +15,7 @@ use support::{TinyBundle, assert_says, config, manifest, values};
 
 const SLM_WEIGHTS: &str = "slm/model.safetensors";
 
-/// The number that training adds to number `i` of a tensor: up to 0.3, and never the same in a row.
+/// The addition of training to number `i` of a tensor: up to 0.3, and never the same in a row.
 fn change(i: usize) -> f32 {
     0.25 + (i % 7) as f32 / 128.0
 }

@@ -36,9 +36,9 @@ enum Command {
     /// The LLM writes unchanged, with --prompt-end, --eos-token and --max-new-tokens, or as another bundle
     /// fine-tuned it, with --from. The small model still reads the LLM that it was trained on.
     AddLlm(AddLlmArgs),
-    /// Copy a bundle into less room: its small model in int8, with --base only what training changed.
+    /// Make a smaller copy of a bundle: its small model in int8, or with --base only the changes of training.
     ///
-    /// Embeddings, norms, biases and the other parts stay as they are; llm/ becomes a link. Int8 rounds, so
+    /// Embeddings, norms, biases and the other parts stay unchanged; llm/ becomes a link. Int8 rounds, so
     /// measure the copy before you serve it.
     Compact(CompactArgs),
     /// Show the parts of a bundle. Reads only headers.
@@ -150,8 +150,8 @@ struct AddLlmArgs {
 struct CompactArgs {
     /// The bundle's directory. Example: `data/runs/en-pt/bundle`.
     bundle: PathBuf,
-    /// A bundle of the small model that training went on from. The copy has that one's weights, and in
-    /// slm/changes.safetensors the differences. Example: `bundles/en-pt`.
+    /// A bundle of the small model from which training started. The copy has its weights, and the differences
+    /// in slm/changes.safetensors. Example: `bundles/en-pt`.
     #[arg(long)]
     base: Option<PathBuf>,
     /// Directory to create; it appears complete or not at all. Example: `models/en-pt`.

@@ -46,7 +46,8 @@ impl LanguageConvention {
     /// The languages of a model by their tokens, with those of its task. None if the model has no tokens for
     /// languages.
     ///
-    /// # Errors In words: the task names an unknown language.
+    /// # Errors
+    /// In words: the task names an unknown language.
     pub(crate) fn languages<'t>(
         &self,
         tokens: impl Iterator<Item = &'t String>,

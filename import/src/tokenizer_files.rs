@@ -19,7 +19,8 @@ const PIECES: [&str; 3] = ["sentencepiece.bpe.model", "spiece.model", "tokenizer
 
 /// The files that a directory has for a model of `config`, by their names in a bundle.
 ///
-/// # Errors The directory has no files that suit the family.
+/// # Errors
+/// The directory has no files that suit the family.
 pub(crate) fn tokenizer_files(
     directory: &Path,
     config: &ModelConfig,

@@ -35,7 +35,7 @@ impl TensorSource for BTreeMap<String, Tensor> {
     }
 }
 
-/// One `model.safetensors` file, with the changes that lie beside it, opened but not loaded.
+/// One `model.safetensors` file, with the changes beside it, opened but not loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
     weights: StoredWeights,
@@ -45,8 +45,9 @@ impl Checkpoint {
     /// Opens a safetensors file, and `changes.safetensors` beside it if there is one, and checks their
     /// headers.
     ///
-    /// # Errors A file cannot be read or is not a complete safetensors file, or the changes are those of
-    /// other weights.
+    /// # Errors
+    /// A file cannot be read or is not a complete safetensors file, or the changes are those of other
+    /// weights.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         Ok(Self { weights: StoredWeights::open(path)? })
     }

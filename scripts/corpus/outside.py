@@ -29,13 +29,13 @@ MANUAL_PACKAGES = (
     *"util-linux xz-utils".split(),
 )
 RENDERER_PACKAGE = "mandoc"
-# How a large association of people governs itself, and what it was founded for.
+# The constitution of a large association of people, and its founding manifesto.
 PROSE_PACKAGE = "doc-debian"
 PROSE_FILES = ("constitution.txt.gz", "debian-manifesto.gz")
 
 MIN_MESSAGE_WORDS, MAX_MESSAGE_WORDS = 4, 60
 MIN_PROSE_WORDS = 6
-# What only a program reads: directives of printf and of shells, escapes, several lines, columns.
+# Text for programs only: directives of printf and of shells, escapes, several lines, columns.
 FORMATTED = re.compile(r"%|\\|\n|\t|  |\$[\w{]|\{\d*\}")
 LIST_MARKER = re.compile(r"\s*(?:(?:\d+|[a-z])[.)]|[-*+])\s+")
 OVERSTRUCK = re.compile(r".\x08")

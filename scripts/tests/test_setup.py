@@ -104,7 +104,7 @@ class Imports(InTemporaryDirectory):
     def setUp(self):
         super().setUp()
         self.part = setup.Part("model", self.root / "cache" / "model", ["weights"], work_num_megabytes=0)
-        # In the place of Baton: writes what it was told to import into the directory that it is told to make.
+        # Replaces Baton: writes its import arguments into the directory that it must create.
         self.baton = self.root / "baton"
         self.baton.write_text('#!/bin/sh\nmkdir "$4" && printf %s "$2" > "$4/weights"\n')
         self.baton.chmod(0o755)

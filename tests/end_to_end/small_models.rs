@@ -125,7 +125,7 @@ fn weights_in_two_files_write_what_their_sum_writes_wherever_they_are_read() {
     let verified = Ended::from(verify.args(["bundle", "verify"]).arg(&copy).output().unwrap());
     assert_eq!(verified.code, Some(0), "{}", verified.stderr);
 
-    // The same numbers in one file, in the place of the trained ones.
+    // The same numbers in one file, in place of the trained ones.
     let weights = "slm/model.safetensors";
     let bundle = Bundle::open(&copy).unwrap();
     let (_, config) = bundle.small_model().unwrap();

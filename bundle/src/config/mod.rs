@@ -193,7 +193,8 @@ impl ModelConfig {
 
     /// Adds the output rules of a `generation_config.json`.
     ///
-    /// # Errors The file has a setting that Baton does not implement.
+    /// # Errors
+    /// The file has a setting that Baton does not implement.
     pub fn add_output_rules(&mut self, generation: &Map<String, Value>) -> Result<(), UnsupportedSetting> {
         self.output_rules.read(&Fields::new(generation)?)
     }

@@ -81,7 +81,8 @@ struct Cut {
 
 /// The pieces of an `.spm` file by their ids in it.
 ///
-/// # Errors In words: the file is not a SentencePiece model.
+/// # Errors
+/// In words: the file is not a SentencePiece model.
 pub fn sentencepiece_pieces(file: &[u8]) -> Result<Vec<String>, String> {
     let SentencePiece { pieces, .. } = SentencePiece::new(file)?;
     Ok(pieces.into_iter().map(|piece| piece.text).collect())

@@ -82,7 +82,7 @@ fn a_start_in_two_files_is_their_sum() {
     let options = CompactOptions { bundle: trained.clone(), base: Some(bundle), out: copy.clone() };
     compact(&options).unwrap();
 
-    // The same numbers in one file, in the place of the trained ones.
+    // The same numbers in one file, in place of the trained ones.
     let weights = "slm/model.safetensors";
     let sums = StoredWeights::open(&copy.join(weights)).unwrap();
     let sum = |name: &str| Ok::<_, BundleError>(sums.read(name)?.to_f32());
