@@ -13,7 +13,7 @@ use baton_bundle::{
     Alignment, Bundle, BundleManifest, Fusion, Limits, ProjectorPart, PromptEmbeddingSource,
     arithmetic_of_mode, summarize, verify, write_manifest,
 };
-use baton_job::Mode;
+use baton_job::{GenerationLayer, Mode, ReaderContext, Setting};
 use support::{TinyBundle, assert_says, manifest, vocabulary};
 
 fn templates(template: &str) -> BTreeMap<String, String> {
@@ -122,11 +122,27 @@ fn limits_count_each_models_own_tokens() {
     assert_eq!(excess(Mode::Llm, &"a".repeat(31)), Some(of_llm));
 }
 
+fn reads_records() -> GenerationLayer {
+    GenerationLayer { reader_context: Setting::To(ReaderContext::Record), ..GenerationLayer::default() }
+}
+
+#[test]
+fn a_bundle_can_propose_that_its_llm_reads_whole_records() {
+    let tiny = TinyBundle::unsealed();
+    let mut manifest = aligned();
+    manifest.generation.insert(Mode::Hybrid, reads_records());
+    write_manifest(tiny.path(), manifest).unwrap();
+    let bundle = Bundle::open(tiny.path()).unwrap();
+    assert_eq!(bundle.manifest().generation[&Mode::Hybrid].to_string(), "reader_context = \"record\"");
+    let reads_records = |mode| bundle.prompt_reader(mode, None).unwrap().reads_records();
+    assert_eq!([Mode::Hybrid, Mode::Slm, Mode::Llm].map(reads_records), [true, false, false]);
+}
+
 #[test]
 fn a_manifest_that_mixes_up_the_two_alignments_is_refused() {
     type Make = fn() -> BundleManifest;
     type Spoil = fn(&mut BundleManifest);
-    let cases: [(Make, Spoil, &str); 14] = [
+    let cases: [(Make, Spoil, &str); 16] = [
         (alone, |m| m.slm = None, "there is no model"),
         (alone, |m| m.alignment = Alignment::Tokens, "a small model needs all of"),
         (alone, |m| m.projector = manifest().projector, "there is a `projector`, but no `llm`"),
@@ -152,6 +168,19 @@ fn a_manifest_that_mixes_up_the_two_alignments_is_refused() {
         ),
         (aligned, |m| m.modes.push(Mode::Verified), "drafts need the LLM's tokens"),
         (aligned, |m| m.limits.max_slm_prompt_tokens = Some(0), "a number in `limits` is 0"),
+        (
+            aligned,
+            |m| drop(m.generation.insert(Mode::Slm, reads_records())),
+            "`generation.slm` cannot be: the bundle cannot read whole records in mode slm",
+        ),
+        (
+            aligned,
+            |m| {
+                let projector = m.projector.as_mut().unwrap();
+                (projector.depth, projector.blocks) = (1, 2);
+            },
+            "`projector.blocks` is 2, so `projector.depth` must be at least 2",
+        ),
         (
             manifest,
             |m| m.slm.as_mut().unwrap().templates = templates("{text}</s>"),

@@ -150,3 +150,14 @@ fn weights_in_two_files_write_what_their_sum_writes_wherever_they_are_read() {
     let without = Job::of_records(1).with_bundle(&copy).run();
     without.assert_error(&[SLM_CHANGES, "is missing"]);
 }
+
+#[test]
+fn a_job_that_cannot_read_whole_records_is_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    write_aligned_bundle(directory.path(), 3, false);
+    let alone = Job::of_records(1).with_bundle(directory.path());
+    let refused = alone.with_flags(&["--mode", "slm", "--reader-context", "record"]).run();
+    refused.assert_error(&["cannot read whole records in mode slm", "reader_context"]);
+    let by_tokens = Job::of_records(1).with_flags(&["--reader-context", "record"]).run();
+    by_tokens.assert_error(&["cannot read whole records in mode hybrid", "alignment"]);
+}
