@@ -144,7 +144,15 @@ pub(crate) fn write_marian(directory: &Path, seed: u64) {
     });
     fs::write(directory.join("config.json"), config.to_string()).unwrap();
     let shapes = ModelConfig::read(&directory.join("config.json")).unwrap().tensor_shapes();
-    Weights(ChaCha8Rng::seed_from_u64(seed)).write(&directory.join("model.safetensors"), &shapes);
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
+    // Without biases and with norms of either sign, what is written follows from what was written before.
+    let draw = |(name, shape): &(String, Vec<usize>)| match name {
+        name if name.ends_with("bias") => vec![0; 4 * shape.iter().product::<usize>()],
+        name if name.contains("norm") => weights.uniform(2.0, shape),
+        _ => weights.uniform(SPREAD, shape),
+    };
+    let bytes: Vec<Vec<u8>> = shapes.iter().map(draw).collect();
+    write_f32(&directory.join("model.safetensors"), &shapes, &bytes);
 }
 
 fn small_config() -> ModelConfig {
@@ -165,6 +173,9 @@ fn small_config() -> ModelConfig {
 
 struct Weights(ChaCha8Rng);
 
+/// The largest magnitude of a matrix's numbers.
+const SPREAD: f32 = 0.4;
+
 impl Weights {
     fn write(&mut self, path: &Path, tensors: &[(String, Vec<usize>)]) {
         let bytes: Vec<Vec<u8>> = tensors.iter().map(|(name, shape)| self.draw(name, shape)).collect();
@@ -173,9 +184,16 @@ impl Weights {
 
     /// Uniform, with a spread that keeps the tiny model's logits far apart; norms are 1.
     fn draw(&mut self, name: &str, shape: &[usize]) -> Vec<u8> {
-        let is_norm = name.contains("norm");
+        match name.contains("norm") {
+            true => 1.0_f32.to_le_bytes().repeat(shape.iter().product()),
+            false => self.uniform(SPREAD, shape),
+        }
+    }
+
+    /// Numbers between `-spread` and `spread`.
+    fn uniform(&mut self, spread: f32, shape: &[usize]) -> Vec<u8> {
         let num_values: usize = shape.iter().product();
-        let mut value = || if is_norm { 1.0 } else { self.0.random_range(-0.4f32..0.4) };
+        let mut value = || self.0.random_range(-spread..spread);
         (0..num_values).flat_map(|_| value().to_le_bytes()).collect()
     }
 }
