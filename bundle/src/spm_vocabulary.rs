@@ -135,6 +135,11 @@ impl SpmVocabulary {
         (0..self.num_ids() as u32).map(spelling).collect()
     }
 
+    pub(crate) fn unknown_ids(&self) -> Vec<u32> {
+        let ids = 0..self.num_ids() as u32;
+        ids.filter(|&id| matches!(self.written(id), Written::Unknown)).collect()
+    }
+
     pub(crate) fn num_ids(&self) -> usize {
         self.ids.as_ref().map_or(self.model.num_pieces(), |ids| ids.pieces.len())
     }

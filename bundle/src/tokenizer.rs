@@ -282,6 +282,18 @@ impl TextTokenizer {
         (0..self.num_ids() as u32).map(|id| spelling(id).unwrap_or_default()).collect()
     }
 
+    /// Tokens that stand for characters which the vocabulary does not have: no text is meant by them.
+    pub fn ids_without_text(&self) -> Vec<u32> {
+        match &self.vocabulary {
+            Vocabulary::SentencePiece(vocabulary) => vocabulary.unknown_ids(),
+            Vocabulary::HuggingFace(tokenizer) => {
+                let unknown =
+                    ["<unk>", "[UNK]", "<UNK>"].into_iter().filter_map(|token| tokenizer.token_to_id(token));
+                unknown.collect()
+            }
+        }
+    }
+
     /// Whether both have the same tokens under the same ids.
     pub fn has_same_ids_as(&self, other: &TextTokenizer) -> bool {
         let num_ids = self.num_ids().max(other.num_ids()) as u32;

@@ -31,6 +31,7 @@ pub(crate) fn generation(options: &GenerationOptions, writer: &Writer) -> Result
     Ok(Generation {
         first_token: writer.first_token(options)?,
         prompt_end_len: writer.reads.prompt_end.as_ref().map_or(0, Vec::len),
+        characters: Some(Arc::clone(&writer.characters)),
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,
         stop_when: StopStrings::new(&options.stop_strings, &writer.tokenizer)
             .map(|strings| Arc::new(strings) as Arc<dyn StopCondition>),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use baton_bundle::{Bundle, BundleError, LanguageChoice, TextTokenizer};
-use baton_decoding::Vocabulary;
+use baton_decoding::{Characters, Vocabulary};
 use baton_job::{GenerationOptions, Mode, OptionError};
 use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
 
@@ -19,6 +19,8 @@ pub(crate) struct Writer {
     pub(crate) reads: PromptParts,
     /// The spelling of its tokens.
     pub(crate) vocabulary: Arc<Vocabulary>,
+    /// The rule that keeps its outputs text.
+    pub(crate) characters: Arc<Characters>,
     /// The bundle, if its small model writes.
     slm_of: Option<Bundle>,
 }
@@ -62,9 +64,11 @@ impl Writer {
         }
         let max_new_tokens = bundle.manifest().max_new_tokens(mode);
         let tokenizer = bundle.text_tokenizer(mode)?;
-        let vocabulary = Arc::new(Vocabulary::new(tokenizer.spellings()));
+        let spellings = tokenizer.spellings();
+        let characters = Arc::new(Characters::new(&spellings, &tokenizer.ids_without_text()));
+        let vocabulary = Arc::new(Vocabulary::new(spellings));
         let slm_of = (!mode.llm_writes()).then(|| bundle.clone());
-        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, slm_of })
+        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, characters, slm_of })
     }
 
     /// The first token of outputs, for the language that a job asks for.

@@ -7,10 +7,11 @@
 //! computed in transformers' order. Baton fixes the order of ties: of equal candidates, the earlier
 //! sequence's comes first, then the lower token; of equal finished sequences, the earlier one.
 
+use crate::constraints::ConstraintScratch;
 use crate::copying::WrittenWords;
 use crate::kernels::log_softmax;
 use crate::search::{SearchBounds, SearchScratch};
-use crate::top_k::Candidate;
+use crate::top_k::{Candidate, TopK};
 use crate::{EarlyStopping, FinishReason, FinishedSequence, Generation, LogitRows};
 
 /// The beam of one row.
@@ -81,20 +82,34 @@ impl BeamSearch {
         scratch: &mut SearchScratch,
     ) {
         let SearchScratch { constrained, top, .. } = scratch;
-        let num_beams = self.num_beams;
+        self.find_candidates((logits, first_row), false, constrained, top);
+        if top.finish().iter().any(|candidate| self.bounds.is_misfit(candidate.token)) {
+            self.find_candidates((logits, first_row), true, constrained, top);
+        }
+        self.take_candidates(top.finish());
+    }
+
+    /// Puts the best continuations of all running sequences into `top`.
+    fn find_candidates(
+        &self,
+        (logits, first_row): (LogitRows<'_>, usize),
+        masks_misfits: bool,
+        constrained: &mut ConstraintScratch,
+        top: &mut TopK,
+    ) {
         let num_stop_tokens = 1 + self.bounds.generation.stop_tokens.len();
-        top.start((1 + num_stop_tokens) * num_beams);
+        top.start((1 + num_stop_tokens) * self.num_beams);
         for (row, running) in self.running.iter().enumerate() {
             let logits = logits.row(first_row + row);
             let (values, mut shift) = self.bounds.constrain(
                 (&running.tokens, running.written.as_ref()),
                 (logits, log_softmax(logits)),
+                masks_misfits,
                 constrained,
             );
             shift.score = running.log_probability_sum;
             top.offer(row as u32, values, shift);
         }
-        self.take_candidates(top.finish());
     }
 
     fn take_candidates(&mut self, candidates: &[Candidate]) {

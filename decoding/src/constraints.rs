@@ -2,6 +2,7 @@
 //! of logits before a choice.
 
 use crate::Generation;
+use crate::characters::CharacterMask;
 use crate::copying::WrittenWords;
 use crate::kernels::{Shift, log_softmax};
 
@@ -17,6 +18,8 @@ pub(crate) struct Constraints<'a> {
     /// Its progress with the words that it may copy, if there are any.
     pub(crate) written: Option<&'a WrittenWords>,
     pub(crate) min_new_tokens: usize,
+    /// The mask that keeps its characters whole, where one is needed.
+    pub(crate) characters: Option<CharacterMask<'a>>,
 }
 
 /// Memory for a changed row, used again and again.
@@ -54,7 +57,8 @@ impl Constraints<'_> {
         if let Some((copying, written)) = generation.copying.as_ref().zip(self.written) {
             copying.collect_biases(written, biases);
         }
-        if may_stop && !is_penalized && !has_ngrams && biases.is_empty() {
+        let is_free = may_stop && !is_penalized && !has_ngrams && biases.is_empty();
+        if is_free && self.characters.is_none() {
             return (logits, shift);
         }
         copy.clear();
@@ -91,6 +95,9 @@ impl Constraints<'_> {
                 copy[token as usize] = f32::NEG_INFINITY;
             }
         }
+        if let Some(mask) = self.characters {
+            mask.apply(copy, |token| shift.apply(logits[token as usize]));
+        }
         (copy, Shift::NONE)
     }
 }
@@ -117,6 +124,7 @@ mod tests {
             tokens,
             written,
             min_new_tokens,
+            characters: None,
         };
         let mut scratch = ConstraintScratch::default();
         let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut scratch);
@@ -158,6 +166,7 @@ mod tests {
                 tokens,
                 written: None,
                 min_new_tokens: 0,
+                characters: None,
             };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
@@ -199,6 +208,7 @@ mod tests {
             tokens,
             written,
             min_new_tokens: 0,
+            characters: None,
         };
         let mut scratch = ConstraintScratch::default();
         let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
@@ -234,6 +244,7 @@ mod tests {
                 tokens,
                 written,
                 min_new_tokens: 0,
+                characters: None,
             };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);

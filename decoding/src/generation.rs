@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use baton_generation::GenerationOptions;
 
-use crate::Copying;
 use crate::copying::WrittenWords;
+use crate::{Characters, Copying};
 
 /// How one row is generated. Usually shared by all rows of a job.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Generation {
     pub copying: Option<Copying>,
     /// The forced first token of every sequence, in place of the model's own.
     pub first_token: Option<u32>,
+    /// Keeps outputs whole characters; none: tokens are chosen without regard to their spelling.
+    pub characters: Option<Arc<Characters>>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,
     /// A further reason to end a sequence, asked after each token.
@@ -47,6 +49,7 @@ impl Generation {
             prompt_end_len: 0,
             copying: None,
             first_token: None,
+            characters: None,
             stop_tokens: Vec::new(),
             stop_when: None,
         }

@@ -100,19 +100,33 @@ impl IndependentSearch {
 }
 
 impl Sequence {
-    fn choose(&mut self, bounds: &SearchBounds, logits: &[f32], scratch: &mut SearchScratch) {
+    /// A token and its log-probability: the most likely one, or the one at `uniform`.
+    fn choice(
+        &self,
+        bounds: &SearchBounds,
+        (logits, masks_misfits): (&[f32], bool),
+        uniform: Option<f64>,
+        scratch: &mut SearchScratch,
+    ) -> (u32, f32) {
         let SearchScratch { constrained, sampling, .. } = scratch;
-        let (logits, _) =
-            bounds.constrain((&self.tokens, self.written.as_ref()), (logits, Shift::NONE), constrained);
+        let written = (&self.tokens[..], self.written.as_ref());
+        let (logits, _) = bounds.constrain(written, (logits, Shift::NONE), masks_misfits, constrained);
         let shift = log_softmax(logits);
-        let token = match &mut self.random {
-            Some(random) => {
-                let options = &bounds.generation.options;
-                draw(logits, (shift.max, options), random.next_uniform(), sampling)
-            }
+        let options = &bounds.generation.options;
+        let token = match uniform {
+            Some(uniform) => draw(logits, (shift.max, options), uniform, sampling),
             None => first_equal(logits, shift.max) as u32,
         };
-        self.log_probability_sum += f64::from(shift.apply(logits[token as usize]));
+        (token, shift.apply(logits[token as usize]))
+    }
+
+    fn choose(&mut self, bounds: &SearchBounds, logits: &[f32], scratch: &mut SearchScratch) {
+        let uniform = self.random.as_mut().map(|random| random.next_uniform());
+        let (mut token, mut log_probability) = self.choice(bounds, (logits, false), uniform, scratch);
+        if bounds.is_misfit(token) {
+            (token, log_probability) = self.choice(bounds, (logits, true), uniform, scratch);
+        }
+        self.log_probability_sum += f64::from(log_probability);
         self.num_tokens += 1;
         self.finish_reason = match bounds.is_stop_token(token) {
             true => Some(FinishReason::Stop),

@@ -12,6 +12,7 @@
 //! for block-wise cache accounting. `docs/reference/generation.md` explains each method.
 
 mod beam_search;
+mod characters;
 mod constraints;
 mod copying;
 mod drafting;
@@ -26,6 +27,7 @@ mod search;
 mod top_k;
 
 pub use baton_generation::{EarlyStopping, FinishReason, GenerationOptions, Method};
+pub use characters::Characters;
 pub use copying::{Copying, Vocabulary};
 pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{Generation, StopCondition};

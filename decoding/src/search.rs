@@ -107,14 +107,23 @@ impl Search {
 }
 
 impl SearchBounds {
-    /// The shifted logits of what may follow `tokens`, and with them the words written.
+    /// The shifted logits of what may follow `tokens`, and with them the words written. Misfits among the
+    /// tokens are seldom likely, and most rows need no change without regard to them: they are masked
+    /// when one was chosen, and the choice is made again.
     pub(crate) fn constrain<'r>(
         &self,
         (tokens, written): (&[u32], Option<&WrittenWords>),
         (logits, shift): (&'r [f32], Shift),
+        masks_misfits: bool,
         scratch: &'r mut ConstraintScratch,
     ) -> (&'r [f32], Shift) {
+        let num_left = self.max_new_tokens.saturating_sub(tokens.len() + 1);
+        let characters = self.generation.characters.as_ref().and_then(|characters| match masks_misfits {
+            true => Some(characters.whole_mask(tokens, num_left)),
+            false => characters.mask(tokens, num_left),
+        });
         let constraints = Constraints {
+            characters,
             generation: &self.generation,
             end_of_sequence: self.end_of_sequence,
             first_token: self.first_token,
@@ -123,6 +132,11 @@ impl SearchBounds {
             min_new_tokens: self.min_new_tokens,
         };
         constraints.apply(logits, shift, scratch)
+    }
+
+    /// Whether `token` would break an output's characters wherever it stood.
+    pub(crate) fn is_misfit(&self, token: u32) -> bool {
+        self.generation.characters.as_ref().is_some_and(|characters| characters.is_misfit(token))
     }
 
     /// Whether `token` ends a sequence without being part of its output.
