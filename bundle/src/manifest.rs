@@ -117,6 +117,15 @@ impl Task {
         }
     }
 
+    /// Language of the outputs of a translation.
+    #[must_use]
+    pub fn target_language(&self) -> Option<&str> {
+        match self {
+            Task::Translation { target, .. } => Some(target),
+            Task::Summarization { .. } => None,
+        }
+    }
+
     /// The rules that an attempt's texts follow: a summary may leave out what a translation may not.
     ///
     /// # Errors
@@ -125,8 +134,9 @@ impl Task {
         &self,
         options: &baton_job::GenerationOptions,
     ) -> Result<baton_text::TextRules, baton_job::OptionError> {
-        let may_leave_out = matches!(self, Task::Summarization { .. });
-        options.text_rules(Some(self.source_language()), may_leave_out)
+        let (language, target_language) = (Some(self.source_language()), self.target_language());
+        let may_leave_out = target_language.is_none();
+        options.text_rules(baton_job::TextTask { language, target_language, may_leave_out })
     }
 }
 

@@ -95,7 +95,7 @@ impl PreparedJob {
             attempts: JoinSet::new(),
             running: HashMap::new(),
             last_failures: HashMap::new(),
-            totals: committed.totals,
+            totals: committed.totals.clone(),
             resumed: committed.totals,
             drafts: DraftTotals::default(),
             end_of_input: None,

@@ -9,6 +9,8 @@ use baton_job::{BrokenInput, JobError, ShardIndex, broken_inputs_said};
 use baton_proto::InvalidEndpoint;
 use baton_store::StoreError;
 
+use crate::glossary::GlossaryError;
+
 /// The exit code for inputs that are damaged, or changed since the job began: another try changes nothing.
 pub const BROKEN_INPUTS: u8 = 4;
 
@@ -29,6 +31,9 @@ pub enum CoordinatorError {
         #[source]
         source: std::io::Error,
     },
+    /// The glossary cannot be used.
+    #[error(transparent)]
+    Glossary(#[from] GlossaryError),
     /// Flags and job file together lack a required value.
     #[error("{flags} missing; give a job file or these flags (see --help)")]
     MissingFlags {
@@ -180,6 +185,7 @@ impl CoordinatorError {
     pub fn is_usage_error(&self) -> bool {
         match self {
             Self::JobFile { .. }
+            | Self::Glossary(_)
             | Self::MissingFlags { .. }
             | Self::BundleMisfit { .. }
             | Self::ProposedGeneration { .. }

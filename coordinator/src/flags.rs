@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton_bundle::{BundleManifest, DEFAULT_TEMPLATE, LanguageChoice, TextTokenizer};
+use baton_generation::Setting;
 use baton_job::{
     Format, GenerationLayer, GenerationOptions, JobError, JobFile, JobSpec, Mode, PartFormat, Partition,
     SchedulePolicy, Separator,
@@ -16,6 +17,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
 use crate::generation_flags::GenerationArgs;
+use crate::glossary;
 use crate::{CoordinatorError, EndpointList, RunOptions};
 
 /// The job: a file, flags, or a file with flags that overrule it.
@@ -122,6 +124,11 @@ pub struct JobArgs {
     #[arg(long, value_name = "BYTES", env = "BATON_BYTES_PER_SHARD", help_heading = "Records")]
     bytes_per_shard: Option<u64>,
 
+    /// A file of terms and what stands for them in outputs: .csv, .tsv (source, target, and `exact` for
+    /// words just as they are written) or .tbx. A term without a target is not translated. Example:
+    /// --glossary terms.csv
+    #[arg(long, value_name = "FILE", env = "BATON_GLOSSARY", help_heading = "Generation")]
+    glossary: Option<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
 }
@@ -236,7 +243,16 @@ impl JobArgs {
             file.mode = manifest.modes[0]; // as its services have it; a manifest has one
         }
         let proposed = manifest.generation.get(&file.mode).cloned().unwrap_or_default();
-        let in_flags = self.generation.layer().map_err(JobError::from)?;
+        let mut in_flags = self.generation.layer().map_err(JobError::from)?;
+        if let Some(path) = &self.glossary {
+            let task = &manifest.task;
+            let mut terms = match in_flags.terms {
+                Setting::To(terms) => terms,
+                Setting::Unset | Setting::Cleared => Vec::new(),
+            };
+            terms.extend(glossary::entries(path, task.source_language(), task.target_language())?);
+            in_flags.terms = Setting::To(terms);
+        }
         let generation = generation(&proposed, [&file.generation, &in_flags])?;
         let spec = file.resolved(generation);
         match misfit(&manifest, &spec).or_else(|| unknown_stop_token(&manifest, &spec)) {

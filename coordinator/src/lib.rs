@@ -15,6 +15,7 @@ mod error;
 mod first_look;
 pub mod flags;
 mod generation_flags;
+mod glossary;
 mod manifest;
 mod metrics;
 mod new_inputs;

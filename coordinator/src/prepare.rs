@@ -110,7 +110,7 @@ impl PreparedJob {
     pub async fn finished_report(&self) -> Result<Option<JobReport>, CoordinatorError> {
         let Some(bytes) = self.store.get(MANIFEST_KEY).await? else { return Ok(None) };
         let totals = ManifestSummary::from_json(&bytes)?.totals;
-        let report = JobReport::complete(totals, totals, Duration::ZERO);
+        let report = JobReport::complete(totals.clone(), totals, Duration::ZERO);
         Ok(Some(JobReport { was_complete: true, job_has_ended: true, ..report }))
     }
 

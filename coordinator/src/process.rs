@@ -170,6 +170,7 @@ fn log_report(report: &JobReport, partition: Partition) {
         succeeded = totals.outputs,
         failed = totals.errors,
         output_tokens = totals.output_tokens,
+        warnings = %totals.warnings,
         drafted_tokens = report.drafts.drafted_tokens,
         accepted_tokens = report.drafts.accepted_tokens,
         llm_passes = report.drafts.llm_passes,

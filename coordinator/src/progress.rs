@@ -13,7 +13,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(30);
 const RATE_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The progress of a job, or of this coordinator's partition.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress {
     /// Everything committed, by this run and by earlier ones.
     pub committed: Totals,
@@ -218,8 +218,8 @@ pub struct JobReport {
 impl JobReport {
     /// The report of a job that was asked to stop before it began.
     pub(crate) fn not_begun() -> Self {
-        let nothing = Totals::default();
-        JobReport { outcome: JobOutcome::Interrupted, ..Self::complete(nothing, nothing, Duration::ZERO) }
+        let nothing = Self::complete(Totals::default(), Totals::default(), Duration::ZERO);
+        JobReport { outcome: JobOutcome::Interrupted, ..nothing }
     }
 
     pub(crate) fn complete(totals: Totals, resumed: Totals, elapsed: Duration) -> Self {

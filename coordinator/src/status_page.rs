@@ -68,6 +68,7 @@ fn to_json(title: Option<&JobTitle>, status: &JobStatus) -> Value {
             "resumed": progress.resumed.records,
             "per_second": status.records_per_second,
         },
+        "warnings": progress.committed.warnings,
         "output_tokens": {
             "done": progress.done_output_tokens(),
             "per_second": status.output_tokens_per_second,

@@ -276,7 +276,7 @@ impl Open {
             }
             Err(message) => {
                 let code = FailureCode::ProcessingFailed;
-                Outcome::Failed(RecordFailure { source, id: Some(id), code, message: message.to_owned() })
+                Outcome::Failed(RecordFailure { source, id: Some(id), code, message })
             }
         }
     }
@@ -288,16 +288,17 @@ fn joined(
     segments: &[PlacedSegment],
     rows: &[Row],
     rules: &TextRules,
-) -> Result<(Vec<Alternative>, Vec<String>), &'static str> {
+) -> Result<(Vec<Alternative>, Vec<String>), String> {
     let outputs_of = |segment: &PlacedSegment| {
         let written = rows[segment.row as usize].written.as_ref().expect("all are written");
-        written.as_ref().map_err(|&message| message)
+        written.as_ref().map_err(|&message| message.to_owned())
     };
     let outputs: Vec<&Vec<Alternative>> = segments.iter().map(outputs_of).collect::<Result<_, _>>()?;
     let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
     let prepared: Vec<Prepared<'_>> =
         segments.iter().map(|placed| rules.prepare(&placed.segment.text)).collect();
     let mut warnings = BTreeSet::new();
+    let mut problem = None;
     let mut join = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
         let written = prepared.iter().zip(of_rank());
@@ -305,6 +306,7 @@ fn joined(
         if rank == 0 {
             let all = finished.iter().flat_map(|finished| &finished.warnings);
             warnings.extend(all.map(ToString::to_string));
+            problem = finished.iter().find_map(|finished| finished.problem);
         }
         let output = join(segments.iter().zip(&finished).map(|(PlacedSegment { segment, .. }, finished)| {
             Piece { before: &segment.before, text: &finished.text, after: &segment.after }
@@ -322,6 +324,9 @@ fn joined(
         Alternative { output, score, output_tokens, finish_reason }
     };
     let alternatives = (0..num_outputs).map(&mut join).collect();
+    if let Some(problem) = problem {
+        return Err(format!("the output has the warning {problem}, which this job does not accept"));
+    }
     Ok((alternatives, warnings.into_iter().collect()))
 }
 

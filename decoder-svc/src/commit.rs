@@ -15,7 +15,7 @@ use std::collections::HashSet;
 
 use baton_formats::{OutputRow, PartOptions, RowError};
 use baton_job::layout::{amendment_key, errors_key, part_key, verdict_key};
-use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, sha256_hex};
+use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, WarningCounts, sha256_hex};
 use baton_store::{CreateOutcome, Store, StoreError};
 use bytes::Bytes;
 
@@ -124,12 +124,14 @@ fn judge(
 ) -> Result<(Verdict, Bytes), CommitError> {
     let (mut failed, mut failed_at, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let (mut prompt_tokens, mut llm_prompt_tokens, mut output_tokens) = (0, 0, 0);
+    let mut warnings = WarningCounts::default();
     for (position, outcome) in (0..).zip(outcomes) {
         match outcome {
             Outcome::Output { source, row } => {
                 prompt_tokens += u64::from(row.prompt_tokens);
                 llm_prompt_tokens += u64::from(row.llm_prompt_tokens);
                 output_tokens += row.total_output_tokens();
+                warnings.add_row(&row.warnings);
                 rows.push(match parts.has_origin {
                     true => Cow::Owned(OutputRow { origin: Some(source.clone()), ..row.clone() }),
                     false => Cow::Borrowed(row),
@@ -144,7 +146,7 @@ fn judge(
     let part =
         parts.part(rows.iter().map(Cow::as_ref)).map_err(|source| CommitError::Row { shard, source })?;
     let sums = PartSummary::of(&part, rows.len() as u64);
-    let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, ..sums };
+    let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, warnings, ..sums };
     Ok((Verdict { shard, records: outcomes.len() as u64, failed, failed_at, outputs }, part.into()))
 }
 

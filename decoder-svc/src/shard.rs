@@ -191,13 +191,18 @@ impl ShardWork<'_> {
     /// How a row is generated: as all of the job, but for the words that it may copy.
     fn generation_of(&self, segment: &Segment) -> Arc<Generation> {
         let options = &self.attempt.generation;
-        if !options.copies_words() {
+        if !options.copies_words() && options.terms.is_empty() {
             return Arc::clone(&self.generation);
         }
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
         let prepared = self.rules.prepare(&segment.text);
-        let copying = Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary);
+        let terms: Vec<&str> = prepared.terms().collect();
+        let copying = match (options.copies_words(), terms.is_empty()) {
+            (_, false) => Copying::of_terms(&terms.join(". "), vocabulary),
+            (true, true) => Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary),
+            (false, true) => return Arc::clone(&self.generation),
+        };
         Arc::new(Generation { copying: Some(copying), ..Generation::clone(&self.generation) })
     }
 
@@ -301,6 +306,7 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         part_sha256: outputs.sha256.clone(),
         already_committed: commit.already_committed,
         drafts: None,
+        warnings: outputs.warnings.iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     }
 }
 

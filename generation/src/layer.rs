@@ -85,7 +85,7 @@ impl GenerationLayer {
         if let Some(limit) = options.max_new_tokens {
             at_most("min_new_tokens", options.min_new_tokens, 0, limit)?;
         }
-        options.text_rules(None, false)?;
+        options.text_rules(crate::TextTask::default())?;
         match method {
             Method::Beam => at_most("n_best", options.n_best, 1, options.beams),
             Method::Greedy | Method::Sample => Ok(()),

@@ -29,6 +29,7 @@ mod table;
 mod text;
 
 pub use allowed::Allowed;
+pub use baton_text::OtherLanguage;
 pub use error::OptionError;
 pub use given::Given;
 pub use kinds::{EarlyStopping, FinishReason, Method, ReaderContext};
@@ -36,3 +37,4 @@ pub use option::OptionInfo;
 pub use schema::{GenerationLayer, GenerationOptions, OPTIONS};
 pub use setting::Setting;
 pub use table::options_table;
+pub use text::TextTask;

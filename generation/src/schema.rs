@@ -4,7 +4,7 @@
 //! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.
 
 use crate::Method::{Beam, Sample};
-use crate::{Allowed, EarlyStopping, ReaderContext};
+use crate::{Allowed, EarlyStopping, OtherLanguage, ReaderContext};
 
 schema! {
     /// Language that the small model reads, where it knows several: one of those that `baton bundle show`
@@ -149,7 +149,28 @@ schema! {
         default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
     }
 
-    /// Kinds of units that are left to the model: pattern, code, link, email, tag, entity, placeholder,
+    /// Texts that are surely in another language than the bundle translates, or in its target language
+    /// already: `translate` them like all others, `copy` them as they are, or make their records fail by
+    /// `error`. Such rows have a warning.
+    other_language: OtherLanguage = OtherLanguage::Translate, {
+        default: "translate", allowed: Allowed::Names(OtherLanguage::NAMES), value_name: "TREATMENT",
+        example: "copy",
+    }
+
+    /// A record fails whose output still lacks or alters a number of its text, or has broken characters,
+    /// after all that can be mended was. Otherwise its row has a warning.
+    strict: bool = false, {
+        default: "false", allowed: Allowed::Truth, value_name: "BOOL",
+    }
+
+    /// An entry of the job's glossary: the source's words, `=` and what stands for them in outputs, or
+    /// the words alone where they are not translated. `==` in place of `=` is for words just as they are
+    /// written, capitals and endings included. A glossary in a file is read by `--glossary FILE`.
+    terms: Vec<String> = Vec::new(), {
+        default: "none", allowed: Allowed::Texts, value_name: "TERM", example: "'disk=disco'",
+    }
+
+    /// Kinds of units that are left to the model: pattern, term, code, link, email, tag, entity, placeholder,
     /// emphasis, path, amount, identifier, emoji, sign, script. `all` passes texts to the model unchanged.
     unprotected: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "KIND", example: "emoji",

@@ -1,19 +1,30 @@
 //! The options about texts: pieces that come back unchanged.
 
-use baton_text::{TextOptions, TextRules, UnitKind};
+use baton_text::{MAX_TERM_BYTES, MAX_TERMS, Term, TextOptions, TextRules, UnitKind};
 
 use crate::{GenerationOptions, OptionError};
 
 /// In place of a kind of unit: no rules at all.
 const ALL: &str = "all";
 
+/// The part of a task that its texts' rules depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TextTask<'a> {
+    /// The texts' language, a code such as `en`.
+    pub language: Option<&'a str>,
+    /// The outputs' language, of a translation.
+    pub target_language: Option<&'a str>,
+    /// Outputs may leave units out, as summaries do.
+    pub may_leave_out: bool,
+}
+
 impl GenerationOptions {
-    /// The rules for texts in `language` (its code, such as `en`). Where outputs may leave units out, as
-    /// summaries do, none is put back that the model has left out.
+    /// The rules for the texts of a task. Where outputs may leave units out, as summaries do, none is put
+    /// back that the model has left out.
     ///
     /// # Errors
-    /// A pattern is no regular expression, or there is no such kind of unit.
-    pub fn text_rules(&self, language: Option<&str>, may_leave_out: bool) -> Result<TextRules, OptionError> {
+    /// A pattern is no regular expression, a term is none, or there is no such kind of unit.
+    pub fn text_rules(&self, task: TextTask<'_>) -> Result<TextRules, OptionError> {
         let mut unprotected = Vec::new();
         for name in self.unprotected.iter().filter(|name| *name != ALL) {
             let kind: UnitKind = name.parse().map_err(|allowed| OptionError {
@@ -23,14 +34,39 @@ impl GenerationOptions {
             })?;
             unprotected.push(kind);
         }
-        let language = language.map(str::to_owned);
-        let options = TextOptions { protect: self.protect.clone(), unprotected, language, may_leave_out };
+        let options = TextOptions {
+            protect: self.protect.clone(),
+            terms: self.glossary()?,
+            unprotected,
+            language: task.language.map(str::to_owned),
+            target_language: task.target_language.map(str::to_owned),
+            may_leave_out: task.may_leave_out,
+            other_language: self.other_language,
+            is_strict: self.strict,
+        };
         let rules = TextRules::new(&options).map_err(|error| OptionError {
             option: "protect",
             value: format!("{:?}", self.protect),
             allowed: format!("regular expressions; {error}"),
         })?;
         Ok(if self.unprotected.iter().any(|name| name == ALL) { TextRules::none() } else { rules })
+    }
+}
+
+impl GenerationOptions {
+    /// The terms of the job's glossary.
+    fn glossary(&self) -> Result<Vec<Term>, OptionError> {
+        let refused = |value: String, allowed: String| OptionError { option: "terms", value, allowed };
+        let num_bytes: usize = self.terms.iter().map(String::len).sum();
+        if self.terms.len() > MAX_TERMS || num_bytes > MAX_TERM_BYTES {
+            let value = format!("{} terms of {num_bytes} bytes", self.terms.len());
+            return Err(refused(value, format!("{MAX_TERMS} terms of {MAX_TERM_BYTES} bytes together")));
+        }
+        let term = |entry: &String| {
+            let allowed = |error| format!("`SOURCE=TARGET`, `SOURCE==TARGET` or `SOURCE`; {error}");
+            entry.parse().map_err(|error| refused(format!("{entry:?}"), allowed(error)))
+        };
+        self.terms.iter().map(term).collect()
     }
 }
 
@@ -49,8 +85,13 @@ mod tests {
             error.starts_with("`generation.unprotected` is \"emojis\"") && error.contains("emoji"),
             "{error}"
         );
+        let error = refused(GenerationOptions { terms: vec!["=x".into()], ..GenerationOptions::default() });
+        assert!(error.starts_with("`generation.terms` is \"=x\""), "{error}");
+        let terms = vec!["x".to_owned(); 10_001];
+        let error = refused(GenerationOptions { terms, ..GenerationOptions::default() });
+        assert!(error.contains("10001 terms") && error.contains("allowed: 10000 terms"), "{error}");
         let all = GenerationOptions { unprotected: vec!["all".into()], ..GenerationOptions::default() };
-        let rules = all.text_rules(Some("en"), false).unwrap();
+        let rules = all.text_rules(TextTask::default()).unwrap();
         assert_eq!(rules.prepare(" <b> ").text(), " <b> ");
     }
 }

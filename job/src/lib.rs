@@ -22,6 +22,7 @@ mod spec;
 mod take_over;
 mod totals;
 mod verdict;
+mod warnings;
 
 pub use baton_formats::{
     Alternative, Compression, FailureCode, Format, OutputRow, PartFormat, PartOptions, ReaderOptions, Record,
@@ -29,6 +30,7 @@ pub use baton_formats::{
 };
 pub use baton_generation::{
     EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, OptionError, ReaderContext, Setting,
+    TextTask,
 };
 pub use broken_input::{BrokenInput, BrokenKind, broken_inputs_said};
 pub use error::JobError;
@@ -48,3 +50,4 @@ pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, OutputDefinition, ShardLimi
 pub use take_over::OtherPartitions;
 pub use totals::Totals;
 pub use verdict::{PartSummary, Verdict, hex, sha256_hex};
+pub use warnings::WarningCounts;

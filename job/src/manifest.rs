@@ -197,8 +197,8 @@ impl<W: Write> ManifestBuilder<W> {
     }
 
     /// Counts over the parts added so far.
-    pub fn totals(&self) -> Totals {
-        self.totals
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// The pieces of the manifest.

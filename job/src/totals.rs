@@ -4,11 +4,11 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Verdict;
 use crate::verdict::is_zero;
+use crate::{Verdict, WarningCounts};
 
 /// Counts over any number of shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
     /// Committed shards.
     pub shards: u64,
@@ -27,6 +27,9 @@ pub struct Totals {
     pub output_tokens: u64,
     /// Bytes of all parts.
     pub output_bytes: u64,
+    /// Output rows by warning.
+    #[serde(default, skip_serializing_if = "WarningCounts::is_empty")]
+    pub warnings: WarningCounts,
 }
 
 impl AddAssign for Totals {
@@ -39,6 +42,7 @@ impl AddAssign for Totals {
         self.llm_prompt_tokens += more.llm_prompt_tokens;
         self.output_tokens += more.output_tokens;
         self.output_bytes += more.output_bytes;
+        self.warnings.add(&more.warnings);
     }
 }
 
@@ -54,6 +58,7 @@ impl Totals {
             llm_prompt_tokens: verdict.outputs.llm_prompt_tokens,
             output_tokens: verdict.outputs.output_tokens,
             output_bytes: verdict.outputs.bytes,
+            warnings: verdict.outputs.warnings.clone(),
         };
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::layout::verdict_key;
-use crate::{JobError, RecordFailure, ShardIndex};
+use crate::{JobError, RecordFailure, ShardIndex, WarningCounts};
 
 /// The result of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +43,13 @@ pub struct PartSummary {
     pub llm_prompt_tokens: u64,
     /// Tokens written, of the rows in this part.
     pub output_tokens: u64,
+    /// Warnings of the rows in this part.
+    #[serde(default, skip_serializing_if = "WarningCounts::is_empty")]
+    pub warnings: WarningCounts,
 }
 
 impl PartSummary {
-    /// Sums up the bytes of a part of `rows` rows; token totals start at 0.
+    /// Sums up the bytes of a part of `rows` rows; token totals start at 0, and warnings with none.
     pub fn of(part: &[u8], rows: u64) -> PartSummary {
         PartSummary {
             rows,
@@ -55,6 +58,7 @@ impl PartSummary {
             prompt_tokens: 0,
             llm_prompt_tokens: 0,
             output_tokens: 0,
+            warnings: WarningCounts::default(),
         }
     }
 }

@@ -25,3 +25,4 @@ mod s3;
 mod sentences;
 mod services;
 mod small_models;
+mod texts;

@@ -8,7 +8,10 @@ use crate::unit::{Unit, UnitKind};
 
 /// A mark that numbers, lists or quotes a line at its beginning, with the white space after it.
 static LINE_MARKER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?:\[[ xX]\]|[-*+•–—‣◦▪●○·▶]|#{1,6}|>+|\(?[0-9]{1,3}[.):]|\(?[a-zA-Z][)]|[ivx]{2,4}[.)])[\s\u{a0}]+")
+    Regex::new(concat!(
+        r"^(?:\[[ xX]\]|\[[0-9]{1,3}\]:?|[-*+•–—‣◦▪●○·▶]|#{1,6}|>+|\(?[0-9]{1,3}[.):]|[0-9]+(?:\.[0-9]+)+[.)]?",
+        r"|\(?[a-zA-Z][)]|[a-z]\.|[A-Z]:|[ivx]{2,5}[.)]|[IVX]{2,5}[.)])[\s\u{a0}]+",
+    ))
         .expect("the pattern is valid")
 });
 
@@ -17,14 +20,21 @@ const ENCLOSURES: [(&str, &str); 8] =
     [("\"", "\""), ("“", "”"), ("«", "»"), ("„", "“"), ("‘", "’"), ("(", ")"), ("[", "]"), ("'", "'")];
 
 /// The bytes of `text` that are between its edges; `units` are those of the text. Empty if nothing is left
-/// that has a letter outside units.
+/// that has a letter outside units, terms aside.
 pub(crate) fn core(text: &str, units: &[Unit]) -> std::ops::Range<usize> {
     let mut start = 0;
     let mut end = text.len();
     loop {
         let before = (start, end);
-        start += leading_space(&text[start..end]);
-        end -= trailing_space(&text[start..end]);
+        let in_unit = |unit: &&Unit| start <= unit.range.start && unit.range.end <= end;
+        let (mut inner, last) = (units.iter().filter(in_unit), units.iter().rfind(in_unit));
+        let first_start = inner.next().map_or(end, |unit| unit.range.start);
+        // a unit can begin or end with what looks like space
+        let last_end = last.map_or(start, |unit| unit.range.end);
+        (start, end) = (
+            first_start.min(start + leading_space(&text[start..end])),
+            last_end.max(end - trailing_space(&text[start..end])),
+        );
         if let Some(marker) = LINE_MARKER.find(&text[start..end]) {
             start += marker.end();
         }
@@ -55,7 +65,8 @@ pub(crate) fn core(text: &str, units: &[Unit]) -> std::ops::Range<usize> {
             break;
         }
     }
-    let within = |place: usize| units.iter().any(|unit| unit.range.contains(&place));
+    let within =
+        |place: usize| units.iter().any(|unit| unit.kind != UnitKind::Term && unit.range.contains(&place));
     let has_letter = start < end
         && text[start..end].char_indices().any(|(place, c)| c.is_alphabetic() && !within(start + place));
     if has_letter { start..end } else { 0..0 }
@@ -83,6 +94,11 @@ fn separator(rest: &str) -> usize {
 /// Whether two units open and close a pair around all that is between them.
 fn encloses(text: &str, units: &[Unit], first: &Unit, last: &Unit) -> bool {
     let (open, close) = (&text[first.range.clone()], &text[last.range.clone()]);
+    if first.kind == UnitKind::Emphasis && close.starts_with(']') {
+        let is_end =
+            |unit: &&Unit| unit.kind == UnitKind::Emphasis && text[unit.range.clone()].starts_with(']');
+        return open.ends_with('[') && units.iter().filter(is_end).count() == 1;
+    }
     if first.kind == UnitKind::Emphasis {
         let count = units.iter().filter(|unit| &text[unit.range.clone()] == open).count();
         return open == close && count == 2;
@@ -110,7 +126,7 @@ fn leads(text: &str, unit: &Unit, end: usize) -> bool {
     match unit.kind {
         UnitKind::Emoji | UnitKind::Sign => true,
         UnitKind::Tag => open_name(found).is_none() && close_name(found).is_none(),
-        UnitKind::Emphasis | UnitKind::Script | UnitKind::Entity => false,
+        UnitKind::Emphasis | UnitKind::Script | UnitKind::Entity | UnitKind::Term => false,
         _ => separator(&text[unit.range.end..end]) > 0,
     }
 }
@@ -129,7 +145,7 @@ fn trails(text: &str, units: &[Unit], unit: &Unit, start: usize) -> bool {
             });
             is_single || !has_opener
         }
-        UnitKind::Emphasis | UnitKind::Script | UnitKind::Entity => false,
+        UnitKind::Emphasis | UnitKind::Script | UnitKind::Entity | UnitKind::Term => false,
         _ => before.ends_with(':'),
     }
 }
@@ -184,6 +200,11 @@ mod tests {
             ("> ", ""),
             ("1) ", ""),
             ("12. ", ""),
+            ("1.2. ", ""),
+            ("IV. ", ""),
+            ("[1] ", ""),
+            ("Q: ", ""),
+            ("[", "](https://example.org/)"),
             ("a) ", ""),
             ("[ ] ", ""),
             ("🎉 ", ""),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::language::OtherLanguage;
 use crate::numbers;
 use crate::placing::Placing;
 use crate::prepare::{HiddenUnit, Prepared, Role};
@@ -16,6 +17,8 @@ pub struct Finished {
     pub text: String,
     /// Points that a reader of the output may want to check; each at most once, in order of their names.
     pub warnings: Vec<Warning>,
+    /// Why the record fails instead, where the job is strict about that.
+    pub problem: Option<Warning>,
 }
 
 /// A flaw in a model's output.
@@ -31,8 +34,25 @@ pub enum Warning {
     NumberRepaired,
     /// The source does not have this number.
     NumberChanged,
+    /// A number of the source is not in the output.
+    NumberMissing,
     /// Bytes that are no text were taken out.
     NoText,
+    /// The source is in the language of the outputs already.
+    TargetLanguage,
+    /// The source is in another language than the job's texts.
+    OtherLanguage,
+}
+
+impl Warning {
+    /// Whether the output does not have what it should, as opposed to what was mended.
+    fn is_violation(self) -> bool {
+        matches!(self, Warning::NumberChanged | Warning::NumberMissing | Warning::NoText)
+    }
+
+    fn is_of_language(self) -> bool {
+        matches!(self, Warning::TargetLanguage | Warning::OtherLanguage)
+    }
 }
 
 impl fmt::Display for Warning {
@@ -43,6 +63,9 @@ impl fmt::Display for Warning {
             Warning::Removed(kind) => write!(f, "{}_removed", kind.as_str()),
             Warning::NumberRepaired => f.write_str("number_repaired"),
             Warning::NumberChanged => f.write_str("number_changed"),
+            Warning::NumberMissing => f.write_str("number_missing"),
+            Warning::TargetLanguage => f.write_str("already_in_target_language"),
+            Warning::OtherLanguage => f.write_str("other_language"),
             Warning::NoText => f.write_str("broken_characters_removed"),
         }
     }
@@ -52,12 +75,28 @@ impl Prepared<'_> {
     /// The output for the source, from the model's output for [`Prepared::text`].
     #[must_use]
     pub fn finish(&self, written: &str) -> Finished {
-        if self.text().is_empty() {
-            return Finished { text: self.source.to_owned(), warnings: Vec::new() };
-        }
-        if self.rules.finder.is_none() {
-            return Finished { text: written.to_owned(), warnings: Vec::new() };
-        }
+        let rules = self.rules;
+        let of_language = rules.language_check.as_ref().and_then(|check| check.warning(self.text()));
+        let is_copied =
+            self.text().is_empty() || of_language.is_some() && rules.other_language == OtherLanguage::Copy;
+        let (text, mut warnings) = match (is_copied, &rules.finder) {
+            (true, _) => (self.source.to_owned(), Vec::new()),
+            (false, None) => (written.to_owned(), Vec::new()),
+            (false, Some(_)) => self.whole(written),
+        };
+        warnings.extend(of_language);
+        warnings.sort_unstable();
+        warnings.dedup();
+        let fails = |warning: &&Warning| {
+            rules.is_strict && warning.is_violation()
+                || rules.other_language == OtherLanguage::Error && warning.is_of_language()
+        };
+        let problem = warnings.iter().find(fails).copied();
+        Finished { text, warnings, problem }
+    }
+
+    /// The written text, with all that the source has.
+    fn whole(&self, written: &str) -> (String, Vec<Warning>) {
         let mut warnings = Vec::new();
         let written = self.without_strange_units(written.trim(), &mut warnings);
         let mut repaired = repair(self, &written, &mut warnings);
@@ -69,13 +108,12 @@ impl Prepared<'_> {
             numbers::mend(self.text(), &self.shown_places(), &mut repaired.text, &mut repaired.units);
         warnings.extend(mended.has_repaired.then_some(Warning::NumberRepaired));
         warnings.extend(mended.has_strange.then_some(Warning::NumberChanged));
+        warnings.extend((mended.lacks_one && self.rules.must_have_all).then_some(Warning::NumberMissing));
         let is_unit = |byte: usize| repaired.units.iter().any(|unit| unit.contains(&byte));
         let cased = self.case.restore(&repaired.text, is_unit);
         let whole = self.with_hidden_units(&cased, &repaired.units);
         let (before, after) = (&self.source[..self.core.start], &self.source[self.core.end..]);
-        warnings.sort_unstable();
-        warnings.dedup();
-        Finished { text: format!("{before}{whole}{after}"), warnings }
+        (format!("{before}{whole}{after}"), warnings)
     }
 
     /// Takes out units of kinds that the model never saw.
@@ -171,9 +209,11 @@ impl Prepared<'_> {
         let mut order: Vec<usize> = (0..places.len()).collect();
         order.sort_by_key(|&index| (places[index], index));
         let mut open: Vec<usize> = Vec::new();
+        let is_closed = |index| self.hidden.iter().any(|unit| unit.role == Role::Closes(Some(index)));
         for index in order {
             match self.hidden[index].role {
-                Role::Opens => open.push(index),
+                Role::Opens if is_closed(index) => open.push(index),
+                Role::Opens => {}
                 Role::Closes(Some(opener)) if open.last() == Some(&opener) => drop(open.pop()),
                 Role::Closes(Some(_)) => return false,
                 Role::Closes(None) | Role::Single => {}

@@ -15,21 +15,30 @@
 //!
 //! Everything here is a function of the segment's text and the options: no IO, no models, no tokens.
 
+mod carrier;
 mod case;
 mod edges;
 mod finish;
+mod language;
+mod markdown;
 mod normal;
 mod numbers;
+mod pattern;
+mod placeholder;
 mod placing;
 mod prepare;
 mod repair;
 mod script;
+mod term;
 mod unit;
 
 pub use finish::{Finished, Warning};
+pub use language::OtherLanguage;
 pub use prepare::Prepared;
+pub use term::{MAX_TERM_BYTES, MAX_TERMS, Term, TermError};
 pub use unit::UnitKind;
 
+use language::LanguageCheck;
 use unit::UnitFinder;
 
 /// The rules for a job's texts. Make them once a job, because they compile patterns.
@@ -38,6 +47,10 @@ pub struct TextRules {
     /// None: texts go to the model unchanged.
     finder: Option<UnitFinder>,
     must_have_all: bool,
+    /// None: the languages are not known.
+    language_check: Option<LanguageCheck>,
+    other_language: OtherLanguage,
+    is_strict: bool,
 }
 
 /// A job's settings for its texts.
@@ -45,13 +58,21 @@ pub struct TextRules {
 pub struct TextOptions {
     /// Regular expressions of further units; each match is one, and is not translated.
     pub protect: Vec<String>,
+    /// The job's glossary.
+    pub terms: Vec<Term>,
     /// Kinds of units that are left to the model.
     pub unprotected: Vec<UnitKind>,
     /// The language of the texts, such as `en`: letters of another script than its own are units. Without it,
     /// the script of most letters of a text counts as its own.
     pub language: Option<String>,
+    /// The language of the outputs of a translation.
+    pub target_language: Option<String>,
     /// Outputs may leave units out, as summaries do.
     pub may_leave_out: bool,
+    /// The treatment of texts in another language than `language`.
+    pub other_language: OtherLanguage,
+    /// An output that is not as it should be fails its record.
+    pub is_strict: bool,
 }
 
 /// An invalid pattern of a job.
@@ -69,13 +90,28 @@ impl TextRules {
     /// One of the job's patterns is no regular expression, or matches the empty text.
     pub fn new(options: &TextOptions) -> Result<Self, PatternError> {
         let finder = Some(UnitFinder::new(options)?);
-        Ok(TextRules { finder, must_have_all: !options.may_leave_out })
+        Ok(TextRules {
+            finder,
+            must_have_all: !options.may_leave_out,
+            language_check: LanguageCheck::new(
+                options.language.as_deref(),
+                options.target_language.as_deref(),
+            ),
+            other_language: options.other_language,
+            is_strict: options.is_strict,
+        })
     }
 
     /// No rules: a model sees each text unchanged, and its output is the output.
     #[must_use]
     pub fn none() -> Self {
-        TextRules { finder: None, must_have_all: false }
+        TextRules {
+            finder: None,
+            must_have_all: false,
+            language_check: None,
+            other_language: OtherLanguage::Translate,
+            is_strict: false,
+        }
     }
 
     /// Splits a segment's text into the part for the model and the parts that are put back afterwards.

@@ -47,6 +47,22 @@ impl Traced {
         }
     }
 
+    /// Appends `seen`, which stands for `original`: character for character, or as a whole, of which all
+    /// but the last character come from the beginning of the original and that one from its end.
+    pub(crate) fn push_in_place_of(&mut self, original: &str, seen: &str, start: usize) {
+        let num_chars = seen.chars().count();
+        let places: Vec<usize> = original.char_indices().map(|(place, _)| place).collect();
+        let last = places.last().copied().unwrap_or_default();
+        for (number, c) in seen.chars().enumerate() {
+            let offset = match places.len() == num_chars {
+                true => places[number],
+                false if number + 1 == num_chars => last,
+                false => 0,
+            };
+            self.push(c, start + offset);
+        }
+    }
+
     /// Cuts white space at the end.
     pub(crate) fn trim_end(&mut self) {
         self.text.truncate(self.text.trim_end().len());

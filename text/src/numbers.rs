@@ -71,6 +71,7 @@ pub(crate) fn mend(
         written.replace_range(number.range, right);
         mended.has_repaired = true;
     }
+    mended.lacks_one = wanted.iter().any(|number| number.digits.len() >= MIN_DIGITS);
     mended
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn mend(
 pub(crate) struct Mended {
     pub(crate) has_repaired: bool,
     pub(crate) has_strange: bool,
+    pub(crate) lacks_one: bool,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::TextRules;
+use crate::carrier::Carriers;
 use crate::case::Case;
 use crate::edges::{close_name, core, open_name};
 use crate::normal::Traced;
@@ -26,10 +27,14 @@ pub struct Prepared<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShownUnit {
     pub(crate) kind: UnitKind,
-    /// As the source has it.
+    /// As the output has it.
     pub(crate) original: String,
+    /// As the source has it, if that is something else.
+    pub(crate) source: Option<String>,
     /// Where it stands in the model's text, bytes.
     pub(crate) place: Range<usize>,
+    /// Whether it stands there as a carrier.
+    pub(crate) is_carried: bool,
 }
 
 /// A unit that the model does not see.
@@ -58,7 +63,7 @@ pub(crate) enum Role {
 impl<'a> Prepared<'a> {
     pub(crate) fn of(rules: &'a TextRules, source: &'a str) -> Self {
         let Some(finder) = &rules.finder else { return Self::as_it_is(rules, source) };
-        let units = finder.find(source);
+        let units = finder.find_in_source(source);
         let core = core(source, &units);
         let inner: Vec<&Unit> = units
             .iter()
@@ -67,14 +72,28 @@ impl<'a> Prepared<'a> {
         let mut traced = Traced::default();
         let mut shown: Vec<ShownUnit> = Vec::new();
         let mut hidden: Vec<HiddenUnit> = Vec::new();
+        let mut carriers = Carriers::of(&source[core.clone()]);
         let mut at = core.start;
         for unit in inner {
             push_after_hidden(&mut traced, &source[at..unit.range.start], at, &hidden);
             let original = source[unit.range.clone()].to_owned();
             if unit.kind.is_shown() {
                 let start = traced.text.len();
-                traced.push_normal(&original, unit.range.start);
-                shown.push(ShownUnit { kind: unit.kind, original, place: start..traced.text.len() });
+                let target = unit.target.as_deref().map(str::to_owned);
+                let is_carried = unit.kind.is_carried() || target.as_ref() == Some(&original);
+                let seen = match &target {
+                    Some(target) if !is_carried => target.clone(), // the sentence agrees with it
+                    Some(_) => carriers.next(),
+                    None => carriers.seen(&original, unit.kind),
+                };
+                traced.push_in_place_of(&original, &seen, unit.range.start);
+                shown.push(ShownUnit {
+                    kind: unit.kind,
+                    source: target.as_ref().map(|_| original.clone()),
+                    original: target.unwrap_or(original),
+                    place: start..traced.text.len(),
+                    is_carried,
+                });
             } else {
                 let is_space = |c: Option<char>| c.is_none_or(char::is_whitespace);
                 hidden.push(HiddenUnit {
@@ -137,6 +156,17 @@ impl<'a> Prepared<'a> {
         start..end.max(start)
     }
 
+    /// The terms that the model sees as the output should have them.
+    pub fn terms(&self) -> impl Iterator<Item = &str> {
+        let shown = self.shown.iter().filter(|unit| unit.kind == UnitKind::Term && !unit.is_carried);
+        shown.map(|unit| unit.original.as_str())
+    }
+
+    /// The form in which the model sees a unit.
+    pub(crate) fn seen(&self, unit: &ShownUnit) -> &str {
+        &self.text[unit.place.clone()]
+    }
+
     /// The bytes of the model's text that are units.
     pub(crate) fn shown_places(&self) -> Vec<Range<usize>> {
         self.shown.iter().map(|unit| unit.place.clone()).collect()
@@ -168,9 +198,18 @@ fn role(unit: &str, kind: UnitKind, before: &[HiddenUnit]) -> Role {
             .map(|(index, _)| index)
     };
     match kind {
+        UnitKind::Emphasis if unit.starts_with(']') => {
+            Role::Closes(open(&|other| other.original.ends_with('[')))
+        }
         UnitKind::Emphasis => match open(&|other| other.original == unit) {
             Some(index) => Role::Closes(Some(index)),
             None => Role::Opens,
+        },
+        UnitKind::Sign if ["{", "<"].contains(&unit) => Role::Opens,
+        UnitKind::Sign if unit == "}" => Role::Closes(open(&|other| other.original == "{")),
+        UnitKind::Sign if unit == ">" => match open(&|other| other.original == "<") {
+            None => Role::Single,
+            opener => Role::Closes(opener),
         },
         UnitKind::Tag => match close_name(unit) {
             Some(name) => Role::Closes(open(&|other| open_name(&other.original) == Some(name))),
@@ -207,11 +246,12 @@ mod tests {
     fn a_model_sees_plain_sentences() {
         for (text, seen) in [
             ("- A <b>tool</b>\u{a0}that  reads mail 👍\n", "A tool that reads mail"),
-            ("Cannot open {0}.", "Cannot open {0}."),
+            ("Cannot open {0}.", "Cannot open X1."),
+            ("It costs £5 in {a}.", "It costs $5 in X1."),
             ("Line one<br/>line two", "Line one line two"),
             ("H<sub>2</sub>O and more", "H2O and more"),
             ("Written by Иван Петров today", "Written by today"),
-            ("OPEN THE FILE %s NOW", "Open the file %s now"),
+            ("OPEN THE FILE %s NOW", "Open the file X1 now"),
             ("Open the file <br/>.", "Open the file."),
             ("=====", ""),
             ("1e-5", ""),

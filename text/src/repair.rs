@@ -35,33 +35,53 @@ pub(crate) fn repair(prepared: &Prepared<'_>, written: &str, warnings: &mut Vec<
     let mut extras: Vec<Unit> = prepared.units_of(written);
     extras.retain(|unit| free(&unit.range, &edits) && unit.kind.is_shown());
     missing.retain(|unit| {
-        let similarity = |extra: &Unit| normalized_levenshtein(&written[extra.range.clone()], &unit.original);
+        let seen = prepared.seen(unit);
+        let similarity = |extra: &Unit| {
+            let found = &written[extra.range.clone()];
+            normalized_levenshtein(found, seen).max(normalized_levenshtein(found, &unit.original))
+        };
         let best = extras.iter().enumerate().max_by(|(_, a), (_, b)| similarity(a).total_cmp(&similarity(b)));
         match best.filter(|(_, extra)| similarity(extra) >= MIN_SIMILARITY || extra.kind == unit.kind) {
             Some((place, _)) => {
                 let extra = extras.remove(place);
-                let found = &written[extra.range.clone()];
-                if unit.kind == UnitKind::Amount && squeezed(found) == squeezed(&unit.original) {
-                    // The space before a symbol is the language's.
-                    edits.push(Edit { with: found.to_owned(), range: extra.range, is_unit: true });
-                    return false;
-                }
+                let found = squeezed(&written[extra.range.clone()]);
+                let is_same = [squeezed(seen), squeezed(&unit.original)].contains(&found);
                 edits.push(Edit { range: extra.range, with: unit.original.clone(), is_unit: true });
+                warnings.extend((!is_same).then_some(Warning::Repaired(unit.kind)));
+                false
+            }
+            None => true,
+        }
+    });
+    missing.retain(|unit| {
+        let forms = [prepared.seen(unit), &unit.original];
+        match forms
+            .into_iter()
+            .find_map(|form| damaged(written, (form, unit.kind), |range| free(range, &edits)))
+        {
+            Some(range) => {
+                edits.push(Edit { range, with: unit.original.clone(), is_unit: true });
                 warnings.push(Warning::Repaired(unit.kind));
                 false
             }
             None => true,
         }
     });
-    missing.retain(|unit| match damaged(written, unit, |range| free(range, &edits)) {
-        Some(range) => {
-            edits.push(Edit { range, with: unit.original.clone(), is_unit: true });
-            warnings.push(Warning::Repaired(unit.kind));
-            false
+    for unit in prepared.shown.iter().filter(|unit| unit.is_carried) {
+        let carrier = prepared.seen(unit);
+        for (start, _) in written.match_indices(carrier) {
+            let range = start..start + carrier.len();
+            if free(&range, &edits) && (stands_alone(written, &range) || stands_out(written, &range, unit)) {
+                warnings.push(Warning::Removed(unit.kind));
+                edits.push(Edit { range, with: String::new(), is_unit: false });
+            }
         }
-        None => true,
-    });
-    extras.retain(|extra| extra.kind.is_never_invented() && free(&extra.range, &edits));
+    }
+    let is_copy = |extra: &Unit| {
+        let found = &written[extra.range.clone()];
+        prepared.shown.iter().any(|unit| found == unit.original || found == prepared.seen(unit))
+    };
+    extras.retain(|extra| (extra.kind.is_never_invented() || is_copy(extra)) && free(&extra.range, &edits));
     for extra in extras {
         warnings.push(Warning::Removed(extra.kind));
         edits.push(Edit { range: extra.range, with: String::new(), is_unit: false });
@@ -81,19 +101,56 @@ fn claim<'p>(prepared: &'p Prepared<'_>, written: &str, edits: &mut Vec<Edit>) -
     order.sort_by_key(|unit| std::cmp::Reverse(unit.original.len()));
     let mut missing: Vec<&ShownUnit> = Vec::new();
     for unit in order {
-        let seen = &prepared.text()[unit.place.clone()];
-        let found = [unit.original.as_str(), seen].into_iter().find_map(|form| {
-            let places = written.match_indices(form).map(|(start, _)| start..start + form.len());
-            let mut free = places.filter(|range| edits.iter().all(|edit| !overlap(&edit.range, range)));
-            free.find(|range| stands_alone(written, range))
-        });
+        let forms = [Some(prepared.seen(unit)), Some(&unit.original), unit.source.as_deref()];
+        let is_unclaimed = |range: &Range<usize>| edits.iter().all(|edit| !overlap(&edit.range, range));
+        let find = |is_it: &dyn Fn(&Range<usize>) -> bool| {
+            forms.into_iter().flatten().find_map(|form| {
+                let places = written.match_indices(form).map(|(start, _)| start..start + form.len());
+                places.filter(|range| is_unclaimed(range)).find(is_it)
+            })
+        };
+        let found = find(&|range| stands_alone(written, range))
+            .or_else(|| find(&|range| stands_out(written, range, unit)));
+        let is_free = |range: &Range<usize>| {
+            edits.iter().all(|edit| !overlap(&edit.range, range)) && stands_alone(written, range)
+        };
         match found {
             Some(range) => edits.push(Edit { range, with: unit.original.clone(), is_unit: true }),
-            None => missing.push(unit),
+            None => match in_other_case(written, unit).find(is_free) {
+                Some(range) => {
+                    let with = written[range.clone()].to_owned();
+                    edits.push(Edit { range, with, is_unit: true });
+                }
+                None => missing.push(unit),
+            },
         }
     }
     missing.sort_by_key(|unit| unit.place.start);
     missing
+}
+
+/// Where a term stands with other capitals, as it may behind the beginning of a sentence.
+fn in_other_case(written: &str, unit: &ShownUnit) -> impl Iterator<Item = Range<usize>> {
+    let (small, wanted) = (written.to_lowercase(), unit.original.to_lowercase());
+    let is_comparable = unit.kind == UnitKind::Term && !unit.is_carried && small.len() == written.len();
+    let places: Vec<usize> = small.match_indices(&wanted).map(|(start, _)| start).collect();
+    let whole = |range: &Range<usize>| written.get(range.clone()).is_some();
+    let ranges: Vec<Range<usize>> =
+        places.into_iter().map(|start| start..start + wanted.len()).filter(whole).collect();
+    ranges.into_iter().filter(move |_| is_comparable)
+}
+
+/// Whether a range that is glued to words is still no part of another number: a carrier, or a unit with a
+/// sign.
+fn stands_out(text: &str, range: &Range<usize>, unit: &ShownUnit) -> bool {
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let found = &text[range.clone()];
+    let has_sign = found.contains(|c: char| !c.is_alphanumeric() && !c.is_whitespace());
+    let is_digit_before = is_digit(text[..range.start].chars().next_back());
+    let is_digit_after = is_digit(text[range.end..].chars().next());
+    (unit.is_carried || has_sign && found.len() > 2)
+        && !(is_digit_before && is_digit(found.chars().next()))
+        && !(is_digit_after && is_digit(found.chars().next_back()))
 }
 
 /// Whether a range is no part of a longer word or number.
@@ -108,10 +165,14 @@ fn stands_alone(text: &str, range: &Range<usize>) -> bool {
 }
 
 /// The words of `written` that look most like the unit, if any do.
-fn damaged(written: &str, unit: &ShownUnit, is_free: impl Fn(&Range<usize>) -> bool) -> Option<Range<usize>> {
-    let wanted = squeezed(&unit.original);
+fn damaged(
+    written: &str,
+    (seen, kind): (&str, UnitKind),
+    is_free: impl Fn(&Range<usize>) -> bool,
+) -> Option<Range<usize>> {
+    let wanted = squeezed(seen);
     let words = words(written, &[]);
-    let max_words = unit.original.split_whitespace().count() + 1;
+    let max_words = seen.split_whitespace().count() + 1;
     let mut best: Option<(f64, Range<usize>)> = None;
     for first in 0..words.len() {
         for last in first..words.len().min(first + max_words) {
@@ -122,7 +183,8 @@ fn damaged(written: &str, unit: &ShownUnit, is_free: impl Fn(&Range<usize>) -> b
             let found = squeezed(kept);
             let is_ordinary =
                 found.chars().all(char::is_alphabetic) && found.to_lowercase() != wanted.to_lowercase();
-            let similarity = similarity(&found, &wanted, unit.kind);
+            let similarity = similarity(&found, &wanted, kind);
+            let is_ordinary = is_ordinary && kind != UnitKind::Term;
             let is_better = best.as_ref().is_none_or(|(other, _)| similarity > *other);
             if similarity >= MIN_SIMILARITY
                 && is_better

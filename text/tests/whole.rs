@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+use std::sync::LazyLock;
+
 use baton_text::{TextOptions, TextRules};
 use proptest::prelude::*;
 
-fn rules() -> TextRules {
+static RULES: LazyLock<TextRules> = LazyLock::new(|| {
     TextRules::new(&TextOptions { language: Some("en".to_owned()), ..TextOptions::default() }).unwrap()
+});
+
+fn rules() -> &'static TextRules {
+    &RULES
 }
 
 /// The result for `source` if a model writes `written` for it.
@@ -37,7 +43,7 @@ fn damaged_units_are_mended_and_missing_ones_placed() {
             "Visita https://example.org/a?b=1 ora.",
         ),
         ("From US$11,000 to $22,500.", "De US$ 1,000 a US$ 2500.", "De US$11,000 a $22,500."),
-        ("At 160km/h now.", "A 160 km/h agora.", "A 160 km/h agora."),
+        ("At 160km/h now.", "A 160 km/h agora.", "A 160km/h agora."),
         ("It emits CO₂ all day.", "Emette CO\u{FFFD} tutto il giorno.", "Emette CO₂ tutto il giorno."),
     ] {
         assert_eq!(finished(source, written), expected, "{source}");

@@ -308,7 +308,7 @@ impl ModeResult {
             measured.reports.iter().map(|report| report.elapsed.as_secs_f64()).collect();
         let seconds = median(all_seconds.clone());
         let report = measured.reports.last().expect("there is a round at least");
-        let totals = report.totals;
+        let totals = &report.totals;
         let of_bare = |seconds: &[f64]| (!seconds.is_empty()).then(|| median(seconds.to_vec()));
         let (encode, decode) = (of_bare(&measured.encode_seconds), of_bare(&measured.decode_seconds));
         let rate = report.drafts.acceptance_rate();

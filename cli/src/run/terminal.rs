@@ -27,7 +27,7 @@ pub(crate) async fn show_progress(status: watch::Receiver<JobStatus>) -> Infalli
         ticks.tick().await;
         let (message, progress) = {
             let status = status.borrow();
-            (describe(&status), status.progress)
+            (describe(&status), status.progress.clone())
         };
         if is_terminal {
             if let Some(expected) = progress.expected_records() {
@@ -119,6 +119,9 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
             "  drafts      {:.1} % accepted, {per_pass:.2} tokens per pass of the large model",
             rate * 100.0
         );
+    }
+    if !totals.warnings.is_empty() {
+        tell!("  warnings    {}", totals.warnings);
     }
     let (shards, bytes) = (HumanCount(totals.shards), HumanBytes(totals.output_bytes));
     tell!("  outputs     {output}/part-*{suffix}: {shards} parts, {bytes}");

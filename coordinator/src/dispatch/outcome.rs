@@ -1,6 +1,6 @@
 //! The consequences of the end of an attempt, and of the job.
 
-use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, Work};
+use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, WarningCounts, Work};
 use baton_proto::wire::ShardReceipt;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -153,7 +153,7 @@ impl Dispatcher<'_> {
         if of_others.is_empty() {
             return Ok(());
         }
-        self.totals = self.job.add_verdicts(self.totals, of_others.iter().copied()).await?;
+        self.totals = self.job.add_verdicts(self.totals.clone(), of_others.iter().copied()).await?;
         for &shard in &of_others {
             self.open_shards.remove(&shard);
             self.scheduler.committed_elsewhere(shard);
@@ -180,7 +180,7 @@ impl Dispatcher<'_> {
             self.check_error_rate(0)?;
             let job_has_ended = self.end_job(num_shards).await?;
             self.publish_now();
-            let report = JobReport::complete(self.totals, self.resumed, self.now());
+            let report = JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now());
             return Ok(JobReport { job_has_ended, num_shards, drafts: self.drafts, ..report });
         }
         self.publish_now();
@@ -189,7 +189,7 @@ impl Dispatcher<'_> {
             drafts: self.drafts,
             broken,
             num_unread_inputs: num_unread,
-            ..JobReport::complete(self.totals, self.resumed, self.now())
+            ..JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now())
         })
     }
 
@@ -216,7 +216,7 @@ impl Dispatcher<'_> {
         JobReport {
             outcome: JobOutcome::Interrupted,
             drafts: self.drafts,
-            ..JobReport::complete(self.totals, self.resumed, self.now())
+            ..JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now())
         }
     }
 }
@@ -232,4 +232,6 @@ fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     totals.llm_prompt_tokens = totals.llm_prompt_tokens.saturating_add(receipt.llm_prompt_tokens);
     totals.output_tokens = totals.output_tokens.saturating_add(receipt.output_tokens);
     totals.output_bytes = totals.output_bytes.saturating_add(receipt.part_num_bytes);
+    let warnings = receipt.warnings.iter().map(|(name, &count)| (name.clone(), count));
+    totals.warnings.add(&WarningCounts::of(warnings));
 }

@@ -54,8 +54,8 @@ impl Dispatcher<'_> {
         let in_flight = commits.map(|running| &running.progress);
         let sample = self.reader.sample();
         Progress {
-            committed: self.totals,
-            resumed: self.resumed,
+            committed: self.totals.clone(),
+            resumed: self.resumed.clone(),
             in_flight_records: in_flight.clone().map(|progress| u64::from(progress.decoded_records)).sum(),
             in_flight_output_tokens: in_flight
                 .map(|progress| progress.decoded_output_tokens)

@@ -18,6 +18,9 @@ const GOING_ON_FACTOR: f32 = 1.5;
 /// Shorter continuations of a word get this factor of the copy bias; the longest gets all. A model has seen
 /// words cut in one way, and after another cut it knows less about their continuation.
 const SHORTER_FACTOR: f32 = 0.5;
+/// The biases of terms that an output must have.
+const TERM_COPY_BIAS: f32 = 8.0;
+const TERM_NAME_BIAS: f32 = 3.0;
 
 /// The words that a row may copy: contextual biasing, known from speech recognition (Zhao et al., Interspeech
 /// 2019). Tokens that continue a begun word are favoured, and tokens that run on past a complete name are
@@ -56,7 +59,16 @@ impl Copying {
     /// The words of `text` that a model may copy whose tokens are those of `vocabulary`.
     #[must_use]
     pub fn of_text(text: &str, copy_bias: f32, name_bias: f32, vocabulary: Arc<Vocabulary>) -> Self {
-        let words = Words::of(text);
+        Self::of_words(Words::of(text), copy_bias, name_bias, vocabulary)
+    }
+
+    /// The same with every word a name, each to be begun until it is there: terms that an output must have.
+    #[must_use]
+    pub fn of_terms(terms: &str, vocabulary: Arc<Vocabulary>) -> Self {
+        Self::of_words(Words::of_names(terms), TERM_COPY_BIAS, TERM_NAME_BIAS, vocabulary)
+    }
+
+    fn of_words(words: Words, copy_bias: f32, name_bias: f32, vocabulary: Arc<Vocabulary>) -> Self {
         let name_start = |(word, Word { text, .. }): (u32, &Word)| {
             let spaced = format!(" {text}");
             let spaced = vocabulary.beginnings(spaced.as_bytes(), 2).next_back();

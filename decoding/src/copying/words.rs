@@ -55,14 +55,23 @@ impl Words {
     /// character. A capitalized word within a sentence is a name too. At the beginning of a sentence, it is
     /// one if the next word is capitalized too and the word is long enough.
     pub(super) fn of(text: &str) -> Self {
+        Self::of_distinct(distinct_words(text), text)
+    }
+
+    /// The same, and every word is a name.
+    pub(super) fn of_names(text: &str) -> Self {
         let mut words = distinct_words(text);
+        words.iter_mut().for_each(|word| word.is_name = true);
+        Self::of_distinct(words, text)
+    }
+
+    fn of_distinct(words: Vec<Word>, text: &str) -> Self {
         let mut sorted: Vec<u32> = (0..words.len() as u32).collect();
         sorted.sort_unstable_by_key(|&place| words[place as usize].text.as_bytes());
-        let index = Self { words: std::mem::take(&mut words), sorted };
+        let mut index = Self { words, sorted };
         let mut written = WrittenWords::new(&index);
         written.write(&index, text.as_bytes());
         let counts: Vec<u32> = (0..index.words.len() as u32).map(|place| written.count(place)).collect();
-        let mut index = index;
         for (word, count) in index.words.iter_mut().zip(counts) {
             word.num_occurrences = count.max(1);
         }

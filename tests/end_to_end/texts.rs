@@ -1,0 +1,106 @@
+//! Texts that come back whole from a model that writes noise: units, terms and texts in other languages,
+//! and what the job says of them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::bundle::write_small_model;
+use crate::command::{Ended, Job, baton};
+
+const CORPUS: &str = r#"{"id": "unit", "text": "Cannot open the file {name} on the hard disk of the server."}
+{"id": "terms", "text": "Hard disks are read from https://example.org/a/b by Baton."}
+{"id": "target", "text": "La biblioteca comunale resta chiusa durante i lavori che cominciano domani."}
+{"id": "number", "text": "It was built in the year 48151 by hand."}
+"#;
+
+/// A job of the corpus with a model of random weights, English to Italian.
+fn job(directory: &std::path::Path, flags: &[&str]) -> Job {
+    let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
+    if !bundle.exists() {
+        write_small_model(&source, 3);
+        let mut import = baton();
+        import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
+        let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
+        assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+    }
+    Job::new().with_input("a.jsonl", CORPUS).with_bundle(&bundle).with_flags(flags)
+}
+
+fn output<'a>(rows: &'a [Value], id: &str) -> &'a Value {
+    rows.iter().find(|row| row["id"] == id).unwrap()
+}
+
+#[test]
+fn units_and_terms_are_in_the_output_and_its_warnings_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let glossary = directory.path().join("terms.csv");
+    fs::write(&glossary, "source,target\nhard disk,disco rigido\nBaton,\n").unwrap();
+    for method in [&["--beams", "1"][..], &["--beams", "3"], &["--temperature", "1"]] {
+        let flags = [&["--glossary", glossary.to_str().unwrap()], method].concat();
+        let job = job(directory.path(), &flags);
+        let ended = job.run_expecting(0);
+        let rows = job.outputs();
+        let text = |id| output(&rows, id)["output"].as_str().unwrap().to_owned();
+        for (id, unit) in [
+            ("unit", "{name}"),
+            ("unit", "disco rigido"),
+            ("terms", "Disco rigido"),
+            ("terms", "https://example.org/a/b"),
+            ("terms", "Baton"),
+        ] {
+            let count = text(id).to_lowercase().matches(&unit.to_lowercase()).count();
+            assert_eq!(count, 1, "{unit} in {:?}, {method:?}", text(id));
+        }
+        assert!(rows.iter().all(|row| !row["output"].as_str().unwrap().contains('\u{FFFD}')));
+        let counted = rows.iter().flat_map(|row| row["warnings"].as_array().cloned().unwrap_or_default());
+        let counted = counted.filter(|warning| warning == "already_in_target_language").count();
+        let manifest: Value = serde_json::from_slice(&job.contents()["_SUCCESS"]).unwrap();
+        assert_eq!(manifest["totals"]["warnings"]["already_in_target_language"], counted);
+        assert_eq!(counted, 1);
+        assert!(ended.stderr.contains("1 already_in_target_language"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn texts_in_the_target_language_are_copied_or_fail_as_the_job_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let job_copying = job(directory.path(), &["--other-language", "copy"]);
+    job_copying.run_expecting(0);
+    let rows = job_copying.outputs();
+    let target = output(&rows, "target");
+    assert!(target["output"].as_str().unwrap().starts_with("La biblioteca comunale"), "{target}");
+    assert_eq!(target["warnings"][0], "already_in_target_language");
+
+    let job_failing = job(directory.path(), &["--other-language", "error", "--accept-failed-records"]);
+    job_failing.run_expecting(0);
+    let errors = job_failing.errors();
+    assert_eq!(errors[0]["id"], "target");
+    assert!(errors[0]["message"].as_str().unwrap().contains("already_in_target_language"), "{errors:?}");
+}
+
+#[test]
+fn a_strict_job_has_no_output_that_lacks_a_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let lenient = job(directory.path(), &[]);
+    lenient.run_expecting(0);
+    let rows = lenient.outputs();
+    let lacks_it = |row: &Value| {
+        row["warnings"].as_array().is_some_and(|all| all.iter().any(|one| one == "number_missing"))
+    };
+    assert!(lacks_it(output(&rows, "number")), "noise has no such number: {rows:?}");
+
+    let strict = job(directory.path(), &["--strict", "--accept-failed-records"]);
+    strict.run_expecting(0);
+    assert!(strict.errors().iter().any(|row| row["id"] == "number"));
+    assert!(strict.outputs().iter().all(|row| !lacks_it(row)));
+}
+
+#[test]
+fn a_glossary_that_is_none_is_refused_by_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let glossary = directory.path().join("terms.csv");
+    fs::write(&glossary, "disk,disco\nhost,server,maybe\n").unwrap();
+    let ended = job(directory.path(), &["--glossary", glossary.to_str().unwrap()]).run();
+    ended.assert_error(&["terms.csv, line 2", "maybe"]);
+}

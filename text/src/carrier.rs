@@ -1,0 +1,84 @@
+//! Carriers: what a model sees in place of a unit that it may not be able to spell.
+//!
+//! A model reads and copies a short word with a capital and a number much as it does a name, whatever its
+//! vocabulary; a placeholder, a link or a path it may never have seen. Amounts and identifiers stay in
+//! sight, since the sentence agrees with them; only signs beyond ASCII are written plainly.
+
+use crate::unit::UnitKind;
+
+/// Begins every carrier.
+const CARRIER_LETTER: char = 'X';
+
+/// Gives the units of one text their carriers, of which none is a word of the text.
+#[derive(Debug)]
+pub(crate) struct Carriers<'a> {
+    text: &'a str,
+    number: usize,
+}
+
+impl<'a> Carriers<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        Carriers { text, number: 0 }
+    }
+
+    /// The form in which a model sees a unit that is no term.
+    pub(crate) fn seen(&mut self, unit: &str, kind: UnitKind) -> String {
+        match kind.is_carried() {
+            true => self.next(),
+            false => unit.chars().map(plain_sign).collect(),
+        }
+    }
+
+    /// The next carrier.
+    pub(crate) fn next(&mut self) -> String {
+        loop {
+            self.number += 1;
+            let carrier = format!("{CARRIER_LETTER}{}", self.number);
+            if !self.text.contains(&carrier) {
+                return carrier;
+            }
+        }
+    }
+}
+
+/// A sign of ASCII that says the same to a model.
+fn plain_sign(c: char) -> char {
+    match c {
+        '€' | '£' | '¥' | '₹' | '₽' | '₩' | '₺' => '$',
+        '₀'..='₉' => digit(c, '₀'),
+        '⁰' | '⁴'..='⁹' => digit(c, '⁰'),
+        '¹' => '1',
+        '²' => '2',
+        '³' => '3',
+        'µ' | 'μ' => 'u',
+        '−' => '-',
+        '±' => '+',
+        c if c.is_whitespace() => ' ',
+        _ => c,
+    }
+}
+
+fn digit(c: char, zero: char) -> char {
+    char::from_digit(u32::from(c) - u32::from(zero), 10).unwrap_or(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carriers_are_new_words() {
+        let mut carriers = Carriers::of("The X1 and the X3 open {a}.");
+        assert_eq!(carriers.seen("{a}", UnitKind::Placeholder), "X2");
+        assert_eq!(carriers.seen("/etc", UnitKind::Path), "X4");
+    }
+
+    #[test]
+    fn amounts_and_identifiers_are_seen_plainly() {
+        let seen = |unit, kind| Carriers::of("").seen(unit, kind);
+        assert_eq!(seen("£5", UnitKind::Amount), "$5");
+        assert_eq!(seen("−5 m²", UnitKind::Amount), "-5 m2");
+        assert_eq!(seen("CO₂", UnitKind::Identifier), "CO2");
+        assert_eq!(seen("x⁷", UnitKind::Identifier), "x7");
+    }
+}

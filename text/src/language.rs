@@ -1,0 +1,169 @@
+//! The language of a text, as far as that can be told: marks texts that are not in the job's source
+//! language, and above all those that are in its target language already.
+
+use whatlang::{Detector, Lang, detect};
+
+use crate::finish::Warning;
+
+/// Shorter texts have too few letters to be sure of.
+const MIN_LETTERS: usize = 40;
+/// Fewer words may all be names.
+const MIN_WORDS: usize = 6;
+
+/// The treatment of texts in another language than the job's source language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OtherLanguage {
+    /// They are translated like all others.
+    #[default]
+    Translate,
+    /// The text is its own output.
+    Copy,
+    /// Their records fail.
+    Error,
+}
+
+impl OtherLanguage {
+    /// Every treatment.
+    pub const ALL: [OtherLanguage; 3] = [OtherLanguage::Translate, OtherLanguage::Copy, OtherLanguage::Error];
+
+    /// Their names, in the same order.
+    pub const NAMES: &'static [&'static str] = &["translate", "copy", "error"];
+
+    /// The name in job files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// The treatment of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|treatment| treatment.as_str() == name)
+    }
+}
+
+/// Tells languages apart from the one that a job translates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LanguageCheck {
+    source: Lang,
+    target: Option<Lang>,
+}
+
+impl LanguageCheck {
+    /// Of texts in `source`, to be translated into `target`, codes such as `en`; `None` for a language
+    /// that is not known here.
+    pub(crate) fn new(source: Option<&str>, target: Option<&str>) -> Option<Self> {
+        let source = language(source?)?;
+        let target = target.and_then(language).filter(|&target| target != source);
+        Some(LanguageCheck { source, target })
+    }
+
+    /// A text that is surely in another language.
+    pub(crate) fn warning(&self, text: &str) -> Option<Warning> {
+        let num_letters = text.chars().filter(|c| c.is_alphabetic()).count();
+        if num_letters < MIN_LETTERS || text.split_whitespace().count() < MIN_WORDS {
+            return None;
+        }
+        let found = detect(text)?;
+        let is_target = |target: &Lang| {
+            let of_two = Detector::with_allowlist(vec![self.source, *target]).detect(text);
+            found.lang() == *target
+                && of_two.is_some_and(|of_two| of_two.lang() == *target && of_two.is_reliable())
+        };
+        if self.target.as_ref().is_some_and(is_target) {
+            return Some(Warning::TargetLanguage);
+        }
+        let is_other =
+            found.is_reliable() && found.lang() != self.source && !are_alike(found.lang(), self.source);
+        is_other.then_some(Warning::OtherLanguage)
+    }
+}
+
+/// Languages that a text of a few sentences may not tell apart.
+fn are_alike(a: Lang, b: Lang) -> bool {
+    let groups: [&[Lang]; 6] = [
+        &[Lang::Spa, Lang::Por, Lang::Ita, Lang::Cat, Lang::Epo, Lang::Lat],
+        &[Lang::Nob, Lang::Dan, Lang::Swe],
+        &[Lang::Ces, Lang::Slk, Lang::Slv, Lang::Hrv],
+        &[Lang::Rus, Lang::Ukr, Lang::Bel, Lang::Bul, Lang::Mkd, Lang::Srp],
+        &[Lang::Nld, Lang::Afr, Lang::Deu],
+        &[Lang::Ind, Lang::Jav],
+    ];
+    groups.iter().any(|group| group.contains(&a) && group.contains(&b))
+}
+
+fn language(code: &str) -> Option<Lang> {
+    Some(match code.split(['-', '_']).next().unwrap_or_default() {
+        "af" => Lang::Afr,
+        "ar" => Lang::Ara,
+        "be" => Lang::Bel,
+        "bg" => Lang::Bul,
+        "ca" => Lang::Cat,
+        "cs" => Lang::Ces,
+        "da" => Lang::Dan,
+        "de" => Lang::Deu,
+        "el" => Lang::Ell,
+        "en" => Lang::Eng,
+        "eo" => Lang::Epo,
+        "es" => Lang::Spa,
+        "et" => Lang::Est,
+        "fi" => Lang::Fin,
+        "fr" => Lang::Fra,
+        "he" => Lang::Heb,
+        "hi" => Lang::Hin,
+        "hr" => Lang::Hrv,
+        "hu" => Lang::Hun,
+        "id" => Lang::Ind,
+        "it" => Lang::Ita,
+        "ja" => Lang::Jpn,
+        "ko" => Lang::Kor,
+        "lt" => Lang::Lit,
+        "lv" => Lang::Lav,
+        "nb" | "no" => Lang::Nob,
+        "nl" => Lang::Nld,
+        "pl" => Lang::Pol,
+        "pt" => Lang::Por,
+        "ro" => Lang::Ron,
+        "ru" => Lang::Rus,
+        "sk" => Lang::Slk,
+        "sl" => Lang::Slv,
+        "sr" => Lang::Srp,
+        "sv" => Lang::Swe,
+        "th" => Lang::Tha,
+        "tr" => Lang::Tur,
+        "uk" => Lang::Ukr,
+        "vi" => Lang::Vie,
+        "zh" => Lang::Cmn,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warning(text: &str) -> Option<Warning> {
+        LanguageCheck::new(Some("en"), Some("pt")).unwrap().warning(text)
+    }
+
+    #[test]
+    fn texts_in_other_languages_are_told() {
+        let target = "A biblioteca municipal vai fechar durante as obras que começam na próxima semana.";
+        assert_eq!(warning(target), Some(Warning::TargetLanguage));
+        let other = "Die städtische Bibliothek schließt während der Bauarbeiten, die nächste Woche beginnen.";
+        assert_eq!(warning(other), Some(Warning::OtherLanguage));
+    }
+
+    #[test]
+    fn the_source_language_and_short_texts_are_not() {
+        for text in [
+            "The public library will be closed while the work that begins next week is done.",
+            "development files for the Common Lisp interface to PostgreSQL, MySQL and SQLite",
+            "Fechado",
+            "Rio de Janeiro, São Paulo",
+            "",
+        ] {
+            assert_eq!(warning(text), None, "{text}");
+        }
+    }
+}
