@@ -7,8 +7,8 @@ of each output,
     `expected.jsonl`. Translate the corpus with any bundle; `check DIR OUTPUT` reads the parts of
 the output directory and tells how many lines of each kind are whole, with examples of those that are not.
 
-The checks share no code with Baton: units are counted as plain text, tags are read by Python's HTML parser,
-numbers are compared by their digits, and lines with odd characters by what their plain twins became.
+The checks share no code with Baton. They count units as plain text, read tags with Python's HTML parser, and
+compare numbers by their digits. The output of a line with odd characters must equal that of its plain twin.
 
     scripts/text_kinds.py write kinds
     baton run --bundle BUNDLE --mode slm --input kinds/corpus.jsonl --output out
@@ -24,7 +24,7 @@ import random
 import re
 import sys
 
-# "#" is where a unit goes.
+# "#" marks the place of a unit.
 SENTENCES = """
 Cannot open the file #.|Copy # to the new directory.|# files were deleted from the disk.
 The value of # is not valid.|Welcome # to the system.|Do you want to replace # with #?
@@ -386,7 +386,7 @@ def is_squeezed_in(unit, text):
 
 
 def problem(rules, output, outputs):
-    """What is wrong with an output, or nothing."""
+    """The problem of an output, or None."""
     text = rules["text"]
     for strange in "\ufffd\u2047":
         if strange in output and strange not in text:

@@ -282,7 +282,7 @@ impl TextTokenizer {
         (0..self.num_ids() as u32).map(|id| spelling(id).unwrap_or_default()).collect()
     }
 
-    /// Tokens that stand for characters which the vocabulary does not have: no text is meant by them.
+    /// Tokens for characters that the vocabulary lacks; they have no text.
     pub fn ids_without_text(&self) -> Vec<u32> {
         match &self.vocabulary {
             Vocabulary::SentencePiece(vocabulary) => vocabulary.unknown_ids(),

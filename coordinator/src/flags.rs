@@ -124,8 +124,8 @@ pub struct JobArgs {
     #[arg(long, value_name = "BYTES", env = "BATON_BYTES_PER_SHARD", help_heading = "Records")]
     bytes_per_shard: Option<u64>,
 
-    /// A file of terms and what stands for them in outputs: .csv, .tsv (source, target, and `exact` for
-    /// words just as they are written) or .tbx. A term without a target is not translated. Example:
+    /// A file of terms and their translations: .csv or .tsv (source, target, and `exact` for words that must
+    /// match in capitals and endings), or .tbx. A term without a target is not translated. Example:
     /// --glossary terms.csv
     #[arg(long, value_name = "FILE", env = "BATON_GLOSSARY", help_heading = "Generation")]
     glossary: Option<PathBuf>,

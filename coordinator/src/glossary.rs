@@ -1,19 +1,18 @@
 //! Glossaries in files: CSV, TSV and TBX become entries of the generation option `terms`.
 //!
-//! A table has a source and a target term a row, and may have a third cell, `exact`, for words just as
-//! they are written; without a target, the term is not translated. A first row `source,target` names the
-//! columns, in any order, beside others (`case` for the third). TBX is read as far as concepts, languages
-//! and terms go (ISO 30042).
+//! A row of a table has a source and a target term. A third cell `exact` makes capitals and endings count. A
+//! term without a target is not translated. A first row `source,target` names the columns, in any order,
+//! beside others (`case` for the third). Of TBX (ISO 30042), only concepts, languages and terms are read.
 
 use std::path::{Path, PathBuf};
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// Why a glossary cannot be used.
+/// The reason why a glossary cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GlossaryError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the glossary {path}")]
     Read {
         /// The file.
@@ -33,18 +32,18 @@ pub enum GlossaryError {
     Entry {
         /// The file.
         path: PathBuf,
-        /// Where, counted from 1.
+        /// The place, counted from 1.
         line: u64,
         /// The problem.
         problem: String,
     },
 }
 
-/// The entries of a glossary for texts in `source`, translated into `target` where the bundle translates;
-/// codes such as `en`.
+/// The entries of a glossary for texts in `source`, translated into `target` if the bundle translates; codes
+/// such as `en`.
 ///
 /// # Errors
-/// The file cannot be read, or an entry is none.
+/// The file cannot be read, or an entry is invalid.
 pub(crate) fn entries(path: &Path, source: &str, target: Option<&str>) -> Result<Vec<String>, GlossaryError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| GlossaryError::Read { path: path.to_owned(), source })?;

@@ -35,7 +35,7 @@ pub(crate) struct ShardCollector {
     num_open: usize,
     /// Segments that records may still announce.
     num_segments_left: u64,
-    /// How what is written for a segment becomes its output.
+    /// Turns the text written for a segment into its output.
     rules: Arc<TextRules>,
 }
 
@@ -67,13 +67,13 @@ struct PlacedSegment {
 #[derive(Debug)]
 struct Row {
     prompt_len: u32,
-    /// The segments that it is decoded for, record and number, as long as it is.
+    /// The segments that it is decoded for, record and number, while it is being decoded.
     places: Vec<(u32, u32)>,
     written: Option<Generated>,
 }
 
 impl ShardCollector {
-    /// For a stream whose header announces so many entries and segments.
+    /// A collector for a stream whose header announces this many entries and segments.
     pub(crate) fn new(num_entries: u32, num_segments: u64) -> Self {
         let num_entries = num_entries as usize;
         let entries = vec![Entry::Missing; num_entries];
@@ -82,7 +82,7 @@ impl ShardCollector {
         Self { entries, rows, num_open: num_entries, num_segments_left, rules }
     }
 
-    /// With rules for what is written.
+    /// Applies rules to the written texts.
     pub(crate) fn obeying(self, rules: Arc<TextRules>) -> Self {
         Self { rules, ..self }
     }
@@ -107,8 +107,8 @@ impl ShardCollector {
         Ok(())
     }
 
-    /// Notes a segment whose prompt is about to be decoded. Returns the number of its row: prompts are
-    /// numbered from 0.
+    /// Notes a segment whose prompt is about to be decoded. Returns the number of its row, counted by prompts
+    /// from 0.
     pub(crate) fn begin(&mut self, segment: Segment, prompt_len: u32) -> Result<u32, WireError> {
         let row = self.rows.len() as u32; // at most as many as segments were announced
         let place = self.receive(segment, row)?;
@@ -130,7 +130,7 @@ impl ShardCollector {
         Ok(())
     }
 
-    /// Notes what was written for a row, for all segments that share it.
+    /// Notes the outputs of a row, for all segments that share it.
     pub(crate) fn finish(&mut self, row: u32, generated: Generated) {
         let row = &mut self.rows[row as usize];
         row.written = Some(generated);
@@ -139,7 +139,7 @@ impl ShardCollector {
         }
     }
 
-    /// Position in the shard of the entry that a row was begun for, as long as it is decoded.
+    /// Position in the shard of the entry that began a row, while it is being decoded.
     pub(crate) fn entry_of(&self, row: u32) -> u32 {
         self.rows[row as usize].places[0].0
     }
@@ -181,7 +181,7 @@ impl ShardCollector {
         self.entries.into_iter().map(outcome).collect()
     }
 
-    /// Notes a segment without what was written for it.
+    /// Notes a segment that has no output yet.
     fn receive(&mut self, segment: Segment, row: u32) -> Result<(u32, u32), WireError> {
         let Segment { record, number, .. } = segment;
         let Some(Entry::Open(open)) = self.entries.get_mut(record as usize) else { return Err(sent_twice()) };
@@ -282,8 +282,8 @@ impl Open {
     }
 }
 
-/// The outputs of a record: the best joins the best of all segments, the second the second ones, or the last
-/// where there are fewer. Beside them, the warnings of the best.
+/// The outputs of a record. The best joins the best of all segments, the second the second ones; a segment
+/// with fewer outputs gives its last. The warnings are those of the best.
 fn joined(
     segments: &[PlacedSegment],
     rows: &[Row],

@@ -19,7 +19,7 @@ pub(crate) struct Writer {
     pub(crate) reads: PromptParts,
     /// The spelling of its tokens.
     pub(crate) vocabulary: Arc<Vocabulary>,
-    /// The rule that keeps its outputs text.
+    /// The rule that keeps its outputs valid text.
     pub(crate) characters: Arc<Characters>,
     /// The bundle, if its small model writes.
     slm_of: Option<Bundle>,

@@ -1,16 +1,17 @@
-//! Whole characters: which tokens may follow so that an output is text from its first byte to its last.
+//! Whole characters: the tokens that may follow, so that an output is valid text from its first byte to its
+//! last.
 //!
-//! A token can spell a part of a character. Three kinds of tokens may not be chosen. Some do not go on with a
-//! character that was begun; some begin none; some leave one that the remaining tokens cannot complete. Nor
-//! may a token that stands for no text.
-//! Reference: the Unicode Standard, table 3-7, well-formed UTF-8.
+//! A token can spell a part of a character. Three kinds of tokens may not be chosen. Some do not continue a
+//! character that was begun; some begin none; some leave one that the remaining tokens cannot complete. A
+//! token without a text may not be chosen either. Reference: the Unicode Standard, table 3-7, well-formed
+//! UTF-8.
 
-/// How far a character has come: what bytes may follow.
+/// The state of a character: the bytes that may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Begun {
     Nothing,
-    /// So many bytes of 80 to BF follow.
+    /// This many bytes of 80 to BF follow.
     One,
     Two,
     Three,
@@ -36,7 +37,7 @@ const ALL: [Begun; 8] = [
 const MAX_CHARACTER_BYTES: usize = 4;
 
 impl Begun {
-    /// After one byte more, if text can go on so.
+    /// The state after one more byte, if text can continue with it.
     fn after_byte(self, byte: u8) -> Option<Begun> {
         Some(match (self, byte) {
             (Begun::Nothing, 0..=0x7F) | (Begun::One, 0x80..=0xBF) => Begun::Nothing,
@@ -62,17 +63,18 @@ impl Begun {
     }
 }
 
-/// The effects of a vocabulary on characters. Made once a model.
+/// The effects of a vocabulary on characters, computed once for each model.
 #[derive(Debug)]
 pub struct Characters {
     spellings: Box<[Box<[u8]>]>,
     /// Tokens that never follow whole characters, rising.
     misfits: Vec<u32>,
-    /// Tokens after which a character is begun, where none was.
+    /// Tokens that begin a character and do not complete it.
     cuts: Vec<(u32, Begun)>,
-    /// By what is begun: tokens that go on with it, and what is begun after them. Of nothing, none.
+    /// By state: the tokens that continue the character, and the state after each. None for the state without
+    /// a character.
     going_on: [Vec<(u32, Begun)>; ALL.len()],
-    /// By what is begun: the least number of tokens that completes it, if any can.
+    /// By state: the least number of tokens that completes the character, if any can.
     num_to_end: [Option<usize>; ALL.len()],
 }
 
@@ -86,8 +88,8 @@ pub(crate) struct CharacterMask<'a> {
 }
 
 impl Characters {
-    /// Of tokens that spell these bytes, by id. A token of `without_text` stands for something that is no
-    /// text, such as an unknown character; others that spell nothing are special tokens.
+    /// The effects of tokens that spell these bytes, by id. A token of `without_text` means something without
+    /// a text, such as an unknown character; other tokens without bytes are special tokens.
     #[must_use]
     pub fn new(spellings: &[Vec<u8>], without_text: &[u32]) -> Self {
         let tokens = || (0..).zip(spellings).filter(|(_, spelling)| !spelling.is_empty());
@@ -119,7 +121,7 @@ impl Characters {
         Self { spellings, misfits, cuts, going_on, num_to_end }
     }
 
-    /// The character that the last of these tokens have begun.
+    /// The state after these tokens.
     fn begun(&self, tokens: &[u32]) -> Begun {
         let spelling = |&token: &u32| self.spellings.get(token as usize).map_or(&[][..], |spelling| spelling);
         let mut tail: Vec<u8> = Vec::new();
@@ -137,7 +139,7 @@ impl Characters {
         Begun::Nothing
     }
 
-    /// The mask behind `tokens`, with so many left after the next; `None` if only misfits are masked.
+    /// The mask after `tokens`, with this many left after the next; `None` if only misfits are masked.
     pub(crate) fn mask(&self, tokens: &[u32], num_left: usize) -> Option<CharacterMask<'_>> {
         let mask = self.whole_mask(tokens, num_left);
         (mask.begun != Begun::Nothing || num_left < MAX_CHARACTER_BYTES && !self.cuts.is_empty())
@@ -156,8 +158,8 @@ impl Characters {
 }
 
 impl CharacterMask<'_> {
-    /// Takes from `values` what may not follow. In the midst of a character, what goes on with it gets
-    /// its value of `unmasked`: no other rule can forbid that.
+    /// Masks the tokens in `values` that may not follow. Within a character, the tokens that continue it get
+    /// their values of `unmasked`: no other rule can forbid them.
     pub(crate) fn apply(self, values: &mut [f32], unmasked: impl Fn(u32) -> f32) {
         let Self { characters, begun, num_left } = self;
         let is_in_time = |end: Begun| characters.num_to_end[end as usize].is_some_and(|num| num <= num_left);

@@ -18,7 +18,7 @@ pub(crate) struct Constraints<'a> {
     /// Its progress with the words that it may copy, if there are any.
     pub(crate) written: Option<&'a WrittenWords>,
     pub(crate) min_new_tokens: usize,
-    /// The mask that keeps its characters whole, where one is needed.
+    /// The mask that keeps its characters whole, if one is necessary.
     pub(crate) characters: Option<CharacterMask<'a>>,
 }
 
@@ -69,7 +69,7 @@ impl Constraints<'_> {
         if is_penalized {
             let penalty = generation.options.repetition_penalty as f32;
             for &token in tokens {
-                // The unchanged one: a token may stand here twice.
+                // The unchanged value, because a token may occur here twice.
                 let value = shift.apply(logits[token as usize]);
                 copy[token as usize] = if value < 0.0 { value * penalty } else { value / penalty };
             }

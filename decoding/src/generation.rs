@@ -23,7 +23,7 @@ pub struct Generation {
     pub copying: Option<Copying>,
     /// The forced first token of every sequence, in place of the model's own.
     pub first_token: Option<u32>,
-    /// Keeps outputs whole characters; none: tokens are chosen without regard to their spelling.
+    /// Keeps characters of outputs whole; `None`: tokens are chosen without regard to their bytes.
     pub characters: Option<Arc<Characters>>,
     /// Tokens that end a sequence as the end-of-sequence token does; they are not part of the output.
     pub stop_tokens: Vec<u32>,

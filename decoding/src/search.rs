@@ -76,7 +76,7 @@ impl Search {
         }
     }
 
-    /// Chooses what follows each live sequence. `logits` has their rows from `first_row` on.
+    /// Chooses the next token of each live sequence. `logits` has their rows, starting at `first_row`.
     pub(crate) fn advance(
         &mut self,
         (logits, first_row): (LogitRows<'_>, usize),
@@ -107,9 +107,9 @@ impl Search {
 }
 
 impl SearchBounds {
-    /// The shifted logits of what may follow `tokens`, and with them the words written. Misfits among the
-    /// tokens are seldom likely, and most rows need no change without regard to them: they are masked
-    /// when one was chosen, and the choice is made again.
+    /// The shifted logits of the tokens that may follow `tokens`, with the words written. Misfits among them
+    /// are rarely likely, and apart from misfits most rows need no change. A misfit is therefore masked only
+    /// once it was chosen, and the choice is repeated.
     pub(crate) fn constrain<'r>(
         &self,
         (tokens, written): (&[u32], Option<&WrittenWords>),
@@ -134,7 +134,7 @@ impl SearchBounds {
         constraints.apply(logits, shift, scratch)
     }
 
-    /// Whether `token` would break an output's characters wherever it stood.
+    /// Whether `token` would break an output's characters at any place.
     pub(crate) fn is_misfit(&self, token: u32) -> bool {
         self.generation.characters.as_ref().is_some_and(|characters| characters.is_misfit(token))
     }

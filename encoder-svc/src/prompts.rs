@@ -56,7 +56,7 @@ struct Known {
 /// The reason why a segment cannot be read.
 #[derive(Debug, Clone)]
 enum Unreadable {
-    /// By so much, in words.
+    /// The excess, in words.
     TooLong(String),
     Refused,
 }
@@ -275,7 +275,7 @@ mod tests {
             "unk_token": "x"
         }
     }"#;
-    /// Words and signs, that of the template among them.
+    /// Words and signs, including those of the template.
     const MAX_PROMPT_TOKENS: usize = 8;
 
     fn tokenizer(template: &str) -> PromptTokenizer {

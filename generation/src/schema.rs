@@ -149,23 +149,23 @@ schema! {
         default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
     }
 
-    /// Texts that are surely in another language than the bundle translates, or in its target language
-    /// already: `translate` them like all others, `copy` them as they are, or make their records fail by
-    /// `error`. Such rows have a warning.
+    /// The treatment of texts that are surely in another language than the bundle translates, or already in
+    /// its target language. `translate` treats them like all others, `copy` copies them unchanged, and
+    /// `error` makes their records fail. Rows of such texts have a warning.
     other_language: OtherLanguage = OtherLanguage::Translate, {
         default: "translate", allowed: Allowed::Names(OtherLanguage::NAMES), value_name: "TREATMENT",
         example: "copy",
     }
 
-    /// A record fails whose output still lacks or alters a number of its text, or has broken characters,
-    /// after all that can be mended was. Otherwise its row has a warning.
+    /// A record fails if its output, after all corrections, still lacks or alters a number of its text, or
+    /// has broken characters. Without `strict`, its row has a warning.
     strict: bool = false, {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
     }
 
-    /// An entry of the job's glossary: the source's words, `=` and what stands for them in outputs, or
-    /// the words alone where they are not translated. `==` in place of `=` is for words just as they are
-    /// written, capitals and endings included. A glossary in a file is read by `--glossary FILE`.
+    /// An entry of the job's glossary: the source's words, `=`, and their term in outputs; or the words alone
+    /// if they are not translated. `==` in place of `=` matches the words exactly, with capitals and endings.
+    /// `--glossary FILE` reads a glossary from a file.
     terms: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "TERM", example: "'disk=disco'",
     }

@@ -7,23 +7,23 @@ use crate::{GenerationOptions, OptionError};
 /// In place of a kind of unit: no rules at all.
 const ALL: &str = "all";
 
-/// The part of a task that its texts' rules depend on.
+/// The part of a task on which its texts' rules depend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TextTask<'a> {
     /// The texts' language, a code such as `en`.
     pub language: Option<&'a str>,
     /// The outputs' language, of a translation.
     pub target_language: Option<&'a str>,
-    /// Outputs may leave units out, as summaries do.
+    /// Whether outputs may omit units, as summaries do.
     pub may_leave_out: bool,
 }
 
 impl GenerationOptions {
-    /// The rules for the texts of a task. Where outputs may leave units out, as summaries do, none is put
-    /// back that the model has left out.
+    /// The rules for the texts of a task. If outputs may omit units, as summaries do, units that the model
+    /// omitted are not put back.
     ///
     /// # Errors
-    /// A pattern is no regular expression, a term is none, or there is no such kind of unit.
+    /// A pattern is not a regular expression, a term is invalid, or no such kind of unit exists.
     pub fn text_rules(&self, task: TextTask<'_>) -> Result<TextRules, OptionError> {
         let mut unprotected = Vec::new();
         for name in self.unprotected.iter().filter(|name| *name != ALL) {

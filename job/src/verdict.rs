@@ -49,7 +49,7 @@ pub struct PartSummary {
 }
 
 impl PartSummary {
-    /// Sums up the bytes of a part of `rows` rows; token totals start at 0, and warnings with none.
+    /// Sums up the bytes of a part of `rows` rows; token totals start at 0, and warnings are empty.
     pub fn of(part: &[u8], rows: u64) -> PartSummary {
         PartSummary {
             rows,

@@ -1,12 +1,12 @@
-//! How often outputs carry each warning: counted by the decoder, summed in verdicts, receipts and the
-//! manifest.
+//! The number of outputs with each warning: the decoder counts them, and verdicts, receipts and the manifest
+//! sum them up.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Kinds that are counted at most; rows have a few dozen.
+/// Maximum of kinds that are counted; rows have a few dozen.
 const MAX_KINDS: usize = 256;
 
 /// Rows by warning. A row counts once for each of its warnings.
@@ -15,7 +15,7 @@ const MAX_KINDS: usize = 256;
 pub struct WarningCounts(BTreeMap<String, u64>);
 
 impl WarningCounts {
-    /// Counts as someone else has them, by name.
+    /// Counts from another source, by name.
     pub fn of(counts: impl IntoIterator<Item = (String, u64)>) -> Self {
         let mut all = Self::default();
         counts.into_iter().for_each(|(name, count)| all.add_count(&name, count));

@@ -145,7 +145,7 @@ pub(crate) fn write_marian(directory: &Path, seed: u64) {
     fs::write(directory.join("config.json"), config.to_string()).unwrap();
     let shapes = ModelConfig::read(&directory.join("config.json")).unwrap().tensor_shapes();
     let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
-    // Without biases and with norms of either sign, what is written follows from what was written before.
+    // Without biases and with norms of either sign, the output depends on the earlier output.
     let draw = |(name, shape): &(String, Vec<usize>)| match name {
         name if name.ends_with("bias") => vec![0; 4 * shape.iter().product::<usize>()],
         name if name.contains("norm") => weights.uniform(2.0, shape),

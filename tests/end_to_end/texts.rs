@@ -1,5 +1,5 @@
-//! Texts that come back whole from a model that writes noise: units, terms and texts in other languages,
-//! and what the job says of them.
+//! Texts that come back whole from a model that writes noise: units, terms, texts in other languages, and the
+//! job's reports about them.
 
 use std::fs;
 

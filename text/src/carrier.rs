@@ -1,15 +1,16 @@
-//! Carriers: what a model sees in place of a unit that it may not be able to spell.
+//! Carriers: words that replace units in a model's input, because the model may not be able to spell the
+//! units.
 //!
-//! A model reads and copies a short word with a capital and a number much as it does a name, whatever its
-//! vocabulary; a placeholder, a link or a path it may never have seen. Amounts and identifiers stay in
-//! sight, since the sentence agrees with them; only signs beyond ASCII are written plainly.
+//! A model of any vocabulary reads and copies a short word with a capital and a number much like a name. It
+//! may never have seen a placeholder, a link or a path. Amounts and identifiers stay visible, because the
+//! sentence agrees with them; only signs beyond ASCII become plain.
 
 use crate::unit::UnitKind;
 
-/// Begins every carrier.
+/// The beginning of every carrier.
 const CARRIER_LETTER: char = 'X';
 
-/// Gives the units of one text their carriers, of which none is a word of the text.
+/// Gives the units of one text their carriers; no carrier is a word of the text.
 #[derive(Debug)]
 pub(crate) struct Carriers<'a> {
     text: &'a str,
@@ -41,7 +42,7 @@ impl<'a> Carriers<'a> {
     }
 }
 
-/// A sign of ASCII that says the same to a model.
+/// The sign of ASCII with the same meaning for a model.
 fn plain_sign(c: char) -> char {
     match c {
         '€' | '£' | '¥' | '₹' | '₽' | '₩' | '₺' => '$',

@@ -84,7 +84,7 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || c.is_control() || crate::normal::is_invisible(c)
 }
 
-/// A colon or dash between a unit and the text behind it.
+/// A colon or dash between a unit and the text after it.
 fn separator(rest: &str) -> usize {
     let trimmed = rest.trim_start_matches(is_space);
     let is_one = trimmed.starts_with(": ") || trimmed.starts_with("- ") || trimmed.starts_with("– ");
@@ -120,7 +120,7 @@ fn encloses(text: &str, units: &[Unit], first: &Unit, last: &Unit) -> bool {
     depth == 0
 }
 
-/// Whether the unit at the beginning stands before the sentence rather than in it.
+/// Whether the unit at the beginning precedes the sentence and is not part of it.
 fn leads(text: &str, unit: &Unit, end: usize) -> bool {
     let found = &text[unit.range.clone()];
     match unit.kind {
@@ -131,7 +131,7 @@ fn leads(text: &str, unit: &Unit, end: usize) -> bool {
     }
 }
 
-/// Whether the unit at the end stands behind the sentence rather than in it.
+/// Whether the unit at the end follows the sentence and is not part of it.
 fn trails(text: &str, units: &[Unit], unit: &Unit, start: usize) -> bool {
     let found = &text[unit.range.clone()];
     let before = text[start..unit.range.start].trim_end_matches(is_space);

@@ -17,7 +17,7 @@ pub struct Finished {
     pub text: String,
     /// Points that a reader of the output may want to check; each at most once, in order of their names.
     pub warnings: Vec<Warning>,
-    /// Why the record fails instead, where the job is strict about that.
+    /// The reason why the record fails instead, in a strict job.
     pub problem: Option<Warning>,
 }
 
@@ -34,18 +34,18 @@ pub enum Warning {
     NumberRepaired,
     /// The source does not have this number.
     NumberChanged,
-    /// A number of the source is not in the output.
+    /// The output lacks a number of the source.
     NumberMissing,
     /// Bytes that are no text were taken out.
     NoText,
-    /// The source is in the language of the outputs already.
+    /// The source is already in the language of the outputs.
     TargetLanguage,
     /// The source is in another language than the job's texts.
     OtherLanguage,
 }
 
 impl Warning {
-    /// Whether the output does not have what it should, as opposed to what was mended.
+    /// Whether the output is still wrong, as opposed to corrected.
     fn is_violation(self) -> bool {
         matches!(self, Warning::NumberChanged | Warning::NumberMissing | Warning::NoText)
     }
@@ -95,7 +95,7 @@ impl Prepared<'_> {
         Finished { text, warnings, problem }
     }
 
-    /// The written text, with all that the source has.
+    /// The written text, with all units of the source.
     fn whole(&self, written: &str) -> (String, Vec<Warning>) {
         let mut warnings = Vec::new();
         let written = self.without_strange_units(written.trim(), &mut warnings);

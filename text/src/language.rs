@@ -1,13 +1,13 @@
-//! The language of a text, as far as that can be told: marks texts that are not in the job's source
-//! language, and above all those that are in its target language already.
+//! The language of a text, as far as it is certain: marks texts in another language than the job's source
+//! language, and above all those already in its target language.
 
 use whatlang::{Detector, Lang, detect};
 
 use crate::finish::Warning;
 
-/// Shorter texts have too few letters to be sure of.
+/// Shorter texts have too few letters for certainty.
 const MIN_LETTERS: usize = 40;
-/// Fewer words may all be names.
+/// Fewer words than this may all be names.
 const MIN_WORDS: usize = 6;
 
 /// The treatment of texts in another language than the job's source language.
@@ -42,7 +42,7 @@ impl OtherLanguage {
     }
 }
 
-/// Tells languages apart from the one that a job translates.
+/// Recognizes texts in other languages than the one that a job translates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LanguageCheck {
     source: Lang,
@@ -50,15 +50,15 @@ pub(crate) struct LanguageCheck {
 }
 
 impl LanguageCheck {
-    /// Of texts in `source`, to be translated into `target`, codes such as `en`; `None` for a language
-    /// that is not known here.
+    /// For texts in `source`, to be translated into `target`, codes such as `en`; `None` for a language that
+    /// is unknown here.
     pub(crate) fn new(source: Option<&str>, target: Option<&str>) -> Option<Self> {
         let source = language(source?)?;
         let target = target.and_then(language).filter(|&target| target != source);
         Some(LanguageCheck { source, target })
     }
 
-    /// A text that is surely in another language.
+    /// The warning for a text that is surely in another language.
     pub(crate) fn warning(&self, text: &str) -> Option<Warning> {
         let num_letters = text.chars().filter(|c| c.is_alphabetic()).count();
         if num_letters < MIN_LETTERS || text.split_whitespace().count() < MIN_WORDS {
@@ -79,7 +79,7 @@ impl LanguageCheck {
     }
 }
 
-/// Languages that a text of a few sentences may not tell apart.
+/// Languages that a few sentences may not distinguish.
 fn are_alike(a: Lang, b: Lang) -> bool {
     let groups: [&[Lang]; 6] = [
         &[Lang::Spa, Lang::Por, Lang::Ita, Lang::Cat, Lang::Epo, Lang::Lat],

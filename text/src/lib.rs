@@ -47,7 +47,7 @@ pub struct TextRules {
     /// None: texts go to the model unchanged.
     finder: Option<UnitFinder>,
     must_have_all: bool,
-    /// None: the languages are not known.
+    /// `None`: the languages are unknown.
     language_check: Option<LanguageCheck>,
     other_language: OtherLanguage,
     is_strict: bool,
@@ -71,7 +71,7 @@ pub struct TextOptions {
     pub may_leave_out: bool,
     /// The treatment of texts in another language than `language`.
     pub other_language: OtherLanguage,
-    /// An output that is not as it should be fails its record.
+    /// Whether a wrong output fails its record.
     pub is_strict: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Inline Markdown: the marks that open and close emphasis, and what stands around the text of a link.
+//! Inline Markdown: the marks that open and close emphasis, and the parts around the text of a link.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ pub(crate) struct Pair {
     pub(crate) close: Range<usize>,
 }
 
-/// Links and images: `[` or `![`, and what follows the text, `](target)` or `][name]`.
+/// Links and images: `[` or `![`, and the part after the text, `](target)` or `][name]`.
 pub(crate) fn links(text: &str) -> Vec<Pair> {
     let bytes = text.as_bytes();
     let mut open: Vec<usize> = Vec::new();
@@ -37,7 +37,7 @@ pub(crate) fn links(text: &str) -> Vec<Pair> {
     pairs
 }
 
-/// Where `(target)` or `[name]` at `start` ends.
+/// The end of `(target)` or `[name]` at `start`.
 fn end_of_target(text: &str, start: usize) -> Option<usize> {
     let (open, close) = match text[start..].chars().next()? {
         '(' => ('(', ')'),
@@ -66,9 +66,9 @@ struct Marks {
     closes: bool,
 }
 
-/// Emphasis: `*x*`, `**x**`, `***x***`, the same with `_`, `~~x~~`, `==x==`. Marks inside `taken` are
-/// none, nor are those without a partner. As in CommonMark, a mark opens before a word and closes behind
-/// one; within a word none does.
+/// Emphasis: `*x*`, `**x**`, `***x***`, the same with `_`, `~~x~~`, `==x==`. Marks inside `taken` and marks
+/// without a partner do not count. As in CommonMark, a mark opens before a word and closes after one, but
+/// never within a word.
 pub(crate) fn emphasis(text: &str, taken: impl Fn(&Range<usize>) -> bool) -> Vec<Pair> {
     let mut open: Vec<Marks> = Vec::new();
     let mut pairs: Vec<Pair> = Vec::new();

@@ -47,8 +47,8 @@ impl Traced {
         }
     }
 
-    /// Appends `seen`, which stands for `original`: character for character, or as a whole, of which all
-    /// but the last character come from the beginning of the original and that one from its end.
+    /// Appends `seen` in place of `original`: character for character, or as a whole. As a whole, all but the
+    /// last character come from the beginning of the original, and the last one from its end.
     pub(crate) fn push_in_place_of(&mut self, original: &str, seen: &str, start: usize) {
         let num_chars = seen.chars().count();
         let places: Vec<usize> = original.char_indices().map(|(place, _)| place).collect();

@@ -1,21 +1,21 @@
-//! The look of units of each kind, and the matches that are none where they stand.
+//! The patterns for units of each kind, and the matches that are no units because of their surroundings.
 
 use std::ops::Range;
 
 use crate::placeholder;
 use crate::unit::UnitKind;
 
-/// Endings of files' names that are known without a path before them.
+/// Endings of file names that mark a file even without a path.
 const FILE_ENDINGS: &str = "txt|md|rst|pdf|html?|css|jsx?|tsx?|json|jsonl|ya?ml|toml|xml|svg|csv|tsv|ini|cfg|conf|\
     log|py|rs|go|rb|java|kt|cs|cpp|hpp|cc|c|h|sh|bash|bat|ps1|sql|php|pl|lua|swift|png|jpe?g|gif|webp|ico|bmp|\
     mp[34]|wav|ogg|flac|avi|mkv|mov|zip|gz|bz2|xz|zst|tar|tgz|7z|rar|deb|rpm|exe|dll|so|dmg|iso|apk|jar|\
     docx?|xlsx?|pptx?|odt|ods|odp|epub|po|pot|mo|lock|bak|tmp|parquet|safetensors|gguf";
 
-/// Top-level domains of sites that are known without `www.` or a scheme; none is a word.
+/// Top-level domains that mark a site even without `www.` or a scheme; none is a word.
 const DOMAINS: &str = "com|org|net|io|dev|edu|gov|mil|info|biz|app|ai|tv|eu|uk|de|fr|es|pt|br|nl|pl|ru|cn|jp|ch|\
     se|fi|dk|ca|au|nz|example|local";
 
-/// Symbols of units behind a number, beyond those that are no letters.
+/// Symbols of units after a number that consist of letters.
 const UNITS: &str = "[kMGTP]i?(?:[Bb]|bit)(?:/s)?|[kMGT]bps|bps|[kMGT]?Hz|[kcmnµμ]m(?:/h)?|m/s|\
     km/s|mph|mg|kg|[µμ]g|ml|cl|dl|hPa|kPa|[kMGT]Wh?|mAh?|Ah|[mkµμ]V|ms|[µμ]s|ns|dBA?|dpi|ppi|px|fps|rpm|bpm|kcal|\
     k[JN]|ppm";
@@ -25,8 +25,8 @@ const CURRENCIES: &str =
     "USD|EUR|GBP|JPY|CHF|BRL|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RUB|KRW|MXN|ARS|TRY|ZAR";
 
 impl UnitKind {
-    /// Patterns of which each unit of the kind matches one, tried at a place in the order of
-    /// [`UnitKind::ALL`]. None for kinds that are found otherwise.
+    /// The pattern of each kind, tried at a place in the order of [`UnitKind::ALL`]. `None` for kinds that
+    /// are found in other ways.
     pub(crate) fn patterns(self) -> Vec<String> {
         let number = r"[0-9](?:[0-9.,]*[0-9])?";
         let space = r"[\s\x{a0}\x{202f}]?";
@@ -141,7 +141,7 @@ pub(crate) fn accepted(text: &str, kind: UnitKind, range: Range<usize>) -> Optio
     }
 }
 
-/// A link without the full stop or bracket behind it that belongs to the sentence.
+/// A link without a full stop or bracket at its end that belongs to the sentence.
 fn without_sentence_end(link: &str) -> &str {
     let mut link = link;
     loop {
@@ -160,8 +160,8 @@ fn without_sentence_end(link: &str) -> &str {
     }
 }
 
-/// Whether a word is written alike in every language: a name of a program's, a version, or letters and digits
-/// in one, with a capital, an underscore or a small figure beside them. Not "3rd", "1990s", "10PM".
+/// Whether a word has the same spelling in every language: a name of a program, a version, or mixed letters
+/// and digits with a capital, an underscore or a small figure. Not "3rd", "1990s", "10PM".
 fn is_identifier(word: &str) -> bool {
     let has = |test: fn(char) -> bool| word.chars().any(test);
     let is_small_figure = |c: char| "₀₁₂₃₄₅₆₇₈₉⁰⁴⁵⁶⁷⁸⁹²³¹".contains(c);

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// The beginnings of placeholders; [`whole`] finds their ends. Of those in braces it is the brace alone.
+/// The beginnings of placeholders; [`whole`] finds their ends. For placeholders in braces it is only the
+/// brace.
 pub(crate) const PATTERN: &str = concat!(
     r"[$\#%]?\{|\$[A-Za-z_]*\([^()\n]*\)|<%[^\n]*?%>|<\?[^\n]*?\?>",
     r"|%%[A-Za-z]\w*%%|\#\#[A-Za-z]\w*\#\#|__[A-Z][A-Z0-9_]*__|\[\[[^\[\]\n]+\]\]",
@@ -35,11 +36,11 @@ static ICU: LazyLock<Regex> = LazyLock::new(|| {
     .expect("the pattern is valid")
 });
 
-/// A conversion of printf or strftime by itself.
+/// A single conversion of printf or strftime.
 static CONVERSION: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^%(?:hh|h|ll|l|z|j|t|L|I64|q)?[A-Za-z]").expect("the pattern is valid"));
 
-/// A path that begins with a variable goes on like this.
+/// The continuation of a path that begins with a variable.
 static REST_OF_PATH: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^(?:[/\\][\w.@+*-]*\w)+[/\\]?").expect("the pattern is valid"));
 
@@ -47,7 +48,7 @@ static REST_OF_PATH: LazyLock<Regex> =
 const MAX_DEPTH: usize = 16;
 const MAX_BYTES: usize = 4000;
 
-/// The placeholder that begins with a match of [`PATTERN`], if it is one where it stands.
+/// The placeholder that begins with a match of [`PATTERN`], if its surroundings allow one.
 pub(crate) fn whole(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     let Range { start, end } = range;
     let found = &text[start..end];
@@ -87,7 +88,7 @@ pub(crate) fn whole(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     }
 }
 
-/// Where the brace that opens at `start` is closed again; on one line, unless there are braces within.
+/// The place where the brace that opens at `start` closes; on the same line, unless it contains braces.
 fn end_of_braces(text: &str, start: usize) -> Option<usize> {
     let mut depth = 0;
     let (mut has_inner, mut has_line_end) = (false, false);

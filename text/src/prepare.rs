@@ -9,7 +9,7 @@ use crate::edges::{close_name, core, open_name};
 use crate::normal::Traced;
 use crate::unit::{Unit, UnitKind};
 
-/// A segment's text, split into what a model sees and what is put back.
+/// A segment's text, split into the part for the model and the parts that are put back.
 #[derive(Debug)]
 pub struct Prepared<'a> {
     pub(crate) source: &'a str,
@@ -27,13 +27,13 @@ pub struct Prepared<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShownUnit {
     pub(crate) kind: UnitKind,
-    /// As the output has it.
+    /// Its form in the output.
     pub(crate) original: String,
-    /// As the source has it, if that is something else.
+    /// Its form in the source, if that is different.
     pub(crate) source: Option<String>,
-    /// Where it stands in the model's text, bytes.
+    /// Its place in the model's text, bytes.
     pub(crate) place: Range<usize>,
-    /// Whether it stands there as a carrier.
+    /// Whether a carrier replaces it.
     pub(crate) is_carried: bool,
 }
 
@@ -52,11 +52,11 @@ pub(crate) struct HiddenUnit {
 /// Which side of a place a hidden unit belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Opens a pair: belongs to what follows.
+    /// Opens a pair: belongs to the following text.
     Opens,
     /// Closes the pair that the hidden unit at this index opened.
     Closes(Option<usize>),
-    /// Stands by itself.
+    /// Stands alone.
     Single,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Prepared<'a> {
         start..end.max(start)
     }
 
-    /// The terms that the model sees as the output should have them.
+    /// The terms that the model sees in the form for the output.
     pub fn terms(&self) -> impl Iterator<Item = &str> {
         let shown = self.shown.iter().filter(|unit| unit.kind == UnitKind::Term && !unit.is_carried);
         shown.map(|unit| unit.original.as_str())
@@ -178,7 +178,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Appends text; a sign that closes a clause stands at the word before it, though a hidden unit was between.
+/// Appends text. A sign that closes a clause follows the word before it, even if a hidden unit was between.
 fn push_after_hidden(traced: &mut Traced, text: &str, start: usize, hidden: &[HiddenUnit]) {
     let is_behind_hidden = hidden
         .last()

@@ -129,7 +129,7 @@ fn claim<'p>(prepared: &'p Prepared<'_>, written: &str, edits: &mut Vec<Edit>) -
     missing
 }
 
-/// Where a term stands with other capitals, as it may behind the beginning of a sentence.
+/// The place of a term with other capitals, as it may occur after the beginning of a sentence.
 fn in_other_case(written: &str, unit: &ShownUnit) -> impl Iterator<Item = Range<usize>> {
     let (small, wanted) = (written.to_lowercase(), unit.original.to_lowercase());
     let is_comparable = unit.kind == UnitKind::Term && !unit.is_carried && small.len() == written.len();
@@ -140,8 +140,7 @@ fn in_other_case(written: &str, unit: &ShownUnit) -> impl Iterator<Item = Range<
     ranges.into_iter().filter(move |_| is_comparable)
 }
 
-/// Whether a range that is glued to words is still no part of another number: a carrier, or a unit with a
-/// sign.
+/// Whether a range that touches words is still not part of another number: a carrier, or a unit with a sign.
 fn stands_out(text: &str, range: &Range<usize>, unit: &ShownUnit) -> bool {
     let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     let found = &text[range.clone()];

@@ -1,4 +1,4 @@
-//! Terms: words of a text that a job's glossary says how to translate, or not to translate at all.
+//! Terms: words of a text for which a job's glossary has a translation, or which it keeps untranslated.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
-/// Terms of one job at most.
+/// Maximum of terms in one job.
 pub const MAX_TERMS: usize = 10_000;
-/// Bytes of all terms of one job at most: each shard's header has them.
+/// Maximum of bytes of all terms in one job: each shard's header has them.
 pub const MAX_TERM_BYTES: usize = 500_000;
 
 /// An entry of a glossary.
@@ -16,13 +16,13 @@ pub const MAX_TERM_BYTES: usize = 500_000;
 pub struct Term {
     /// Words of the source language.
     pub source: String,
-    /// Their form in outputs; `None`: the words of the text as they are.
+    /// Their form in outputs; `None`: the words of the text, unchanged.
     pub target: Option<String>,
     /// Whether capitals count, and inflected forms do not.
     pub is_exact: bool,
 }
 
-/// An entry that is none.
+/// An invalid entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the term `{entry}` {problem}")]
 pub struct TermError {
@@ -33,8 +33,8 @@ pub struct TermError {
 impl std::str::FromStr for Term {
     type Err = TermError;
 
-    /// `SOURCE=TARGET`, or `SOURCE` alone for what is not translated. `==` in place of `=` is for words
-    /// just as they are written; `SOURCE==` is not translated where it is written so.
+    /// `SOURCE=TARGET`, or `SOURCE` alone for words that are not translated. `==` in place of `=` matches
+    /// exactly these words; `SOURCE==` keeps exactly these words untranslated.
     fn from_str(entry: &str) -> Result<Self, TermError> {
         let problem = |problem| TermError { entry: entry.to_owned(), problem };
         let (source, target, is_exact) = match entry.split_once('=') {
@@ -55,7 +55,7 @@ impl std::str::FromStr for Term {
     }
 }
 
-/// As it is parsed.
+/// In the form that is parsed.
 impl std::fmt::Display for Term {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sign = if self.is_exact { "==" } else { "=" };
@@ -66,7 +66,7 @@ impl std::fmt::Display for Term {
     }
 }
 
-/// A place of a text that is a term, and what stands for it in the output.
+/// A term at a place of a text, and its text in the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundTerm {
     pub(crate) range: Range<usize>,
@@ -76,7 +76,7 @@ pub(crate) struct FoundTerm {
 /// Finds terms, word by word.
 pub(crate) struct TermFinder {
     stemmer: Option<Stemmer>,
-    /// By the words as they are written.
+    /// By the exact words.
     exact: HashMap<Vec<String>, Option<Arc<str>>>,
     /// By the stems of the words.
     inflected: HashMap<Vec<String>, Option<Arc<str>>>,
@@ -92,7 +92,7 @@ impl std::fmt::Debug for TermFinder {
 }
 
 impl TermFinder {
-    /// Of terms in `language`, a code such as `en`. Of equal sources, the first counts.
+    /// For terms in `language`, a code such as `en`. The first of equal sources counts.
     pub(crate) fn new(terms: &[Term], language: Option<&str>) -> Self {
         let stemmer = language.and_then(algorithm).map(Stemmer::create);
         let mut finder =
@@ -171,12 +171,12 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Whether words with this between them can be one term.
+/// Whether words with this text between them can be one term.
 fn joins(gap: &str) -> bool {
     gap.chars().all(|c| c.is_whitespace() || "-'’./&+".contains(c)) && gap.chars().count() <= 2
 }
 
-/// A term's target, with a capital where the source has one that the target lacks, as at the beginning of a
+/// A term's target in the source's case: with a capital if only the source has one, as at the beginning of a
 /// sentence, or all in capitals.
 fn cased_as(source: &str, target: &str) -> Arc<str> {
     let mut letters = source.chars().filter(|c| c.is_alphabetic());

@@ -90,7 +90,8 @@ impl UnitKind {
         }
     }
 
-    /// Whether a model sees it: what takes part in the sentence does, what decorates it does not.
+    /// Whether a model sees it: units that take part in the sentence are shown, units that decorate it are
+    /// not.
     pub(crate) fn is_shown(self) -> bool {
         !matches!(
             self,
@@ -98,7 +99,7 @@ impl UnitKind {
         )
     }
 
-    /// Whether a carrier stands for it before a model's eyes.
+    /// Whether a model sees a carrier in its place.
     pub(crate) fn is_carried(self) -> bool {
         matches!(
             self,
@@ -112,8 +113,8 @@ impl UnitKind {
         )
     }
 
-    /// Whether an output that has one too many loses it. Of the other kinds a translation may well have one
-    /// of its own, such as a number written with a sign.
+    /// Whether an output loses a surplus one. A translation may rightly have one more of the other kinds,
+    /// such as a number written with a sign.
     pub(crate) fn is_never_invented(self) -> bool {
         !matches!(
             self,
@@ -145,7 +146,7 @@ pub(crate) struct Unit {
     pub(crate) kind: UnitKind,
     /// Bytes of the text.
     pub(crate) range: Range<usize>,
-    /// The text that the output has in its place, if it has another one.
+    /// The text in its place in the output, if that is different.
     pub(crate) target: Option<Arc<str>>,
 }
 
@@ -155,7 +156,7 @@ impl Unit {
     }
 }
 
-/// Finds units: one pattern for all kinds, and checks of what stands around a match.
+/// Finds units: one pattern for all kinds, and checks of the text around a match.
 #[derive(Debug)]
 pub(crate) struct UnitFinder {
     regex: Regex,
@@ -168,7 +169,7 @@ pub(crate) struct UnitFinder {
     terms: TermFinder,
 }
 
-/// The pattern of jobs that add none and leave no kind to the model: compiling one takes long.
+/// The pattern of jobs with default settings, kept because compiling one takes long.
 static USUAL: LazyLock<Regex> =
     LazyLock::new(|| compiled(&[], &[]).expect("the patterns of all kinds are valid"));
 
@@ -231,7 +232,7 @@ impl UnitFinder {
         units
     }
 
-    /// The units of a text but terms, in order; none overlap.
+    /// The units of a text except terms, in order; none overlap.
     pub(crate) fn find(&self, text: &str) -> Vec<Unit> {
         let mut units = Vec::new();
         let mut at = 0;
@@ -275,7 +276,7 @@ impl UnitFinder {
 }
 
 impl UnitFinder {
-    /// A brace and the like that begins no placeholder is a sign.
+    /// A brace or a similar character that begins no placeholder is a sign.
     fn sign(&self, text: &str, kind: UnitKind, start: usize) -> Option<(UnitKind, Range<usize>)> {
         let is_sign = kind == UnitKind::Placeholder && text[start..].starts_with(['{', '\\', '@', '#']);
         (is_sign && self.groups.iter().any(|(_, kind)| *kind == UnitKind::Sign))
@@ -283,7 +284,7 @@ impl UnitFinder {
     }
 }
 
-/// Placeholders that touch, or have no more than a sign or a digit between them, are one: "%d/%m", "{x}:{y}".
+/// Placeholders that touch, or have only a sign or a digit between them, are one: "%d/%m", "{x}:{y}".
 fn join_placeholders(text: &str, units: &mut Vec<Unit>) {
     let is_joint = |gap: &str| {
         gap.len() <= 3
@@ -300,7 +301,7 @@ fn join_placeholders(text: &str, units: &mut Vec<Unit>) {
     });
 }
 
-/// Adds the marks of Markdown where they are no part of another unit; a link's target may be one itself.
+/// Adds the marks of Markdown that are not part of another unit; a link's target may itself be a unit.
 fn add_markdown(text: &str, units: &mut Vec<Unit>) {
     let mut marks: Vec<Range<usize>> = Vec::new();
     for Pair { open, close } in links(text) {

@@ -1,4 +1,4 @@
-//! A thousand lines of each kind of unit come back whole from models that do their worst.
+//! A thousand lines of each kind of unit come back whole from the worst possible models.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -78,7 +78,7 @@ const SENTENCES: [&str; 8] = [
     "Press '?' to continue",
 ];
 
-/// A generator of numbers that is the same everywhere.
+/// A generator of numbers that are the same everywhere.
 struct Numbers(u64);
 
 impl Numbers {

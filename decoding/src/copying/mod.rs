@@ -62,7 +62,8 @@ impl Copying {
         Self::of_words(Words::of(text), copy_bias, name_bias, vocabulary)
     }
 
-    /// The same with every word a name, each to be begun until it is there: terms that an output must have.
+    /// The same, with every word as a name that is favoured until the output has it: for terms that an output
+    /// must have.
     #[must_use]
     pub fn of_terms(terms: &str, vocabulary: Arc<Vocabulary>) -> Self {
         Self::of_words(Words::of_names(terms), TERM_COPY_BIAS, TERM_NAME_BIAS, vocabulary)

@@ -58,7 +58,7 @@ impl Words {
         Self::of_distinct(distinct_words(text), text)
     }
 
-    /// The same, and every word is a name.
+    /// The same, with every word as a name.
     pub(super) fn of_names(text: &str) -> Self {
         let mut words = distinct_words(text);
         words.iter_mut().for_each(|word| word.is_name = true);
