@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use baton_formats::{
-    Format, IdCensus, OutputRow, PartFormat, PartWriter, RecordFailure, RowError, Separator, WriteOptions,
+    Format, IdCensus, KeepFields, PartFormat, PartWriter, RecordFailure, RowError, Separator, WriteOptions,
 };
 use baton_job::layout::{JOB_RECORD_KEY, MANIFEST_KEY, part_key, verdict_key};
 use baton_job::{JobRecord, ManifestSummary, ShardIndex, Verdict};
@@ -184,9 +184,8 @@ impl FinishedJob {
             let is_last = next.is_none();
             waiting.extend(next);
             if writer.is_none() {
-                let options = self.write_options(&waiting, args)?;
-                let has_row = waiting.iter().any(|(part, _)| !part.is_empty());
-                if !(has_row || is_last) {
+                let (options, is_known) = self.write_options(&waiting, args)?;
+                if !(is_known || is_last) {
                     continue;
                 }
                 let output = output.take().expect("it is taken once");
@@ -226,29 +225,36 @@ impl FinishedJob {
         Ok(writer.expect("it was made with the last shard").finish()?)
     }
 
-    /// The columns to write: kept fields as in the first row.
+    /// What is written: kept fields as the parts say, or else as the first row has them; and whether that is
+    /// known from these parts.
     fn write_options(
         &self,
         shards: &[(Bytes, Option<Verdict>)],
         args: &CollectArgs,
-    ) -> anyhow::Result<WriteOptions> {
+    ) -> anyhow::Result<(WriteOptions, bool)> {
         let spec = &self.record.spec;
         let mut options = WriteOptions {
             has_origin: spec.origin,
             has_errors: args.errors,
-            keeps_fields: spec.keep_fields || spec.format.is_some_and(Format::keeps_own_fields),
+            has_alternatives: spec.generation.n_best > 1,
             separator: args.separator,
             ..WriteOptions::default()
         };
-        for (part, _) in shards.iter().filter(|(part, _)| !part.is_empty()) {
-            let first: Option<OutputRow> =
-                spec.output_format.reader(Box::new(io::Cursor::new(part.clone())))?.next().transpose()?;
-            if let Some(row) = first {
-                options.kept_fields = row.fields.keys().cloned().collect();
-                break;
+        for (part, _) in shards {
+            let mut rows = spec.output_format.reader(Box::new(io::Cursor::new(part.clone())))?;
+            if spec.keep_fields || spec.format.is_some_and(Format::keeps_own_fields) {
+                options.keep = rows.keep().clone();
+            }
+            if let KeepFields::AsColumns(columns) = &options.keep {
+                options.kept_fields = columns.names().map(str::to_owned).collect();
+                return Ok((options, true));
+            }
+            if let Some(row) = rows.next().transpose()? {
+                options.kept_fields = row.fields.names().map(str::to_owned).collect();
+                return Ok((options, true));
             }
         }
-        Ok(options)
+        Ok((options, false))
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct EvalArgs {
     /// bundle. Example: --mode hybrid
     #[arg(long = "mode", value_name = "MODE")]
     modes: Vec<String>,
-    /// Test set: JSONL with an id, a source and a reference in each line. Example: data/en-it/test.jsonl
+    /// Test set: a file with an id, a source and a reference in each row, JSONL, CSV or Parquet. Example:
+    /// data/en-it/test.jsonl
     #[arg(long, value_name = "FILE")]
     test: PathBuf,
     /// Field with the record's id.
@@ -58,8 +59,8 @@ pub(crate) struct EvalArgs {
     /// again. Default: a temporary one. Example: out/eval
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Existing outputs of any system: a job's directory, or a JSONL file with `id` and `output`; may be
-    /// given more than once. Example: --outputs llm=out/llm
+    /// Outputs that exist already, of any origin: a job's directory, or a file with `id` and `output`, JSONL,
+    /// CSV or Parquet; may be given more than once. Example: --outputs llm=out/llm
     #[arg(long = "outputs", value_name = "NAME=PATH", value_parser = name_and_path)]
     existing: Vec<(String, PathBuf)>,
     /// Also scores doing nothing: a copy of the source, or for summaries its first sentence.

@@ -214,17 +214,8 @@ mod tests {
 
     fn shard() -> Arc<Shard> {
         let source = |line| RecordSource { uri: "a.txt".into(), line };
-        let record = |index| {
-            let (id, text) = (format!("r{index}"), "x".to_owned());
-            let fields = serde_json::Map::new();
-            ShardEntry::Prompt(Record {
-                index_in_shard: index,
-                id,
-                source: source(index.into()),
-                text,
-                fields,
-            })
-        };
+        let record =
+            |index| ShardEntry::Prompt(Record::new(index, format!("r{index}"), source(index.into()), "x"));
         let failed = RecordFailure {
             source: source(1),
             id: None,

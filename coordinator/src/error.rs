@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use baton_bundle::BundleError;
-use baton_formats::{InputFailure, WrongField};
+use baton_formats::{InputFailure, MixedColumn, RowError, WrongField};
 use baton_generation::OptionError;
 use baton_job::{BrokenInput, JobError, ShardIndex, broken_inputs_said};
 use baton_proto::InvalidEndpoint;
@@ -149,6 +149,23 @@ pub enum CoordinatorError {
     /// No input row has the field that the job names.
     #[error(transparent)]
     WrongField(#[from] WrongField),
+    /// A column of several inputs has types that do not go together.
+    #[error(
+        "the inputs' fields cannot be kept as columns: give each one type in all inputs, leave out \
+         --keep-fields, or write jsonl"
+    )]
+    MixedColumns {
+        /// The column.
+        #[source]
+        source: MixedColumn,
+    },
+    /// Parts of the job's format cannot be written.
+    #[error("the job's parts cannot be written in this format; leave out --keep-fields, or write jsonl")]
+    PartFormat {
+        /// What has no room.
+        #[source]
+        source: RowError,
+    },
     /// The first rows of an input cannot be read.
     #[error("cannot read the first rows of an input")]
     Look {
@@ -192,6 +209,8 @@ impl CoordinatorError {
             | Self::OutputAmongInputs { .. }
             | Self::StandardInputShared
             | Self::WrongField(_)
+            | Self::MixedColumns { .. }
+            | Self::PartFormat { .. }
             | Self::Endpoint(_) => true,
             Self::Job(error) => matches!(
                 error,

@@ -89,8 +89,8 @@ pub struct JobArgs {
     /// `sep=;`, else a comma in .csv, a tab in .tsv. Example: --separator ';'
     #[arg(long, value_name = "CHARACTER", env = "BATON_SEPARATOR", help_heading = "Records")]
     separator: Option<Separator>,
-    /// Copies all fields of a record, including its text, into its output row, under the key `fields`.
-    /// Default: false. Example: --keep-fields
+    /// Copies all fields of a record, including its text, into its output row: under the key `fields`, or, in
+    /// Parquet parts of inputs with columns, as columns. Default: false. Example: --keep-fields
     #[arg(
         long,
         value_name = "BOOL",
@@ -111,7 +111,7 @@ pub struct JobArgs {
         help_heading = "Records",
     )]
     origin: Option<bool>,
-    /// Format of parts: jsonl, jsonl.gz or jsonl.zst. Default: jsonl.
+    /// Format of parts: jsonl, jsonl.gz, jsonl.zst or parquet. Default: jsonl.
     #[arg(long, value_name = "FORMAT", env = "BATON_OUTPUT_FORMAT", help_heading = "Records")]
     output_format: Option<PartFormat>,
     /// Longest text, bytes; a longer text becomes an error row. Default: 262144.

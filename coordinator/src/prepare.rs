@@ -18,7 +18,7 @@ use futures_util::stream;
 
 use crate::new_inputs::{input_object, list_new_inputs, list_recorded_inputs};
 use crate::share::Share;
-use crate::source::part_options;
+use crate::source::{needs_columns, part_options};
 use crate::spool::{STANDARD_INPUT, Spool};
 use crate::{CoordinatorError, JobReport};
 
@@ -84,19 +84,24 @@ impl PreparedJob {
         }
         let listed = inputs.iter().map(input_object).collect();
         let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed);
-        let parts = part_options(&spec);
-        let job = PreparedJob { spec, store, record, inputs, spool, partition, parts };
+        let parts = PartOptions::default(); // until the inputs are looked at
+        let mut job = PreparedJob { spec, store, record, inputs, spool, partition, parts };
         match &recorded {
             Some(recorded) => job.check_resumable(recorded)?,
-            None => {
-                job.check_empty().await?;
-                job.look_at_inputs().await?;
-                let lists_alike = job.spec.skip_done.is_none() || job.partition.is_whole();
-                if !lists_alike && job.create_record().await? == CreateOutcome::AlreadyExists {
-                    // Another coordinator was first: its listing is the job's.
-                    return Box::pin(PreparedJob::open(job.spec, bundle_digest, partition)).await;
-                }
-            }
+            None => job.check_empty().await?,
+        }
+        let columns = match recorded.is_none() || needs_columns(&job.spec) {
+            true => job.look_at_inputs().await?,
+            false => Vec::new(),
+        };
+        job.parts = part_options(&job.spec, &columns)?;
+        let lists_alike = job.spec.skip_done.is_none() || job.partition.is_whole();
+        let is_first = recorded.is_some() || lists_alike || {
+            // If another coordinator was first, its listing is the job's.
+            job.create_record().await? == CreateOutcome::Created
+        };
+        if !is_first {
+            return Box::pin(PreparedJob::open(job.spec, bundle_digest, partition)).await;
         }
         // The manifest is put together in one, when all the work is done.
         tempfile::tempfile().map_err(|source| CoordinatorError::Spool { source })?;

@@ -77,7 +77,7 @@ impl CorpusReader {
         let (wanted, committed) = (share.clone(), found.shards.clone());
         let is_wanted = move |shard| wanted.has(shard) && !committed.contains(shard);
         let pass = CorpusPass {
-            options: job.spec.reader_options(),
+            options: ReaderOptions { keep: job.parts.keep.clone(), ..job.spec.reader_options() },
             format: job.spec.format,
             inputs: job.inputs.clone(),
             spooled: job.spool.as_ref().map(|spool| spool.stored.clone()),

@@ -1,8 +1,8 @@
-//! Inputs that are read by ranges, and what a job's parts are.
+//! How inputs are opened, and what a job's parts are.
 
 use std::io;
 
-use baton_formats::{Format, InputSource, PartOptions, RangedRead};
+use baton_formats::{Format, InputSource, KeepFields, KeptColumns, PartOptions, RangedRead};
 use baton_job::{JobError, JobSpec};
 use baton_store::{InputFile, InputRanges, open_input, open_ranges};
 
@@ -41,11 +41,62 @@ pub(crate) async fn open_source(
     })
 }
 
-/// What the job's parts are.
-pub(crate) fn part_options(spec: &JobSpec) -> PartOptions {
-    PartOptions {
-        format: spec.output_format,
-        has_origin: spec.origin,
-        keeps_fields: spec.keep_fields || spec.format.is_some_and(Format::keeps_own_fields),
+/// Whether what the job's parts are depends on the columns of its inputs.
+pub(crate) fn needs_columns(spec: &JobSpec) -> bool {
+    keeps_fields(spec) && spec.output_format.has_types()
+}
+
+/// The job's parts, if its inputs keep these columns, in reading order; `None` stands for an input whose
+/// rows have their own fields. Fields become columns if all inputs have columns and the format has types.
+pub(crate) fn part_options(
+    spec: &JobSpec,
+    inputs: &[Option<KeptColumns>],
+) -> Result<PartOptions, CoordinatorError> {
+    let columns: Option<Vec<&KeptColumns>> = inputs.iter().map(Option::as_ref).collect();
+    let keep = match columns.as_deref() {
+        _ if !keeps_fields(spec) => KeepFields::No,
+        Some([first, others @ ..]) if needs_columns(spec) => {
+            let merged = others.iter().try_fold((*first).clone(), |all, next| all.merged(next));
+            let merged = merged.map_err(|source| CoordinatorError::MixedColumns { source })?;
+            if merged.is_empty() { KeepFields::No } else { KeepFields::AsColumns(merged) }
+        }
+        _ => KeepFields::AsJson,
+    };
+    let has_alternatives = spec.generation.n_best > 1;
+    let parts = PartOptions { format: spec.output_format, has_origin: spec.origin, has_alternatives, keep };
+    // An empty part shows whether the format has room for these columns.
+    parts.part([]).map_err(|source| CoordinatorError::PartFormat { source })?;
+    Ok(parts)
+}
+
+fn keeps_fields(spec: &JobSpec) -> bool {
+    spec.keep_fields || spec.format.is_some_and(Format::keeps_own_fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(csv: &str) -> KeptColumns {
+        let options = JobSpec { keep_fields: true, ..JobSpec::default() }.reader_options();
+        let source = InputSource::Stream(Box::new(io::Cursor::new(csv.to_owned())));
+        baton_formats::check_fields("a.csv", source, &options).unwrap().unwrap()
+    }
+
+    #[test]
+    fn fields_are_columns_where_all_inputs_have_columns_and_the_format_has_types() {
+        let inputs = [Some(columns("id,text,lang\n1,a,en\n")), Some(columns("text,topic\nb,mail\n"))];
+        let spec = |keep_fields: bool, format: &str| JobSpec {
+            keep_fields,
+            output_format: format.parse().unwrap(),
+            ..JobSpec::default()
+        };
+        let keep = |spec: JobSpec, inputs: &[Option<KeptColumns>]| part_options(&spec, inputs).unwrap().keep;
+        let KeepFields::AsColumns(kept) = keep(spec(true, "parquet"), &inputs) else { panic!("columns") };
+        assert_eq!(kept.names().collect::<Vec<_>>(), ["text", "lang", "topic"]);
+        assert_eq!(keep(spec(true, "parquet"), &[inputs[0].clone(), None]), KeepFields::AsJson);
+        assert_eq!(keep(spec(true, "parquet"), &[]), KeepFields::AsJson);
+        assert_eq!(keep(spec(true, "jsonl"), &inputs), KeepFields::AsJson);
+        assert_eq!(keep(spec(false, "parquet"), &inputs), KeepFields::No);
     }
 }

@@ -144,6 +144,14 @@ impl ShardCollector {
         self.rows[row as usize].places[0].0
     }
 
+    /// The most tokens of a record's output, where it asks for fewer than the job.
+    pub(crate) fn max_new_tokens(&self, record: u32) -> Option<u32> {
+        match self.entries.get(record as usize) {
+            Some(Entry::Open(open)) => open.head.max_new_tokens,
+            _ => None,
+        }
+    }
+
     /// Entries that are done.
     pub(crate) fn num_done(&self) -> u32 {
         (self.entries.len() - self.num_open) as u32 // at most as many as the header announces
@@ -254,8 +262,8 @@ impl Open {
     fn outcome(&mut self, rows: &[Row], rules: &TextRules) -> Outcome {
         let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
         let prompt_tokens = segments.iter().map(|segment| rows[segment.row as usize].prompt_len).sum();
-        let RecordHead { id, source, fields, llm_prompt_tokens, .. } = self.head.clone();
-        match joined(&segments, rows, rules) {
+        let RecordHead { id, source, fields, llm_prompt_tokens, max_new_tokens, .. } = self.head.clone();
+        match joined(&segments, rows, rules, max_new_tokens) {
             Ok((mut outputs, warnings)) => {
                 let Alternative { output, score, output_tokens, finish_reason } = outputs.remove(0);
                 let alternatives = outputs;
@@ -283,11 +291,13 @@ impl Open {
 }
 
 /// The outputs of a record. The best joins the best of all segments, the second the second ones; a segment
-/// with fewer outputs gives its last. The warnings are those of the best.
+/// with fewer outputs gives its last. The warnings are those of the best. An output
+/// ends before the segment that would exceed `max_new_tokens`.
 fn joined(
     segments: &[PlacedSegment],
     rows: &[Row],
     rules: &TextRules,
+    max_new_tokens: Option<u32>,
 ) -> Result<(Vec<Alternative>, Vec<String>), String> {
     let outputs_of = |segment: &PlacedSegment| {
         let written = rows[segment.row as usize].written.as_ref().expect("all are written");
@@ -301,6 +311,8 @@ fn joined(
     let mut problem = None;
     let mut join = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
+        let num_kept = max_new_tokens.map_or(segments.len(), |limit| num_within(limit, of_rank()));
+        let of_rank = || of_rank().take(num_kept);
         let written = prepared.iter().zip(of_rank());
         let finished: Vec<Finished> = written.map(|(text, written)| text.finish(&written.output)).collect();
         if rank == 0 {
@@ -320,6 +332,7 @@ fn joined(
             }
         };
         let is_cut = of_rank().any(|segment| segment.finish_reason == FinishReason::Length);
+        let is_cut = is_cut || num_kept < segments.len();
         let finish_reason = if is_cut { FinishReason::Length } else { FinishReason::Stop };
         Alternative { output, score, output_tokens, finish_reason }
     };
@@ -330,8 +343,20 @@ fn joined(
     Ok((alternatives, warnings.into_iter().collect()))
 }
 
+/// Counts the first of these outputs that together have at most `limit` tokens; the first alone always
+/// has.
+fn num_within<'a>(limit: u32, outputs: impl Iterator<Item = &'a Alternative>) -> usize {
+    let sums = outputs.scan(0_u32, |sum, output| {
+        *sum = sum.saturating_add(output.output_tokens);
+        Some(*sum)
+    });
+    sums.take_while(|&sum| sum <= limit).count().max(1)
+}
+
 #[cfg(test)]
 mod tests {
+    use baton_job::KeptFields;
+
     use super::*;
 
     fn source(line: u64) -> RecordSource {
@@ -340,8 +365,9 @@ mod tests {
 
     fn record(index: u32, num_segments: u32) -> RecordHead {
         let (id, copied) = (format!("r{index}"), "--".to_owned());
-        let (source, fields) = (source(index.into()), serde_json::Map::new());
-        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens: 11 }
+        let (source, fields) = (source(index.into()), KeptFields::default());
+        let (llm_prompt_tokens, max_new_tokens) = (11, None);
+        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens, max_new_tokens }
     }
 
     fn segment(record: u32, number: u32, before: &str, after: &str) -> Segment {
@@ -448,8 +474,8 @@ mod tests {
     #[test]
     fn segments_in_any_order_are_joined_by_the_text_between_them() {
         let mut collector = ShardCollector::new(1, 3);
-        let mut head = record(0, 3);
-        head.fields.insert("lang".into(), "en".into());
+        let fields = serde_json::Map::from_iter([("lang".to_owned(), "en".into())]);
+        let head = RecordHead { fields: fields.into(), ..record(0, 3) };
         collector.begin_record(head).unwrap();
         let due = collector.begin(segment(0, 1, "\n", ""), 3).unwrap();
         assert!(collector.check_all_received().is_err(), "two are missing");
@@ -478,7 +504,29 @@ mod tests {
             "by tokens; one of them is cut"
         );
         assert_eq!(row.alternatives[0].output, "1. Uno!\ndue. due. --", "the last where there are fewer");
-        assert_eq!(row.fields["lang"], "en");
+        assert_eq!(serde_json::to_string(&row.fields).unwrap(), r#"{"lang":"en"}"#);
+    }
+
+    #[test]
+    fn an_output_ends_before_the_segment_that_would_bring_it_beyond_the_limit_of_its_record() {
+        let joined = |limit: u32| {
+            let mut collector = ShardCollector::new(1, 3);
+            let head = RecordHead { max_new_tokens: Some(limit), ..record(0, 3) };
+            collector.begin_record(head).unwrap();
+            assert_eq!(collector.max_new_tokens(0), Some(limit));
+            for (number, text) in ["uno.", "due.", "tre."].into_iter().enumerate() {
+                let (before, after) = if number == 0 { ("", "") } else { (" ", "\n") };
+                let row = collector.begin(segment(0, number as u32, before, after), 3).unwrap();
+                collector.finish(row, generated(text)); // two tokens
+            }
+            match collector.into_outcomes().remove(0) {
+                Outcome::Output { row, .. } => (row.output, row.output_tokens, row.finish_reason),
+                Outcome::Failed(failure) => panic!("{failure:?}"),
+            }
+        };
+        assert_eq!(joined(6), ("uno. due.\n tre.\n".to_owned(), 6, FinishReason::Stop));
+        assert_eq!(joined(5), ("uno. due.\n".to_owned(), 4, FinishReason::Length));
+        assert_eq!(joined(1).0, "uno.", "the first is limited by itself");
     }
 
     #[test]

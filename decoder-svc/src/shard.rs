@@ -188,11 +188,20 @@ impl ShardWork<'_> {
         entry ^ (u64::from(segment.number) << u32::BITS)
     }
 
-    /// How a row is generated: as all of the job, but for the words that it may copy.
+    /// How a row is generated: as all of the job, but for the limit of its record and the words that it may
+    /// copy.
     fn generation_of(&self, segment: &Segment) -> Arc<Generation> {
         let options = &self.attempt.generation;
+        let limit = self.collector().max_new_tokens(segment.record);
+        let generation = match limit {
+            None => Arc::clone(&self.generation),
+            Some(limit) => {
+                let model_limit = self.generation.model_limit.min(limit.max(1) as usize);
+                Arc::new(Generation { model_limit, ..Generation::clone(&self.generation) })
+            }
+        };
         if !options.copies_words() && options.terms.is_empty() {
-            return Arc::clone(&self.generation);
+            return generation;
         }
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
@@ -201,9 +210,9 @@ impl ShardWork<'_> {
         let copying = match (options.copies_words(), terms.is_empty()) {
             (_, false) => Copying::of_terms(&terms.join(". "), vocabulary),
             (true, true) => Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary),
-            (false, true) => return Arc::clone(&self.generation),
+            (false, true) => return generation,
         };
-        Arc::new(Generation { copying: Some(copying), ..Generation::clone(&self.generation) })
+        Arc::new(Generation { copying: Some(copying), ..Generation::clone(&generation) })
     }
 
     /// Takes in finished rows until none is left, and counts their tokens. Reports regularly, even while this

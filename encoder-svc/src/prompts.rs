@@ -65,14 +65,18 @@ impl ShardPrompts {
     /// Cuts and tokenizes the entries of a shard.
     pub(crate) fn new(cutting: Cutting<'_>, entries: Vec<ShardEntry>) -> Self {
         let mut shard = Self::default();
-        let mut known = Known::default();
+        let mut known: HashMap<Option<u32>, Known> = HashMap::new();
         for (index, entry) in (0..).zip(entries) {
             let failure = match entry {
                 ShardEntry::Failed(failure) => failure,
-                ShardEntry::Prompt(record) => match shard.add(cutting, record, &mut known) {
-                    Ok(()) => continue,
-                    Err(failure) => failure,
-                },
+                ShardEntry::Prompt(record) => {
+                    // Equal texts whose records have other limits may get other outputs.
+                    let known = known.entry(record.max_new_tokens).or_default();
+                    match shard.add(cutting, record, known) {
+                        Ok(()) => continue,
+                        Err(failure) => failure,
+                    }
+                }
             };
             shard.failures.push((index, failure));
         }
@@ -303,10 +307,22 @@ mod tests {
         rules: &TextRules,
         texts: &[&str],
     ) -> ShardPrompts {
-        let record = |(index, text): (u32, &&str)| {
+        let texts: Vec<(&str, Option<u32>)> = texts.iter().map(|&text| (text, None)).collect();
+        limited_prompts_by(reader, unit, context, rules, &texts)
+    }
+
+    /// Of texts whose records have these limits.
+    fn limited_prompts_by(
+        reader: &PromptReader,
+        unit: Unit,
+        context: ReaderContext,
+        rules: &TextRules,
+        texts: &[(&str, Option<u32>)],
+    ) -> ShardPrompts {
+        let record = |(index, &(text, max_new_tokens)): (u32, &(&str, Option<u32>))| {
             let source = RecordSource { uri: "a.txt".into(), line: u64::from(index) + 1 };
-            let (id, text, fields) = (format!("r{index}"), (*text).to_owned(), serde_json::Map::new());
-            ShardEntry::Prompt(Record { index_in_shard: index, id, source, text, fields })
+            let record = Record::new(index, format!("r{index}"), source, text);
+            ShardEntry::Prompt(Record { max_new_tokens, ..record })
         };
         let entries = (0..).zip(texts).map(record).collect();
         let limits =
@@ -330,6 +346,17 @@ mod tests {
         );
         let num_segments: Vec<u32> = shard.records.iter().map(|record| record.num_segments).collect();
         assert_eq!(num_segments, [2, 1, 1]);
+    }
+
+    #[test]
+    fn equal_texts_with_other_limits_are_prompts_of_their_own() {
+        let texts = [("mail.", None), ("mail.", Some(3)), ("mail.", Some(5)), ("mail.", Some(3))];
+        let reader = PromptReader::LlmTokens(tokenizer("Read: {text}"));
+        let shard =
+            limited_prompts_by(&reader, Unit::Record, ReaderContext::Segment, &TextRules::none(), &texts);
+        assert_eq!(places(&shard), [vec![(0, 0)], vec![(1, 0), (3, 0)], vec![(2, 0)]]);
+        let limits: Vec<Option<u32>> = shard.records.iter().map(|record| record.max_new_tokens).collect();
+        assert_eq!(limits, texts.map(|(_, limit)| limit));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Batch requests as OpenAI has them: a line is a request to `/v1/chat/completions` or `/v1/responses`, and
 //! is answered in that shape.
 //!
-//! The text is the user's last message. `model` is ignored, since the job's bundle answers. Every other
-//! option of a request either agrees with the job or makes its line fail: no request is dropped unseen.
-//! Answers carry no time: `created` is 0, and ids follow from `custom_id`.
+//! The text is the user's last message. `model` is ignored, since the job's bundle answers. A limit of
+//! tokens holds for its request. Every other option of a request either agrees with the job or makes its
+//! line fail: no request is dropped unseen. Answers carry no time: `created` is 0, and ids follow from
+//! `custom_id`.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,6 +32,8 @@ pub(crate) static FORMAT: FormatRow = FormatRow {
     part_codec: Some(PartCodec {
         open_writer: |output, _| Ok(Box::new(AnswerWriter { output })),
         reader: None,
+        is_concatenable: false,
+        has_types: false,
     }),
     lone_column_hint: "",
     keeps_blank_rows: false,
@@ -84,7 +87,9 @@ impl RowReader for Requests {
 pub(crate) struct Request {
     pub(crate) custom_id: String,
     pub(crate) text: String,
-    /// The fields that its answer needs: `url` and `model`.
+    /// The most new tokens, where it asks for fewer than the job allows.
+    pub(crate) max_new_tokens: Option<u32>,
+    /// What its answer needs: `url` and `model`.
     pub(crate) fields: Map<String, Value>,
 }
 
@@ -116,14 +121,15 @@ pub(crate) fn request(line: &[u8], options: &BatchOptions) -> Result<Request, (O
             return Err(fault(FailureCode::InvalidRow, message));
         }
     };
-    check_options(&body, text_key, options).map_err(|message| fault(FailureCode::InvalidRow, message))?;
+    let max_new_tokens = check_options(&body, text_key, options);
+    let max_new_tokens = max_new_tokens.map_err(|message| fault(FailureCode::InvalidRow, message))?;
     let text = body.get(text_key).and_then(last_user_text);
     let text = text.ok_or_else(|| {
         fault(FailureCode::MissingField, format!("`body.{text_key}` has no message of the user with a text"))
     })?;
     let model = body.get("model").cloned().unwrap_or(Value::Null);
     let fields = Map::from_iter([("url".to_owned(), url.into()), ("model".to_owned(), model)]);
-    Ok(Request { custom_id, text, fields })
+    Ok(Request { custom_id, text, max_new_tokens, fields })
 }
 
 /// The text of the last message whose role is `user`, or of a plain string. Parts of a message that are texts
@@ -144,8 +150,14 @@ fn last_user_text(messages: &Value) -> Option<String> {
     }
 }
 
-/// Whether a body asks for nothing that the job does not do.
-fn check_options(body: &Map<String, Value>, text_key: &str, options: &BatchOptions) -> Result<(), String> {
+/// Checks that a body asks for nothing that the job does not do. Returns its limit of new tokens, if that is
+/// below the job's.
+fn check_options(
+    body: &Map<String, Value>,
+    text_key: &str,
+    options: &BatchOptions,
+) -> Result<Option<u32>, String> {
+    let mut lowest: Option<u64> = None;
     for (key, value) in body {
         let is_unset =
             value.is_null() || *value == json!(false) || *value == json!([]) || *value == json!({});
@@ -153,16 +165,10 @@ fn check_options(body: &Map<String, Value>, text_key: &str, options: &BatchOptio
             continue;
         }
         if LIMITS.contains(&key.as_str()) {
-            let limit = value.as_u64().ok_or_else(|| format!("`body.{key}` is no number of tokens"))?;
-            match options.max_new_tokens {
-                Some(of_job) if of_job <= limit => continue,
-                _ => {
-                    return Err(format!(
-                        "`body.{key}` is {limit}, and the job may write more; run such requests as a job \
-                         with --max-new-tokens {limit}"
-                    ));
-                }
-            }
+            let limit = value.as_u64().filter(|&limit| limit > 0);
+            let limit = limit.ok_or_else(|| format!("`body.{key}` is no number of tokens from 1 on"))?;
+            lowest = Some(lowest.map_or(limit, |lowest| lowest.min(limit)));
+            continue;
         }
         let of_job = options.values.get(key.as_str());
         if of_job.is_some_and(|of_job| same(of_job, value)) {
@@ -172,7 +178,8 @@ fn check_options(body: &Map<String, Value>, text_key: &str, options: &BatchOptio
             .map_or_else(|| "the job has no such option".to_owned(), |own| format!("the job's is {own}"));
         return Err(format!("`body.{key}` is {}, but {of_job}", abridged(value)));
     }
-    Ok(())
+    let of_job = options.max_new_tokens.unwrap_or(u64::MAX);
+    Ok(lowest.filter(|&limit| limit < of_job).and_then(|limit| u32::try_from(limit).ok()))
 }
 
 /// Equal as JSON, numbers by value, a lone string as a list of one.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::reader::abridged;
-use crate::{FormatError, InputFailure, InputSource, ReaderOptions, RecordReader};
+use crate::{FormatError, InputFailure, InputSource, KeptColumns, ReaderOptions, RecordReader};
 
 /// Rows that the check reads. A field that none of them has is considered misspelled.
 const NUM_ROWS: usize = 100;
@@ -42,11 +42,16 @@ pub enum CheckError {
     Field(#[from] WrongField),
 }
 
-/// Reads the first rows of an input. An input without rows is in order.
+/// Reads the first rows of an input and returns the columns that its rows keep; `None` if each row has
+/// its own fields. An input without rows is in order.
 ///
 /// # Errors
 /// None of the rows has the text field, or the id field that was asked for; or the input cannot be read.
-pub fn check_fields(uri: &str, source: InputSource, options: &ReaderOptions) -> Result<(), CheckError> {
+pub fn check_fields(
+    uri: &str,
+    source: InputSource,
+    options: &ReaderOptions,
+) -> Result<Option<KeptColumns>, CheckError> {
     let mut reader = RecordReader::new(uri, source, options)?;
     let wanted = [(options.text_field.as_str(), "--text-field")].into_iter();
     let mut missing: Vec<(&str, &'static str)> =
@@ -58,7 +63,7 @@ pub fn check_fields(uri: &str, source: InputSource, options: &ReaderOptions) -> 
         hint = row_hint;
         names.extend(fields);
         if missing.is_empty() {
-            return Ok(());
+            return Ok(reader.kept_columns());
         }
     }
     match missing.first() {
@@ -70,7 +75,7 @@ pub fn check_fields(uri: &str, source: InputSource, options: &ReaderOptions) -> 
             }
             Err(WrongField { uri: uri.to_owned(), field: (*field).to_owned(), flag, found, hint }.into())
         }
-        _ => Ok(()), // no row could be read; each fails on its own
+        _ => Ok(reader.kept_columns()), // no row could be read; each fails on its own
     }
 }
 
@@ -81,13 +86,13 @@ mod tests {
     use super::*;
     use crate::BatchOptions;
 
-    fn check(uri: &str, text: &str, id_field: Option<&str>) -> Result<(), CheckError> {
+    fn check(uri: &str, text: &str, id_field: Option<&str>) -> Result<Option<KeptColumns>, CheckError> {
         let options = ReaderOptions {
             text_field: "text".into(),
             id_field: id_field.map(str::to_owned),
             format: None,
             separator: None,
-            keep_fields: false,
+            keep: crate::KeepFields::No,
             batch: BatchOptions::default(),
             max_text_bytes: 1000,
         };

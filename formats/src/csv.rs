@@ -22,6 +22,8 @@ pub(crate) static CSV: FormatRow = FormatRow {
             Ok(Box::new(CellWriter::new(output, Separator::COMMA, true, options)?))
         },
         reader: None,
+        is_concatenable: false,
+        has_types: false,
     }),
     lone_column_hint: "; is the separator a comma? name another with --separator",
     keeps_blank_rows: false,
@@ -41,6 +43,8 @@ pub(crate) static TSV: FormatRow = FormatRow {
     part_codec: Some(PartCodec {
         open_writer: |output, options| Ok(Box::new(CellWriter::new(output, Separator::TAB, false, options)?)),
         reader: None,
+        is_concatenable: false,
+        has_types: false,
     }),
     lone_column_hint: "; is the separator a tab? name another with --separator",
     keeps_blank_rows: false,
@@ -123,14 +127,15 @@ impl RowWriter for CellWriter<'_> {
         if self.options.has_errors {
             cells.extend([String::new(), String::new()]);
         }
-        if row.fields.keys().any(|name| !self.options.kept_fields.contains(name)) {
+        let fields = self.options.keep.json_of(&row.fields)?;
+        if fields.keys().any(|name| !self.options.kept_fields.contains(name)) {
             return unfit("it has a kept field that the first record has not; write jsonl");
         }
         if !row.alternatives.is_empty() {
             return unfit("it has several outputs; write jsonl");
         }
         for name in &self.options.kept_fields {
-            cells.push(match row.fields.get(name) {
+            cells.push(match fields.get(name) {
                 None | Some(serde_json::Value::Null) => String::new(),
                 Some(serde_json::Value::String(text)) => text.clone(),
                 Some(value) => value.to_string(),

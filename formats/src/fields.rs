@@ -2,13 +2,19 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_schema::{ArrowError, DataType};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::FailureCode;
+use crate::columns::{Cell, CellText};
+use crate::kept::KeptColumns;
 use crate::reader::invalid_utf8;
 use crate::row::{Fault, Row, RowContent};
 use crate::surrogate::find_half_pair;
@@ -16,6 +22,8 @@ use crate::surrogate::find_half_pair;
 /// Names and values in the order of the row.
 pub(crate) struct Fields<'row> {
     fields: Vec<(Cow<'row, str>, FieldValue<'row>)>,
+    /// Names of all fields of the row, where not all of them are read.
+    names: Option<&'row [String]>,
 }
 
 #[derive(Clone, Copy)]
@@ -24,6 +32,8 @@ pub(crate) enum FieldValue<'row> {
     /// columns.
     Json(&'row RawValue, &'row str),
     Text(&'row str),
+    /// Of a typed column.
+    Cell(Cell<'row>),
 }
 
 /// Why there is no text in a value.
@@ -41,10 +51,10 @@ impl<'row> Fields<'row> {
             true => Err(Fault::new(FailureCode::InvalidRow, format!("{what} holds a NUL byte"))),
             false => utf8(bytes, what),
         };
+        let mut names = None;
         let fields = match row.content {
             RowContent::Fault(fault) => return Err(fault),
-            RowContent::Json(line) => parse_object(utf8(line, "the line")?)?,
-            RowContent::Request(_) => unreachable!("a request is read as a whole"),
+            RowContent::Json(line) | RowContent::Request(line) => parse_object(utf8(line, "the line")?)?,
             RowContent::Text(line) => {
                 vec![(Cow::Borrowed(text_field), FieldValue::Text(text(line, "the line")?))]
             }
@@ -66,8 +76,13 @@ impl<'row> Fields<'row> {
                 };
                 cells.columns.iter().zip(cells.iter()).map(field).collect::<Result<_, _>>()?
             }
+            RowContent::Columns(columns) => {
+                names = Some(columns.names);
+                let field = |cell: Cell<'row>| (cell.field.name().as_str().into(), FieldValue::Cell(cell));
+                columns.cells().map(field).collect()
+            }
         };
-        Ok(Fields { fields })
+        Ok(Fields { fields, names })
     }
 
     /// The field's value; of repeated fields, the last. A name that no field has is a path: `a.b` is field
@@ -79,18 +94,29 @@ impl<'row> Fields<'row> {
         })
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|(name, _)| name.as_ref())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.fields.len()
+    pub(crate) fn names(&self) -> Vec<&str> {
+        match self.names {
+            Some(names) => names.iter().map(String::as_str).collect(),
+            None => self.fields.iter().map(|(name, _)| name.as_ref()).collect(),
+        }
     }
 
     /// All fields but the id's.
     pub(crate) fn all_but(&self, id_field: Option<&str>) -> Result<Map<String, Value>, Fault> {
         let others = self.fields.iter().filter(|(name, _)| Some(name.as_ref()) != id_field);
-        others.map(|(name, value)| Ok((name.clone().into_owned(), value.to_json()?))).collect()
+        others.map(|(name, value)| Ok((name.clone().into_owned(), value.to_json(name)?))).collect()
+    }
+
+    /// The fields that are among `columns`, as one row of these. A column that the row has not is null.
+    pub(crate) fn in_columns(&self, columns: &KeptColumns) -> Result<Bytes, Fault> {
+        let value = |field: &Arc<arrow_schema::Field>| match find(&self.fields, field.name()) {
+            None => Ok(arrow_array::new_null_array(field.data_type(), 1)),
+            Some(value) => value.to_column(field.data_type()),
+        };
+        let values: Result<Vec<ArrayRef>, ArrowError> = columns.schema().fields().iter().map(value).collect();
+        let row: Result<RecordBatch, ArrowError> = values.and_then(|values| columns.row(values));
+        row.and_then(|row| columns.encode(&row))
+            .map_err(|error| Fault::new(FailureCode::WrongType, format!("a field cannot be kept: {error}")))
     }
 }
 
@@ -101,7 +127,11 @@ fn find<'row>(fields: &[(Cow<'row, str>, FieldValue<'row>)], name: &str) -> Opti
 impl<'row> FieldValue<'row> {
     /// The field of an object, or the item of an array.
     fn inner(self, name: &str) -> Option<FieldValue<'row>> {
-        let FieldValue::Json(raw, line) = self else { return None };
+        let (raw, line) = match self {
+            FieldValue::Json(raw, line) => (raw, line),
+            FieldValue::Text(_) => return None,
+            FieldValue::Cell(cell) => return cell.inner(name).map(FieldValue::Cell),
+        };
         match self.type_name() {
             "an object" => find(&parse_object(raw.get()).ok()?, name).map(|value| value.within(line)),
             "an array" => {
@@ -115,13 +145,21 @@ impl<'row> FieldValue<'row> {
     fn within(self, line: &'row str) -> FieldValue<'row> {
         match self {
             FieldValue::Json(raw, _) => FieldValue::Json(raw, line),
-            text => text,
+            value => value,
         }
     }
 
     pub(crate) fn to_text(self) -> Result<String, NoText> {
         match self {
             FieldValue::Text(text) => Ok(text.to_owned()),
+            FieldValue::Cell(cell) => match cell.text() {
+                CellText::Text(text) => Ok(text.to_owned()),
+                CellText::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                    Ok(text) => Ok(text.to_owned()),
+                    Err(error) => Err(NoText::Invalid(invalid_utf8("the field", error))),
+                },
+                CellText::Other(found) => Err(NoText::Type(found)),
+            },
             FieldValue::Json(raw, line) => match self.type_name() {
                 "a string" => from_raw(raw, line).map_err(NoText::Invalid),
                 other => Err(NoText::Type(other)),
@@ -133,20 +171,39 @@ impl<'row> FieldValue<'row> {
     pub(crate) fn to_id(self) -> Result<String, NoText> {
         match self {
             FieldValue::Json(raw, _) if self.type_name() == "a number" => Ok(raw.get().to_owned()),
+            FieldValue::Cell(cell) => cell.to_id().map_or_else(|| self.to_text(), Ok),
             _ => self.to_text(),
         }
     }
 
-    fn to_json(self) -> Result<Value, Fault> {
+    fn to_json(self, name: &str) -> Result<Value, Fault> {
         match self {
             FieldValue::Text(text) => Ok(Value::from(text)),
             FieldValue::Json(raw, line) => from_raw(raw, line),
+            FieldValue::Cell(cell) => cell.to_json().map_err(|error| {
+                Fault::new(FailureCode::WrongType, format!("field `{name}` has no form in JSON: {error}"))
+            }),
         }
+    }
+
+    /// A column of this type with the value alone.
+    fn to_column(self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+        let text = match self {
+            FieldValue::Cell(cell) => return cell.cast(data_type),
+            FieldValue::Text(text) => text,
+            FieldValue::Json(raw, _) => raw.get(),
+        };
+        arrow_cast::cast(&StringArray::from(vec![text]), data_type)
     }
 
     fn type_name(self) -> &'static str {
         match self {
             FieldValue::Text(_) => "a string",
+            FieldValue::Cell(cell) => match cell.text() {
+                CellText::Text(_) => "a string",
+                CellText::Bytes(_) => "bytes",
+                CellText::Other(name) => name,
+            },
             FieldValue::Json(raw, _) => match raw.get().as_bytes().first() {
                 Some(b'"') => "a string",
                 Some(b'{') => "an object",

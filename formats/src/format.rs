@@ -10,11 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::part::PartCodec;
 use crate::row::Opener;
-use crate::{Compression, batch, csv, jsonl, txt};
+use crate::{Compression, batch, csv, jsonl, parquet, txt};
 
 /// Every format, in the order in which documents and messages name them.
 pub(crate) static TABLE: &[&FormatRow] =
-    &[&jsonl::FORMAT, &csv::CSV, &csv::TSV, &txt::FORMAT, &batch::FORMAT];
+    &[&jsonl::FORMAT, &csv::CSV, &csv::TSV, &txt::FORMAT, &parquet::FORMAT, &batch::FORMAT];
 
 /// One format: its name and its abilities.
 pub(crate) struct FormatRow {
@@ -255,8 +255,13 @@ mod tests {
             let forced = Format::of(uri, Some(named("txt"))).unwrap();
             assert_eq!(forced.0, named("txt"));
         }
+        let error = Format::of("x.parquet.gz", None).unwrap_err().to_string();
+        assert_eq!(error, "parquet is compressed inside; leave out .gz and .zst");
         assert!(
-            Format::named("xml").unwrap_err().to_string().contains("known are jsonl, csv, tsv, txt, batch")
+            Format::named("xml")
+                .unwrap_err()
+                .to_string()
+                .contains("known are jsonl, csv, tsv, txt, parquet, batch")
         );
     }
 

@@ -1,11 +1,13 @@
 //! JSONL: one object a line. Blank lines are no records.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Write};
 
 use crate::compression::Sink;
 use crate::format::FormatRow;
+use crate::kept::{KeepFields, KeptFields};
 use crate::lines::Lines;
-use crate::part::{PartCodec, RowError, RowWriter, open_text_file};
+use crate::part::{PartCodec, PartReader, RowError, RowWriter, open_text_file};
 use crate::row::{BrokenOff, Opener, Row, RowContent, RowReader};
 use crate::{OutputRow, RecordFailure};
 
@@ -18,10 +20,13 @@ pub(crate) static FORMAT: FormatRow = FormatRow {
         Ok(Box::new(JsonLines { lines: Lines::new(input, options.max_row_bytes()) }))
     })),
     part_codec: Some(PartCodec {
-        open_writer: |output, _| Ok(Box::new(JsonWriter { output })),
+        open_writer: |output, options| Ok(Box::new(JsonWriter { output, keep: options.keep.clone() })),
         reader: Some(|input, compression| {
-            Ok(Box::new(JsonRows { input: open_text_file(input, compression)?, line: 0 }))
+            let rows = JsonRows { input: open_text_file(input, compression)?, line: 0 };
+            Ok(PartReader { keep: KeepFields::AsJson, rows: Box::new(rows) })
         }),
+        is_concatenable: true,
+        has_types: false,
     }),
     lone_column_hint: "",
     keeps_blank_rows: false,
@@ -45,11 +50,18 @@ impl RowReader for JsonLines {
 
 struct JsonWriter<'w> {
     output: Sink<'w>,
+    keep: KeepFields,
 }
 
 impl RowWriter for JsonWriter<'_> {
     fn write_row(&mut self, row: &OutputRow) -> Result<(), RowError> {
-        Ok(self.output.write_all(&row.to_json_line())?)
+        let line = match self.keep.json_of(&row.fields)? {
+            Cow::Borrowed(_) => row.to_json_line(),
+            Cow::Owned(fields) => {
+                OutputRow { fields: KeptFields::Json(fields), ..row.clone() }.to_json_line()
+            }
+        };
+        Ok(self.output.write_all(&line)?)
     }
 
     fn write_failure(&mut self, failure: &RecordFailure) -> Result<(), RowError> {

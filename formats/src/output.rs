@@ -2,9 +2,8 @@
 
 use baton_generation::FinishReason;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
 
-use crate::RecordSource;
+use crate::{KeptFields, RecordSource};
 
 /// The output generated for one record. Keys are written in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,8 +36,8 @@ pub struct OutputRow {
     pub origin: Option<RecordSource>,
     /// The record's own fields except its id, if they are kept, under a key of their own, so that none can
     /// hide another.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub fields: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "KeptFields::is_empty")]
+    pub fields: KeptFields,
 }
 
 /// Another output generated for the same record. The fields are those of [`OutputRow`].
@@ -90,6 +89,8 @@ fn four_decimals<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value};
+
     use super::*;
 
     fn row() -> OutputRow {
@@ -104,7 +105,7 @@ mod tests {
             warnings: Vec::new(),
             alternatives: Vec::new(),
             origin: None,
-            fields: Map::new(),
+            fields: KeptFields::default(),
         }
     }
 
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn kept_fields_follow_in_the_order_of_the_input() {
         let fields = Map::from_iter([("z".to_owned(), Value::from(1)), ("output".to_owned(), Value::Null)]);
-        let row = OutputRow { finish_reason: FinishReason::Length, fields, ..row() };
+        let row = OutputRow { finish_reason: FinishReason::Length, fields: fields.into(), ..row() };
         assert!(line(&row).ends_with("\"finish_reason\":\"length\",\"fields\":{\"z\":1,\"output\":null}}\n"));
     }
 

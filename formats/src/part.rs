@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::compression::Sink;
+use crate::kept::KeepFields;
 use crate::text::open_text;
 use crate::{Compression, Format, FormatError, OutputRow, RecordFailure, Separator};
 
@@ -25,8 +26,10 @@ pub struct PartOptions {
     pub format: PartFormat,
     /// Each row has its record's input and line.
     pub has_origin: bool,
+    /// Rows may have several outputs.
+    pub has_alternatives: bool,
     /// Rows have the fields of their records.
-    pub keeps_fields: bool,
+    pub keep: KeepFields,
 }
 
 /// Columns written beside the outputs.
@@ -36,8 +39,10 @@ pub struct WriteOptions {
     pub has_origin: bool,
     /// Failed records too.
     pub has_errors: bool,
-    /// Whether rows may have kept fields, of typed formats.
-    pub keeps_fields: bool,
+    /// Whether rows may have several outputs.
+    pub has_alternatives: bool,
+    /// How rows have kept fields.
+    pub keep: KeepFields,
     /// Names of the kept fields, of tables; each is a column.
     pub kept_fields: Vec<String>,
     /// The byte between cells; `None`: the format's own.
@@ -81,22 +86,27 @@ pub enum RowError {
 
 type OpenWriter = for<'w> fn(Sink<'w>, &WriteOptions) -> io::Result<Box<dyn RowWriter + 'w>>;
 
-pub(crate) type Rows = Box<dyn Iterator<Item = io::Result<OutputRow>>>;
-
-type OpenReader = fn(Box<dyn Read + Send>, Compression) -> io::Result<Rows>;
+type OpenReader = fn(Box<dyn Read + Send>, Compression) -> io::Result<PartReader>;
 
 /// How a format is written, and, where it can hold all of a part, read back.
 #[derive(Clone, Copy)]
 pub(crate) struct PartCodec {
     pub(crate) open_writer: OpenWriter,
     pub(crate) reader: Option<OpenReader>,
+    /// Whether files of it, one behind the other, are a file of it with all their rows.
+    pub(crate) is_concatenable: bool,
+    /// Whether its columns have types, so that those of an input are kept as they are.
+    pub(crate) has_types: bool,
 }
 
 /// Writes rows; the bytes depend on them alone.
 pub struct PartWriter<'w>(Box<dyn RowWriter + 'w>);
 
 /// The rows of a part, in order.
-pub struct PartReader(Rows);
+pub struct PartReader {
+    pub(crate) keep: KeepFields,
+    pub(crate) rows: Box<dyn Iterator<Item = io::Result<OutputRow>>>,
+}
 
 impl PartFormat {
     /// Every format that parts can have.
@@ -139,7 +149,17 @@ impl PartFormat {
     /// Whether files of this format, one behind the other, are a file of this format with all their rows.
     #[must_use]
     pub fn is_concatenable(self) -> bool {
-        self.format.name() == crate::jsonl::FORMAT.name
+        self.codec().is_concatenable
+    }
+
+    /// Whether its columns have types, so that those of an input are kept as they are.
+    #[must_use]
+    pub fn has_types(self) -> bool {
+        self.codec().has_types
+    }
+
+    fn codec(self) -> PartCodec {
+        self.format.row().part_codec.expect("a part format is written")
     }
 
     /// Writes rows into `output`.
@@ -151,8 +171,7 @@ impl PartFormat {
         output: Box<dyn Write + Send + 'w>,
         options: &WriteOptions,
     ) -> io::Result<PartWriter<'w>> {
-        let codec = self.format.row().part_codec.expect("a part format is written");
-        Ok(PartWriter((codec.open_writer)(self.compression.encode(output)?, options)?))
+        Ok(PartWriter((self.codec().open_writer)(self.compression.encode(output)?, options)?))
     }
 
     /// The bytes of a part with these rows.
@@ -183,11 +202,11 @@ impl PartFormat {
     /// # Errors
     /// It is no such file, or this format holds no whole rows.
     pub fn reader(self, input: Box<dyn Read + Send>) -> io::Result<PartReader> {
-        let Some(reader) = self.format.row().part_codec.and_then(|codec| codec.reader) else {
+        let Some(reader) = self.codec().reader else {
             let message = format!("files of format {self} are not read as parts");
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         };
-        Ok(PartReader(reader(input, self.compression)?))
+        reader(input, self.compression)
     }
 }
 
@@ -195,7 +214,7 @@ impl PartFormat {
 ///
 /// # Errors
 /// The file cannot be read, or is not what it is named.
-pub fn open_text_file(
+pub(crate) fn open_text_file(
     mut input: Box<dyn Read + Send>,
     compression: Compression,
 ) -> io::Result<Box<dyn BufRead + Send>> {
@@ -225,7 +244,8 @@ impl PartOptions {
     pub fn part<'rows>(&self, rows: impl IntoIterator<Item = &'rows OutputRow>) -> Result<Vec<u8>, RowError> {
         let options = WriteOptions {
             has_origin: self.has_origin,
-            keeps_fields: self.keeps_fields,
+            has_alternatives: self.has_alternatives,
+            keep: self.keep.clone(),
             ..WriteOptions::default()
         };
         self.format.part(rows, &options)
@@ -258,11 +278,19 @@ impl PartWriter<'_> {
     }
 }
 
+impl PartReader {
+    /// How its rows have kept fields.
+    #[must_use]
+    pub fn keep(&self) -> &KeepFields {
+        &self.keep
+    }
+}
+
 impl Iterator for PartReader {
     type Item = io::Result<OutputRow>;
 
     fn next(&mut self) -> Option<io::Result<OutputRow>> {
-        self.0.next()
+        self.rows.next()
     }
 }
 

@@ -10,11 +10,13 @@
 use std::io;
 use std::sync::Arc;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::batch::{BatchOptions, request};
+use crate::columns::may_be_id;
 use crate::fields::{FieldValue, Fields, NoText};
 use crate::gauge::Gauge;
+use crate::kept::{KeepFields, KeptColumns, KeptFields};
 use crate::record::{FailureCode, Record, RecordFailure, RecordSource};
 use crate::row::{BrokenOff, Fault, Opener, Row, RowContent, RowReader};
 use crate::text::open_text;
@@ -22,6 +24,9 @@ use crate::{Compression, Format, FormatError, InputFailure, InputFailureCause, I
 
 /// Fields that a failure names at most.
 const MAX_FIELDS_NAMED: usize = 8;
+
+/// Where a record's id is looked for unless the job names a field.
+const ID_FIELDS: [&str; 2] = ["id", "custom_id"];
 
 /// Characters of a field's name that a failure shows at most.
 const MAX_NAME_CHARS: usize = 32;
@@ -39,8 +44,8 @@ pub struct ReaderOptions {
     /// The byte between the cells of a table; `None`: the separator in a first line `sep=;`, else the
     /// format's own.
     pub separator: Option<Separator>,
-    /// Keeps all fields but the id's.
-    pub keep_fields: bool,
+    /// Whether and how all fields but the id's are kept.
+    pub keep: KeepFields,
     /// How the job generates, for requests that ask for that.
     pub batch: BatchOptions,
     /// A longer text is a failure. Bytes of UTF-8.
@@ -138,6 +143,21 @@ impl RecordReader {
         }
     }
 
+    /// The columns that rows keep; `None` if each row has its own fields. Known after the first look for
+    /// a record.
+    pub(crate) fn kept_columns(&self) -> Option<KeptColumns> {
+        let State::Open(rows) = &self.state else { return None };
+        let columns = rows.columns()?;
+        let fields = columns.schema().fields();
+        let is_id = |name: &&str| fields.iter().any(|field| field.name() == name && may_be_id(field));
+        let id = match &self.shape.options.id_field {
+            Some(name) => Some(name.as_str()),
+            None => ID_FIELDS.into_iter().find(is_id),
+        };
+        let others = fields.iter().filter(|field| Some(field.name().as_str()) != id);
+        Some(KeptColumns::new(others.map(|field| &**field)))
+    }
+
     fn open(&mut self) -> Result<(), InputFailure> {
         if !matches!(self.state, State::Unopened(..)) {
             return Ok(());
@@ -199,8 +219,19 @@ impl FoundRecord<'_> {
         }
         let fields = Fields::of(self.row, &self.shape.options.text_field).ok()?;
         missing.retain(|(name, _)| fields.get(name).is_none());
-        let hint = if fields.len() == 1 { self.shape.format.row().lone_column_hint } else { "" };
-        Some((fields.names().map(str::to_owned).collect(), hint))
+        let hint = if fields.names().len() == 1 { self.shape.format.row().lone_column_hint } else { "" };
+        Some((fields.names().into_iter().map(str::to_owned).collect(), hint))
+    }
+
+    /// All its fields, whatever they are called, with the line or number of its row.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn read_fields(self) -> Result<(u64, Map<String, Value>), RecordFailure> {
+        let line = self.row.line;
+        let fields =
+            Fields::of(self.row, &self.shape.options.text_field).and_then(|fields| fields.all_but(None));
+        fields.map(|fields| (line, fields)).map_err(|fault| self.shape.failure(line, None, fault))
     }
 
     /// Looks into it.
@@ -220,29 +251,31 @@ impl Shape {
 
     fn record(&self, row: Row<'_>) -> Result<Record, RecordFailure> {
         let line = row.line;
-        let ReaderOptions { text_field, keep_fields, .. } = &self.options;
+        let ReaderOptions { text_field, keep, .. } = &self.options;
         if let RowContent::Request(content) = row.content {
             let request = request(content, &self.options.batch);
             let request = request.map_err(|(id, fault)| self.failure(line, id, fault))?;
-            let (id, fields) = (request.custom_id, request.fields);
+            let (id, max_new_tokens) = (request.custom_id, request.max_new_tokens);
             return match self.usable(request.text) {
                 Ok(text) => {
                     let source = RecordSource { uri: self.uri.clone(), line };
-                    Ok(Record { index_in_shard: 0, id, source, text, fields })
+                    let fields = KeptFields::Json(request.fields);
+                    Ok(Record { fields, max_new_tokens, ..Record::new(0, id, source, text) })
                 }
                 Err(fault) => Err(self.failure(line, Some(id), fault)),
             };
         }
         let fields = Fields::of(row, text_field).map_err(|fault| self.failure(line, None, fault))?;
         let (id, id_field) = self.id(&fields, line).map_err(|fault| self.failure(line, None, fault))?;
-        let kept = |text| match keep_fields {
-            true => Ok((text, fields.all_but(id_field)?)),
-            false => Ok((text, Map::new())),
+        let kept = |text| match keep {
+            KeepFields::No => Ok((text, KeptFields::default())),
+            KeepFields::AsJson => Ok((text, KeptFields::Json(fields.all_but(id_field)?))),
+            KeepFields::AsColumns(columns) => Ok((text, KeptFields::Columns(fields.in_columns(columns)?))),
         };
         match self.text(&fields).and_then(kept) {
             Ok((text, fields)) => {
                 let source = RecordSource { uri: self.uri.clone(), line };
-                Ok(Record { index_in_shard: 0, id, source, text, fields })
+                Ok(Record { fields, ..Record::new(0, id, source, text) })
             }
             Err(fault) => Err(self.failure(line, Some(id), fault)),
         }
@@ -259,7 +292,7 @@ impl Shape {
                 Err(NoText::Invalid(fault)) => Err(fault),
             };
         }
-        for name in ["id", "custom_id"] {
+        for name in ID_FIELDS {
             match fields.get(name).map(FieldValue::to_id) {
                 Some(Ok(id)) => return Ok((id, Some(name))),
                 Some(Err(NoText::Invalid(fault))) => return Err(fault),
@@ -298,13 +331,14 @@ impl Shape {
 
     /// Says which fields there are, by name alone, and how to name the right one.
     fn missing_field(&self, name: &str, option: &str, flag: &str, fields: &Fields<'_>) -> Fault {
+        let names = fields.names();
         let mut present: Vec<String> =
-            fields.names().take(MAX_FIELDS_NAMED).map(|key| format!("`{}`", abridged(key))).collect();
-        if fields.len() > MAX_FIELDS_NAMED {
-            present.push(format!("{} more", fields.len() - MAX_FIELDS_NAMED));
+            names.iter().take(MAX_FIELDS_NAMED).map(|key| format!("`{}`", abridged(key))).collect();
+        if names.len() > MAX_FIELDS_NAMED {
+            present.push(format!("{} more", names.len() - MAX_FIELDS_NAMED));
         }
         let found = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
-        let hint = if fields.len() == 1 { self.format.row().lone_column_hint } else { "" };
+        let hint = if names.len() == 1 { self.format.row().lone_column_hint } else { "" };
         let message = format!("no field `{name}`, found: {found}{hint}; name it with {flag} or `{option}`");
         Fault::new(FailureCode::MissingField, message)
     }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::KeptFields;
+
 /// Where a record came from. Unique within a job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecordSource {
@@ -30,8 +32,10 @@ pub struct Record {
     pub source: RecordSource,
     /// The text, unchanged. Blank only where the format keeps blank rows. At most `max_text_bytes`.
     pub text: String,
-    /// All its fields but the id's, in their order, the text among them; empty unless `keep_fields`.
-    pub fields: serde_json::Map<String, serde_json::Value>,
+    /// All its fields but the id's, in their order, the text among them; none unless they are kept.
+    pub fields: KeptFields,
+    /// The most tokens of its output, where it asks for fewer than the job.
+    pub max_new_tokens: Option<u32>,
 }
 
 /// A record that ends as an error row. Serialized, it is that row.
@@ -75,14 +79,27 @@ pub enum FailureCode {
 }
 
 impl Record {
+    /// A record that keeps no fields and has no limits of its own.
+    #[must_use]
+    pub fn new(
+        index_in_shard: u32,
+        id: impl Into<String>,
+        source: RecordSource,
+        text: impl Into<String>,
+    ) -> Record {
+        Record {
+            index_in_shard,
+            id: id.into(),
+            source,
+            text: text.into(),
+            fields: KeptFields::default(),
+            max_new_tokens: None,
+        }
+    }
+
     /// Bytes of id, text and kept fields: what the record weighs in a shard.
     pub fn payload_num_bytes(&self) -> u64 {
-        let fields_num_bytes = if self.fields.is_empty() {
-            0
-        } else {
-            serde_json::to_vec(&self.fields).expect("a JSON object serializes").len()
-        };
-        (self.id.len() + self.text.len() + fields_num_bytes) as u64
+        (self.id.len() + self.text.len() + self.fields.num_bytes()) as u64
     }
 
     /// This record's failure with `code`.

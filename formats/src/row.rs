@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, Read};
 
 use crate::ReaderOptions;
+use crate::columns::ColumnRow;
+use crate::kept::KeptColumns;
 use crate::record::FailureCode;
 use crate::table::Cells;
 
@@ -15,6 +17,11 @@ pub(crate) trait RowReader: Send {
     fn remarks(&self) -> &[String] {
         &[]
     }
+
+    /// The columns of the file; `None` where rows have fields of their own. Known once the first row is.
+    fn columns(&self) -> Option<KeptColumns> {
+        None
+    }
 }
 
 /// Opens a format's files. The error's message names a problem of the file as a whole.
@@ -23,7 +30,6 @@ pub(crate) enum Opener {
     /// From front to back, decompressed and converted to UTF-8 before.
     Text(OpenText),
     /// By ranges.
-    #[allow(dead_code)] // the first format that has it comes with the next change
     Ranged(OpenRanged),
 }
 
@@ -75,6 +81,8 @@ pub(crate) enum RowContent<'row> {
     Request(&'row [u8]),
     /// The cells of a table's row.
     Cells(Cells<'row>),
+    /// A row of typed columns.
+    Columns(ColumnRow<'row>),
     /// There is nothing to look into.
     Fault(Fault),
 }

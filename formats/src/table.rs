@@ -7,6 +7,9 @@
 
 use std::io::{self, BufRead};
 
+use arrow_schema::{DataType, Field};
+
+use crate::kept::KeptColumns;
 use crate::record::FailureCode;
 use crate::row::{BrokenOff, Fault, Row, RowContent, RowReader, broken_content};
 use crate::{ReaderOptions, Separator};
@@ -86,7 +89,8 @@ impl Table {
     ) -> Table {
         let ids =
             options.id_field.clone().map_or_else(|| vec!["id".into(), "custom_id".into()], |id| vec![id]);
-        let unique_columns = (!options.keep_fields).then(|| [vec![options.text_field.clone()], ids].concat());
+        let unique_columns =
+            (!options.keep.keeps_any()).then(|| [vec![options.text_field.clone()], ids].concat());
         Table {
             input,
             bytes: Vec::new(),
@@ -323,6 +327,12 @@ impl RowReader for Table {
 
     fn remarks(&self) -> &[String] {
         &self.remarks
+    }
+
+    fn columns(&self) -> Option<KeptColumns> {
+        let names = self.columns.as_deref().unwrap_or_default(); // a file without a header has no rows either
+        let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+        Some(KeptColumns::new(&fields))
     }
 }
 

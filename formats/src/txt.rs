@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
+use arrow_schema::{DataType, Field};
+
 use crate::compression::Sink;
 use crate::format::FormatRow;
+use crate::kept::KeptColumns;
 use crate::lines::Lines;
 use crate::part::{PartCodec, RowError, RowWriter, WriteOptions};
 use crate::row::{BrokenOff, Opener, Row, RowContent, RowReader};
@@ -15,25 +18,33 @@ pub(crate) static FORMAT: FormatRow = FormatRow {
     about: "one text a line; every line is a record, so lines stay aligned; outputs alone are written",
     is_compressible: true,
     opener: Some(Opener::Text(|input, options| {
-        Ok(Box::new(TextLines { lines: Lines::new(input, options.max_row_bytes()) }))
+        let text_field = options.text_field.clone();
+        Ok(Box::new(TextLines { lines: Lines::new(input, options.max_row_bytes()), text_field }))
     })),
     part_codec: Some(PartCodec {
         open_writer: |output, _: &WriteOptions| Ok(Box::new(TextWriter { output })),
         reader: None,
+        is_concatenable: false,
+        has_types: false,
     }),
     lone_column_hint: "",
-    keeps_blank_rows: false,
+    keeps_blank_rows: true,
     keeps_own_fields: false,
 };
 
 struct TextLines {
     lines: Lines,
+    text_field: String,
 }
 
 impl RowReader for TextLines {
     fn next_row(&mut self) -> Result<Option<Row<'_>>, BrokenOff> {
         let Some(fault) = self.lines.advance()? else { return Ok(None) };
         Ok(Some(self.lines.row(fault, RowContent::Text)))
+    }
+
+    fn columns(&self) -> Option<KeptColumns> {
+        Some(KeptColumns::new([&Field::new(&self.text_field, DataType::Utf8, true)]))
     }
 }
 

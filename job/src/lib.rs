@@ -25,8 +25,9 @@ mod verdict;
 mod warnings;
 
 pub use baton_formats::{
-    Alternative, Compression, FailureCode, Format, OutputRow, PartFormat, PartOptions, ReaderOptions, Record,
-    RecordFailure, RecordReader, RecordSource, Separator, UnknownFailureCode,
+    Alternative, Compression, FailureCode, Format, KeepFields, KeptColumns, KeptFields, OutputRow,
+    PartFormat, PartOptions, ReaderOptions, Record, RecordFailure, RecordReader, RecordSource, Separator,
+    UnknownFailureCode,
 };
 pub use baton_generation::{
     EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, OptionError, ReaderContext, Setting,

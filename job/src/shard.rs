@@ -178,7 +178,7 @@ mod tests {
             return Err(RecordFailure { source, id: None, code: FailureCode::EmptyText, message });
         }
         let text = "x".repeat(text_num_bytes);
-        Ok(Record { index_in_shard: 0, id: String::new(), source, text, fields: serde_json::Map::new() })
+        Ok(Record::new(0, "", source, text))
     }
 
     fn cut(sizes: &[usize], records_per_shard: u32, bytes_per_shard: u64) -> Vec<Shard> {

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use baton_formats::{BatchOptions, Format, PartFormat, ReaderOptions, Separator};
+use baton_formats::{BatchOptions, Format, KeepFields, PartFormat, ReaderOptions, Separator};
 use baton_generation::{GenerationLayer, GenerationOptions};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ pub struct JobSpec<G = GenerationOptions> {
     pub keep_fields: bool,
     /// Writes each record's input and line (or row) into its output row. Default: false.
     pub origin: bool,
-    /// Format of parts: `jsonl`, `jsonl.zst`, `jsonl.gz`. Default: `jsonl`.
+    /// How parts are written: `jsonl`, `jsonl.zst`, `jsonl.gz`, `parquet`. Default: `jsonl`.
     pub output_format: PartFormat,
     /// Longest text, bytes of UTF-8; a longer text becomes an error row. Default: 256 KiB.
     pub max_text_bytes: u64,
@@ -272,7 +272,7 @@ impl JobSpec {
             id_field: self.id_field.clone(),
             format: self.format,
             separator: self.separator,
-            keep_fields: self.keep_fields,
+            keep: if self.keep_fields { KeepFields::AsJson } else { KeepFields::No },
             batch: self.batch_options(),
             max_text_bytes: usize::try_from(self.max_text_bytes).unwrap_or(usize::MAX),
         }

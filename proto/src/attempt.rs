@@ -1,6 +1,7 @@
 //! The header of a shard stream.
 
-use baton_job::{GenerationOptions, Lease, Mode, PartOptions, ShardIndex};
+use baton_job::{GenerationOptions, KeepFields, KeptColumns, Lease, Mode, PartOptions, ShardIndex};
+use bytes::Bytes;
 
 use crate::{MAX_ENTRIES_PER_SHARD, PROTOCOL, WireError, wire};
 
@@ -51,7 +52,12 @@ impl From<ShardAttempt> for wire::ShardHeader {
             parts: Some(wire::PartOptions {
                 format: attempt.parts.format.to_string(),
                 origin: attempt.parts.has_origin,
-                keep_fields: attempt.parts.keeps_fields,
+                keep_fields: attempt.parts.keep.keeps_any(),
+                kept_columns: match &attempt.parts.keep {
+                    KeepFields::AsColumns(columns) => columns.to_bytes(),
+                    KeepFields::AsJson | KeepFields::No => Bytes::new(),
+                },
+                alternatives: attempt.parts.has_alternatives,
             }),
         }
     }
@@ -90,10 +96,20 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
 
 fn parts(parts: &wire::PartOptions) -> Result<PartOptions, WireError> {
     let invalid_format = |error| WireError::invalid("PartOptions.format", &error);
+    let invalid_columns = |error| WireError::invalid("PartOptions.kept_columns", &error);
+    let keep = match (parts.keep_fields, parts.kept_columns.is_empty()) {
+        (false, _) => KeepFields::No,
+        (true, true) => KeepFields::AsJson,
+        (true, false) => {
+            let columns = KeptColumns::from_bytes(parts.kept_columns.clone()).map_err(invalid_columns)?;
+            KeepFields::AsColumns(columns)
+        }
+    };
     Ok(PartOptions {
         format: parts.format.parse().map_err(invalid_format)?,
         has_origin: parts.origin,
-        keeps_fields: parts.keep_fields,
+        has_alternatives: parts.alternatives,
+        keep,
     })
 }
 
@@ -119,6 +135,7 @@ mod tests {
             parts: PartOptions {
                 format: "jsonl.zst".parse().unwrap(),
                 has_origin: true,
+                keep: KeepFields::AsJson,
                 ..PartOptions::default()
             },
             first_entry: 5_000_000_000,

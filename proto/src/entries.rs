@@ -1,8 +1,7 @@
 //! The entries of a shard: records to process, and records that have failed already.
 
-use baton_job::{FailureCode, Record, RecordFailure, RecordSource, Shard, ShardEntry};
+use baton_job::{FailureCode, KeptFields, Record, RecordFailure, RecordSource, Shard, ShardEntry};
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use crate::{MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
 
@@ -58,13 +57,18 @@ fn encode(index: u32, entry: &ShardEntry) -> wire::Entry {
             );
             Entry::Failure((index, record.failure(FailureCode::TextTooLong, message)).into())
         }
-        ShardEntry::Prompt(record) => Entry::Record(wire::Record {
-            index,
-            source: Some(record.source.clone().into()),
-            id: record.id.clone(),
-            text: record.text.clone(),
-            extra_fields_json: encode_fields(&record.fields),
-        }),
+        ShardEntry::Prompt(record) => {
+            let (extra_fields_json, kept_columns) = encode_fields(&record.fields);
+            Entry::Record(wire::Record {
+                index,
+                source: Some(record.source.clone().into()),
+                id: record.id.clone(),
+                text: record.text.clone(),
+                extra_fields_json,
+                kept_columns,
+                max_new_tokens: record.max_new_tokens,
+            })
+        }
         ShardEntry::Failed(failure) => Entry::Failure((index, failure.clone()).into()),
     };
     wire::Entry { entry: Some(entry) }
@@ -81,7 +85,12 @@ impl TryFrom<wire::Entry> for IndexedEntry {
                     id: record.id,
                     source: decode_source(record.source, "Record.source")?,
                     text: record.text,
-                    fields: decode_fields(&record.extra_fields_json, "Record.extra_fields_json")?,
+                    fields: decode_fields(
+                        &record.extra_fields_json,
+                        record.kept_columns,
+                        "Record.extra_fields_json",
+                    )?,
+                    max_new_tokens: record.max_new_tokens,
                 });
                 Ok(IndexedEntry { index: record.index, entry })
             }
@@ -130,25 +139,34 @@ pub(crate) fn decode_source(
     Ok(RecordSource { uri: source.uri, line: source.line })
 }
 
-/// A JSON object in UTF-8; no bytes for an empty one, which is the common case.
-pub(crate) fn encode_fields(fields: &Map<String, Value>) -> Bytes {
-    if fields.is_empty() {
-        return Bytes::new();
+/// A JSON object in UTF-8, or a row of columns; nothing where there are no fields, which is the common case.
+pub(crate) fn encode_fields(fields: &KeptFields) -> (Bytes, Bytes) {
+    match fields {
+        KeptFields::Columns(row) => (Bytes::new(), row.clone()),
+        KeptFields::Json(object) if object.is_empty() => (Bytes::new(), Bytes::new()),
+        KeptFields::Json(object) => {
+            (serde_json::to_vec(object).expect("a JSON object serializes").into(), Bytes::new())
+        }
     }
-    serde_json::to_vec(fields).expect("a JSON object serializes").into()
 }
 
-pub(crate) fn decode_fields(bytes: &[u8], field: &'static str) -> Result<Map<String, Value>, WireError> {
-    if bytes.is_empty() {
-        return Ok(Map::new());
+pub(crate) fn decode_fields(
+    json: &[u8],
+    columns: Bytes,
+    field: &'static str,
+) -> Result<KeptFields, WireError> {
+    match (json.is_empty(), columns.is_empty()) {
+        (true, true) => Ok(KeptFields::default()),
+        (_, false) => Ok(KeptFields::Columns(columns)),
+        (false, true) => serde_json::from_slice(json).map_err(|error| WireError::invalid(field, &error)),
     }
-    serde_json::from_slice(bytes).map_err(|error| WireError::invalid(field, &error))
 }
 
 #[cfg(test)]
 mod tests {
     use baton_job::ShardIndex;
     use prost::Message;
+    use serde_json::{Map, Value};
 
     use super::*;
 
@@ -157,9 +175,13 @@ mod tests {
     }
 
     fn record(index: u32, text: String) -> ShardEntry {
-        let fields = Map::from_iter([("lang".to_owned(), Value::from("en"))]);
-        let source = source(u64::from(index) + 1);
-        ShardEntry::Prompt(Record { index_in_shard: index, id: format!("r{index}"), source, text, fields })
+        let fields = match index % 2 {
+            0 => KeptFields::Json(Map::from_iter([("lang".to_owned(), Value::from("en"))])),
+            _ => KeptFields::Columns(Bytes::from_static(b"a row")),
+        };
+        let max_new_tokens = (index == 2).then_some(7);
+        let record = Record::new(index, format!("r{index}"), source(u64::from(index) + 1), text);
+        ShardEntry::Prompt(Record { fields, max_new_tokens, ..record })
     }
 
     fn decoded(batches: Vec<wire::EntryBatch>) -> Vec<IndexedEntry> {

@@ -1,10 +1,9 @@
 //! An encoder's messages to a decoder about a shard: its size, its records, and the prompts of their
 //! segments.
 
-use baton_job::{Record, RecordSource};
+use baton_job::{KeptFields, Record, RecordSource};
 use baton_segments::Segment;
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use crate::entries::{decode_fields, decode_source, encode_fields};
 use crate::{ShardAttempt, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
@@ -33,14 +32,16 @@ pub struct RecordHead {
     pub id: String,
     /// Its origin.
     pub source: RecordSource,
-    /// Its other fields, if they are kept.
-    pub fields: Map<String, Value>,
+    /// Its other fields, where they are kept.
+    pub fields: KeptFields,
     /// Segments of its text.
     pub num_segments: u32,
     /// The output of a record without segments; empty otherwise.
     pub copied: String,
     /// Tokens that the LLM reads for the record, if the small model reads its own tokens; otherwise 0.
     pub llm_prompt_tokens: u32,
+    /// The most tokens of its output, where it asks for fewer than the job.
+    pub max_new_tokens: Option<u32>,
 }
 
 /// A prompt's segment and length.
@@ -65,15 +66,15 @@ impl RecordHead {
     /// The head of a record that has been cut into `num_segments`.
     #[must_use]
     pub fn of(record: Record, num_segments: u32, llm_prompt_tokens: u32) -> Self {
-        let Record { index_in_shard: index, id, source, fields, text } = record;
+        let Record { index_in_shard: index, id, source, fields, text, max_new_tokens } = record;
         let copied = if num_segments == 0 { text } else { String::new() };
-        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens }
+        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens, max_new_tokens }
     }
 
     /// Bytes of its strings and kept fields.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
-        self.id.len() + self.source.uri.len() + self.copied.len() + encode_fields(&self.fields).len()
+        self.id.len() + self.source.uri.len() + self.copied.len() + self.fields.num_bytes()
     }
 }
 
@@ -124,14 +125,17 @@ impl TryFrom<wire::DecodeShardHeader> for DecodeHeader {
 
 impl From<RecordHead> for wire::RecordHead {
     fn from(head: RecordHead) -> Self {
+        let (extra_fields_json, kept_columns) = encode_fields(&head.fields);
         wire::RecordHead {
             index: head.index,
             source: Some(head.source.into()),
             id: head.id,
-            extra_fields_json: encode_fields(&head.fields),
+            extra_fields_json,
             num_segments: head.num_segments,
             copied: head.copied,
             llm_prompt_tokens: head.llm_prompt_tokens,
+            kept_columns,
+            max_new_tokens: head.max_new_tokens,
         }
     }
 }
@@ -144,10 +148,15 @@ impl TryFrom<wire::RecordHead> for RecordHead {
             index: head.index,
             id: head.id,
             source: decode_source(head.source, "RecordHead.source")?,
-            fields: decode_fields(&head.extra_fields_json, "RecordHead.extra_fields_json")?,
+            fields: decode_fields(
+                &head.extra_fields_json,
+                head.kept_columns,
+                "RecordHead.extra_fields_json",
+            )?,
             num_segments: head.num_segments,
             copied: head.copied,
             llm_prompt_tokens: head.llm_prompt_tokens,
+            max_new_tokens: head.max_new_tokens,
         })
     }
 }
@@ -200,10 +209,11 @@ mod tests {
             index: 4,
             id: "r4".into(),
             source: RecordSource { uri: "corpus.csv".into(), line: 9 },
-            fields: Map::from_iter([("lang".to_owned(), Value::from("en"))]),
+            fields: KeptFields::Columns(Bytes::from_static(b"a row")),
             num_segments: 3,
             copied: "--".into(),
             llm_prompt_tokens: 40,
+            max_new_tokens: Some(40),
         }
     }
 

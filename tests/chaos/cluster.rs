@@ -4,12 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tokio::runtime::Runtime;
 
-use crate::corpus;
+use crate::corpus::{self, Files};
 use crate::envoy::{Envoy, Route};
 use crate::link::Link;
 use crate::namespaces::Network;
@@ -33,7 +34,8 @@ const WORKER_FLAGS: [&str; 4] = ["--grace-period-s", "10", "--log", "info"];
 /// The common parts of all runs.
 pub(crate) struct Site {
     pub(crate) bundle: PathBuf,
-    pub(crate) storage: Storage,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) files: Files,
 }
 
 /// All processes of one run. They end when it is dropped.
@@ -312,9 +314,11 @@ impl Site {
     fn job_flags(&self, output: &str) -> Vec<String> {
         let flags = [
             ("--bundle", self.bundle.display().to_string()),
-            ("--input", self.storage.location("corpus")),
+            ("--input", self.storage.corpus(self.files)),
             ("--output", self.storage.location(output)),
             ("--records-per-shard", corpus::RECORDS_PER_SHARD.to_string()),
+            ("--output-format", self.files.name().to_owned()),
+            ("--keep-fields", (self.files == Files::Parquet).to_string()),
         ];
         flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }

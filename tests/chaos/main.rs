@@ -47,6 +47,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use cluster::Site;
+use corpus::Files;
 use run::{Contents, Report};
 use schedule::{Fault, Plan, PlannedFault, Process, World};
 use storage::Storage;
@@ -92,8 +93,15 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct Suite {
     directory: OnceLock<TempDir>,
-    local: OnceLock<(Site, Contents)>,
-    s3: OnceLock<(Site, Contents)>,
+    local: Places,
+    s3: Places,
+}
+
+/// A storage, and what runs of each kind of files share there.
+#[derive(Default)]
+struct Places {
+    storage: OnceLock<Arc<Storage>>,
+    sites: [OnceLock<(Site, Contents)>; Files::ALL.len()],
 }
 
 impl Suite {
@@ -104,7 +112,7 @@ impl Suite {
             .iter()
             .map(|fault| format!("{:.0} %: {}", fault.after_share * 100.0, fault.fault))
             .collect();
-        let (site, expected) = self.site(plan.world);
+        let (site, expected) = self.site(plan.world, plan.files);
         let directory = self.directory().path().join(format!("seed-{}", plan.seed));
         std::fs::create_dir(&directory)?;
         match run::run(plan, &directory, site, expected) {
@@ -120,8 +128,9 @@ impl Suite {
                 ));
                 std::fs::rename(&directory, &kept)?;
                 let plan = format!(
-                    "{:?}, {} coordinators\n  {}",
+                    "{:?}, {:?}, {} coordinators\n  {}",
                     plan.world,
+                    plan.files,
                     plan.num_coordinators,
                     planned.join("\n  ")
                 );
@@ -134,21 +143,24 @@ impl Suite {
         self.directory.get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn site(&self, world: World) -> &(Site, Contents) {
-        let place = if world == World::S3 { &self.s3 } else { &self.local };
-        place.get_or_init(|| {
+    fn site(&self, world: World, files: Files) -> &(Site, Contents) {
+        let places = if world == World::S3 { &self.s3 } else { &self.local };
+        places.sites[files as usize].get_or_init(|| {
             let directory = self.directory().path();
-            let storage = match world {
-                World::S3 => Storage::s3(),
-                World::Local | World::Namespaces => Storage::local(&directory.join("local")).unwrap(),
-            };
+            let storage = places.storage.get_or_init(|| {
+                Arc::new(match world {
+                    World::S3 => Storage::s3(),
+                    World::Local | World::Namespaces => Storage::local(&directory.join("local")).unwrap(),
+                })
+            });
             let bundle = directory.join("bundle");
             if !bundle.exists() {
                 bundle::write_bundle(&bundle, 1);
             }
-            let site = Site { bundle, storage };
-            site.run_undisturbed("undisturbed").unwrap();
-            let contents = site.storage.contents("undisturbed").unwrap();
+            let site = Site { bundle, storage: Arc::clone(storage), files };
+            let output = format!("undisturbed-{}", files.name());
+            site.run_undisturbed(&output).unwrap();
+            let contents = site.storage.contents(&output).unwrap();
             (site, contents)
         })
     }

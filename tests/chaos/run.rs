@@ -6,6 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Site};
@@ -157,6 +160,12 @@ pub(crate) fn check_each_record_once(contents: &Contents) -> anyhow::Result<()> 
         if !is_error && !key.starts_with("part-") {
             continue;
         }
+        if key.ends_with(".parquet") {
+            for id in ids_of_parquet(bytes).with_context(|| key.clone())? {
+                *times.entry(id).or_default() += 1;
+            }
+            continue;
+        }
         for line in std::str::from_utf8(bytes).with_context(|| key.clone())?.lines() {
             let row: Value = serde_json::from_str(line).with_context(|| format!("a row of {key}"))?;
             if is_error {
@@ -175,7 +184,23 @@ pub(crate) fn check_each_record_once(contents: &Contents) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// All objects exist, no others do, and each has the undisturbed run's bytes.
+/// The ids of a part, each of whose rows must have kept the columns of the corpus.
+fn ids_of_parquet(part: &[u8]) -> anyhow::Result<Vec<String>> {
+    let reader = SerializedFileReader::new(Bytes::copy_from_slice(part))?;
+    let mut ids = Vec::new();
+    for row in reader.get_row_iter(None)? {
+        let row = row?.into_columns();
+        let value = |name: &str| row.iter().find(|(column, _)| column == name).map(|(_, value)| value);
+        let (Some(Field::Str(id)), Some(Field::Long(number))) = (value("id"), value("number")) else {
+            bail!("a row has other columns: {row:?}");
+        };
+        ensure!(*id == format!("r{number}"), "record {id} has the columns of record {number}");
+        ids.push(id.clone());
+    }
+    Ok(ids)
+}
+
+/// Every object is there, no other, and each has the bytes of the undisturbed run's.
 pub(crate) fn check_same_bytes(contents: &Contents, expected: &Contents) -> anyhow::Result<()> {
     let keys = |contents: &Contents| contents.keys().cloned().collect::<BTreeSet<_>>();
     let (found, wanted) = (keys(contents), keys(expected));

@@ -10,6 +10,8 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::corpus::Files;
+
 pub(crate) const NUM_ENCODERS: usize = 2;
 pub(crate) const NUM_DECODERS: usize = 3;
 /// The decoder that may join late; nothing else happens to it.
@@ -92,6 +94,8 @@ pub(crate) struct PlannedFault {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) world: World,
+    /// One run in four reads and writes Parquet, in each world in turn.
+    pub(crate) files: Files,
     pub(crate) num_coordinators: usize,
     /// How long a process that has ended stays away.
     pub(crate) restart_delay: Duration,
@@ -121,7 +125,8 @@ impl Plan {
         });
         let faults = planned.collect();
         let restart_delay = milliseconds(&mut random, 50..1_000);
-        Plan { seed, world, num_coordinators, restart_delay, faults }
+        let files = if seed % 4 == 2 { Files::Parquet } else { Files::Jsonl };
+        Plan { seed, world, files, num_coordinators, restart_delay, faults }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::corpus;
+use crate::corpus::Files;
 use crate::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 
 const BUCKET: &str = "chaos";
@@ -26,11 +26,13 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// A directory, with the corpus in it.
+    /// A directory, with the corpus in it: in one below it for each kind of files.
     pub(crate) fn local(directory: &Path) -> anyhow::Result<Storage> {
-        fs::create_dir(directory)?;
-        fs::create_dir(directory.join("corpus"))?;
-        fs::write(directory.join("corpus/corpus.jsonl"), corpus::jsonl())?;
+        for files in Files::ALL {
+            let corpus = directory.join(corpus_directory(files));
+            fs::create_dir_all(&corpus)?;
+            fs::write(corpus.join(format!("corpus.{}", files.name())), files.corpus())?;
+        }
         Ok(Storage::Local(directory.to_owned()))
     }
 
@@ -38,8 +40,16 @@ impl Storage {
     pub(crate) fn s3() -> Storage {
         let server = Seaweed::shared();
         server.create_bucket(BUCKET);
-        server.put_file(&format!("{BUCKET}/corpus/corpus.jsonl"), corpus::jsonl().as_bytes());
+        for files in Files::ALL {
+            let key = format!("{}/corpus.{}", corpus_directory(files), files.name());
+            server.put_file(&format!("{BUCKET}/{key}"), &files.corpus());
+        }
         Storage::S3(server)
+    }
+
+    /// The location of the corpus, as a process is told it.
+    pub(crate) fn corpus(&self, files: Files) -> String {
+        self.location(&corpus_directory(files))
     }
 
     /// The location `name`, as a process is told it.
@@ -142,6 +152,10 @@ impl Storage {
             }
         }
     }
+}
+
+fn corpus_directory(files: Files) -> String {
+    format!("corpus-{}", files.name())
 }
 
 struct Entry {

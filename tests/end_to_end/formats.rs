@@ -104,8 +104,9 @@ fn batch_requests_are_answered_in_their_shape_in_an_output_and_an_error_file() {
             "{{\"custom_id\":\"{id}\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":{body}}}\n"
         )
     };
-    let lines =
-        request("a", "") + &request("b", ",\"temperature\":0.7") + &request("c", ",\"temperature\":0");
+    let lines = request("a", "")
+        + &request("b", ",\"temperature\":0.7")
+        + &request("c", ",\"temperature\":0,\"max_tokens\":1");
     let job = Job::new().with_input("requests.jsonl", lines).with_flags(&["--format", "batch"]);
     job.run_expecting(3);
     let errors = job.output().with_file_name("errors.jsonl");
@@ -117,6 +118,10 @@ fn batch_requests_are_answered_in_their_shape_in_an_output_and_an_error_file() {
     assert_eq!(body["choices"][0]["message"]["content"], output["output"]);
     assert_eq!(body["usage"]["completion_tokens"], output["output_tokens"]);
     assert_eq!(body["model"], "any");
+    assert!(output["output_tokens"].as_u64().unwrap() > 1);
+    let limited = &answers[1]["response"]["body"];
+    assert_eq!(limited["choices"][0]["finish_reason"], "length");
+    assert_eq!(limited["usage"]["completion_tokens"], 1);
     let errors = rows(&fs::read(errors).unwrap());
     assert_eq!((errors.len(), &errors[0]["custom_id"]), (1, &Value::from("b")));
     assert!(errors[0]["error"]["message"].as_str().unwrap().contains("temperature"), "{errors:?}");

@@ -19,6 +19,7 @@ mod generation;
 mod generation_options;
 mod guides;
 mod llm_mode;
+mod parquet;
 mod refusals;
 mod restart;
 mod s3;

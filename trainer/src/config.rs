@@ -44,15 +44,16 @@ pub struct TrainConfig {
     /// The model to train.
     #[serde(default, skip_serializing_if = "Trains::is_slm")]
     pub trains: Trains,
-    /// Training pairs, JSONL: a file, a glob, the output directory of a job, or a list of these.
+    /// Training pairs: a file of JSONL, CSV or Parquet, a glob, the output directory of a job, or a list of
+    /// these.
     pub train: PairFiles,
     /// Validation pairs.
     pub dev: PairFiles,
-    /// JSONL field of the text to read; with points, a field within a field. `fields.text` is what a job has
-    /// read with `--keep-fields`.
+    /// Field or column of the text to read; a name with points leads into nested fields. A job with
+    /// `--keep-fields` keeps the text as `fields.text`, or as the column `text` of Parquet parts.
     #[serde(default = "defaults::source_field")]
     pub source_field: String,
-    /// JSONL field of the text to write; `output` is what a job has written.
+    /// Field or column of the text to write; `output` is what a job has written.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
     /// JSONL field with a row's sentences, `[[source, target], ...]` in order. If a row has it, each sentence

@@ -21,7 +21,7 @@ pub enum TrainError {
         /// The pairs file.
         path: PathBuf,
         /// Line, counted from 1.
-        line: usize,
+        line: u64,
         /// The problem.
         problem: String,
     },

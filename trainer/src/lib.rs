@@ -1,4 +1,4 @@
-//! The trainer: a JSONL file of pairs in, a bundle out.
+//! The trainer: a file of pairs in, a bundle out.
 //!
 //! When a small model learns, so do the projector and the prompt embedding, and the LLM is frozen. Its hidden
 //! states are computed once and kept on disk (`states.rs`). Another kind of run fine-tunes the LLM

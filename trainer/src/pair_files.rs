@@ -1,19 +1,18 @@
 //! Which files a run reads its pairs from: paths, globs, and output directories of jobs.
 
 use std::{
+    error::Error,
     fmt,
-    fs::File,
-    io::BufRead,
     path::{Path, PathBuf},
 };
 
-use baton_formats::{Format, open_text_file};
+use baton_formats::{PartFormat, RowFile, RowFileError};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
 /// One place or several. A place is a file; a glob; or a directory, which stands for the parts that a job has
-/// written there. Files are JSONL, plain, `.gz` or `.zst`.
+/// written there. Files are of any format whose rows have fields; a name that tells none is taken for JSONL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PairFiles {
@@ -59,10 +58,8 @@ fn list_place(place: &str) -> Result<Vec<PathBuf>, TrainError> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let pattern = match path.is_dir() {
-        true => path_pattern(path),
-        false => place.to_owned(),
-    };
+    let is_directory = path.is_dir();
+    let pattern = if is_directory { parts_pattern(path) } else { place.to_owned() };
     let bad_pattern = |error: glob::PatternError| TrainError::Pairs {
         place: place.to_owned(),
         problem: format!("is no valid glob ({error})"),
@@ -70,29 +67,48 @@ fn list_place(place: &str) -> Result<Vec<PathBuf>, TrainError> {
     let mut files = Vec::new();
     for file in glob::glob(&pattern).map_err(bad_pattern)? {
         let file = file.map_err(|error| TrainError::io("read", path)(error.into()))?;
-        if file.is_file() {
+        if file.is_file() && (!is_directory || is_part(&file)) {
             files.push(file);
         }
     }
     if files.is_empty() { Err(no_file(place)) } else { Ok(files) }
 }
 
-/// The parts of a job that wrote to this directory.
-fn path_pattern(directory: &Path) -> String {
-    format!("{}/part-*.jsonl*", glob::Pattern::escape(&directory.to_string_lossy()))
+/// The parts of a job that wrote to this directory, and what is named like them.
+fn parts_pattern(directory: &Path) -> String {
+    format!("{}/part-*", glob::Pattern::escape(&directory.to_string_lossy()))
+}
+
+fn is_part(file: &Path) -> bool {
+    let name = file.to_string_lossy();
+    PartFormat::all().any(|format| name.ends_with(&format.suffix()))
 }
 
 fn no_file(place: &str) -> TrainError {
-    let problem = "names no file; give a JSONL file, a glob, or the output directory of a job".to_owned();
+    let problem = "names no file; give a file of pairs, a glob, or the output directory of a job".to_owned();
     TrainError::Pairs { place: place.to_owned(), problem }
 }
 
-/// Opens a file, decompressed as its name says.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, TrainError> {
-    let file = File::open(path).map_err(TrainError::io("read", path))?;
-    let name = path.to_string_lossy();
-    let (_, compression) = Format::of(&name, Format::named("jsonl").ok()).expect("a forced format is known");
-    open_text_file(Box::new(file), compression).map_err(TrainError::io("read", path))
+/// Opens a file of pairs.
+pub(crate) fn open(path: &Path) -> Result<RowFile, TrainError> {
+    RowFile::open(path).map_err(|error| unread(path, error))
+}
+
+/// A file or a row of it cannot be read.
+pub(crate) fn unread(path: &Path, error: RowFileError) -> TrainError {
+    match error {
+        RowFileError::Open { source, .. } => TrainError::io("read", path)(source),
+        RowFileError::Row(failure) => {
+            let (line, problem) = (failure.source.line, failure.message);
+            TrainError::Pair { path: path.to_owned(), line, problem }
+        }
+        RowFileError::Input(failure) => {
+            let cause = failure.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let problem = format!("{failure}{cause}");
+            TrainError::Pair { path: path.to_owned(), line: failure.line, problem }
+        }
+        other => TrainError::Pairs { place: path.to_string_lossy().into_owned(), problem: other.to_string() },
+    }
 }
 
 #[cfg(test)]

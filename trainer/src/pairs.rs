@@ -1,6 +1,6 @@
-//! Pairs of texts, read from JSONL. A row is a pair, or a record of several sentences, each of which is one.
+//! Pairs of texts, read from files. A row is a pair, or a record of several sentences, each of which is one.
 
-use std::{io::BufRead, ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use serde_json::Value;
 
@@ -53,14 +53,10 @@ fn read_all<P: AsRef<Path>>(files: &[P], config: &TrainConfig) -> Result<(Vec<Te
     let (mut pairs, mut left_out) = (Vec::new(), 0);
     for path in files {
         let path = path.as_ref();
-        for (index, line) in pair_files::open(path)?.lines().enumerate() {
-            let problem =
-                |problem: String| TrainError::Pair { path: path.to_owned(), line: index + 1, problem };
-            let line = line.map_err(|e| problem(e.to_string()))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let row: Value = serde_json::from_str(&line).map_err(|e| problem(format!("not JSON ({e})")))?;
+        for row in pair_files::open(path)? {
+            let (line, fields) = row.map_err(|error| pair_files::unread(path, error))?;
+            let problem = |problem: String| TrainError::Pair { path: path.to_owned(), line, problem };
+            let row = Value::Object(fields);
             let target_is_output = config.target_field == "output" && row.get("finish_reason").is_some();
             if target_is_output && !is_whole_output(&row) {
                 left_out += 1;

@@ -27,7 +27,7 @@ pub(crate) struct Output {
 }
 
 impl Outputs {
-    /// Reads the directory of a finished job, or a JSONL file with `id` and `output`.
+    /// Reads the directory of a finished job, or a file of any format with `id` and `output`.
     ///
     /// # Errors
     /// Nothing is there, the job is not finished, or a row is broken.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use baton_formats::RowFile;
 use baton_metrics::EvaluatedRecord;
 use serde_json::Value;
 
@@ -35,7 +36,7 @@ impl TestSet {
         self.records.iter().map(evaluated).collect()
     }
 
-    /// Reads a JSONL file. Empty lines are skipped.
+    /// Reads a file of any format whose rows have fields; one whose name tells no format is JSONL.
     ///
     /// # Errors
     /// The file cannot be read, has no records, or a line is broken, lacks a field or repeats an id.
@@ -66,16 +67,14 @@ impl TestSet {
     }
 }
 
-/// Calls `visit` with each line's JSON; its errors, and those of parsing, name file and line.
+/// Calls `visit` with each row as JSON; its errors, and those of reading, name file and line.
 pub(crate) fn for_each_row(
     path: &Path,
     mut visit: impl FnMut(&Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{}:{}", path.display(), index + 1);
-        let row: Value = serde_json::from_str(line).with_context(place)?;
-        visit(&row).with_context(place)?;
+    for row in RowFile::open(path)? {
+        let (line, fields) = row?;
+        visit(&Value::Object(fields)).with_context(|| format!("{}:{line}", path.display()))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Every point at which an attempt can die, and every race between two attempts.
 
-use baton_job::{FailureCode, FinishReason, PartFormat, RecordFailure};
+use baton_job::{FailureCode, FinishReason, KeptFields, PartFormat, RecordFailure};
 use baton_store::Location;
 
 use super::*;
@@ -23,7 +23,7 @@ fn output(line: u64) -> Outcome {
         warnings: Vec::new(),
         alternatives: Vec::new(),
         origin: None,
-        fields: serde_json::Map::new(),
+        fields: KeptFields::default(),
     };
     Outcome::Output { source: source(line), row }
 }
@@ -82,7 +82,7 @@ async fn a_commit_leaves_verdict_errors_and_part() {
 async fn parts_have_the_jobs_format_and_verdicts_the_places_of_failed_records() {
     let (_directory, store) = empty_store().await;
     let format: PartFormat = "jsonl.zst".parse().unwrap();
-    let parts = PartOptions { format, has_origin: true, keeps_fields: false };
+    let parts = PartOptions { format, has_origin: true, ..PartOptions::default() };
     let commit = commit(&store, SHARD, &parts, &outcomes()).await.unwrap();
     assert_eq!(commit.verdict.failed_at, [1]);
     let part = store.get("part-000007.jsonl.zst").await.unwrap().unwrap();

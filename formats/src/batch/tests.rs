@@ -62,10 +62,35 @@ fn an_option_that_is_the_jobs_own_or_says_nothing_is_taken_and_any_other_is_name
         ("stop", json!("secret"), "`body.stop` is a string, but the job's is [\"END\"]"),
         ("stream", json!(true), "`body.stream` is true, but the job has no such option"),
         ("tools", json!([{ "type": "function" }]), "`body.tools` is a list, but the job has no such option"),
-        ("max_tokens", json!(5), "`body.max_tokens` is 5, and the job may write more"),
+        ("max_tokens", json!(0), "`body.max_tokens` is no number of tokens from 1 on"),
+        ("max_output_tokens", json!("5"), "`body.max_output_tokens` is no number of tokens from 1 on"),
     ] {
         let (id, found) = message_of(&with(key, value));
         assert!(id.as_deref() == Some("a") && found.starts_with(message), "{found}");
+    }
+}
+
+#[test]
+fn the_lowest_limit_of_tokens_holds_for_its_request_if_it_is_below_the_jobs() {
+    let limit = |body: Value, options: &BatchOptions| {
+        let mut body = body;
+        body["messages"] = json!([{ "role": "user", "content": "x" }]);
+        request(&chat(&body), options).ok().unwrap().max_new_tokens
+    };
+    let unlimited = BatchOptions { max_new_tokens: None, ..job() };
+    for (body, of_job, of_unlimited) in [
+        (json!({}), None, None),
+        (json!({ "max_tokens": 5 }), Some(5), Some(5)),
+        (json!({ "max_tokens": 9, "max_completion_tokens": 7 }), Some(7), Some(7)),
+        (json!({ "max_output_tokens": 64 }), None, Some(64)),
+        (json!({ "max_tokens": null }), None, None),
+        (json!({ "max_tokens": u64::MAX }), None, None),
+    ] {
+        assert_eq!(
+            (limit(body.clone(), &job()), limit(body.clone(), &unlimited)),
+            (of_job, of_unlimited),
+            "{body}"
+        );
     }
 }
 
@@ -104,7 +129,7 @@ fn answers_have_the_shape_of_their_request_and_count_tokens() {
             finish_reason,
         }],
         origin: None,
-        fields: Map::from_iter([("url".to_owned(), json!(url)), ("model".to_owned(), json!("m"))]),
+        fields: Map::from_iter([("url".to_owned(), json!(url)), ("model".to_owned(), json!("m"))]).into(),
     };
     let failure = RecordFailure {
         source: RecordSource { uri: "a".into(), line: 1 },

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::*;
-use crate::{FailureCode, FinishReason, RecordSource};
+use crate::{FailureCode, FinishReason, KeptFields, RecordSource};
 
 fn row(id: &str, output: &str) -> OutputRow {
     OutputRow {
@@ -17,7 +17,7 @@ fn row(id: &str, output: &str) -> OutputRow {
         warnings: Vec::new(),
         alternatives: Vec::new(),
         origin: None,
-        fields: Map::new(),
+        fields: KeptFields::default(),
     }
 }
 
@@ -51,9 +51,10 @@ fn written(
 fn every_part_format_gives_back_its_rows_and_the_same_bytes_each_time() {
     let fields = Map::from_iter([("lang".to_owned(), Value::from("en")), ("n".to_owned(), Value::from(7))]);
     let origin = Some(RecordSource { uri: "in/a.jsonl".into(), line: 7 });
-    let rows = [row("a", "uno \"due\"\n"), OutputRow { fields, origin, ..row("b", "tre") }];
+    let first = OutputRow { origin: origin.clone(), ..row("a", "uno \"due\"\n") };
+    let rows = [first, OutputRow { fields: fields.into(), origin, ..row("b", "tre") }];
     for format in PartFormat::all() {
-        let options = WriteOptions { has_origin: true, keeps_fields: true, ..WriteOptions::default() };
+        let options = WriteOptions { has_origin: true, keep: KeepFields::AsJson, ..WriteOptions::default() };
         let part = format.part(&rows, &options).unwrap();
         assert_eq!(part, format.part(&rows, &options).unwrap(), "{format}");
         let read = format.reader(Box::new(io::Cursor::new(part))).unwrap();
@@ -90,7 +91,7 @@ fn tables_have_a_column_for_each_kept_field_and_rows_of_errors_where_they_belong
         kept_fields: vec!["output".into(), "n".into()],
         ..WriteOptions::default()
     };
-    let rows = [Ok(OutputRow { fields, ..row("a", "uno, \"due\"") }), Err(failure("b"))];
+    let rows = [Ok(OutputRow { fields: fields.into(), ..row("a", "uno, \"due\"") }), Err(failure("b"))];
     assert_eq!(
         written("x.csv", &options, &rows).unwrap(),
         "id,output,score,prompt_tokens,llm_prompt_tokens,output_tokens,finish_reason,error,message,fields.output,n\n\

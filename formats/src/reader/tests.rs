@@ -10,7 +10,7 @@ fn options() -> ReaderOptions {
         id_field: None,
         format: None,
         separator: None,
-        keep_fields: false,
+        keep: KeepFields::No,
         batch: BatchOptions::default(),
         max_text_bytes: 1000,
     }
@@ -161,7 +161,7 @@ fn the_text_field_may_serve_as_the_id() {
 
 #[test]
 fn all_fields_but_the_id_are_kept_in_order_when_asked_for() {
-    let options = ReaderOptions { keep_fields: true, ..options() };
+    let options = ReaderOptions { keep: KeepFields::AsJson, ..options() };
     let items = read_with("a.jsonl", br#"{"z":1,"id":"x","text":"t","a":{"b":null}}"#, &options);
     let record = items[0].as_ref().unwrap();
     assert_eq!(serde_json::to_string(&record.fields).unwrap(), r#"{"z":1,"text":"t","a":{"b":null}}"#);
@@ -212,7 +212,7 @@ fn an_endless_line_is_skipped_without_being_held() {
 fn every_text_line_is_a_record_a_blank_one_too() {
     assert_eq!(
         read("a.txt", b"\xef\xbb\xbfone\r\n\n two\n\xff\nthree"),
-        ["1 a.txt:1 one", "2 !empty_text", "3 a.txt:3  two", "4 !invalid_utf8", "5 a.txt:5 three"]
+        ["1 a.txt:1 one", "2 a.txt:2 ", "3 a.txt:3  two", "4 !invalid_utf8", "5 a.txt:5 three"]
     );
     assert_eq!(read("a.txt", b""), [""; 0]);
 }
@@ -279,7 +279,7 @@ fn two_columns_of_one_name_are_remarked_on_unless_one_of_them_would_be_lost() {
     let mut twice = reader("a.csv", Cursor::new(text), &options());
     assert!(twice.find_next().unwrap().is_some());
     assert_eq!(twice.remarks(), ["its header, line 1, names two columns `x`, the 2. and the 3."]);
-    let keeping = ReaderOptions { keep_fields: true, ..options() };
+    let keeping = ReaderOptions { keep: KeepFields::AsJson, ..options() };
     assert!(drain(reader("a.csv", Cursor::new(text), &keeping)).1.is_err());
 }
 

@@ -25,8 +25,8 @@ pub(crate) struct OpenShard {
 pub(crate) fn shard(num_records: u32) -> Shard {
     let record = |index: u32| {
         let source = RecordSource { uri: "corpus.txt".to_owned(), line: u64::from(index) + 1 };
-        let (id, text) = (format!("r{index}"), format!("record number {index}"));
-        ShardEntry::Prompt(Record { index_in_shard: index, id, source, text, fields: serde_json::Map::new() })
+        let text = format!("record number {index}");
+        ShardEntry::Prompt(Record::new(index, format!("r{index}"), source, text))
     };
     Shard { index: ShardIndex(0), first_entry: 0, entries: (0..num_records).map(record).collect() }
 }
