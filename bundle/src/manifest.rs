@@ -1,4 +1,4 @@
-//! `bundle.json`: what a bundle is made of and how its parts fit together.
+//! `bundle.json`: the parts of a bundle and the way in which they fit together.
 //!
 //! Owns the file's fields; `manifest_rules.rs` has the rules among them. [`crate::Bundle::open`] checks the
 //! manifest's statements about the parts on disk by dimensions and sizes, [`crate::verify`] checks
@@ -73,7 +73,7 @@ pub struct BundleManifest {
     /// `{text}` once, in place of the record's text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
-    /// How each mode's outputs are generated best: what a job does not say itself. Fields of
+    /// The best generation options of each mode, for options that a job does not set. Fields of
     /// [`GenerationOptions`](baton_job::GenerationOptions).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub generation: BTreeMap<Mode, GenerationLayer>,
@@ -126,10 +126,10 @@ impl Task {
         }
     }
 
-    /// The rules that an attempt's texts follow: a summary may leave out what a translation may not.
+    /// The rules that an attempt's texts follow: a summary may omit units that a translation must keep.
     ///
     /// # Errors
-    /// An option of the texts is none.
+    /// An option of the texts is invalid.
     pub fn text_rules(
         &self,
         options: &baton_job::GenerationOptions,
@@ -161,10 +161,10 @@ pub struct LlmPart {
     pub d_model: usize,
     /// Rows of its embedding matrix.
     pub vocab_size: usize,
-    /// How it writes, where it does: modes `llm` and `verified`.
+    /// The way in which it writes, in modes `llm` and `verified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<LlmWriter>,
-    /// That it was fine-tuned, by what is in `adapter/`. Whenever it writes, it writes with it.
+    /// Present if it was fine-tuned: the adapter in `adapter/`. Whenever the LLM writes, it uses the adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<LlmAdapter>,
 }
@@ -208,9 +208,9 @@ pub struct SlmPart {
     pub bos_token: String,
     /// The token that ends it.
     pub eos_token: String,
-    /// Its own prompt templates, where it reads tokens of its own ([`Alignment::Characters`]): by the names
-    /// of the LLM's, if there is one. `{text}` stands for the text, once in each; special tokens stand as
-    /// they are written, such as `{text}</s>`.
+    /// Its own prompt templates, if it reads its own tokens ([`Alignment::Characters`]): by the names of the
+    /// LLM's, if there is one. Each has `{text}` once, in place of the text, and special tokens by their
+    /// names, such as `{text}</s>`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,
     /// The languages that it can read or write, if it knows several.
@@ -271,9 +271,9 @@ impl fmt::Display for Fusion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Longest prompt, template included, in tokens of the LLM; where there is none, of the SLM.
+    /// Longest prompt, template included, in tokens of the LLM, or of the SLM if there is no LLM.
     pub max_prompt_tokens: usize,
-    /// Longest prompt in tokens of the SLM, where it reads tokens of its own. Default: `max_prompt_tokens`.
+    /// Longest prompt in tokens of the SLM, if it reads its own tokens. Default: `max_prompt_tokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_slm_prompt_tokens: Option<usize>,
     /// Longest output, in tokens of the SLM.
@@ -310,7 +310,7 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
-/// A bundle's small model, and what its prompts are made of.
+/// A bundle's small model, and the source of its prompts.
 #[derive(Debug, Clone, Copy)]
 pub struct SmallModel<'a> {
     /// The trained writer.
@@ -338,7 +338,7 @@ pub enum PromptSource<'a> {
 }
 
 impl<'a> SmallModel<'a> {
-    /// The trained map between LLM and SLM, where there is one.
+    /// The trained map between LLM and SLM, if there is one.
     #[must_use]
     pub fn projector(&self) -> Option<&'a ProjectorPart> {
         match self.prompts {
@@ -379,12 +379,12 @@ impl BundleManifest {
         self.templates.keys().chain(of_slm.filter(|_| self.llm.is_none()))
     }
 
-    /// The files that have the small model's tokens, where there is a small model.
+    /// The files with the small model's tokens, if there is a small model.
     pub fn slm_tokenizer(&self) -> SlmTokenizer {
         self.slm.as_ref().map_or(SlmTokenizer::default(), |slm| slm.tokenizer)
     }
 
-    /// The file that says what the tokens of a mode's outputs mean.
+    /// The file that defines the tokens of a mode's outputs.
     pub fn output_tokenizer(&self, mode: Mode) -> &'static str {
         if mode.llm_writes() { "llm/tokenizer.json" } else { self.slm_tokenizer().output_file() }
     }

@@ -225,8 +225,8 @@ impl FinishedJob {
         Ok(writer.expect("it was made with the last shard").finish()?)
     }
 
-    /// What is written: kept fields as the parts say, or else as the first row has them; and whether that is
-    /// known from these parts.
+    /// The options of the written file, and whether these parts tell its kept fields: from the parts, or else
+    /// from the first row.
     fn write_options(
         &self,
         shards: &[(Bytes, Option<Verdict>)],

@@ -149,7 +149,7 @@ pub enum CoordinatorError {
     /// No input row has the field that the job names.
     #[error(transparent)]
     WrongField(#[from] WrongField),
-    /// A column of several inputs has types that do not go together.
+    /// A column of several inputs has types that do not fit together.
     #[error(
         "the inputs' fields cannot be kept as columns: give each one type in all inputs, leave out \
          --keep-fields, or write jsonl"
@@ -162,7 +162,7 @@ pub enum CoordinatorError {
     /// Parts of the job's format cannot be written.
     #[error("the job's parts cannot be written in this format; leave out --keep-fields, or write jsonl")]
     PartFormat {
-        /// What has no room.
+        /// The content that the format cannot hold.
         #[source]
         source: RowError,
     },

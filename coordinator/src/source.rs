@@ -1,4 +1,4 @@
-//! How inputs are opened, and what a job's parts are.
+//! Opens inputs, and decides the format and fields of a job's parts.
 
 use std::io;
 
@@ -41,13 +41,13 @@ pub(crate) async fn open_source(
     })
 }
 
-/// Whether what the job's parts are depends on the columns of its inputs.
+/// Whether the job's parts depend on the columns of its inputs.
 pub(crate) fn needs_columns(spec: &JobSpec) -> bool {
     keeps_fields(spec) && spec.output_format.has_types()
 }
 
-/// The job's parts, if its inputs keep these columns, in reading order; `None` stands for an input whose
-/// rows have their own fields. Fields become columns if all inputs have columns and the format has types.
+/// The job's parts, if its inputs keep these columns, in reading order; `None` means an input whose rows have
+/// their own fields. Fields become columns if all inputs have columns and the format has types.
 pub(crate) fn part_options(
     spec: &JobSpec,
     inputs: &[Option<KeptColumns>],
@@ -64,7 +64,7 @@ pub(crate) fn part_options(
     };
     let has_alternatives = spec.generation.n_best > 1;
     let parts = PartOptions { format: spec.output_format, has_origin: spec.origin, has_alternatives, keep };
-    // An empty part shows whether the format has room for these columns.
+    // An empty part shows whether the format can hold these columns.
     parts.part([]).map_err(|source| CoordinatorError::PartFormat { source })?;
     Ok(parts)
 }

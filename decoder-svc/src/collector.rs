@@ -144,7 +144,7 @@ impl ShardCollector {
         self.rows[row as usize].places[0].0
     }
 
-    /// The most tokens of a record's output, where it asks for fewer than the job.
+    /// Maximum of tokens in a record's output, if its own limit is below the job's.
     pub(crate) fn max_new_tokens(&self, record: u32) -> Option<u32> {
         match self.entries.get(record as usize) {
             Some(Entry::Open(open)) => open.head.max_new_tokens,

@@ -188,8 +188,7 @@ impl ShardWork<'_> {
         entry ^ (u64::from(segment.number) << u32::BITS)
     }
 
-    /// How a row is generated: as all of the job, but for the limit of its record and the words that it may
-    /// copy.
+    /// The options of a row: those of the job, with the limit of its record and the words that it may copy.
     fn generation_of(&self, segment: &Segment) -> Arc<Generation> {
         let options = &self.attempt.generation;
         let limit = self.collector().max_new_tokens(segment.record);

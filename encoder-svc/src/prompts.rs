@@ -70,7 +70,7 @@ impl ShardPrompts {
             let failure = match entry {
                 ShardEntry::Failed(failure) => failure,
                 ShardEntry::Prompt(record) => {
-                    // Equal texts whose records have other limits may get other outputs.
+                    // Equal texts whose records have different limits may get different outputs.
                     let known = known.entry(record.max_new_tokens).or_default();
                     match shard.add(cutting, record, known) {
                         Ok(()) => continue,
@@ -311,7 +311,7 @@ mod tests {
         limited_prompts_by(reader, unit, context, rules, &texts)
     }
 
-    /// Of texts whose records have these limits.
+    /// For texts whose records have these limits.
     fn limited_prompts_by(
         reader: &PromptReader,
         unit: Unit,

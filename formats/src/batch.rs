@@ -1,10 +1,9 @@
 //! Batch requests as OpenAI has them: a line is a request to `/v1/chat/completions` or `/v1/responses`, and
 //! is answered in that shape.
 //!
-//! The text is the user's last message. `model` is ignored, since the job's bundle answers. A limit of
-//! tokens holds for its request. Every other option of a request either agrees with the job or makes its
-//! line fail: no request is dropped unseen. Answers carry no time: `created` is 0, and ids follow from
-//! `custom_id`.
+//! The text is the user's last message. `model` is ignored, because the job's bundle answers. A limit of
+//! tokens holds for its request. Every other option must agree with the job, or its line fails: no request is
+//! dropped unseen. Answers have no time: `created` is 0, and ids follow from `custom_id`.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -87,9 +86,9 @@ impl RowReader for Requests {
 pub(crate) struct Request {
     pub(crate) custom_id: String,
     pub(crate) text: String,
-    /// The most new tokens, where it asks for fewer than the job allows.
+    /// Maximum of new tokens, if its own limit is below the job's.
     pub(crate) max_new_tokens: Option<u32>,
-    /// What its answer needs: `url` and `model`.
+    /// The fields that its answer needs: `url` and `model`.
     pub(crate) fields: Map<String, Value>,
 }
 
@@ -125,7 +124,7 @@ pub(crate) fn request(line: &[u8], options: &BatchOptions) -> Result<Request, (O
     let max_new_tokens = max_new_tokens.map_err(|message| fault(FailureCode::InvalidRow, message))?;
     let text = body.get(text_key).and_then(last_user_text);
     let text = text.ok_or_else(|| {
-        fault(FailureCode::MissingField, format!("`body.{text_key}` has no message of the user with a text"))
+        fault(FailureCode::MissingField, format!("`body.{text_key}` has no user message with a text"))
     })?;
     let model = body.get("model").cloned().unwrap_or(Value::Null);
     let fields = Map::from_iter([("url".to_owned(), url.into()), ("model".to_owned(), model)]);
@@ -150,8 +149,8 @@ fn last_user_text(messages: &Value) -> Option<String> {
     }
 }
 
-/// Checks that a body asks for nothing that the job does not do. Returns its limit of new tokens, if that is
-/// below the job's.
+/// Checks that a body's options agree with the job. Returns its limit of new tokens, if that is below the
+/// job's.
 fn check_options(
     body: &Map<String, Value>,
     text_key: &str,
@@ -166,7 +165,7 @@ fn check_options(
         }
         if LIMITS.contains(&key.as_str()) {
             let limit = value.as_u64().filter(|&limit| limit > 0);
-            let limit = limit.ok_or_else(|| format!("`body.{key}` is no number of tokens from 1 on"))?;
+            let limit = limit.ok_or_else(|| format!("`body.{key}` is not a number of tokens, 1 or more"))?;
             lowest = Some(lowest.map_or(limit, |lowest| lowest.min(limit)));
             continue;
         }

@@ -1,4 +1,4 @@
-//! Values of typed columns: what is a text in them, what an id, and how each looks in JSON.
+//! Values of typed columns: their texts, their ids, and their form in JSON.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ pub(crate) struct ColumnRow<'row> {
     pub(crate) names: &'row [String],
 }
 
-/// What a value is, as far as it matters to a reader of texts.
+/// A value, as far as it matters to a reader of texts.
 pub(crate) enum CellText<'row> {
     Text(&'row str),
-    /// Bytes of a column that does not say what they are.
+    /// Bytes of a column without a declared meaning.
     Bytes(&'row [u8]),
     /// Another type, by its name.
     Other(&'static str),
@@ -46,7 +46,7 @@ impl<'row> ColumnRow<'row> {
         columns.map(move |(field, array)| Cell { field, array, row: self.row })
     }
 
-    /// What the row weighs in a shard: the bytes of its values.
+    /// The row's weight in a shard: the bytes of its values.
     pub(crate) fn num_bytes(self) -> u64 {
         self.cells().map(Cell::num_bytes).sum()
     }
@@ -121,7 +121,7 @@ impl<'row> Cell<'row> {
         }
     }
 
-    /// The columns that hold the values inside this one, and the rows of these in them.
+    /// The columns with the values inside this one, and the rows of these values.
     fn inside(self) -> (Vec<(&'row FieldRef, &'row ArrayRef)>, Range<usize>) {
         fn range<O: OffsetSizeTrait>(offsets: &[O], row: usize) -> Range<usize> {
             offsets[row].as_usize()..offsets[row + 1].as_usize()
@@ -153,7 +153,7 @@ impl<'row> Cell<'row> {
         }
     }
 
-    /// As JSON: times in ISO 8601, those of a zone in UTC; bytes in hexadecimal; decimals as strings,
+    /// As JSON: times in ISO 8601 (in UTC if they have a zone); bytes in hexadecimal; decimals as strings,
     /// with all their digits; NaN and infinity as null.
     ///
     /// # Errors
@@ -183,15 +183,15 @@ impl<'row> Cell<'row> {
         serde_json::from_slice(&json).map_err(|error| ArrowError::JsonError(error.to_string()))
     }
 
-    /// A column of one row that has this value as another type.
+    /// A column of one row with this value in another type.
     ///
     /// # Errors
-    /// The types do not go together.
+    /// The types do not fit together.
     pub(crate) fn cast(self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
         arrow_cast::cast(&self.array.slice(self.row, 1), data_type)
     }
 
-    /// Bytes of the value, without what says where it ends.
+    /// Bytes of the value, without its length.
     fn num_bytes(self) -> u64 {
         if self.is_null() {
             return 0;

@@ -62,7 +62,9 @@ impl Compression {
         let input = BufReader::with_capacity(READ_BUFFER_NUM_BYTES, Cursor::new(head).chain(input));
         match self {
             Compression::Plain => match found.archive_suffix() {
-                Some(suffix) => Err(broken(format!("it is {found}, but not named so: name it `{suffix}`"))),
+                Some(suffix) => {
+                    Err(broken(format!("it is {found}, but its name does not say so: name it `{suffix}`")))
+                }
                 None => Ok(Box::new(input)),
             },
             Compression::Gzip if found != Signature::Gzip => Err(not_as_named(".gz", found)),
@@ -153,7 +155,7 @@ impl Read for GzipMembers {
             match skip_zeros(&mut input)? {
                 None => break,
                 Some(Signature::Gzip) => self.member = Some(GzDecoder::new(input)),
-                Some(_) => return Err(broken("behind its gzip data stand bytes that are none".to_owned())),
+                Some(_) => return Err(broken("other bytes follow its gzip data".to_owned())),
             }
         }
         Ok(0)

@@ -129,7 +129,7 @@ impl RowWriter for CellWriter<'_> {
         }
         let fields = self.options.keep.json_of(&row.fields)?;
         if fields.keys().any(|name| !self.options.kept_fields.contains(name)) {
-            return unfit("it has a kept field that the first record has not; write jsonl");
+            return unfit("it has a kept field that the first record lacks; write jsonl");
         }
         if !row.alternatives.is_empty() {
             return unfit("it has several outputs; write jsonl");

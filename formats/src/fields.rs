@@ -22,7 +22,7 @@ use crate::surrogate::find_half_pair;
 /// Names and values in the order of the row.
 pub(crate) struct Fields<'row> {
     fields: Vec<(Cow<'row, str>, FieldValue<'row>)>,
-    /// Names of all fields of the row, where not all of them are read.
+    /// Names of all fields of the row, if not all of them are read.
     names: Option<&'row [String]>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum FieldValue<'row> {
     /// columns.
     Json(&'row RawValue, &'row str),
     Text(&'row str),
-    /// Of a typed column.
+    /// A value of a typed column.
     Cell(Cell<'row>),
 }
 
@@ -107,7 +107,7 @@ impl<'row> Fields<'row> {
         others.map(|(name, value)| Ok((name.clone().into_owned(), value.to_json(name)?))).collect()
     }
 
-    /// The fields that are among `columns`, as one row of these. A column that the row has not is null.
+    /// The fields among `columns`, as one row of these columns. A column that the row lacks is null.
     pub(crate) fn in_columns(&self, columns: &KeptColumns) -> Result<Bytes, Fault> {
         let value = |field: &Arc<arrow_schema::Field>| match find(&self.fields, field.name()) {
             None => Ok(arrow_array::new_null_array(field.data_type(), 1)),
@@ -186,7 +186,7 @@ impl<'row> FieldValue<'row> {
         }
     }
 
-    /// A column of this type with the value alone.
+    /// A column of this type with only this value.
     fn to_column(self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
         let text = match self {
             FieldValue::Cell(cell) => return cell.cast(data_type),

@@ -1,7 +1,7 @@
-//! The kept fields of a record, and how they travel to its output row: as a JSON object, or as a row of
-//! typed columns if all inputs of a job have columns.
+//! The kept fields of a record, and their way to its output row: as a JSON object, or as a row of typed
+//! columns if all inputs of a job have columns.
 //!
-//! A job has one set of columns, from the schemas of all inputs, so a part's schema does not depend on
+//! A job has one set of columns, from the schemas of all inputs. A part's schema therefore does not depend on
 //! the rows of its shard. A row travels as a message of an Arrow IPC stream; all rows of a job share the
 //! stream's schema.
 
@@ -23,16 +23,16 @@ use serde_json::{Map, Value};
 
 use crate::columns::{Cell, with_leaves};
 
-/// Buffers of a row begin at multiples of so many bytes. The usual 64 would triple a short row.
+/// Buffers of a row begin at multiples of this many bytes. The usual 64 would triple a short row.
 const ALIGNMENT_NUM_BYTES: usize = 8;
 
-/// Whether output rows keep the fields of their records, and how.
+/// The way in which output rows keep the fields of their records.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum KeepFields {
-    /// They do not.
+    /// Rows keep no fields.
     #[default]
     No,
-    /// Each row has an object of its own.
+    /// Each row has its own object.
     AsJson,
     /// All rows have these columns.
     AsColumns(KeptColumns),
@@ -41,9 +41,9 @@ pub enum KeepFields {
 /// The fields that one row keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeptFields {
-    /// In the order of the input; none, where none are kept.
+    /// In the order of the input; empty if none are kept.
     Json(Map<String, Value>),
-    /// As [`KeptColumns::encode`] gives it.
+    /// The result of [`KeptColumns::encode`].
     Columns(Bytes),
 }
 
@@ -51,24 +51,24 @@ pub enum KeptFields {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptColumns {
     schema: SchemaRef,
-    /// What an Arrow IPC stream of such rows begins with.
+    /// The beginning of an Arrow IPC stream of such rows.
     message: Bytes,
 }
 
-/// Two inputs have a column of one name whose types do not go together.
+/// Two inputs have columns of the same name whose types do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("column `{name}` is {first} in one input and {second} in another")]
 pub struct MixedColumn {
     /// The column.
     pub name: String,
-    /// Its type in the inputs before.
+    /// Its type in the earlier inputs.
     pub first: String,
     /// Its type in the next one.
     pub second: String,
 }
 
 impl KeepFields {
-    /// Whether any are kept.
+    /// Whether any fields are kept.
     #[must_use]
     pub fn keeps_any(&self) -> bool {
         *self != KeepFields::No
@@ -77,7 +77,7 @@ impl KeepFields {
     /// The fields of a row as a JSON object.
     ///
     /// # Errors
-    /// The row is not of these columns.
+    /// The row does not have these columns.
     pub(crate) fn json_of<'row>(
         &self,
         fields: &'row KeptFields,
@@ -93,7 +93,7 @@ impl KeepFields {
 }
 
 impl KeptFields {
-    /// Whether there are none.
+    /// Whether there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match self {
@@ -119,7 +119,7 @@ impl KeptFields {
         }
     }
 
-    /// Bytes that they take on their way.
+    /// Their bytes on the way.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
         match self {
@@ -158,8 +158,8 @@ impl<'de> Deserialize<'de> for KeptFields {
 }
 
 impl KeptColumns {
-    /// Columns with the names and types of `fields`. Types are those in which values travel: one for strings,
-    /// one for bytes, and no dictionaries. Any column may have nulls.
+    /// Columns with the names and types of `fields`. Values travel in few types: one for strings, one for
+    /// bytes, and no dictionaries. Any column may have nulls.
     #[must_use]
     pub fn new<'f>(fields: impl IntoIterator<Item = &'f Field>) -> KeptColumns {
         let plain = |field: &Field| Field::new(field.name(), plain_type(field.data_type()), true);
@@ -168,10 +168,10 @@ impl KeptColumns {
         KeptColumns { schema, message }
     }
 
-    /// Reads what [`KeptColumns::to_bytes`] gave.
+    /// Reads the bytes of [`KeptColumns::to_bytes`].
     ///
     /// # Errors
-    /// The bytes are no schema.
+    /// The bytes are not a schema.
     pub fn from_bytes(message: Bytes) -> io::Result<KeptColumns> {
         let mut decoder = StreamDecoder::new();
         decoder.decode(&mut Buffer::from(message.clone())).map_err(invalid)?;
@@ -200,10 +200,10 @@ impl KeptColumns {
         &self.schema
     }
 
-    /// These columns and those of another input that are not among them.
+    /// These columns, plus the new ones of another input.
     ///
     /// # Errors
-    /// A column of both has types that do not go together.
+    /// A common column has types that do not fit together.
     pub fn merged(&self, other: &KeptColumns) -> Result<KeptColumns, MixedColumn> {
         let mut fields: Vec<Field> = self.schema.fields().iter().map(|field| (**field).clone()).collect();
         for new in other.schema.fields() {
@@ -221,20 +221,20 @@ impl KeptColumns {
         Ok(KeptColumns::new(&fields))
     }
 
-    /// One row of these columns for its way.
+    /// One row of these columns, in the form for its way.
     ///
     /// # Errors
-    /// The row is not of these columns.
+    /// The row does not have these columns.
     pub(crate) fn encode(&self, row: &RecordBatch) -> Result<Bytes, ArrowError> {
         let (mut writer, _) = stream(&self.schema)?;
         writer.write(row)?;
         Ok(std::mem::take(writer.get_mut()).into())
     }
 
-    /// The rows that travelled as `rows`, in order, each a batch of its own.
+    /// The rows that travelled as `rows`, in order, each in its own batch.
     ///
     /// # Errors
-    /// What travelled is no row of these columns.
+    /// The bytes are not a row of these columns.
     pub(crate) fn decode<'rows>(
         &self,
         rows: impl IntoIterator<Item = &'rows Bytes>,
@@ -264,7 +264,7 @@ impl KeptColumns {
     }
 }
 
-/// A stream of rows, and what it begins with.
+/// A stream of rows, and its beginning.
 fn stream(schema: &Schema) -> Result<(StreamWriter<Vec<u8>>, Bytes), ArrowError> {
     let options = IpcWriteOptions::try_new(ALIGNMENT_NUM_BYTES, false, MetadataVersion::V5)?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;

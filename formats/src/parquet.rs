@@ -1,8 +1,8 @@
 //! Parquet: typed columns in row groups, compressed inside, read by ranges.
 //!
-//! A row is a record, its columns are its fields, and `a.b` is a field of a struct. A reader holds some
-//! pages of the columns that a job needs, so memory does not grow with a row group. The bytes of a
-//! written file depend on the rows alone: it names neither the version of its writer nor a time.
+//! A row is a record, its columns are its fields, and `a.b` is a field of a struct. A reader holds some pages
+//! of the columns that a job needs, so memory does not grow with a row group. The bytes of a written file
+//! depend only on the rows: the file names neither the version of its writer nor a time.
 
 mod chunks;
 mod read;
@@ -35,14 +35,14 @@ pub(crate) static FORMAT: FormatRow = FormatRow {
     keeps_own_fields: false,
 };
 
-/// The key in a file's metadata that says which of the last columns are kept fields: a JSON list of their
-/// names, or `json` for one column of JSON objects.
+/// The key in a file's metadata for the kept fields among the last columns: a JSON list of their names, or
+/// `json` for one column of JSON objects.
 const KEPT_FIELDS_KEY: &str = "baton.kept_fields";
 
-/// The value of [`KEPT_FIELDS_KEY`] where kept fields are one column of JSON objects.
+/// The value of [`KEPT_FIELDS_KEY`] for one column of JSON objects.
 const KEPT_AS_JSON: &str = "json";
 
-/// The column of these objects.
+/// The name of this column.
 const JSON_COLUMN: &str = "fields";
 
 /// Reads a file that may be damaged. The library does not check everything, so a panic in it also counts
@@ -54,7 +54,7 @@ fn reading<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> io::Result<T> {
     }
 }
 
-/// An error of the reader in plain words. One of the source below is told from it elsewhere.
+/// An error of the reader in plain words. Errors of the source below it are handled elsewhere.
 fn damaged(error: &ParquetError) -> io::Error {
     let message = match error {
         ParquetError::EOF(problem) => {

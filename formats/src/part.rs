@@ -41,7 +41,7 @@ pub struct WriteOptions {
     pub has_errors: bool,
     /// Whether rows may have several outputs.
     pub has_alternatives: bool,
-    /// How rows have kept fields.
+    /// The form of kept fields in rows.
     pub keep: KeepFields,
     /// Names of the kept fields, of tables; each is a column.
     pub kept_fields: Vec<String>,
@@ -52,16 +52,16 @@ pub struct WriteOptions {
 /// Writes rows in one format.
 pub(crate) trait RowWriter {
     /// # Errors
-    /// The output cannot be written, or the format has no room for the row.
+    /// The output cannot be written, or the format cannot hold the row.
     fn write_row(&mut self, row: &OutputRow) -> Result<(), RowError>;
 
-    /// Writes what stands for a record that failed.
+    /// Writes a failed record in the form of this format.
     ///
     /// # Errors
     /// As above.
     fn write_failure(&mut self, failure: &RecordFailure) -> Result<(), RowError>;
 
-    /// Writes what is left.
+    /// Writes the rest.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -74,7 +74,7 @@ pub enum RowError {
     /// The output cannot be written.
     #[error("cannot write the rows")]
     Io(#[from] io::Error),
-    /// The format has no room for what the row holds.
+    /// The format cannot hold the row.
     #[error("record {id} cannot be written in this format: {problem}")]
     NotInThisFormat {
         /// The record.
@@ -88,14 +88,14 @@ type OpenWriter = for<'w> fn(Sink<'w>, &WriteOptions) -> io::Result<Box<dyn RowW
 
 type OpenReader = fn(Box<dyn Read + Send>, Compression) -> io::Result<PartReader>;
 
-/// How a format is written, and, where it can hold all of a part, read back.
+/// Writes a format, and reads it back if the format can hold all of a part.
 #[derive(Clone, Copy)]
 pub(crate) struct PartCodec {
     pub(crate) open_writer: OpenWriter,
     pub(crate) reader: Option<OpenReader>,
-    /// Whether files of it, one behind the other, are a file of it with all their rows.
+    /// Whether concatenated files of this format are one file with all their rows.
     pub(crate) is_concatenable: bool,
-    /// Whether its columns have types, so that those of an input are kept as they are.
+    /// Whether its columns have types, so that columns of an input keep theirs.
     pub(crate) has_types: bool,
 }
 
@@ -146,13 +146,13 @@ impl PartFormat {
         format!(".{suffix}{}", self.compression.suffix())
     }
 
-    /// Whether files of this format, one behind the other, are a file of this format with all their rows.
+    /// Whether concatenated files of this format are one file of this format with all their rows.
     #[must_use]
     pub fn is_concatenable(self) -> bool {
         self.codec().is_concatenable
     }
 
-    /// Whether its columns have types, so that those of an input are kept as they are.
+    /// Whether its columns have types, so that columns of an input keep theirs.
     #[must_use]
     pub fn has_types(self) -> bool {
         self.codec().has_types
@@ -177,7 +177,7 @@ impl PartFormat {
     /// The bytes of a part with these rows.
     ///
     /// # Errors
-    /// The format has no room for what a row holds.
+    /// The format cannot hold a row.
     pub fn part<'rows>(
         self,
         rows: impl IntoIterator<Item = &'rows OutputRow>,
@@ -213,7 +213,7 @@ impl PartFormat {
 /// The text of a file, decompressed; an empty file has none, however it is named.
 ///
 /// # Errors
-/// The file cannot be read, or is not what it is named.
+/// The file cannot be read, or has another format than its name says.
 pub(crate) fn open_text_file(
     mut input: Box<dyn Read + Send>,
     compression: Compression,
@@ -240,7 +240,7 @@ impl PartOptions {
     /// The bytes of a part with these rows.
     ///
     /// # Errors
-    /// The format has no room for what a row holds.
+    /// The format cannot hold a row.
     pub fn part<'rows>(&self, rows: impl IntoIterator<Item = &'rows OutputRow>) -> Result<Vec<u8>, RowError> {
         let options = WriteOptions {
             has_origin: self.has_origin,
@@ -256,12 +256,12 @@ impl PartWriter<'_> {
     /// Writes a row.
     ///
     /// # Errors
-    /// The output cannot be written, or the format has no room for what the row holds.
+    /// The output cannot be written, or the format cannot hold the row.
     pub fn write_row(&mut self, row: &OutputRow) -> Result<(), RowError> {
         self.0.write_row(row)
     }
 
-    /// Writes what stands for a record that failed.
+    /// Writes a failed record in the form of this format.
     ///
     /// # Errors
     /// As for rows.
@@ -269,7 +269,7 @@ impl PartWriter<'_> {
         self.0.write_failure(failure)
     }
 
-    /// Writes what is left.
+    /// Writes the rest.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -279,7 +279,7 @@ impl PartWriter<'_> {
 }
 
 impl PartReader {
-    /// How its rows have kept fields.
+    /// The form of kept fields in its rows.
     #[must_use]
     pub fn keep(&self) -> &KeepFields {
         &self.keep

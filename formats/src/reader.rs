@@ -25,7 +25,7 @@ use crate::{Compression, Format, FormatError, InputFailure, InputFailureCause, I
 /// Fields that a failure names at most.
 const MAX_FIELDS_NAMED: usize = 8;
 
-/// Where a record's id is looked for unless the job names a field.
+/// The fields for a record's id, unless the job names one.
 const ID_FIELDS: [&str; 2] = ["id", "custom_id"];
 
 /// Characters of a field's name that a failure shows at most.
@@ -44,7 +44,7 @@ pub struct ReaderOptions {
     /// The byte between the cells of a table; `None`: the separator in a first line `sep=;`, else the
     /// format's own.
     pub separator: Option<Separator>,
-    /// Whether and how all fields but the id's are kept.
+    /// The way in which all fields except the id's are kept, if they are.
     pub keep: KeepFields,
     /// How the job generates, for requests that ask for that.
     pub batch: BatchOptions,
@@ -223,10 +223,10 @@ impl FoundRecord<'_> {
         Some((fields.names().into_iter().map(str::to_owned).collect(), hint))
     }
 
-    /// All its fields, whatever they are called, with the line or number of its row.
+    /// All its fields, of any name, with the line or number of its row.
     ///
     /// # Errors
-    /// Why it has none.
+    /// The reason why it has none.
     pub fn read_fields(self) -> Result<(u64, Map<String, Value>), RecordFailure> {
         let line = self.row.line;
         let fields =

@@ -24,17 +24,17 @@ pub struct RecordSource {
 /// One item of the corpus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Position among the entries of its shard, from 0, failed ones counted. The cutter assigns it.
+    /// Position among the entries of its shard, from 0, counting failed ones. The cutter assigns it.
     pub index_in_shard: u32,
     /// The user's id, or file and line. Duplicates are allowed.
     pub id: String,
-    /// Where it came from.
+    /// Its origin.
     pub source: RecordSource,
     /// The text, unchanged. Blank only where the format keeps blank rows. At most `max_text_bytes`.
     pub text: String,
-    /// All its fields but the id's, in their order, the text among them; none unless they are kept.
+    /// All its fields except the id's, in order, including the text; empty unless they are kept.
     pub fields: KeptFields,
-    /// The most tokens of its output, where it asks for fewer than the job.
+    /// Maximum of tokens in its output, if its own limit is below the job's.
     pub max_new_tokens: Option<u32>,
 }
 
@@ -79,7 +79,7 @@ pub enum FailureCode {
 }
 
 impl Record {
-    /// A record that keeps no fields and has no limits of its own.
+    /// A record without kept fields and without its own limit.
     #[must_use]
     pub fn new(
         index_in_shard: u32,
@@ -97,7 +97,7 @@ impl Record {
         }
     }
 
-    /// Bytes of id, text and kept fields: what the record weighs in a shard.
+    /// Bytes of id, text and kept fields: the record's weight in a shard.
     pub fn payload_num_bytes(&self) -> u64 {
         (self.id.len() + self.text.len() + self.fields.num_bytes()) as u64
     }
@@ -160,7 +160,7 @@ impl fmt::Display for FailureCode {
     }
 }
 
-/// The name is not that of a [`FailureCode`].
+/// No [`FailureCode`] has this name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown failure code `{0}`")]
 pub struct UnknownFailureCode(pub String);

@@ -18,7 +18,7 @@ pub(crate) trait RowReader: Send {
         &[]
     }
 
-    /// The columns of the file; `None` where rows have fields of their own. Known once the first row is.
+    /// The columns of the file; `None` if rows have their own fields. Known after the first row.
     fn columns(&self) -> Option<KeptColumns> {
         None
     }

@@ -1,5 +1,5 @@
-//! The rows of a local file with all their fields, in any format: for test sets, outputs and training
-//! pairs, which are no inputs of a job.
+//! The rows of a local file with all their fields, in any format: for test sets, outputs and training pairs,
+//! which are not inputs of a job.
 
 use std::fs::File;
 use std::io;
@@ -12,20 +12,20 @@ use crate::{
     RecordFailure, RecordReader,
 };
 
-/// A longer text is a failure, bytes.
+/// Maximum of bytes in a text; a longer one is a failure.
 const MAX_TEXT_NUM_BYTES: usize = 64 << 20;
 
-/// Rows of a file in order, each with its line, or its number where the file has no lines, from 1.
+/// Rows of a file in order, each with its line, or with its number if the file has no lines, from 1.
 pub struct RowFile {
-    /// `None` of an empty file.
+    /// `None` for an empty file.
     rows: Option<RecordReader>,
 }
 
-/// Why a file's rows are not read.
+/// The reason why a file's rows cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowFileError {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("cannot read {uri}")]
     Open {
         /// The file.
@@ -34,10 +34,10 @@ pub enum RowFileError {
         #[source]
         source: io::Error,
     },
-    /// Its format is not read.
+    /// Baton does not read its format.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// It cannot be read to its end.
+    /// The file cannot be read to its end.
     #[error(transparent)]
     Input(#[from] InputFailure),
     /// A row is broken.
@@ -46,10 +46,10 @@ pub enum RowFileError {
 }
 
 impl RowFile {
-    /// Opens a file. A name that tells no format is taken for JSONL.
+    /// Opens a file. A name without a format means JSONL.
     ///
     /// # Errors
-    /// The file cannot be opened, or its format is not read.
+    /// The file cannot be opened, or Baton does not read its format.
     pub fn open(path: &Path) -> Result<RowFile, RowFileError> {
         let uri = path.to_string_lossy().into_owned();
         let unreadable = |source| RowFileError::Open { uri: uri.clone(), source };

@@ -267,7 +267,7 @@ impl Table {
             Split::Cells => {}
             Split::TooLong => return broken(format!("is longer than {} bytes", self.max_row_bytes)),
             Split::UnclosedQuote => return broken("opens a quote that is never closed".to_owned()),
-            Split::TextAfterQuote => return broken("has text behind a closing quote".to_owned()),
+            Split::TextAfterQuote => return broken("has text after a closing quote".to_owned()),
         }
         let name = |cell: &[u8]| std::str::from_utf8(cell).map(str::to_owned);
         let names: Result<Vec<String>, _> = self.cells(&[], 1).iter().map(name).collect();

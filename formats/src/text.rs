@@ -1,4 +1,4 @@
-//! Text from a file's bytes: byte order marks, UTF-16, and files that are no text at all.
+//! Text from a file's bytes: byte order marks, UTF-16, and files that are not text.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -7,14 +7,14 @@ use crate::signature::Signature;
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A file is no text if at least one in this many of its first bytes is NUL.
+/// A file is not text if at least one in this many of its first bytes is NUL.
 const MIN_BYTES_PER_NUL: usize = 64;
 
 /// The bytes of a text file as UTF-8, without a byte order mark. UTF-16 is known by its mark and converted;
 /// half of a surrogate pair in it becomes bytes that are not UTF-8, so that its row fails and no other.
 ///
 /// # Errors
-/// The input cannot be read, or is no text: the message names its apparent kind.
+/// The input cannot be read, or is not text: the message names its apparent kind.
 pub(crate) fn open_text(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(READ_BUFFER_NUM_BYTES);
     if let Err(error) = input.by_ref().take(READ_BUFFER_NUM_BYTES as u64).read_to_end(&mut head) {

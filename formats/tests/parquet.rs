@@ -97,7 +97,7 @@ fn expected() -> Vec<Map<String, Value>> {
     serde_json::from_slice(&std::fs::read(path("expected.json")).unwrap()).unwrap()
 }
 
-/// A moment as text, without the zeros at its end and the zone, which is UTC everywhere.
+/// A time as text, without trailing zeros and without the zone, which is always UTC.
 fn moment(value: &Value) -> &str {
     value.as_str().unwrap().trim_end_matches('Z').trim_end_matches('0')
 }
@@ -423,9 +423,9 @@ fn rows_of_a_local_file_are_read_whatever_its_format() {
     assert!(rows("b.parquet", b"PAR1").is_err());
 }
 
-/// A committed file with every column that a part can have shows if another version of the library writes
-/// other bytes. `BATON_WRITE_FIXTURES=1` writes the file anew, and `scripts/parquet_fixtures.py check`
-/// reads it with other libraries.
+/// The committed file has every column of a part, and shows whether another version of the library writes
+/// other bytes. `BATON_WRITE_FIXTURES=1` writes the file anew, and `scripts/parquet_fixtures.py check` reads
+/// it with other libraries.
 #[test]
 fn the_bytes_of_a_part_are_those_that_were_written_before() {
     let kept = columns("pyarrow-v2-zstd");

@@ -57,7 +57,7 @@ pub struct JobSpec<G = GenerationOptions> {
     pub keep_fields: bool,
     /// Writes each record's input and line (or row) into its output row. Default: false.
     pub origin: bool,
-    /// How parts are written: `jsonl`, `jsonl.zst`, `jsonl.gz`, `parquet`. Default: `jsonl`.
+    /// The format of parts: `jsonl`, `jsonl.zst`, `jsonl.gz`, `parquet`. Default: `jsonl`.
     pub output_format: PartFormat,
     /// Longest text, bytes of UTF-8; a longer text becomes an error row. Default: 256 KiB.
     pub max_text_bytes: u64,

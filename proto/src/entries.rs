@@ -139,7 +139,7 @@ pub(crate) fn decode_source(
     Ok(RecordSource { uri: source.uri, line: source.line })
 }
 
-/// A JSON object in UTF-8, or a row of columns; nothing where there are no fields, which is the common case.
+/// A JSON object in UTF-8, or a row of columns; empty without fields, which is the common case.
 pub(crate) fn encode_fields(fields: &KeptFields) -> (Bytes, Bytes) {
     match fields {
         KeptFields::Columns(row) => (Bytes::new(), row.clone()),

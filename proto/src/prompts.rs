@@ -32,7 +32,7 @@ pub struct RecordHead {
     pub id: String,
     /// Its origin.
     pub source: RecordSource,
-    /// Its other fields, where they are kept.
+    /// Its other fields, if they are kept.
     pub fields: KeptFields,
     /// Segments of its text.
     pub num_segments: u32,
@@ -40,7 +40,7 @@ pub struct RecordHead {
     pub copied: String,
     /// Tokens that the LLM reads for the record, if the small model reads its own tokens; otherwise 0.
     pub llm_prompt_tokens: u32,
-    /// The most tokens of its output, where it asks for fewer than the job.
+    /// Maximum of tokens in its output, if its own limit is below the job's.
     pub max_new_tokens: Option<u32>,
 }
 

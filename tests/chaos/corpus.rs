@@ -20,18 +20,18 @@ const WORDS: [&str; 10] =
 /// Longer than the bundle's longest prompt: refused by the encoder, one record at a time.
 const TOO_LONG: usize = 200;
 
-/// How corpus and parts of a run lie in files.
+/// The file format of a run's corpus and parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Files {
     Jsonl,
-    /// With typed columns that the parts keep.
+    /// Parquet, with typed columns that the parts keep.
     Parquet,
 }
 
 impl Files {
     pub(crate) const ALL: [Files; 2] = [Files::Jsonl, Files::Parquet];
 
-    /// As a job names the format of its parts; the directory of the corpus is named so, too.
+    /// The job's name for the format of its parts, and the name of the corpus's directory.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Files::Jsonl => "jsonl",
@@ -61,7 +61,7 @@ fn jsonl() -> String {
     lines
 }
 
-/// The same records as Parquet, in several row groups; bad rows have no text, or one that is too long.
+/// The same records as Parquet, in several row groups; bad rows have no text, or a text that is too long.
 fn parquet() -> Vec<u8> {
     let mut rows: Vec<(String, Option<String>, i64)> = Vec::new();
     for index in 0..NUM_GOOD {

@@ -97,7 +97,7 @@ struct Suite {
     s3: Places,
 }
 
-/// A storage, and what runs of each kind of files share there.
+/// A storage, with the common objects of runs, by format.
 #[derive(Default)]
 struct Places {
     storage: OnceLock<Arc<Storage>>,

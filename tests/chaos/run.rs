@@ -184,7 +184,7 @@ pub(crate) fn check_each_record_once(contents: &Contents) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The ids of a part, each of whose rows must have kept the columns of the corpus.
+/// The ids of a part. Each row must have kept the columns of the corpus.
 fn ids_of_parquet(part: &[u8]) -> anyhow::Result<Vec<String>> {
     let reader = SerializedFileReader::new(Bytes::copy_from_slice(part))?;
     let mut ids = Vec::new();
@@ -200,7 +200,7 @@ fn ids_of_parquet(part: &[u8]) -> anyhow::Result<Vec<String>> {
     Ok(ids)
 }
 
-/// Every object is there, no other, and each has the bytes of the undisturbed run's.
+/// The output has exactly the objects of the undisturbed run, with the same bytes.
 pub(crate) fn check_same_bytes(contents: &Contents, expected: &Contents) -> anyhow::Result<()> {
     let keys = |contents: &Contents| contents.keys().cloned().collect::<BTreeSet<_>>();
     let (found, wanted) = (keys(contents), keys(expected));

@@ -94,7 +94,7 @@ pub(crate) struct PlannedFault {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) world: World,
-    /// One run in four reads and writes Parquet, in each world in turn.
+    /// One run in four reads and writes Parquet, in turn in each world.
     pub(crate) files: Files,
     pub(crate) num_coordinators: usize,
     /// How long a process that has ended stays away.

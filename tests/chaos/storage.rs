@@ -26,7 +26,7 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// A directory, with the corpus in it: in one below it for each kind of files.
+    /// A directory with the corpus, in one subdirectory for each format.
     pub(crate) fn local(directory: &Path) -> anyhow::Result<Storage> {
         for files in Files::ALL {
             let corpus = directory.join(corpus_directory(files));
@@ -47,7 +47,7 @@ impl Storage {
         Storage::S3(server)
     }
 
-    /// The location of the corpus, as a process is told it.
+    /// The location of the corpus, in the form for a process.
     pub(crate) fn corpus(&self, files: Files) -> String {
         self.location(&corpus_directory(files))
     }

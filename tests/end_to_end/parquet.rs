@@ -1,4 +1,4 @@
-//! Parquet in and out of a job, by files that other libraries wrote.
+//! Parquet in and out of a job, with files of other libraries.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::command::{Ended, Job, baton};
 
-/// 60 rows, of which 6 have no text and one has a text that is too long for the bundle.
+/// 60 rows; 6 have no text, and one has a text that is too long for the bundle.
 fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/fixtures").join(name)).unwrap()
 }
@@ -85,7 +85,7 @@ fn a_job_that_was_killed_goes_on_with_the_same_columns() {
     let whole = keeping("polars.parquet");
     whole.run_expecting(3);
     let part = |number: usize| format!("part-00000{number}.parquet");
-    // As if the second shard had never been committed.
+    // The second shard looks as if it had never been committed.
     let job = keeping("polars.parquet");
     job.run_expecting(3);
     for key in ["_SUCCESS", &part(1), "_baton/shards/000001.json", "errors/part-000001.jsonl"] {

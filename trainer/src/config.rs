@@ -49,11 +49,11 @@ pub struct TrainConfig {
     pub train: PairFiles,
     /// Validation pairs.
     pub dev: PairFiles,
-    /// Field or column of the text to read; a name with points leads into nested fields. A job with
+    /// Field or column of the text to read; a name with points names a nested field. A job with
     /// `--keep-fields` keeps the text as `fields.text`, or as the column `text` of Parquet parts.
     #[serde(default = "defaults::source_field")]
     pub source_field: String,
-    /// Field or column of the text to write; `output` is what a job has written.
+    /// Field or column of the text to write; a job writes `output`.
     #[serde(default = "defaults::target_field")]
     pub target_field: String,
     /// JSONL field with a row's sentences, `[[source, target], ...]` in order. If a row has it, each sentence
@@ -65,11 +65,11 @@ pub struct TrainConfig {
     /// characters.
     #[serde(default, skip_serializing_if = "is_segment")]
     pub reader_context: ReaderContext,
-    /// Pairs of another kind that are mixed in, so that what a small model could before is not forgotten.
+    /// Other pairs that are mixed in, so that the small model does not forget earlier skills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub general: Option<GeneralPairs>,
-    /// Directory of the frozen LLM in the Hugging Face layout. None is read where a small model of its own
-    /// tokens learns alone.
+    /// Directory of the frozen LLM in the Hugging Face layout. Not read if a small model of its own tokens
+    /// learns alone.
     #[serde(default, skip_serializing_if = "is_empty_path")]
     pub llm: PathBuf,
     /// Directory of an adapter that the LLM reads with, such as the `adapter/` of a bundle; it goes into the
@@ -95,7 +95,7 @@ pub struct TrainConfig {
     /// stay, and a new projector begins at zero.
     #[serde(default, skip_serializing_if = "is_by_tokens")]
     pub alignment: Alignment,
-    /// Tensors of the small model that do not learn, by name; `*` stands for any characters. Example:
+    /// Tensors of the small model that stay fixed, by name; `*` matches any characters. Example:
     /// `["shared.weight", "decoder.*"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frozen: Vec<String>,
@@ -108,7 +108,7 @@ pub struct TrainConfig {
     /// Whether prompt positions see each other both ways (prefix-LM) or causally.
     #[serde(default = "defaults::prompt_attention")]
     pub prompt_attention: PromptAttention,
-    /// Prompt template of the LLM; `{text}` stands for the source text.
+    /// Prompt template of the LLM; `{text}` is the place of the source text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
     /// Longer prompts are left out of training, and the bundle refuses them. Tokens of the LLM's tokenizer.
@@ -124,7 +124,7 @@ pub struct TrainConfig {
     pub start_from: Option<PathBuf>,
     /// How it is trained.
     pub hyperparameters: Hyperparameters,
-    /// How the LLM itself is fine-tuned, where it is.
+    /// The settings for fine-tuning the LLM itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_training: Option<LlmTraining>,
     /// Name and task written into the bundle.
@@ -163,7 +163,7 @@ pub struct SlmShape {
     pub family: Family,
     /// Width.
     pub d_model: usize,
-    /// Blocks; of a T5, those of the encoder, and as many of the decoder.
+    /// Blocks; in a T5, of the encoder, and as many of the decoder.
     pub blocks: usize,
     /// Query heads.
     pub heads: usize,
@@ -231,7 +231,7 @@ pub struct Hyperparameters {
     pub batch_tokens: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// That of projector and prompt embedding, where it is another.
+    /// The rate of projector and prompt embedding, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projector_learning_rate: Option<f64>,
     /// Steps over which the rate rises linearly to its peak; then it falls along a cosine to a twentieth.
@@ -256,7 +256,7 @@ pub struct Hyperparameters {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneralPairs {
-    /// Where they are, with the same fields as the training pairs.
+    /// Their files, with the same fields as the training pairs.
     pub files: PairFiles,
     /// Their share among the pairs of an epoch, above 0 and below 1. If there are too few, they repeat; if
     /// there are more, each epoch takes the next ones.
@@ -311,7 +311,7 @@ mod defaults {
 }
 
 impl TrainConfig {
-    /// Checks what can be checked without reading any file.
+    /// Checks everything that needs no file.
     ///
     /// # Errors
     /// The first setting that makes no sense.

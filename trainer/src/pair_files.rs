@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 
 /// One place or several. A place is a file; a glob; or a directory, which stands for the parts that a job has
-/// written there. Files are of any format whose rows have fields; a name that tells none is taken for JSONL.
+/// written there. Files are of any format whose rows have fields; a name without a format means JSONL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PairFiles {
@@ -42,7 +42,7 @@ impl PairFiles {
         }
     }
 
-    /// The files, place by place, those of a place sorted by name.
+    /// The files, place by place, sorted by name within a place.
     ///
     /// # Errors
     /// A place names no file, a pattern is no glob, or a directory cannot be read.
@@ -74,7 +74,7 @@ fn list_place(place: &str) -> Result<Vec<PathBuf>, TrainError> {
     if files.is_empty() { Err(no_file(place)) } else { Ok(files) }
 }
 
-/// The parts of a job that wrote to this directory, and what is named like them.
+/// The parts of a job in this directory, by their names.
 fn parts_pattern(directory: &Path) -> String {
     format!("{}/part-*", glob::Pattern::escape(&directory.to_string_lossy()))
 }

@@ -36,7 +36,7 @@ impl TestSet {
         self.records.iter().map(evaluated).collect()
     }
 
-    /// Reads a file of any format whose rows have fields; one whose name tells no format is JSONL.
+    /// Reads a file of any format whose rows have fields; a file whose name tells no format is JSONL.
     ///
     /// # Errors
     /// The file cannot be read, has no records, or a line is broken, lacks a field or repeats an id.

@@ -62,8 +62,8 @@ fn an_option_that_is_the_jobs_own_or_says_nothing_is_taken_and_any_other_is_name
         ("stop", json!("secret"), "`body.stop` is a string, but the job's is [\"END\"]"),
         ("stream", json!(true), "`body.stream` is true, but the job has no such option"),
         ("tools", json!([{ "type": "function" }]), "`body.tools` is a list, but the job has no such option"),
-        ("max_tokens", json!(0), "`body.max_tokens` is no number of tokens from 1 on"),
-        ("max_output_tokens", json!("5"), "`body.max_output_tokens` is no number of tokens from 1 on"),
+        ("max_tokens", json!(0), "`body.max_tokens` is not a number of tokens, 1 or more"),
+        ("max_output_tokens", json!("5"), "`body.max_output_tokens` is not a number of tokens, 1 or more"),
     ] {
         let (id, found) = message_of(&with(key, value));
         assert!(id.as_deref() == Some("a") && found.starts_with(message), "{found}");

@@ -1,8 +1,7 @@
 //! The bytes of a Parquet file, for a reader that asks for them page by page.
 //!
 //! The pages of a column chunk follow each other, and the reader takes pages of several columns in turns.
-//! This file keeps windows of the file, one for each column, so that a small page in an object store
-//! costs no request of its own.
+//! This file keeps a window of the file for each column, so that a small page needs no request of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
@@ -16,9 +15,9 @@ use crate::RangedRead;
 
 /// Bytes of all windows together.
 const WINDOWS_NUM_BYTES: usize = 32 << 20;
-/// Bytes of a window at most.
+/// Maximum bytes of a window.
 const MAX_WINDOW_NUM_BYTES: usize = 1 << 20;
-/// Bytes of a window at least, however many columns there are.
+/// Minimum bytes of a window, for any number of columns.
 const MIN_WINDOW_NUM_BYTES: usize = 16 << 10;
 
 const NO_PANIC: &str = "no holder of this lock panics";
@@ -32,12 +31,12 @@ struct File {
     windows: Mutex<Windows>,
 }
 
-/// Parts of the file that were read, the last used first.
+/// Parts of the file in memory, the last used first.
 struct Windows {
     kept: VecDeque<(u64, Bytes)>,
     max_kept: usize,
     num_bytes: usize,
-    /// Where the column chunks that are read begin and end: no window goes beyond.
+    /// The bounds of the column chunks that are read; no window crosses them.
     chunk_ends: BTreeMap<u64, u64>,
 }
 
@@ -52,7 +51,7 @@ impl Chunks {
         Chunks(Arc::new(File { source, windows: Mutex::new(windows) }))
     }
 
-    /// Says which column chunks are read: where each begins and ends, and of how many columns they are.
+    /// Sets the column chunks to read: their bounds, and the number of their columns.
     pub(super) fn expect(&self, chunks: impl Iterator<Item = (u64, u64)>, num_columns: usize) {
         let mut windows = self.0.windows.lock().expect(NO_PANIC);
         windows.chunk_ends = chunks.collect();
@@ -61,7 +60,7 @@ impl Chunks {
         windows.num_bytes = share.clamp(MIN_WINDOW_NUM_BYTES, MAX_WINDOW_NUM_BYTES);
     }
 
-    /// Bytes from `start` on: all `wanted` ones, and none only where the file ends.
+    /// Bytes from `start` on: all `wanted` ones, or none at the end of the file.
     fn bytes(&self, start: u64, wanted: usize) -> io::Result<Bytes> {
         let mut windows = self.0.windows.lock().expect(NO_PANIC);
         if let Some(found) = windows.find(start, wanted) {
@@ -127,7 +126,7 @@ impl ChunkReader for Chunks {
     }
 }
 
-/// Reads on from some place.
+/// Reads from some place on.
 pub(super) struct ChunkRead {
     chunks: Chunks,
     place: u64,

@@ -33,9 +33,9 @@ struct Rows {
     batch: RecordBatch,
     /// In the batch.
     next_row: usize,
-    /// Of the file, given away.
+    /// Rows of the file that were returned.
     num_rows_given: u64,
-    /// Of the file, as its footer says.
+    /// Rows of the file, by its footer.
     num_rows: u64,
     names: Vec<String>,
     columns: KeptColumns,
@@ -77,7 +77,7 @@ pub(super) fn open(input: Box<dyn RangedRead>, options: &ReaderOptions) -> io::R
     Ok(Box::new(rows))
 }
 
-/// Whether the options name this column, or something inside it.
+/// Whether the options name this column, or a part of it.
 fn names_field(options: &ReaderOptions, column: &str) -> bool {
     let ids = match &options.id_field {
         Some(field) => vec![field.as_str()],
@@ -101,7 +101,7 @@ fn check_signature(input: &dyn RangedRead) -> io::Result<()> {
     }
 }
 
-/// The footer, with types that are cheap to read: strings as views of the pages that they lie in.
+/// The footer, with types that are cheap to read: strings as views of their pages.
 fn metadata(chunks: &Chunks) -> Result<ArrowReaderMetadata, ParquetError> {
     let as_written = ArrowReaderMetadata::load(chunks, ArrowReaderOptions::new()).or_else(|_| {
         ArrowReaderMetadata::load(chunks, ArrowReaderOptions::new().with_skip_arrow_metadata(true))
@@ -134,7 +134,7 @@ fn type_with_views(data_type: &DataType) -> DataType {
 }
 
 impl Rows {
-    /// Decodes rows until there is one to give; false at the end of the file.
+    /// Decodes rows until one is available; false at the end of the file.
     fn advance(&mut self) -> io::Result<bool> {
         while self.next_row == self.batch.num_rows() {
             self.next_row = 0;
@@ -214,7 +214,7 @@ pub(super) fn part(mut input: Box<dyn Read + Send>) -> io::Result<PartReader> {
     Ok(PartReader { keep, rows: Box::new(batches.flat_map(rows_of)) })
 }
 
-/// The row of a part whose first `num_own` columns are no kept fields.
+/// The row of a part; its columns after the first `num_own` are kept fields.
 fn output_row(batch: &RecordBatch, row: usize, num_own: usize, keep: &KeepFields) -> io::Result<OutputRow> {
     let invalid =
         |error: &dyn std::fmt::Display| broken_content(format!("row {} is no output row: {error}", row + 1));

@@ -1,4 +1,4 @@
-//! How few requests a file is read in, and what a collected file holds of failed records.
+//! The number of requests to read a file, and the rows of failed records in a collected file.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::{
     RecordSource, WriteOptions,
 };
 
-/// Counts reads and what they ask for. Each byte is the lowest of its place.
+/// Counts reads and their bytes. Each byte is the lowest byte of its position.
 struct Counting {
     num_bytes: u64,
     reads: Arc<(AtomicU64, AtomicU64)>,
@@ -96,18 +96,18 @@ fn a_collected_file_has_nulls_where_a_record_failed() {
     writer.write_failure(&failure).unwrap();
     writer.finish().unwrap();
 
-    // By the reader of rows, which shares no code with that of columns.
+    // The reader of rows shares no code with the reader of columns.
     let reader = SerializedFileReader::new(Bytes::from(file)).unwrap();
     let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
     assert_eq!(
         rows,
         [
             "{id: \"a\", output: \"uno\", score: -0.1235, prompt_tokens: 3, llm_prompt_tokens: 0, \
-             output_tokens: 2, finish_reason: \"stop\", warnings: [], input: \"a.jsonl\", line: 7, error: null, message: null, \
-             fields: \"{\"lang\":\"en\"}\"}",
+             output_tokens: 2, finish_reason: \"stop\", warnings: [], input: \"a.jsonl\", line: 7, \
+             error: null, message: null, fields: \"{\"lang\":\"en\"}\"}",
             "{id: null, output: null, score: null, prompt_tokens: null, llm_prompt_tokens: null, \
-             output_tokens: null, finish_reason: null, warnings: [], input: \"a.jsonl\", line: 8, error: \"invalid_json\", \
-             message: \"not JSON\", fields: null}",
+             output_tokens: null, finish_reason: null, warnings: [], input: \"a.jsonl\", line: 8, \
+             error: \"invalid_json\", message: \"not JSON\", fields: null}",
         ]
     );
 }

@@ -1,7 +1,7 @@
 //! Parquet files out: parts, and collected files.
 //!
-//! This file pins every setting that affects the bytes, so that the defaults of another version of the
-//! library change none.
+//! This file pins every setting that affects the bytes, so that other defaults in another version of the
+//! library change nothing.
 
 use std::io;
 use std::mem;
@@ -25,13 +25,13 @@ use crate::output::rounded;
 use crate::part::{RowError, RowWriter, WriteOptions};
 use crate::{Alternative, OutputRow, RecordFailure, RecordSource};
 
-/// Named in each file. The version is that of the layout.
+/// The writer's name in each file, with the version of the layout.
 const CREATED_BY: &str = "baton version 1.0.0 (build 1)";
 const ZSTD_LEVEL: i32 = 3;
 /// Rows that become pages together.
 const BATCH_ROWS: usize = 1024;
 const ROW_GROUP_ROWS: usize = 128 << 10;
-/// Encoded, held in memory until the group is written.
+/// Encoded bytes, in memory until the group is written.
 const ROW_GROUP_NUM_BYTES: usize = 64 << 20;
 const PAGE_NUM_BYTES: usize = 1 << 20;
 const PAGE_ROWS: usize = 20_000;
@@ -44,7 +44,7 @@ pub(super) struct RowBatches<'w> {
     waiting: Vec<Entry>,
 }
 
-/// What is written of a record.
+/// The written content of a record.
 enum Entry {
     Row(OutputRow),
     Failed(RecordFailure),
@@ -219,7 +219,7 @@ impl RowWriter for RowBatches<'_> {
     }
 }
 
-/// The columns of a file. Rows of failed records are null where others are not.
+/// The columns of a file. Rows of failed records have nulls, even in columns without nulls otherwise.
 fn fields(options: &WriteOptions) -> Vec<Field> {
     let nullable = options.has_errors;
     let text = |name: &str| Field::new(name, DataType::Utf8, nullable);

@@ -263,7 +263,7 @@ fn an_invalid_header_is_one_failure_of_the_input() {
     for (bytes, problem) in [
         (b"id,\"text\n1,a\n".as_slice(), "its header, line 1, opens a quote that is never closed"),
         (long.as_bytes(), "is longer than"),
-        (b"id,\"te\"xt\n1,a\n", "text behind a closing quote"),
+        (b"id,\"te\"xt\n1,a\n", "text after a closing quote"),
         (b"id,te\xffxt\n1,a\n", "not UTF-8"),
         (b"text,id,text\n1,a,b\n", "names two columns `text`, the 1. and the 3."),
     ] {
@@ -372,7 +372,7 @@ fn zeros_after_a_gzip_file_are_padding_and_other_bytes_are_not() {
     assert_eq!(read("a.txt.gz", &padded_within), ["1 a.txt.gz:1 one", "2 a.txt.gz:2 two"]);
     let (items, failure) = read_to_failure("a.txt.gz", &[gzip(b"one\n"), b"rest".to_vec()].concat());
     assert_eq!(summary(&items), ["1 a.txt.gz:1 one"]);
-    assert!(failure.to_string().contains("behind its gzip data stand bytes that are none"), "{failure}");
+    assert!(failure.to_string().contains("other bytes follow its gzip data"), "{failure}");
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_file_with_the_wrong_name_for_its_content_is_a_failure_of_the_input() {
         ("a.jsonl.zst", b"\x1f\x8b\x08\0", "it is a gzip file"),
         ("a.jsonl.gz", b"\x1f\x8b", "cut off"),
         ("a.jsonl.gz", b"", "it is empty"),
-        ("a.jsonl", b"\x1f\x8b\x08\0", "it is a gzip file, but not named so: name it `.gz`"),
+        ("a.jsonl", b"\x1f\x8b\x08\0", "it is a gzip file, but its name does not say so: name it `.gz`"),
         ("a.csv", b"PK\x03\x04....", "it is a zip archive, not a text file"),
         ("a.txt", b"i\0d\0", "no text: 2 of its first 4 bytes are NUL"),
     ] {
