@@ -145,7 +145,7 @@ prerequisites:
 	@python3 scripts/setup.py check
 
 .PHONY: lint
-lint: libtorch width ## Check formatting, widths, clippy and rustdoc; warnings are errors
+lint: libtorch width prose ## Check formatting, widths, sentences, clippy and rustdoc; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --lib --bins --examples
