@@ -23,7 +23,9 @@ mod tokenizer_files;
 
 use std::path::{Path, PathBuf};
 
-use baton_bundle::{DirectoryInProgress, ModelConfig, WeightDtype, write_atomically, write_safetensors};
+use baton_bundle::{
+    DirectoryInProgress, Family, ModelConfig, WeightDtype, write_atomically, write_safetensors,
+};
 
 use bergamot::BergamotCheckpoint;
 pub use error::ImportError;
@@ -73,7 +75,8 @@ trait Checkpoint {
 pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, ImportError> {
     let mut checkpoint = open_checkpoint(&options.from)?;
     let side_files = checkpoint.side_files()?;
-    if !side_files.iter().any(|(name, _)| *name == "tokenizer.json") {
+    let has_pieces_alone = !side_files.iter().any(|(name, _)| *name == "tokenizer.json");
+    if has_pieces_alone && checkpoint.config().family() != Family::Bergamot {
         return Err(ImportError::UnsupportedSource {
             path: options.from.clone(),
             reason: "it has no tokenizer.json, which a large model is read with".to_owned(),
