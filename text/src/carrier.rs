@@ -10,6 +10,9 @@ use crate::unit::UnitKind;
 /// The beginning of every carrier.
 const CARRIER_LETTER: char = 'X';
 
+/// Signs that a model may not be able to spell, and for which none of ASCII stands.
+const CURRENCIES: [char; 7] = ['€', '£', '¥', '₹', '₽', '₩', '₺'];
+
 /// Gives the units of one text their carriers; no carrier is a word of the text.
 #[derive(Debug)]
 pub(crate) struct Carriers<'a> {
@@ -22,11 +25,12 @@ impl<'a> Carriers<'a> {
         Carriers { text, number: 0 }
     }
 
-    /// The form in which a model sees a unit that is no term.
-    pub(crate) fn seen(&mut self, unit: &str, kind: UnitKind) -> String {
-        match kind.is_carried() {
-            true => self.next(),
-            false => unit.chars().map(plain_sign).collect(),
+    /// The form in which a model sees a unit that is no term, and whether it is a carrier.
+    pub(crate) fn seen(&mut self, unit: &str, kind: UnitKind) -> (String, bool) {
+        let is_carried = kind.is_carried() || unit.contains(CURRENCIES);
+        match is_carried {
+            true => (self.next(), true),
+            false => (unit.chars().map(plain_sign).collect(), false),
         }
     }
 
@@ -45,7 +49,6 @@ impl<'a> Carriers<'a> {
 /// The sign of ASCII with the same meaning for a model.
 fn plain_sign(c: char) -> char {
     match c {
-        '€' | '£' | '¥' | '₹' | '₽' | '₩' | '₺' => '$',
         '₀'..='₉' => digit(c, '₀'),
         '⁰' | '⁴'..='⁹' => digit(c, '⁰'),
         '¹' => '1',
@@ -70,14 +73,14 @@ mod tests {
     #[test]
     fn carriers_are_new_words() {
         let mut carriers = Carriers::of("The X1 and the X3 open {a}.");
-        assert_eq!(carriers.seen("{a}", UnitKind::Placeholder), "X2");
-        assert_eq!(carriers.seen("/etc", UnitKind::Path), "X4");
+        assert_eq!(carriers.seen("{a}", UnitKind::Placeholder).0, "X2");
+        assert_eq!(carriers.seen("/etc", UnitKind::Path).0, "X4");
     }
 
     #[test]
     fn amounts_and_identifiers_are_seen_plainly() {
-        let seen = |unit, kind| Carriers::of("").seen(unit, kind);
-        assert_eq!(seen("£5", UnitKind::Amount), "$5");
+        let seen = |unit, kind| Carriers::of("").seen(unit, kind).0;
+        assert_eq!(seen("£5", UnitKind::Amount), "X1");
         assert_eq!(seen("−5 m²", UnitKind::Amount), "-5 m2");
         assert_eq!(seen("CO₂", UnitKind::Identifier), "CO2");
         assert_eq!(seen("x⁷", UnitKind::Identifier), "x7");

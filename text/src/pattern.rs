@@ -172,7 +172,8 @@ fn is_identifier(word: &str) -> bool {
         return has(char::is_alphabetic);
     }
     if word.contains('_') {
-        return has(|c| c.is_ascii_alphabetic());
+        let is_name = word.trim_matches('_').contains('_') || word.starts_with("__") && word.ends_with("__");
+        return is_name && has(|c| c.is_ascii_alphabetic()); // "_so_" is emphasis
     }
     let figures = word.strip_prefix('v').unwrap_or(word);
     let is_date = word.len() == 10

@@ -14,7 +14,7 @@ pub(crate) const PATTERN: &str = concat!(
     r"|%\([A-Za-z_][\w.]*\)[-\#0+]*[0-9]*(?:\.[0-9]+)?[A-Za-z]|%<\w+>[-\#0+]*[0-9]*(?:\.[0-9]+)?[A-Za-z]",
     r"|%L[0-9]{1,2}\b|%(?:[0-9]+\$)?[-+\#0'_^]*(?:[0-9]+|\*)?(?:\.(?:[0-9]+|\*))?(?:hh|h|ll|l|z|j|t|L|I64|q)?[A-Za-z@]",
     r"|%[0-9]{1,2}\b|%%|@[A-Z][A-Z0-9_]+@|[$@][A-Za-z_][A-Za-z0-9_]*|:[a-z][a-z0-9_]+:?",
-    r"|\\(?:[nrt0\x22'\\]|u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2})",
+    r"|\\(?:[nrt0\x22']|u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2})",
 );
 
 /// A name with its path, conversion, width, format and filters, or a format alone: `user.name!r:>10`,

@@ -80,10 +80,10 @@ impl<'a> Prepared<'a> {
             if unit.kind.is_shown() {
                 let start = traced.text.len();
                 let target = unit.target.as_deref().map(str::to_owned);
-                let is_carried = unit.kind.is_carried() || target.as_ref() == Some(&original);
-                let seen = match &target {
-                    Some(target) if !is_carried => target.clone(), // the sentence agrees with it
-                    Some(_) => carriers.next(),
+                let (seen, is_carried) = match &target {
+                    // the sentence agrees with it
+                    Some(target) if *target != original => (target.clone(), false),
+                    Some(_) => (carriers.next(), true),
                     None => carriers.seen(&original, unit.kind),
                 };
                 traced.push_in_place_of(&original, &seen, unit.range.start);
@@ -247,7 +247,7 @@ mod tests {
         for (text, seen) in [
             ("- A <b>tool</b>\u{a0}that  reads mail 👍\n", "A tool that reads mail"),
             ("Cannot open {0}.", "Cannot open X1."),
-            ("It costs £5 in {a}.", "It costs $5 in X1."),
+            ("It costs £5 in {a}.", "It costs X1 in X2."),
             ("Line one<br/>line two", "Line one line two"),
             ("H<sub>2</sub>O and more", "H2O and more"),
             ("Written by Иван Петров today", "Written by today"),

@@ -51,6 +51,9 @@ impl Script {
 
     /// The script of a letter; `None` for signs, and for letters of other scripts.
     pub(crate) fn of(c: char) -> Option<Script> {
+        if c.is_whitespace() {
+            return None;
+        }
         match u32::from(c) {
             0x41..=0x5A
             | 0x61..=0x7A

@@ -278,22 +278,28 @@ impl UnitFinder {
 impl UnitFinder {
     /// A brace or a similar character that begins no placeholder is a sign.
     fn sign(&self, text: &str, kind: UnitKind, start: usize) -> Option<(UnitKind, Range<usize>)> {
-        let is_sign = kind == UnitKind::Placeholder && text[start..].starts_with(['{', '\\', '@', '#']);
+        let is_brace = kind == UnitKind::Placeholder && text[start..].starts_with(['{', '\\', '@', '#']);
+        let first = text[start..].chars().next().filter(|c| !c.is_ascii() && !c.is_alphabetic());
+        let is_sign = is_brace || kind == UnitKind::Identifier && first.is_some();
         (is_sign && self.groups.iter().any(|(_, kind)| *kind == UnitKind::Sign))
-            .then_some((UnitKind::Sign, start..start + 1))
+            .then_some((UnitKind::Sign, start..start + first.map_or(1, char::len_utf8)))
     }
 }
 
 /// Placeholders that touch, or have only a sign or a digit between them, are one: "%d/%m", "{x}:{y}".
 fn join_placeholders(text: &str, units: &mut Vec<Unit>) {
+    let is_percent = |unit: &Unit| text[unit.range.clone()].starts_with('%');
     let is_joint = |gap: &str| {
         gap.len() <= 3
             && gap.chars().all(|c| !c.is_whitespace() && !"()[]{}<>\"'“”‘’".contains(c))
             && gap.chars().all(|c| !c.is_alphabetic() || c == 'x')
     };
     units.dedup_by(|unit, previous| {
-        let joins = [unit.kind, previous.kind] == [UnitKind::Placeholder; 2]
-            && is_joint(&text[previous.range.end..unit.range.start]);
+        let joins = [unit.kind, previous.kind] == [UnitKind::Placeholder; 2] && {
+            let gap = &text[previous.range.end..unit.range.start];
+            let is_list = [" ", ", "].contains(&gap) && is_percent(unit) && is_percent(previous);
+            is_joint(gap) || is_list // the order of "%s %s" counts
+        };
         if joins {
             previous.range.end = unit.range.end;
         }
