@@ -26,6 +26,9 @@ use crate::columns::{Cell, with_leaves};
 /// Buffers of a row begin at multiples of this many bytes. The usual 64 would triple a short row.
 const ALIGNMENT_NUM_BYTES: usize = 8;
 
+/// Ends a stream. The decoder reads a message without a body only when bytes follow it.
+const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 /// The way in which output rows keep the fields of their records.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum KeepFields {
@@ -174,7 +177,8 @@ impl KeptColumns {
     /// The bytes are not a schema.
     pub fn from_bytes(message: Bytes) -> io::Result<KeptColumns> {
         let mut decoder = StreamDecoder::new();
-        decoder.decode(&mut Buffer::from(message.clone())).map_err(invalid)?;
+        let mut stream = Buffer::from([&message[..], &END_OF_STREAM].concat());
+        decoder.decode(&mut stream).map_err(invalid)?;
         let schema = decoder.schema().ok_or_else(|| invalid("no schema is there"))?;
         Ok(KeptColumns { schema, message })
     }
@@ -239,14 +243,21 @@ impl KeptColumns {
         &self,
         rows: impl IntoIterator<Item = &'rows Bytes>,
     ) -> Result<Vec<RecordBatch>, ArrowError> {
-        let mut decoder = StreamDecoder::new();
-        decoder.decode(&mut Buffer::from(self.message.clone()))?;
-        let is_one = |batch: &RecordBatch| batch.num_rows() == 1;
-        let mut decode = |row: &Bytes| {
-            let batch = decoder.decode(&mut Buffer::from(row.clone()))?;
-            batch.filter(is_one).ok_or_else(|| ArrowError::IpcError("it is not one row".to_owned()))
-        };
-        rows.into_iter().map(&mut decode).collect()
+        let (mut stream, mut num_rows) = (self.message.to_vec(), 0);
+        for row in rows {
+            stream.extend_from_slice(row);
+            num_rows += 1;
+        }
+        stream.extend_from_slice(&END_OF_STREAM);
+        let (mut decoder, mut stream) = (StreamDecoder::new(), Buffer::from(stream));
+        let mut batches = Vec::with_capacity(num_rows);
+        while let Some(batch) = decoder.decode(&mut stream)? {
+            batches.push(batch);
+        }
+        match batches.len() == num_rows && batches.iter().all(|batch| batch.num_rows() == 1) {
+            true => Ok(batches),
+            false => Err(ArrowError::IpcError("a kept row is not one row".to_owned())),
+        }
     }
 
     fn json(&self, row: &Bytes) -> Result<Map<String, Value>, ArrowError> {
@@ -333,6 +344,14 @@ mod tests {
         let keep = KeepFields::AsColumns(far);
         let object = keep.json_of(&KeptFields::Columns(sent[1].clone())).unwrap().into_owned();
         assert_eq!(Value::from(object), json!({ "lang": null, "n": -1 }));
+    }
+
+    #[test]
+    fn a_row_of_columns_without_a_type_survives_its_way() {
+        let columns = columns(&[("nothing", DataType::Null)]);
+        let row = columns.row(vec![arrow_array::new_null_array(&DataType::Null, 1)]).unwrap();
+        let sent = [columns.encode(&row).unwrap(), columns.encode(&row).unwrap()];
+        assert_eq!(columns.decode(&sent).unwrap(), [row.clone(), row]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn a_collected_file_has_nulls_where_a_record_failed() {
     assert_eq!(
         rows,
         [
-            "{id: \"a\", output: \"uno\", score: -0.1235, prompt_tokens: 3, llm_prompt_tokens: 0, \
+            "{id: \"a\", output: \"uno\", score: -1.235E-1, prompt_tokens: 3, llm_prompt_tokens: 0, \
              output_tokens: 2, finish_reason: \"stop\", warnings: [], input: \"a.jsonl\", line: 7, \
              error: null, message: null, fields: \"{\"lang\":\"en\"}\"}",
             "{id: null, output: null, score: null, prompt_tokens: null, llm_prompt_tokens: null, \
