@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_language_that_is_not_there_is_answered_with_those_that_begin_alike() {
+    fn an_unknown_language_is_refused_with_similar_ones() {
         let known = ["abc_Latn", "eng_Latn", "est_Latn", "fra_Latn"].map(str::to_owned);
         let said = unknown_language("en", known.iter());
         assert_eq!(said, "it has no language `en`, but 4, such as eng_Latn, abc_Latn, est_Latn, fra_Latn");

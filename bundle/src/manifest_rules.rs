@@ -73,7 +73,7 @@ impl BundleManifest {
                 Err(error) => Some(format!("`generation.{mode}` cannot be: {error}")),
                 Ok(options) => self
                     .problem_of_context(*mode, &options)
-                    .map(|problem| format!("`generation.{mode}` cannot be: the bundle {problem}")),
+                    .map(|problem| format!("`generation.{mode}` is not possible: the bundle {problem}")),
             }
         })
     }
@@ -203,10 +203,7 @@ fn problem_of_projector(
         (projector.depth > 0, "`projector.depth` is 0: a projector has at least one layer".to_owned()),
         (
             projector.blocks == 0 || projector.depth > 1,
-            format!(
-                "`projector.blocks` is {}, so `projector.depth` must be at least 2, the last behind them",
-                projector.blocks
-            ),
+            format!("`projector.blocks` is {}, so `projector.depth` must be at least 2", projector.blocks),
         ),
         (
             projector.blocks == 0 || projector.d_slm.is_multiple_of(2),

@@ -165,4 +165,4 @@ impl PromptReader {
     }
 }
 
-const NO_RECORDS: &str = "whole records are read for small models of tokens of their own alone";
+const NO_RECORDS: &str = "only a small model with its own tokens allows the LLM to read whole records";

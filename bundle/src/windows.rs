@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_segment_is_read_with_what_of_those_before_it_has_room() {
+    fn a_long_segment_is_read_with_as_many_earlier_segments_as_fit() {
         let windows = cut(&[5, 5, 5, 14, 5], (22, 0), PromptAttention::Causal);
         assert_eq!(ranges(&windows), [[0..3, 0..3], [2..4, 3..4], [4..5, 4..5]]);
         let too_long = cut(&[5, 40, 5], (22, 0), PromptAttention::Causal);

@@ -56,7 +56,7 @@ fn is_matrix(name: &str) -> bool {
 }
 
 #[test]
-fn a_copy_with_a_base_has_the_base_as_it_is_and_reads_as_the_trained_weights() {
+fn a_copy_with_a_base_keeps_the_base_and_reads_like_the_trained_weights() {
     let (base, trained, out) = (TinyBundle::sealed(), trained(), tempfile::tempdir().unwrap());
     let copy = out.path().join("copy");
     let bundle = compacted(trained.path(), Some(base.path()), &copy);
@@ -105,7 +105,7 @@ fn a_tensor_that_was_only_rounded_when_it_was_stored_again_has_not_changed() {
 }
 
 #[test]
-fn a_copy_without_a_base_has_matrices_in_steps_of_their_rows_and_the_rest_as_it_is() {
+fn a_copy_without_a_base_has_int8_matrices_and_the_rest_unchanged() {
     let (trained, out) = (trained(), tempfile::tempdir().unwrap());
     let [once, twice] = ["once", "twice"].map(|name| out.path().join(name));
     compacted(trained.path(), None, &once);

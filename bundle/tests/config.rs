@@ -129,7 +129,7 @@ fn fields_that_a_file_leaves_out_take_the_defaults_of_transformers() {
 }
 
 #[test]
-fn what_of_an_output_is_not_chosen_is_read_under_each_of_its_names() {
+fn output_rules_are_read_under_each_of_their_names() {
     let rules = |model_type, file| read(model_type, &file).unwrap().output_rules;
     let of = |first_token_id, suppressed: &[u32]| OutputRules {
         first_token_id,

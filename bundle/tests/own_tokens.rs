@@ -171,7 +171,7 @@ fn a_manifest_that_mixes_up_the_two_alignments_is_refused() {
         (
             aligned,
             |m| drop(m.generation.insert(Mode::Slm, reads_records())),
-            "`generation.slm` cannot be: the bundle cannot read whole records in mode slm",
+            "`generation.slm` is not possible: the bundle cannot read whole records in mode slm",
         ),
         (
             aligned,

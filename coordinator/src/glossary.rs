@@ -22,7 +22,7 @@ pub enum GlossaryError {
         source: std::io::Error,
     },
     /// Its name does not tell its format.
-    #[error("the glossary {path} is none of .csv, .tsv and .tbx")]
+    #[error("the glossary {path} is not a .csv, .tsv or .tbx file")]
     Format {
         /// The file.
         path: PathBuf,
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn problems_are_named_with_their_lines() {
         for (name, content, problem) in [
             ("a.csv", "a,b\nc,d,maybe\n", "line 2: the case is \"maybe\""),
             ("a.csv", "a=b,c\n", "line 1: the term \"a=b\" has a `=`"),
             ("a.csv", "a,b\n,c\n", "line 2: the term `=c` has no word"),
             ("a.tbx", "<tbx>\n</text>", "line 2: "),
-            ("a.txt", "a", "is none of .csv, .tsv and .tbx"),
+            ("a.txt", "a", "is not a .csv, .tsv or .tbx file"),
         ] {
             let error = of_file(name, content).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");

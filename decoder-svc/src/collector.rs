@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_ends_before_the_segment_that_would_bring_it_beyond_the_limit_of_its_record() {
+    fn an_output_ends_before_the_segment_that_would_exceed_the_limit_of_its_record() {
         let joined = |limit: u32| {
             let mut collector = ShardCollector::new(1, 3);
             let head = RecordHead { max_new_tokens: Some(limit), ..record(0, 3) };

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_chosen_of_what_is_allowed_is_text_within_the_limit() {
+    fn any_choice_of_allowed_tokens_is_text_within_the_limit() {
         let characters = of_bytes(&[]);
         let mut state = 1_u64;
         for num_tokens in 1..400 {

@@ -90,7 +90,7 @@ impl KeepFields {
             (KeptFields::Columns(row), KeepFields::AsColumns(columns)) => {
                 columns.json(row).map(Cow::Owned).map_err(invalid)
             }
-            (KeptFields::Columns(_), _) => Err(invalid("a row has typed columns that nobody announced")),
+            (KeptFields::Columns(_), _) => Err(invalid("a row has typed columns, but the job has none")),
         }
     }
 }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_refused() {
+    fn bytes_that_are_not_a_row_are_refused() {
         let columns = columns(&[("n", DataType::Int32)]);
         for bytes in [&b""[..], b"\x00", &[0xff; 40], &columns.to_bytes()] {
             assert!(columns.decode([&Bytes::copy_from_slice(bytes)]).is_err(), "{bytes:?}");

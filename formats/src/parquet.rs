@@ -60,7 +60,9 @@ fn damaged(error: &ParquetError) -> io::Error {
         ParquetError::EOF(problem) => {
             format!("its Parquet data ends too early: the file is cut off ({problem})")
         }
-        ParquetError::NYI(problem) => format!("it has what Baton does not read in Parquet files ({problem})"),
+        ParquetError::NYI(problem) => {
+            format!("it uses a part of Parquet that Baton does not read ({problem})")
+        }
         other => {
             let problem = other.to_string();
             format!("its Parquet data is corrupt ({})", problem.lines().next().unwrap_or_default())

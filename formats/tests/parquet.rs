@@ -270,9 +270,9 @@ fn a_file_that_is_no_parquet_file_or_is_cut_off_is_a_failure_of_the_input() {
         (items, end) => panic!("{} rows, {end:?}", items.len()),
     };
     for (bytes, piece) in [
-        (Vec::new(), "it is no Parquet file, it is empty"),
+        (Vec::new(), "it is not a Parquet file, it is empty"),
         (b"{\"text\":\"x\"}\n".to_vec(), "it does not begin with PAR1"),
-        (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0], "it is no Parquet file, it is a gzip file"),
+        (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0], "it is not a Parquet file, it is a gzip file"),
         (b"PARE....PARE".to_vec(), "encrypted"),
         (b"PAR1".to_vec(), "its Parquet data"),
     ] {
@@ -402,7 +402,7 @@ fn a_row_that_is_too_long_is_a_failure_and_those_around_it_are_records() {
 }
 
 #[test]
-fn rows_of_a_local_file_are_read_whatever_its_format() {
+fn rows_of_a_local_file_are_read_in_any_format() {
     let directory = tempfile::tempdir().unwrap();
     let rows = |name: &str, bytes: &[u8]| {
         let path = directory.path().join(name);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_to_a_model_need_not_be_a_language_of_it() {
+    fn a_language_without_a_token_in_the_template_may_be_unknown() {
         let tokens = [">>fra<<".to_owned(), ">>ita<<".to_owned()];
         let marian = convention(Family::Marian, "MarianTokenizer");
         let found = marian.languages(tokens.iter(), &translation("en", "ita")).unwrap().unwrap();

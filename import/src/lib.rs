@@ -79,7 +79,7 @@ pub fn import_llm(options: &ImportOptions) -> Result<ImportSummary, ImportError>
     if has_pieces_alone && checkpoint.config().family() != Family::Bergamot {
         return Err(ImportError::UnsupportedSource {
             path: options.from.clone(),
-            reason: "it has no tokenizer.json, which a large model is read with".to_owned(),
+            reason: "it has no tokenizer.json, which a large model needs".to_owned(),
         });
     }
     let config = ModelConfig { dtype: options.dtype, ..checkpoint.config().clone() };

@@ -140,7 +140,7 @@ fn prompts_and_outputs_have_the_tokens_of_transformers() {
 }
 
 #[test]
-fn what_marian_never_writes_is_never_written() {
+fn tokens_that_marian_never_writes_are_never_written() {
     let case = case("marian");
     let (_directory, bundle) = imported(&case);
     let suppressed = &bundle.small_model().unwrap().1.output_rules.suppressed_token_ids;
@@ -190,7 +190,7 @@ fn a_language_that_the_model_does_not_have_is_refused_with_some_that_it_has() {
 }
 
 #[test]
-fn a_directory_that_lacks_its_tokenizer_says_what_it_lacks() {
+fn a_directory_without_a_tokenizer_is_refused_with_the_missing_files() {
     type Spoil = fn(&Path);
     let cases: [(&str, Spoil, &[&str]); 4] = [
         ("marian", |path| fs::remove_file(path.join("source.spm")).unwrap(), &["source.spm, target.spm"]),

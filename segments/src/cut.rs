@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_copied_stands_between_the_pieces() {
+    fn copied_text_stays_between_the_pieces() {
         let text = "One.\n%s\nTwo, %s, three.";
         let cut_with = |copied: &[&str], max_num_bytes: usize| {
             let judge = |part: Range<usize>| match &text[part] {

@@ -81,7 +81,7 @@ fn columns_reach_parquet_parts_with_their_types_and_the_parts_have_the_same_byte
 }
 
 #[test]
-fn a_job_that_was_killed_goes_on_with_the_same_columns() {
+fn a_killed_job_continues_with_the_same_columns() {
     let whole = keeping("polars.parquet");
     whole.run_expecting(3);
     let part = |number: usize| format!("part-00000{number}.parquet");

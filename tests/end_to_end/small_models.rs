@@ -111,7 +111,7 @@ fn a_hybrid_with_a_new_projector_writes_the_bytes_of_its_small_model() {
 }
 
 #[test]
-fn weights_in_two_files_write_what_their_sum_writes_wherever_they_are_read() {
+fn weights_in_two_files_write_the_same_as_their_sum() {
     let directory = tempfile::tempdir().unwrap();
     let [base, trained, copy] = ["base", "trained", "copy"].map(|name| directory.path().join(name));
     write_aligned_bundle(&base, 3, false);

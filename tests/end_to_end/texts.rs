@@ -97,7 +97,7 @@ fn a_strict_job_has_no_output_that_lacks_a_number() {
 }
 
 #[test]
-fn a_glossary_that_is_none_is_refused_by_its_line() {
+fn an_invalid_glossary_is_refused_with_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let glossary = directory.path().join("terms.csv");
     fs::write(&glossary, "disk,disco\nhost,server,maybe\n").unwrap();

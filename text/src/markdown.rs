@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_what_stands_around_their_text() {
+    fn links_are_the_parts_around_their_text() {
         let found = |text| marks(text, links(text));
         assert_eq!(
             found("See [the page](https://x.org/a_(b) \"t\")."),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_terms_are_as_they_are_written() {
+    fn exact_terms_match_only_themselves() {
         assert_eq!(found(&["Apple==Apple"], "Apples, an apple, Apple"), pairs(&[("Apple", "Apple")]));
         assert_eq!(found(&["Baton"], "the batons"), pairs(&[("batons", "batons")]), "not translated");
     }

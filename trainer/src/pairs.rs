@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentences_are_found_in_their_record_one_behind_the_other() {
+    fn sentences_are_found_in_their_record_in_order() {
         let sentences =
             serde_json::json!([["Read.", "Leggi."], ["Read.", "Leggi ancora."], ["It does.", "Sì."]]);
         let pairs = sentence_pairs("Read. Read.\nIt does.", &sentences).unwrap();

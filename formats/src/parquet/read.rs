@@ -96,8 +96,8 @@ fn check_signature(input: &dyn RangedRead) -> io::Result<()> {
         _ if head.starts_with(b"PARE") => {
             Err(broken_content("its footer is encrypted, and encrypted Parquet files are not read"))
         }
-        Signature::Other => Err(broken_content("it is no Parquet file: it does not begin with PAR1")),
-        other => Err(broken_content(format!("it is no Parquet file, it is {other}"))),
+        Signature::Other => Err(broken_content("it is not a Parquet file: it does not begin with PAR1")),
+        other => Err(broken_content(format!("it is not a Parquet file, it is {other}"))),
     }
 }
 

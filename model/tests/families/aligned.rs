@@ -223,7 +223,7 @@ fn blocks_learn_from_the_arithmetic_that_they_read_with() {
 }
 
 #[test]
-fn what_blocks_cost_is_counted() {
+fn the_cost_of_blocks_is_counted() {
     baton_model::set_num_threads(1);
     let directory = tempfile::tempdir().unwrap();
     let cost = |blocks: usize| {

@@ -49,7 +49,7 @@ fn field<'row>(rows: &'row [Value], name: &str) -> Vec<&'row Value> {
 }
 
 #[test]
-fn a_hybrid_with_a_new_projector_writes_what_its_small_model_writes_whatever_its_llm_reads() {
+fn a_hybrid_with_a_new_projector_writes_the_same_as_its_small_model_for_any_reading() {
     let directory = tempfile::tempdir().unwrap();
     let (new, trained) = (directory.path().join("new"), directory.path().join("trained"));
     write_aligned_bundle(&new, 3, true);
@@ -110,7 +110,7 @@ fn equal_sentences_are_read_once_and_records_of_sentences_once_as_a_whole() {
 }
 
 #[test]
-fn documents_come_out_the_same_whatever_is_encoded_at_once_and_wherever() {
+fn documents_come_out_the_same_for_any_batch_and_any_service() {
     let directory = tempfile::tempdir().unwrap();
     write_aligned_bundle(directory.path(), 3, false);
     let flags = ["--by-sentence", "--reader-context", "record"];
