@@ -4,8 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::builder::PossibleValuesParser;
-use clap::{CommandFactory, ValueEnum};
+use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::Cli;
@@ -14,8 +13,8 @@ use crate::Cli;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell. Example for bash: baton completions bash > ~/.local/share/bash-completion/completions/baton
-    #[arg(value_parser = PossibleValuesParser::new(Shell::value_variants().iter().map(Shell::to_string)))]
-    shell: String,
+    #[arg(value_enum)]
+    shell: Shell,
 }
 
 /// Arguments of `baton manual`.
@@ -27,10 +26,8 @@ pub(crate) struct ManualArgs {
 }
 
 /// Writes the completions to standard output.
-pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
-    let shell = Shell::from_str(&args.shell, false).map_err(anyhow::Error::msg)?;
-    clap_complete::generate(shell, &mut Cli::command(), "baton", &mut io::stdout());
-    Ok(())
+pub(crate) fn completions(args: &CompletionsArgs) {
+    clap_complete::generate(args.shell, &mut Cli::command(), "baton", &mut io::stdout());
 }
 
 /// Writes the manual's pages.

@@ -67,7 +67,10 @@ fn main() -> ExitCode {
         Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => completions::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => {
+            completions::completions(&args);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Manual(args) => completions::manual(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
