@@ -246,12 +246,13 @@ impl JobReport {
 
     /// This report, plus the report of a later run of other partitions' shards.
     pub(crate) fn with_taken_over(self, more: JobReport) -> JobReport {
+        let is_complete = more.is_complete();
         let (mut totals, mut resumed, mut drafts) = (self.totals, self.resumed, self.drafts);
         totals += more.totals;
         resumed += more.resumed;
         drafts += more.drafts;
         let report = JobReport::complete(totals, resumed, self.elapsed + more.elapsed);
-        let outcome = if more.is_complete() { report.outcome } else { more.outcome };
+        let outcome = if is_complete { report.outcome } else { more.outcome };
         JobReport {
             outcome,
             num_shards: self.num_shards,
