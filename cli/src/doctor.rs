@@ -203,7 +203,7 @@ async fn store(location: &str) -> Finding {
 
 async fn probe(location: &str) -> Result<bool, baton_store::StoreError> {
     let store = Store::open(Location::parse(location)?).await?;
-    store.create(PROBE_KEY, "first".into()).await?;
+    let _ = store.create(PROBE_KEY, "first".into()).await?;
     let again = store.create(PROBE_KEY, "second".into()).await?;
     let kept = store.get(PROBE_KEY).await?;
     Ok(again == CreateOutcome::AlreadyExists && kept.as_deref() == Some(b"first"))
