@@ -7,35 +7,35 @@ use std::collections::HashSet;
 
 use baton_job::layout::{JOB_RECORD_KEY, MANIFEST_KEY};
 use baton_job::{InputObject, JobRecord, JobSpec};
-use baton_store::{InputFile, Location, Store, list_inputs};
+use baton_store::{InputFile, Location, Store};
 use futures_util::stream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::CoordinatorError;
 use crate::prepare::CONCURRENT_READS;
 
-/// The inputs of a job that begins now.
-pub(crate) async fn list_new_inputs(spec: &JobSpec) -> Result<Vec<InputFile>, CoordinatorError> {
-    let mut inputs = list_inputs(&spec.inputs).await?;
+/// The inputs of a job that begins now: of those listed, the ones that no finished job has done, if the spec
+/// says so.
+pub(crate) async fn new_inputs(
+    spec: &JobSpec,
+    mut listed: Vec<InputFile>,
+) -> Result<Vec<InputFile>, CoordinatorError> {
     if let Some(prefix) = &spec.skip_done {
         let done = done_below(prefix).await?;
-        let num_listed = inputs.len();
-        inputs.retain(|input| !done.contains(&input_object(input)));
-        let skipped = num_listed - inputs.len();
-        tracing::info!(new = inputs.len(), skipped, "skipped the inputs of finished jobs");
+        let num_listed = listed.len();
+        listed.retain(|input| !done.contains(&input_object(input)));
+        let skipped = num_listed - listed.len();
+        tracing::info!(new = listed.len(), skipped, "skipped the inputs of finished jobs");
     }
-    Ok(inputs)
+    Ok(listed)
 }
 
-/// The inputs of a job that began earlier, without those that have arrived since.
-pub(crate) async fn list_recorded_inputs(
-    spec: &JobSpec,
-    record: &JobRecord,
-) -> Result<Vec<InputFile>, CoordinatorError> {
+/// The inputs of a job that began earlier: of those listed, the ones that its record names, without those that
+/// have arrived since.
+pub(crate) fn recorded_inputs(record: &JobRecord, mut listed: Vec<InputFile>) -> Vec<InputFile> {
     let recorded: HashSet<&str> = record.inputs.iter().map(|input| input.uri.as_str()).collect();
-    let mut inputs = list_inputs(&spec.inputs).await?;
-    inputs.retain(|input| recorded.contains(input.uri.as_str()));
-    Ok(inputs)
+    listed.retain(|input| recorded.contains(input.uri.as_str()));
+    listed
 }
 
 /// An input, in the form of the job's record.

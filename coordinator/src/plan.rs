@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use baton_formats::{InputFailure, InputFailureCause, RecordReader};
 use baton_job::{JobError, JobSpec, ReaderOptions, Record, RecordFailure, ShardCutter, ShardIndex};
-use baton_store::{InputFile, Location, StoreError};
+use baton_store::{InputFile, Location, StoreError, list_inputs};
 use tokio::runtime::Handle;
 
 use crate::CoordinatorError;
-use crate::new_inputs::list_new_inputs;
+use crate::new_inputs::new_inputs;
 use crate::reader::Tally;
 use crate::source::open_source;
 
@@ -59,7 +59,7 @@ impl JobPlan {
     pub async fn of(spec: JobSpec) -> Result<JobPlan, CoordinatorError> {
         spec.validate()?;
         Location::parse(&spec.output)?;
-        let inputs = list_new_inputs(&spec).await?;
+        let inputs = new_inputs(&spec, list_inputs(&spec.inputs).await?).await?;
         let runtime = Handle::current();
         let read = move || {
             let options = spec.reader_options();

@@ -11,12 +11,12 @@ use baton_job::{
     BrokenInput, Format, JobError, JobRecord, JobSpec, ManifestSummary, PartOptions, Partition, ShardIndex,
     ShardSet, Totals, Verdict, sha256_hex,
 };
-use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by};
+use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by, list_inputs};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use crate::new_inputs::{input_object, list_new_inputs, list_recorded_inputs};
+use crate::new_inputs::{input_object, new_inputs, recorded_inputs};
 use crate::share::Share;
 use crate::source::{needs_columns, part_options};
 use crate::spool::{STANDARD_INPUT, Spool};
@@ -68,20 +68,24 @@ impl PreparedJob {
             return Err(CoordinatorError::StandardInputShared);
         }
         let spool = if is_spooled { Some(Spool::fill().await?) } else { None };
+        let listed = match &spool {
+            Some(spool) => vec![spool.input.clone()],
+            None => list_inputs(&spec.inputs).await?,
+        };
+        for input in &listed {
+            Format::of(&input.uri, spec.format).map_err(JobError::from)?;
+        }
         let output = Location::parse(&spec.output)?;
         check_apart_from_inputs(&spec, &output)?;
         let store = Store::open(output).await?;
         let recorded = store.get(JOB_RECORD_KEY).await?;
-        let inputs = match (&spool, &recorded) {
-            (Some(spool), _) => vec![spool.input.clone()],
-            (None, Some(record)) if spec.skip_done.is_some() => {
-                list_recorded_inputs(&spec, &JobRecord::from_json(record)?).await?
+        let inputs = match &recorded {
+            Some(record) if spec.skip_done.is_some() => {
+                recorded_inputs(&JobRecord::from_json(record)?, listed)
             }
-            (None, _) => list_new_inputs(&spec).await?,
+            Some(_) => listed,
+            None => new_inputs(&spec, listed).await?,
         };
-        for input in &inputs {
-            Format::of(&input.uri, spec.format).map_err(JobError::from)?;
-        }
         let listed = inputs.iter().map(input_object).collect();
         let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed);
         let parts = PartOptions::default(); // until the inputs are looked at

@@ -87,7 +87,7 @@ fn invalid_evaluations_are_refused_with_the_reason() {
     for (arguments, piece) in [
         ([bundle(), "--mode", "slm7"].as_slice(), "serves hybrid"),
         (&["--metrics", "bleu"], "there is nothing to evaluate"),
-        (&[], "--metrics has to say"),
+        (&[], "name the metrics with --metrics"),
         (&["--metrics", "bleu", "--outputs", "a=other.jsonl"], "is it of another corpus?"),
         (&[bundle(), "--", "--no-such-flag"], "--no-such-flag"),
     ] {

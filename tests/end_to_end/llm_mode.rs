@@ -52,7 +52,27 @@ fn the_large_model_alone_writes_the_same_in_any_batch_and_follows_its_forward_pa
     }
 }
 
-/// Greedy decoding without a cache: each token from a pass over all before it.
+/// Whether text can go on with `token` after the whole or begun character at the end of `written`, and its
+/// last character can be completed by as many tokens as are left, a byte each.
+fn keeps_characters_whole(written: &[u8], token: &[u8], num_left: usize) -> bool {
+    let bytes = [written, token].concat();
+    match std::str::from_utf8(&bytes) {
+        Ok(_) => true,
+        Err(error) if error.error_len().is_some() => false,
+        Err(error) => {
+            let begun = &bytes[error.valid_up_to()..];
+            let num_bytes = match begun[0] {
+                0xF0.. => 4,
+                0xE0.. => 3,
+                _ => 2,
+            };
+            !token.is_empty() && num_bytes - begun.len() <= num_left
+        }
+    }
+}
+
+/// Greedy decoding without a cache: each token from a pass over all before it, the likeliest of those that
+/// keep characters whole.
 fn greedy(bundle: &Bundle, text: &str) -> (String, &'static str) {
     let config = bundle.llm().unwrap().1;
     let checkpoint = Checkpoint::open(&bundle.path("llm/model.safetensors")).unwrap();
@@ -63,6 +83,7 @@ fn greedy(bundle: &Bundle, text: &str) -> (String, &'static str) {
     let mut tokens = bundle.prompt_tokenizer(None).unwrap().encode(text).unwrap();
     tokens.extend(bundle.prompt_end_ids().unwrap());
     let prompt_len = tokens.len();
+    let (spellings, without_text) = (tokenizer.spellings(), tokenizer.ids_without_text());
     loop {
         let written = &tokens[prompt_len..];
         let reason = match written.last() {
@@ -82,7 +103,17 @@ fn greedy(bundle: &Bundle, text: &str) -> (String, &'static str) {
             let hidden_states = llm.forward(embeddings, &layout.positions(), &mut attention, 0.0);
             llm.logits(&hidden_states.narrow(0, tokens.len() as i64 - 1, 1))
         });
-        tokens.push(logits.argmax(-1, false).int64_value(&[0]) as u32);
+        let bytes: Vec<u8> =
+            tokens[prompt_len..].iter().flat_map(|&token| spellings[token as usize].clone()).collect();
+        let num_left = MAX_NEW_TOKENS - (tokens.len() - prompt_len) - 1;
+        let mut order: Vec<(f32, u32)> =
+            Vec::<f32>::try_from(logits.flatten(0, -1)).unwrap().into_iter().zip(0..).collect();
+        order.sort_by(|one, other| other.0.total_cmp(&one.0));
+        let may_follow = |token: &u32| {
+            !without_text.contains(token)
+                && keeps_characters_whole(&bytes, &spellings[*token as usize], num_left)
+        };
+        tokens.push(order.into_iter().map(|(_, token)| token).find(may_follow).unwrap());
     }
 }
 

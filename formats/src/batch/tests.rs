@@ -104,7 +104,7 @@ fn a_line_that_is_no_request_says_why() {
         (r#"{"custom_id":"a","method":"GET"}"#, "`method` is not POST"),
         (r#"{"custom_id":"a"}"#, "no object `body`"),
         (r#"{"custom_id":"a","url":"/v1/embeddings","body":{}}"#, "`url` is neither"),
-        (r#"{"custom_id":"a","url":"/v1/responses","body":{}}"#, "`body.input` has no message"),
+        (r#"{"custom_id":"a","url":"/v1/responses","body":{}}"#, "`body.input` has no user message"),
     ] {
         let (_, found) = message_of(line.as_bytes());
         assert!(found.starts_with(message), "{line}: {found}");
