@@ -30,8 +30,8 @@ pub(crate) async fn new_inputs(
     Ok(listed)
 }
 
-/// The inputs of a job that began earlier: of those listed, the ones that its record names. Later arrivals are
-/// left out.
+/// The inputs of a job that began earlier: of those listed, the ones that its record names. It leaves out
+/// later arrivals.
 pub(crate) fn recorded_inputs(record: &JobRecord, mut listed: Vec<InputFile>) -> Vec<InputFile> {
     let recorded: HashSet<&str> = record.inputs.iter().map(|input| input.uri.as_str()).collect();
     listed.retain(|input| recorded.contains(input.uri.as_str()));

@@ -52,8 +52,8 @@ fn the_large_model_alone_writes_the_same_in_any_batch_and_follows_its_forward_pa
     }
 }
 
-/// Whether text can go on with `token` after the whole or begun character at the end of `written`, and its
-/// last character can be completed by as many tokens as are left, a byte each.
+/// Whether `token` keeps the text after `written` valid UTF-8. The tokens that are left, a byte each, must be
+/// enough to complete a character that it begins.
 fn keeps_characters_whole(written: &[u8], token: &[u8], num_left: usize) -> bool {
     let bytes = [written, token].concat();
     match std::str::from_utf8(&bytes) {
