@@ -46,7 +46,7 @@ pub enum KeepFields {
 pub enum KeptFields {
     /// In the order of the input; empty if none are kept.
     Json(Map<String, Value>),
-    /// The result of [`KeptColumns::encode`].
+    /// The result of `KeptColumns::encode`.
     Columns(Bytes),
 }
 

@@ -1,6 +1,8 @@
 //! Parquet files of other libraries, written by `scripts/parquet_fixtures.py`; damaged files; and large
 //! files in little memory.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

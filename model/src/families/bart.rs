@@ -76,6 +76,7 @@ struct DecoderBlock {
 
 /// The way in which a block of the decoder sees the output so far.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has a few, and they live as long as it does")]
 enum Past {
     Attention(SelfAttention),
     Recurrence(Ssru),
