@@ -155,6 +155,7 @@ def main():
             root = Path(scratch) / name
             assemble(arguments.binaries.resolve(), arguments.libtorch.resolve(), root)
             pack(root, archive)
+            archive.chmod(0o644)
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB, sha256 {digest}")
     except DistError as error:
