@@ -66,12 +66,12 @@ impl PreparedJob {
         num_shards: u32,
         started: Instant,
     ) -> Result<Look, CoordinatorError> {
-        let has_ended =
-            self.finished_report().await?.is_some() || end_job(self, num_shards, started.elapsed()).await?;
-        if has_ended {
+        let committed = self.list_parts().await?;
+        let is_whole = committed.len() >= u64::from(num_shards);
+        if is_whole && end_job(self, num_shards, started.elapsed()).await? {
             return Ok(Look::JobHasEnded);
         }
-        Ok(Look::TakeOver(others.look(&self.list_parts().await?, started.elapsed())))
+        Ok(Look::TakeOver(others.look(&committed, started.elapsed())))
     }
 }
 
