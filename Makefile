@@ -41,7 +41,7 @@ endef
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: setup ## Translate a real corpus with the committed bundle
@@ -101,6 +101,16 @@ dist: libtorch ## Pack the programs and their libraries for any Linux on x86-64,
 .PHONY: dist-check
 dist-check: dist ## Run a job with the archive on bare Debian 11, 12 and 13
 	scripts/dist_check.py dist/baton-*-x86_64.tar.zst --bundle $(BUNDLE)
+
+# The variables ENGINE, BUILDER_IMAGE and others are in scripts/images.py.
+# make images ARGS="--binaries target/release" compiles nothing.
+.PHONY: images
+images: libtorch ## Build all container images (make images BUNDLE=models/en-it)
+	python3 scripts/images.py $(if $(BUNDLE),--bundle $(BUNDLE)) $(ARGS)
+
+.PHONY: images-check
+images-check: tools ## Run a job in the images as pods do: not as root, on a read-only root
+	python3 scripts/images_check.py $(ARGS)
 
 .PHONY: llm
 llm: setup build ## Build, then import the models for the bundles under models/
