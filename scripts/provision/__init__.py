@@ -1,1 +1,1 @@
-"""What scripts/setup.py fetches with: the parts of the cache, and wheels by pip."""
+"""The tools of scripts/setup.py: parts of the cache, and wheels by pip."""
