@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Lints each crate of this workspace as it is compiled, by clippy, and libraries by rustdoc as well.
+"""Lints each crate of this workspace as it is compiled. Warnings are errors.
 
-Warnings are errors.
+The build of a library's tests contains the library, so clippy reads it there alone; the library's own build
+is read by rustdoc, and the compiler's warnings fail it.
 
     RUSTC_WORKSPACE_WRAPPER=scripts/lint_rustc.py cargo build --workspace --all-targets
 
@@ -25,6 +26,11 @@ def is_a_crate(arguments):
     """Whether rustc is to compile something. Cargo also asks it for its version and its target."""
     names = [value for option, value in zip(arguments, arguments[1:]) if option == "--crate-name"]
     return bool(names) and names[0] != "___" and source_of(arguments) is not None
+
+
+def is_library(arguments):
+    """Whether rustc is to compile a library for others to use, not its tests."""
+    return "--test" not in arguments and re.search(r"--crate-type[ =]lib\b", " ".join(arguments)) is not None
 
 
 def source_of(arguments):
@@ -71,11 +77,12 @@ def without_artifacts(argument):
 def main():
     rustc, *arguments = sys.argv[1:]
     if is_a_crate(arguments):
-        is_library = "--test" not in arguments and re.search(r"--crate-type[ =]lib\b", " ".join(arguments))
         with tempfile.TemporaryDirectory() as scratch:
-            lint(["clippy-driver", rustc, *for_clippy(arguments, scratch)])
-            if is_library:
+            if is_library(arguments):
                 lint(["rustdoc", *for_rustdoc(arguments, scratch)])
+                arguments.append("--deny=warnings")
+            else:
+                lint(["clippy-driver", rustc, *for_clippy(arguments, scratch)])
     os.execvp(rustc, [rustc, *arguments])
 
 

@@ -22,6 +22,11 @@ class Lints(unittest.TestCase):
         self.assertFalse(lint_rustc.is_a_crate(["-vV"]))
         self.assertFalse(lint_rustc.is_a_crate("- --crate-name ___ --print=file-names".split()))
 
+    def test_a_library_is_told_from_its_tests(self):
+        self.assertTrue(lint_rustc.is_library(LIBRARY))
+        tests = [argument for argument in LIBRARY if argument not in ("--crate-type", "lib")] + ["--test"]
+        self.assertFalse(lint_rustc.is_library(tests))
+
     def test_clippy_writes_elsewhere_and_tells_cargo_of_no_file(self):
         changed = lint_rustc.for_clippy(LIBRARY, "/scratch")
         self.assertIn("--emit=metadata", changed)
