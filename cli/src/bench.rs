@@ -2,7 +2,9 @@
 
 #![allow(clippy::print_stdout, reason = "its report is its output")]
 
+mod coordinator;
 mod job;
+mod null_worker;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,8 @@ enum BenchCommand {
     Encode(EncodeArgs),
     /// Whole jobs, by mode, beside the time of their models alone.
     Job(job::JobBenchArgs),
+    /// The coordinator alone, with workers that have no models.
+    Coordinator(coordinator::CoordinatorBenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +126,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         BenchCommand::Decode(args) => decode(args),
         BenchCommand::Encode(args) => encode(args),
         BenchCommand::Job(args) => job::run(args),
+        BenchCommand::Coordinator(args) => coordinator::run(args),
     }
 }
 
