@@ -1,14 +1,20 @@
-//! `baton plan`: reports the content of a job's inputs before anything is done.
+//! `baton plan`: reports the content of a job's inputs before anything is done, and what the job will take.
 
 #![allow(clippy::print_stdout, reason = "the plan is what the command is asked for")]
+
+mod calibration;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use baton_coordinator::flags::JobArgs;
-use baton_coordinator::{BROKEN_INPUTS, CoordinatorError, InputPlan, JobPlan};
+use baton_coordinator::{BROKEN_INPUTS, CoordinatorError, InputPlan, JobPlan, MAX_SAMPLE};
+use baton_job::JobSpec;
 use baton_telemetry::tell;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+
+use self::calibration::Calibration;
+use crate::run::MachineArgs;
 
 /// Inputs shown if all are sound; inputs with problems are always shown.
 const MAX_INPUTS_SHOWN: usize = 20;
@@ -27,6 +33,29 @@ Exit codes:
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     job: JobArgs,
+    /// Runs the models of this machine over this many records of the inputs, and estimates time, tokens and
+    /// memory of the whole job. Their outputs are discarded. Without a number: 256. Example: --calibrate
+    #[arg(
+        long,
+        value_name = "RECORDS",
+        num_args = 0..=1,
+        default_missing_value = "256",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_SAMPLE as i64),
+        help_heading = "Estimate",
+    )]
+    calibrate: Option<u32>,
+    /// Price of such a machine, an hour, in any currency: the estimate then says what the job costs. Example:
+    /// --price-per-hour 0.34
+    #[arg(
+        long,
+        value_name = "PRICE",
+        requires = "calibrate",
+        value_parser = baton_coordinator::flags::price,
+        help_heading = "Estimate",
+    )]
+    price_per_hour: Option<f64>,
+    #[command(flatten)]
+    machine: MachineArgs,
 }
 
 /// Runs `baton plan`.
@@ -35,8 +64,13 @@ pub(crate) struct PlanArgs {
 /// The inputs cannot be reached.
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     match plan(args) {
-        Ok(plan) => {
+        Ok(((spec, digest), plan)) => {
             show(&plan);
+            if let Some(num_records) = args.calibrate {
+                let measured =
+                    Calibration::measure((&spec, &digest), &plan, num_records as usize, &args.machine)?;
+                show_estimate(&plan, &measured, args.price_per_hour);
+            }
             let (_, failed) = plan.records();
             Ok(match failed {
                 _ if plan.is_broken() => ExitCode::from(BROKEN_INPUTS),
@@ -54,13 +88,14 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn plan(args: &PlanArgs) -> anyhow::Result<JobPlan> {
-    let (spec, _) = args.job.to_spec()?;
+fn plan(args: &PlanArgs) -> anyhow::Result<((JobSpec, String), JobPlan)> {
+    let (spec, digest) = args.job.to_spec()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    Ok(runtime.block_on(JobPlan::of(spec))?)
+    let plan = runtime.block_on(JobPlan::of(spec.clone()))?;
+    Ok(((spec, digest), plan))
 }
 
 fn show(plan: &JobPlan) {
@@ -87,6 +122,38 @@ fn show(plan: &JobPlan) {
         sum(|input| input.text_num_bytes),
         HumanCount(plan.num_shards.into()),
         HumanCount(failed),
+    );
+}
+
+fn show_estimate(plan: &JobPlan, measured: &Calibration, price_per_hour: Option<f64>) {
+    let Calibration { totals, elapsed, peak_memory_num_bytes, .. } = measured;
+    let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let memory =
+        peak_memory_num_bytes.map_or(String::new(), |bytes| format!(", {} of memory", HumanBytes(bytes)));
+    let failed = match totals.errors {
+        0 => String::new(),
+        errors => format!(", {errors} of them failed"),
+    };
+    println!(
+        "sample: {} records in {seconds:.1} s on this machine{failed}, {:.1} records/s, {:.0} output \
+         tokens/s{memory}",
+        totals.records,
+        totals.records as f64 / seconds,
+        totals.output_tokens as f64 / seconds,
+    );
+    let estimate = measured.estimate(plan.inputs.iter().map(|input| input.text_num_bytes).sum());
+    let read_by_llm = match estimate.llm_prompt_tokens {
+        0 => String::new(),
+        tokens => format!(" ({} by the LLM)", HumanCount(tokens)),
+    };
+    let cost = price_per_hour.map_or(String::new(), |price| {
+        format!(", cost {:.2}", price * estimate.duration.as_secs_f64() / 3600.0)
+    });
+    println!(
+        "estimate: about {} on this machine, {} prompt tokens{read_by_llm}, {} output tokens{cost}",
+        HumanDuration(estimate.duration),
+        HumanCount(estimate.prompt_tokens),
+        HumanCount(estimate.output_tokens),
     );
 }
 

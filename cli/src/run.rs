@@ -5,29 +5,26 @@
 //! flags are `baton-coordinator`'s.
 
 mod in_process;
+mod machine;
 mod terminal;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use baton_bundle::Bundle;
 use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use baton_coordinator::process::{EXIT_CODES, exit_code};
-use baton_coordinator::status_page::{JobTitle, pages};
+use baton_coordinator::status_page::{JobTitle, routes};
 use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown, signals};
-use baton_decoder_svc::{DecoderConfig, DecoderError};
-use baton_encoder_svc::EncoderConfig;
 use baton_job::JobSpec;
-use baton_model::Compute;
 use baton_proto::{Connections, SecurityArgs};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, tell};
-use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
-use clap::value_parser;
 use tokio::sync::watch;
 
 pub(crate) use in_process::InProcessWorkers;
+pub(crate) use machine::MachineArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,32 +49,6 @@ pub(crate) struct RunArgs {
     http_listen: Option<SocketAddr>,
     #[command(flatten)]
     security: SecurityArgs,
-}
-
-/// The use of this machine if no cluster is named. These settings change no output byte.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Machine")]
-struct MachineArgs {
-    /// Prompt tokens encoded in one pass of the large model. More tokens need more memory. Default: 1024, on
-    /// a GPU 16384.
-    #[arg(
-        long,
-        value_name = "TOKENS",
-        env = "BATON_ENCODE_BATCH_TOKENS",
-        value_parser = value_parser!(u32).range(1..=1_048_576),
-    )]
-    encode_batch_tokens: Option<u32>,
-    /// Sequences that one engine decodes at once; at least the number of beams or samples of one record.
-    /// Default: 64, on a GPU 512.
-    #[arg(
-        long,
-        value_name = "ROWS",
-        env = "BATON_DECODE_SLOTS",
-        value_parser = value_parser!(u32).range(1..=65_536),
-    )]
-    decode_slots: Option<u32>,
-    #[command(flatten)]
-    compute: ComputeArgs,
 }
 
 /// Runs `baton run`.
@@ -156,7 +127,7 @@ async fn run_in_process(
     shutdown: watch::Receiver<Shutdown>,
 ) -> anyhow::Result<JobReport> {
     let mut workers = tokio::select! {
-        workers = load_workers(spec, args) => workers?,
+        workers = args.machine.load_workers(spec, args.dispatch.shards_in_flight) => workers?,
         () = signals::asked_to_stop(shutdown.clone()) => {
             tell!("stopped before the models were loaded; the same command starts again");
             signals::exit_interrupted()
@@ -168,20 +139,6 @@ async fn run_in_process(
     };
     workers.stop().await;
     result
-}
-
-async fn load_workers(spec: &JobSpec, args: &RunArgs) -> anyhow::Result<InProcessWorkers> {
-    // A flipped bit in a weight would only show as bad text, so every byte is checked, at disk speed.
-    tell!("verifying bundle {}", spec.bundle);
-    let bundle_path = PathBuf::from(&spec.bundle);
-    let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
-    tell!("loading models");
-    let compute = args.machine.compute.compute()?;
-    let engines = args.machine.compute.engines(compute, weights_num_bytes(&bundle));
-    let decoder = args
-        .decoder(&bundle, (compute, engines), spec)?
-        .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
-    InProcessWorkers::start(&bundle, args.encoder((compute, engines), spec), decoder).await
 }
 
 /// Runs the job while the terminal shows its progress.
@@ -208,34 +165,6 @@ async fn serve_pages(address: SocketAddr, job: &PreparedJob, job_watch: &JobWatc
     let server = HttpServer::bind(address, metrics, readiness).await?;
     tell!("status page: http://{}/", server.local_address());
     let title = watch::channel(Some(JobTitle::of(job))).1;
-    tokio::spawn(server.with_pages(pages(title, job_watch.status.subscribe())).serve());
+    tokio::spawn(server.with_pages(routes(title, job_watch.status.subscribe())).serve());
     Ok(())
-}
-
-impl RunArgs {
-    fn encoder(&self, machine: (Compute, usize), spec: &JobSpec) -> EncoderConfig {
-        let suited = EncoderConfig::for_device(spec.mode, machine);
-        let batch_tokens = self.machine.encode_batch_tokens;
-        let max_batch_tokens = batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
-        EncoderConfig { max_batch_tokens, limits: self.limits(), ..suited }
-    }
-
-    fn decoder(
-        &self,
-        bundle: &Bundle,
-        machine: (Compute, usize),
-        spec: &JobSpec,
-    ) -> Result<DecoderConfig, DecoderError> {
-        let suited = DecoderConfig::for_device(bundle, spec.mode, machine)?;
-        let max_slots = self.machine.decode_slots.map_or(suited.max_slots, |slots| slots as usize);
-        Ok(DecoderConfig { max_slots, limits: self.limits(), ..suited })
-    }
-
-    /// Within one process, only the coordinator bounds the work in flight.
-    fn limits(&self) -> WorkerLimits {
-        WorkerLimits {
-            max_open_shards: self.dispatch.shards_in_flight as usize,
-            max_record_num_bytes: usize::MAX,
-        }
-    }
 }

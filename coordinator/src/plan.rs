@@ -12,6 +12,9 @@ use crate::new_inputs::new_inputs;
 use crate::reader::Tally;
 use crate::source::open_source;
 
+/// Texts that a plan samples at most.
+pub const MAX_SAMPLE: usize = 512;
+
 /// The content of a job's inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobPlan {
@@ -19,6 +22,9 @@ pub struct JobPlan {
     pub inputs: Vec<InputPlan>,
     /// Shards of the job; a lower bound if an input is broken.
     pub num_shards: u32,
+    /// Texts from all over the inputs, at equal distances: at most [`MAX_SAMPLE`], at least half of that if
+    /// there are as many.
+    pub sample: Vec<String>,
 }
 
 /// The content of an input.
@@ -65,9 +71,10 @@ impl JobPlan {
             let options = spec.reader_options();
             let mut cutter = ShardCutter::new(spec.shard.clone(), |_| false);
             let mut plan = JobPlan::default();
+            let mut sampler = Sampler::default();
             for input in &inputs {
                 cutter.begin_input();
-                let input = read_input(input, &options, &mut cutter, &runtime)?;
+                let input = read_input(input, &options, &mut cutter, &mut sampler, &runtime)?;
                 if input.broken.is_some() {
                     cutter.abandon_input();
                 }
@@ -75,6 +82,7 @@ impl JobPlan {
             }
             cutter.finish();
             plan.num_shards = cutter.num_shards();
+            plan.sample = sampler.texts;
             Ok(plan)
         };
         tokio::task::spawn_blocking(read).await.expect("reading does not panic and is not aborted")
@@ -95,10 +103,13 @@ impl JobPlan {
 }
 
 impl InputPlan {
-    fn add(&mut self, record: Result<Record, RecordFailure>) {
+    fn add(&mut self, record: Result<Record, RecordFailure>, sampler: &mut Sampler) {
         self.records += 1;
         match record {
-            Ok(record) => self.text_num_bytes += record.text.len() as u64,
+            Ok(record) => {
+                self.text_num_bytes += record.text.len() as u64;
+                sampler.offer(record.text);
+            }
             Err(RecordFailure { source, code, message, .. }) => {
                 let first = FailedRecords { count: 0, first_line: source.line, first_message: message };
                 self.failures.entry(code.as_str()).or_insert(first).count += 1;
@@ -107,10 +118,39 @@ impl InputPlan {
     }
 }
 
+/// Keeps every n-th text; when there are too many, drops every second one and doubles n.
+#[derive(Debug)]
+struct Sampler {
+    texts: Vec<String>,
+    stride: u64,
+    seen: u64,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Sampler { texts: Vec::new(), stride: 1, seen: 0 }
+    }
+}
+
+impl Sampler {
+    fn offer(&mut self, text: String) {
+        if self.seen.is_multiple_of(self.stride) {
+            self.texts.push(text);
+        }
+        self.seen += 1;
+        if self.texts.len() > MAX_SAMPLE {
+            let texts = std::mem::take(&mut self.texts);
+            self.texts = texts.into_iter().step_by(2).collect();
+            self.stride *= 2;
+        }
+    }
+}
+
 fn read_input(
     input: &InputFile,
     options: &ReaderOptions,
     cutter: &mut ShardCutter<impl Fn(ShardIndex) -> bool>,
+    sampler: &mut Sampler,
     runtime: &Handle,
 ) -> Result<InputPlan, CoordinatorError> {
     let InputFile { uri, size, .. } = input;
@@ -127,7 +167,7 @@ fn read_input(
         match records.find_next() {
             Ok(Some(found)) => {
                 cutter.push(found.num_bytes(), || unreachable!("no shard is wanted"));
-                plan.add(found.read());
+                plan.add(found.read(), sampler);
             }
             Ok(None) => break,
             Err(InputFailure { line, cause: InputFailureCause::Content(message), .. }) => {
@@ -146,6 +186,16 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_sample_spans_the_whole_input_evenly() {
+        let mut sampler = Sampler::default();
+        (0..10_000).for_each(|number| sampler.offer(number.to_string()));
+        let numbers: Vec<u32> = sampler.texts.iter().map(|text| text.parse().unwrap()).collect();
+        assert!((MAX_SAMPLE / 2..=MAX_SAMPLE).contains(&numbers.len()), "{}", numbers.len());
+        assert!(numbers.windows(2).all(|pair| pair[1] - pair[0] == numbers[1]), "{numbers:?}");
+        assert!(10_000 - numbers.last().unwrap() <= numbers[1]);
+    }
 
     #[tokio::test]
     async fn a_plan_counts_the_inputs_names_problems_and_writes_nothing() {

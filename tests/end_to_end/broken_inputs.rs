@@ -131,3 +131,21 @@ fn a_plan_reads_everything_names_each_problem_and_writes_nothing() {
     assert!(!job.output().exists());
     assert_eq!(plan(&Job::of_records(9)).status.code(), Some(0));
 }
+
+#[test]
+fn a_plan_measures_a_sample_and_estimates_the_whole_job() {
+    let job = Job::of_records(40);
+    let run = job.command();
+    let plan = |flags: &[&str]| {
+        let args = run.get_args().skip(1); // but for `run`
+        crate::command::baton().arg("plan").args(args).args(flags).output().unwrap()
+    };
+    let output = plan(&["--calibrate", "10", "--price-per-hour", "3600"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for piece in ["sample: 10 records in", "estimate: about", "output tokens, cost "] {
+        assert!(said.contains(piece), "{piece} is not in {said}");
+    }
+    assert!(!job.output().exists());
+    assert_eq!(plan(&["--price-per-hour", "1"]).status.code(), Some(2), "a price needs a measurement");
+}
