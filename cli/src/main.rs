@@ -8,6 +8,7 @@ mod collect;
 mod completions;
 mod doctor;
 mod eval;
+mod job;
 mod plan;
 mod run;
 mod train;
@@ -33,6 +34,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Put all parts of a finished job into one file.
     Collect(collect::CollectArgs),
+    /// Look after the output of a job.
+    Job(job::JobCommandArgs),
     /// Read a job's inputs, and report their content and every failure. Writes nothing.
     Plan(Box<plan::PlanArgs>),
     /// Train projector and small model from pairs of texts, or fine-tune the LLM on them.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Collect(args) => collect::run(&args),
+        Command::Job(args) => job::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use crate::attempt::{AttemptFailure, AttemptRequest, entries_for, run_attempt};
+use crate::history::RunHistory;
 use crate::progress::{DraftTotals, RateMeter};
 use crate::reader::{CorpusReader, EndOfInput, ReadItem};
 use crate::share::Share;
@@ -100,6 +101,7 @@ impl PreparedJob {
             drafts: DraftTotals::default(),
             end_of_input: None,
             rate_meter: RateMeter::default(),
+            history: RunHistory::default(),
             published_at: None,
             obstacle: None,
             started,
@@ -136,6 +138,7 @@ struct Dispatcher<'job> {
     drafts: DraftTotals,
     end_of_input: Option<EndOfInput>,
     rate_meter: RateMeter,
+    history: RunHistory,
     published_at: Option<Duration>,
     obstacle: Option<String>,
     started: Instant,

@@ -65,6 +65,12 @@ pub enum CoordinatorError {
     /// An input or the output cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no job where an output was looked for.
+    #[error("{output} holds no Baton job: it has no _baton/job.json; check the path")]
+    NoJob {
+        /// The place that was named.
+        output: String,
+    },
     /// A finished job lacks the record of its inputs.
     #[error(
         "{output} has a _SUCCESS, but no _baton/job.json, which lists its inputs: restore the file, or name \

@@ -13,7 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
 use crate::generation_flags::GenerationArgs;
-use crate::{EndpointList, RunOptions};
+use crate::{EndpointList, Prices, RunOptions};
 
 /// The job: a file, flags, or a file with flags that overrule it.
 #[derive(Debug, Clone, clap::Args)]
@@ -184,6 +184,24 @@ pub struct DispatchArgs {
     /// and failure. --max-error-rate bounds the number of failed records.
     #[arg(long, env = "BATON_ACCEPT_FAILED_RECORDS")]
     pub accept_failed_records: bool,
+    /// Price of an encoder, an hour, in any currency: the report in the output then says what the run cost.
+    /// Example: --encoder-price 2.40
+    #[arg(long, value_name = "PRICE", env = "BATON_ENCODER_PRICE", value_parser = price)]
+    pub encoder_price: Option<f64>,
+    /// Price of a decoder, an hour, in the same currency. Example: --decoder-price 0.17
+    #[arg(long, value_name = "PRICE", env = "BATON_DECODER_PRICE", value_parser = price)]
+    pub decoder_price: Option<f64>,
+}
+
+/// Parses a price.
+///
+/// # Errors
+/// It is no number of at least 0.
+pub fn price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err("give a number of at least 0, without a currency".to_owned()),
+    }
 }
 
 /// The addresses of a cluster's workers.
@@ -216,6 +234,7 @@ impl DispatchArgs {
             policy,
             grace_period: Duration::from_secs(self.grace_period_s),
             take_over_after: self.take_over_after_s.map(Duration::from_secs),
+            prices: Prices { encoder_per_hour: self.encoder_price, decoder_per_hour: self.decoder_price },
             ..RunOptions::default()
         }
     }

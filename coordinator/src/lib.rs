@@ -9,16 +9,20 @@
 //! Memory does not grow with the corpus: the reader runs ahead of the workers by a few shards and then waits.
 
 mod attempt;
+mod check;
 mod discovery;
 mod dispatch;
 mod error;
+mod final_report;
 mod first_look;
 pub mod flags;
 mod generation_flags;
 mod glossary;
+mod history;
 mod manifest;
 mod metrics;
 mod new_inputs;
+mod pages;
 mod plan;
 mod prepare;
 pub mod process;
@@ -30,10 +34,13 @@ mod source;
 mod spool;
 pub mod status_page;
 
+pub use check::OutputCheck;
 pub use discovery::{Cluster, EndpointList, InvalidEndpointList};
 pub use dispatch::{JobWatch, RunOptions, Shutdown};
 pub use error::{BROKEN_INPUTS, CoordinatorError};
+pub use final_report::Prices;
+pub use history::{RunHistory, Sample};
 pub use metrics::CoordinatorMetrics;
-pub use plan::{FailedRecords, InputPlan, JobPlan};
+pub use plan::{FailedRecords, InputPlan, JobPlan, MAX_SAMPLE};
 pub use prepare::PreparedJob;
 pub use progress::{DraftTotals, JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};

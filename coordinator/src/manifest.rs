@@ -1,8 +1,8 @@
-//! The end of a job: `_SUCCESS`, made from the verdicts and written last, by the coordinator that finds all
-//! parts.
+//! The end of a job: the report for people, then `_SUCCESS`. The coordinator that finds all parts makes both
+//! from the verdicts.
 
 use std::io::{BufWriter, Cursor, Read, Seek};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use baton_job::layout::{MANIFEST_KEY, part_key};
 use baton_job::{BrokenInput, ManifestBuilder, ManifestPieces, ShardIndex, ShardSet, Timings};
@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::CoordinatorError;
+use crate::final_report::{FailureKinds, RunFigures};
 use crate::prepare::{CONCURRENT_READS, PreparedJob};
 
 /// Ends a job of `num_shards` shards if all of them are committed, including those of other partitions.
@@ -21,7 +22,7 @@ use crate::prepare::{CONCURRENT_READS, PreparedJob};
 pub(crate) async fn end_job(
     job: &PreparedJob,
     num_shards: u32,
-    elapsed: Duration,
+    run: &RunFigures,
 ) -> Result<bool, CoordinatorError> {
     if !job.partition.is_whole() {
         let found = job.list_parts().await?;
@@ -41,11 +42,15 @@ pub(crate) async fn end_job(
     let spool_error = |source| CoordinatorError::Spool { source };
     let spool = tempfile::tempfile().map_err(spool_error)?; // so that memory stays flat
     let mut manifest = ManifestBuilder::new(job.spec.output_format, BufWriter::new(spool));
+    let mut failures = FailureKinds::default();
     while let Some(verdict) = verdicts.next().await {
-        manifest.add(&verdict?).map_err(spool_error)?;
+        let verdict = verdict?;
+        manifest.add(&verdict).map_err(spool_error)?;
+        failures.add(&verdict);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let timings = Timings { finished_unix_seconds: now.as_secs(), last_run_seconds: elapsed.as_secs_f64() };
+    let timings = Timings { finished_unix_seconds: now.as_secs(), last_run_seconds: run.seconds() };
+    job.create_report(manifest.totals(), failures, run, now.as_secs()).await?;
     let ManifestPieces { head, parts, tail } = manifest.finish(job.record.bundle_digest.clone(), timings);
     let mut parts = parts.into_inner().map_err(|error| spool_error(error.into_error()))?;
     parts.rewind().map_err(spool_error)?;

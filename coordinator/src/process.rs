@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use crate::signals::{INTERRUPTED, asked_to_stop, watch_signals};
-use crate::status_page::{JobTitle, pages};
+use crate::status_page::{JobTitle, routes};
 use crate::{
     BROKEN_INPUTS, Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob,
     Shutdown,
@@ -115,7 +115,7 @@ async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
         job_watch.metrics.register(&metrics);
         let server = HttpServer::bind(address, metrics, readiness.subscribe()).await?;
         tracing::info!(address = %server.local_address(), "serving the status page");
-        tokio::spawn(server.with_pages(pages(title.subscribe(), job_watch.status.subscribe())).serve());
+        tokio::spawn(server.with_pages(routes(title.subscribe(), job_watch.status.subscribe())).serve());
     }
     let partition = args.dispatch.partition;
     let (output, generation) = (spec.output.clone(), spec.generation.said());

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use baton_job::{BrokenInput, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
 
+use crate::history::RunHistory;
+
 /// The rates are those of this last period.
 const RATE_WINDOW: Duration = Duration::from_secs(30);
 
@@ -52,6 +54,8 @@ pub struct JobStatus {
     pub records_per_second: f64,
     /// Mean of the last half minute.
     pub output_tokens_per_second: f64,
+    /// The course of the run so far.
+    pub history: RunHistory,
 }
 
 /// The state of a worker.

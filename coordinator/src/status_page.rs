@@ -9,10 +9,7 @@ use baton_telemetry::axum::routing::get;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{JobStatus, PreparedJob, WorkerStatus};
-
-/// The page: one file without external resources, which fetches `/status.json` every second.
-const PAGE: &str = include_str!("status_page.html");
+use crate::{JobStatus, PreparedJob, WorkerStatus, pages};
 
 /// The page's title, in any state of the job.
 #[derive(Debug, Clone)]
@@ -35,9 +32,9 @@ impl JobTitle {
 }
 
 /// The pages of a job. Until it is prepared there is no title, and `/status.json` says so.
-pub fn pages(title: watch::Receiver<Option<JobTitle>>, status: watch::Receiver<JobStatus>) -> Router {
+pub fn routes(title: watch::Receiver<Option<JobTitle>>, status: watch::Receiver<JobStatus>) -> Router {
     Router::new()
-        .route("/", get(|| async { Html(PAGE) }))
+        .route("/", get(|| async { Html(pages::status()) }))
         .route("/status.json", get(show_status).with_state((title, status)))
 }
 
@@ -69,6 +66,7 @@ fn to_json(title: Option<&JobTitle>, status: &JobStatus) -> Value {
             "per_second": status.records_per_second,
         },
         "warnings": progress.committed.warnings,
+        "history": status.history.samples(),
         "output_tokens": {
             "done": progress.done_output_tokens(),
             "per_second": status.output_tokens_per_second,
@@ -119,10 +117,5 @@ mod tests {
         let json = to_json(Some(&title), &JobStatus::default());
         assert_eq!((&json["state"], &json["shards"]["waiting"]), (&json!("running"), &json!(0)));
         assert_eq!(json["seconds_left"], Value::Null, "nothing is known yet");
-    }
-
-    #[test]
-    fn the_page_needs_nothing_from_elsewhere() {
-        assert!(PAGE.contains("status.json") && !PAGE.contains("http://") && !PAGE.contains("https://"));
     }
 }

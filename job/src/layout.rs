@@ -3,6 +3,7 @@
 //! ```text
 //! part-000000.jsonl          one row per record that succeeded; the ending is the parts' format
 //! errors/part-000000.jsonl   one row per record that failed, if any
+//! _REPORT.html, _REPORT.json the report for people, written just before the manifest
 //! _SUCCESS                   the manifest, written last
 //! _baton/job.json            spec, bundle and input listing, created first
 //! _baton/shards/000000.json  the shard's verdict
@@ -18,6 +19,10 @@ use crate::ShardIndex;
 pub const JOB_RECORD_KEY: &str = "_baton/job.json";
 /// Key of the manifest, which [`ManifestBuilder`](crate::ManifestBuilder) makes.
 pub const MANIFEST_KEY: &str = "_SUCCESS";
+/// Key of the report of a finished job, for programs. It tells of time, so it differs from run to run.
+pub const REPORT_JSON_KEY: &str = "_REPORT.json";
+/// Key of the page that shows it.
+pub const REPORT_PAGE_KEY: &str = "_REPORT.html";
 /// The beginning of every part's key, and of no other.
 pub const PART_PREFIX: &str = "part-";
 /// The beginning of every verdict's key, and of no other.
@@ -29,6 +34,9 @@ pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
 /// The beginning of the key of every [`BrokenInput`](crate::BrokenInput), and of no other.
 pub const BROKEN_PREFIX: &str = "_baton/broken/";
 
+/// The beginning of the key of all error rows, and of no other object.
+pub const ERRORS_PREFIX: &str = "errors/";
+
 const ERRORS_SUFFIX: &str = ".jsonl";
 const VERDICT_SUFFIX: &str = ".json";
 
@@ -39,7 +47,7 @@ pub fn part_key(shard: ShardIndex, format: PartFormat) -> String {
 
 /// Key of a shard's error rows.
 pub fn errors_key(shard: ShardIndex) -> String {
-    format!("errors/{PART_PREFIX}{shard}{ERRORS_SUFFIX}")
+    format!("{ERRORS_PREFIX}{PART_PREFIX}{shard}{ERRORS_SUFFIX}")
 }
 
 /// Key of a shard's [`Verdict`](crate::Verdict).
@@ -76,6 +84,11 @@ pub fn shard_of_part_key(key: &str) -> Option<ShardIndex> {
     PartFormat::all().find_map(|format| parse(key, PART_PREFIX, &format.suffix()))
 }
 
+/// The shard whose error rows have this key; `None` if the key is another object's.
+pub fn shard_of_errors_key(key: &str) -> Option<ShardIndex> {
+    parse(key.strip_prefix(ERRORS_PREFIX)?, PART_PREFIX, ERRORS_SUFFIX)
+}
+
 /// The shard whose verdict has this key; `None` if the key is not a verdict's.
 pub fn shard_of_verdict_key(key: &str) -> Option<ShardIndex> {
     parse(key, VERDICT_PREFIX, VERDICT_SUFFIX)
@@ -98,6 +111,7 @@ mod tests {
             for format in PartFormat::all() {
                 assert_eq!(shard_of_part_key(&part_key(shard, format)), Some(shard));
             }
+            assert_eq!(shard_of_errors_key(&errors_key(shard)), Some(shard));
             assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
             assert_eq!(shard_of_amendment_key(&amendment_key(shard, "ab12")), Some(shard));
             assert_eq!(place_of_broken_input_key(&broken_input_key(index as usize)), Some(index as usize));

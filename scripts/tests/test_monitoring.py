@@ -30,8 +30,8 @@ class Monitoring(unittest.TestCase):
         self.known = registered()
 
     def test_the_source_registers_metrics_of_every_role(self):
-        for name in ("baton_coordinator_leases_total", "baton_encoder_prompt_tokens_total", "baton_open_shards"):
-            self.assertIn(name, self.known)
+        for name in ("coordinator_leases_total", "encoder_prompt_tokens_total", "decoder_slots_in_use"):
+            self.assertIn(f"baton_{name}", self.known)
 
     def test_the_dashboard_asks_for_metrics_that_exist_and_leaves_none_out(self):
         dashboard = json.loads((ROOT / "monitoring" / "dashboard.json").read_text())

@@ -120,8 +120,9 @@ impl Job {
         self.output().join("_SUCCESS").exists()
     }
 
-    /// Every visible file of the output directory by its relative path, but for the manifest's timings.
-    /// Hidden are the unfinished objects of runs that died, which the store removes in time.
+    /// Every visible file of the output directory by its relative path, but for the manifest's timings and
+    /// the report, which tells of time. Hidden are the unfinished objects of runs that died, which the store
+    /// removes in time.
     pub(crate) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let mut contents = BTreeMap::new();
         collect(&self.output(), "", &mut contents);
@@ -129,6 +130,9 @@ impl Job {
             let mut json: Value = serde_json::from_slice(manifest).unwrap();
             json["timings"] = Value::Null;
             *manifest = json.to_string().into_bytes();
+            for report in ["_REPORT.json", "_REPORT.html"] {
+                assert!(contents.remove(report).is_some(), "a finished job has {report}");
+            }
         }
         contents
     }

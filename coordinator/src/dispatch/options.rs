@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton_job::SchedulePolicy;
 use tokio::sync::watch;
 
-use crate::{CoordinatorMetrics, JobStatus};
+use crate::{CoordinatorMetrics, JobStatus, Prices};
 
 /// The options of running a job.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct RunOptions {
     /// Once its own partition is done, this coordinator finishes shards of partitions that have committed
     /// nothing for this time. `None`: it ends once its own partition is done.
     pub take_over_after: Option<Duration>,
+    /// Prices of workers, for the report.
+    pub prices: Prices,
 }
 
 impl Default for RunOptions {
@@ -31,6 +33,7 @@ impl Default for RunOptions {
             grace_period: Duration::from_secs(30),
             search_others_after: Duration::from_secs(5),
             take_over_after: None,
+            prices: Prices::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{AttemptEnd, Dispatcher};
 use crate::attempt::AttemptFailure;
+use crate::final_report::RunFigures;
 use crate::manifest::end_job;
 use crate::progress::DraftTotals;
 use crate::reader::EndOfInput;
@@ -196,8 +197,9 @@ impl Dispatcher<'_> {
     /// Ends the job, with the same patience for the store as workers at a commit.
     async fn end_job(&self, num_shards: u32) -> Result<bool, CoordinatorError> {
         let policy = &self.options.policy;
+        let run = RunFigures::new(self.now(), &self.progress(), &self.history, self.options.prices);
         for attempt in 1.. {
-            match end_job(self.job, num_shards, self.now()).await {
+            match end_job(self.job, num_shards, &run).await {
                 Err(CoordinatorError::Store(error))
                     if error.is_retryable() && attempt < policy.max_store_attempts =>
                 {

@@ -33,6 +33,7 @@ impl Dispatcher<'_> {
             self.obstacle.clone_from(&obstacle);
         }
         let (progress, shards) = (self.progress(), self.scheduler.counts());
+        self.history.record(now, &progress, &workers);
         let (records_per_second, output_tokens_per_second) = self.rate_meter.rates(now, &progress);
         self.watch.metrics.shards_in_flight.set(shards.in_flight as i64);
         self.watch.metrics.waiting_shards.set(shards.waiting as i64);
@@ -45,10 +46,11 @@ impl Dispatcher<'_> {
             elapsed: now,
             records_per_second,
             output_tokens_per_second,
+            history: self.history.clone(),
         });
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let commits =
             self.running.values().filter(|running| matches!(running.work, super::Work::Commit { .. }));
         let in_flight = commits.map(|running| &running.progress);

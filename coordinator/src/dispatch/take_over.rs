@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::{JobWatch, RunOptions, Shutdown};
+use crate::final_report::RunFigures;
 use crate::manifest::end_job;
 use crate::share::Share;
 use crate::signals::asked_to_stop;
@@ -68,7 +69,7 @@ impl PreparedJob {
     ) -> Result<Look, CoordinatorError> {
         let committed = self.list_parts().await?;
         let is_whole = committed.len() >= u64::from(num_shards);
-        if is_whole && end_job(self, num_shards, started.elapsed()).await? {
+        if is_whole && end_job(self, num_shards, &RunFigures::of_time(started.elapsed())).await? {
             return Ok(Look::JobHasEnded);
         }
         Ok(Look::TakeOver(others.look(&committed, started.elapsed())))

@@ -68,3 +68,20 @@ async fn partitions_of_a_night_agree_on_its_inputs_while_files_arrive() {
     assert!(night(&scene, "1", second).await.unwrap().job_has_ended);
     assert_eq!(whole_night(&scene, "2").await.totals.records, 1);
 }
+
+#[tokio::test]
+async fn a_night_compares_itself_with_the_night_before() {
+    let scene = Scene::of_corpus("{\"text\":\"first\"}\n");
+    scene.add_encoder("encoder", Script::new(), None);
+    let report = |name: &str| -> serde_json::Value {
+        let path = scene.directory.path().join("nights").join(name).join("_REPORT.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    whole_night(&scene, "1").await;
+    assert_eq!(report("1")["before"], serde_json::Value::Null);
+    scene.add_input("second.jsonl", "{\"text\":\"two\"}\n{\"text\":\"three\"}\n");
+    whole_night(&scene, "2").await;
+    let before = &report("2")["before"];
+    assert!(before["output"].as_str().unwrap().ends_with("/nights/1"));
+    assert_eq!(before["totals"]["records"], 1);
+}

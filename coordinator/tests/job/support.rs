@@ -241,7 +241,7 @@ impl Scene {
                 policy,
                 grace_period: Duration::ZERO,
                 search_others_after: Duration::from_millis(50),
-                take_over_after: None,
+                ..RunOptions::default()
             },
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
