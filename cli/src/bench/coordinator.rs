@@ -36,7 +36,12 @@ pub(super) struct CoordinatorBenchArgs {
     #[arg(long, value_name = "RECORDS", default_value_t = 256)]
     records_per_shard: u32,
     /// Encoders, and as many decoders. Each minute, one in a hundred leaves and a new one comes.
-    #[arg(long, value_name = "WORKERS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(
+        long,
+        value_name = "WORKERS",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+    )]
     workers: u32,
     /// Shards in flight per worker.
     #[arg(long, value_name = "SHARDS", default_value_t = 4)]
