@@ -112,6 +112,12 @@ images: libtorch ## Build all container images (make images BUNDLE=models/en-it)
 images-check: tools ## Run a job in the images as pods do: not as root, on a read-only root
 	python3 scripts/images_check.py $(ARGS)
 
+# KUBECONFIG names the cluster; ARGS loads the images into it, see tests/kubernetes/__main__.py:
+# make e2e-kubernetes ARGS="--images dist/images --load 'kind load image-archive'"
+.PHONY: e2e-kubernetes
+e2e-kubernetes: llm tools ## Run jobs on a real cluster, disturb them, and compare bytes with a local run
+	python3 tests/kubernetes --baton $(RELEASE_BATON) --bundle $(or $(BUNDLE),models/en-pt) $(ARGS)
+
 .PHONY: llm
 llm: setup build ## Build, then import the models for the bundles under models/
 	@python3 scripts/setup.py import-models $(RELEASE_BATON)
