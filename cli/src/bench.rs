@@ -219,10 +219,12 @@ fn prompt(row: usize, len: usize, vocab_size: usize) -> Vec<u32> {
 }
 
 fn describe(machine: &Machine, engines: usize) -> String {
-    format!(
-        "{}, {} CPUs, {}; baton {}; {engines} engines of one thread",
-        machine.cpu, machine.cpus, machine.platform, machine.baton_version
-    )
+    format!("{}; {engines} engines of one thread", describe_machine(machine))
+}
+
+fn describe_machine(machine: &Machine) -> String {
+    let Machine { cpu, cpus, platform, baton_version, .. } = machine;
+    format!("{cpu}, {cpus} CPUs, {platform}; baton {baton_version}")
 }
 
 fn show_decode(compute: Compute, result: &DecodeResult) {

@@ -21,7 +21,7 @@ use baton_store::{Location, Store};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::describe;
+use super::describe_machine;
 use super::null_worker::NullWorker;
 
 /// In this time one worker in a hundred is replaced.
@@ -62,7 +62,7 @@ pub(super) fn run(args: &CoordinatorBenchArgs) -> anyhow::Result<()> {
     if let [num_records] = args.records[..] {
         return measure(args, num_records);
     }
-    println!("{}", describe(&Machine::this(), args.workers as usize));
+    println!("{}; {} workers", describe_machine(&Machine::this()), args.workers);
     println!(
         "{:>10}  {:>8}  {:>10}  {:>16}  {:>8}  {:>17}",
         "records", "seconds", "records/s", "CPU s / million", "peak MiB", "shards, resumed s"

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use baton_job::layout::{part_key, verdict_key};
-use baton_job::{PartFormat, PartSummary, Verdict};
+use baton_job::{PartFormat, PartSummary, RecordFailure, Verdict};
 use baton_proto::ShardAttempt;
 use baton_proto::wire::encoder_server::Encoder;
 use baton_proto::wire::{
@@ -56,7 +56,7 @@ impl NullWorker {
     /// Commits a shard: the verdict, then the part, each created conditionally.
     async fn commit(&self, mut requests: Streaming<EncodeShardRequest>) -> Result<ShardReceipt, Status> {
         use encode_shard_request::Message;
-        let (mut attempt, mut part, mut rows) = (None, Vec::new(), 0);
+        let (mut attempt, mut part, mut rows, mut failed) = (None, Vec::new(), 0, Vec::new());
         while let Some(request) = requests.message().await? {
             match request.message {
                 Some(Message::Header(header)) => {
@@ -65,32 +65,42 @@ impl NullWorker {
                 }
                 Some(Message::Entries(batch)) => {
                     for entry in batch.entries {
-                        if let Some(entry::Entry::Record(record)) = entry.entry {
-                            part.extend_from_slice(record.text.as_bytes());
-                            part.push(b'\n');
-                            rows += 1;
+                        match entry.entry {
+                            Some(entry::Entry::Record(record)) => {
+                                part.extend_from_slice(record.text.as_bytes());
+                                part.push(b'\n');
+                                rows += 1;
+                            }
+                            Some(entry::Entry::Failure(failure)) => {
+                                let (_, failure): (u32, RecordFailure) = failure.try_into()?;
+                                failed.push(failure);
+                            }
+                            None => return Err(Status::invalid_argument("an empty entry")),
                         }
                     }
                 }
                 None => return Err(Status::invalid_argument("an empty message")),
             }
         }
-        let shard = attempt.ok_or_else(|| Status::invalid_argument("no header"))?.lease.shard;
+        let attempt = attempt.ok_or_else(|| Status::invalid_argument("no header"))?;
+        let shard = attempt.lease.shard;
         let verdict = Verdict {
             shard,
-            records: rows,
-            failed: Vec::new(),
+            records: rows + failed.len() as u64,
+            failed,
             failed_at: Vec::new(),
             outputs: PartSummary::of(&part, rows),
         };
         let part_key = part_key(shard, PartFormat::default());
-        for (key, bytes) in [(verdict_key(shard), verdict.to_json()), (part_key, part)] {
+        let objects = [(verdict_key(shard), verdict.to_json()), (part_key, part)];
+        for (key, bytes) in objects.into_iter().filter(|_| !attempt.is_probe) {
             sleep(self.store_latency).await;
             let created = self.store.create(&key, bytes.into()).await;
             let _ = created.map_err(|error| Status::unavailable(error.to_string()))?;
         }
         Ok(ShardReceipt {
-            records: rows as u32,
+            records: verdict.records as u32,
+            failed_records: verdict.failed.len() as u32,
             part_num_bytes: verdict.outputs.bytes,
             part_sha256: verdict.outputs.sha256,
             ..ShardReceipt::default()
