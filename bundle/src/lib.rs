@@ -43,7 +43,10 @@ mod tokenizer;
 mod verify;
 mod windows;
 
-pub use accounting::{Arithmetic, TokenFlops, arithmetic_of_llm, arithmetic_of_mode};
+pub use accounting::{
+    Arithmetic, ModelMemory, TokenFlops, WeightFormat, arithmetic_of_llm, arithmetic_of_mode,
+    memory_of_decoder, memory_of_encoder,
+};
 pub use adapter::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraAdapter, LoraShape, adapter_files, lora_tensor_names,
 };
@@ -52,10 +55,10 @@ pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment}
 pub use bundle::{Bundle, read_manifest, write_manifest};
 pub use compact::{CompactOptions, compact};
 pub use config::{
-    BartActivation, BartConfig, BartKind, BartPositions, BartWiring, DecoderPast, EncoderDecoderShape,
-    FamilyConfig, Gemma3Config, Gpt2Config, LinearLayer, LlamaConfig, ModelConfig, NamedShape, NormPlace,
-    OutputRules, QwenConfig, SlidingLayers, T5Config, T5FeedForward, TensorLayout, UnsupportedSetting,
-    WeightDtype,
+    BartActivation, BartConfig, BartKind, BartPositions, BartWiring, BlockNorms, DecoderConfig, DecoderPast,
+    EncoderDecoderShape, ExpertsConfig, FamilyConfig, GateActivation, Gpt2Config, LinearLayer, LongRope,
+    ModelConfig, NamedShape, NormPlace, OutputRules, QueryKeyNorms, RopeScaling, RotaryConfig, SlidingLayers,
+    T5Config, T5FeedForward, TensorLayout, UnsupportedSetting, WeightDtype, Yarn,
 };
 pub use error::BundleError;
 pub use family::Family;

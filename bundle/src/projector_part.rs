@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FamilyConfig, LlamaConfig, ModelConfig, NamedShape, OutputRules, WeightDtype};
+use crate::{DecoderConfig, FamilyConfig, ModelConfig, NamedShape, OutputRules, WeightDtype};
 
 /// The projector as trained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ impl ProjectorPart {
             eos_token_ids: Vec::new(),
             output_rules: OutputRules::default(),
             dtype: WeightDtype::Bf16,
-            family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
+            family: FamilyConfig::Decoder(DecoderConfig::llama(1e-5, 10_000.0)),
         }
     }
 

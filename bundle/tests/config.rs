@@ -5,8 +5,9 @@
 mod support;
 
 use baton_bundle::{
-    BartActivation, BundleError, Family, FamilyConfig, Gemma3Config, Gpt2Config, LlamaConfig, ModelConfig,
-    OutputRules, QwenConfig, SlidingLayers, T5Config, T5FeedForward, WeightDtype,
+    BartActivation, BlockNorms, BundleError, DecoderConfig, Family, FamilyConfig, GateActivation, Gpt2Config,
+    ModelConfig, OutputRules, QueryKeyNorms, RopeScaling, RotaryConfig, SlidingLayers, T5Config,
+    T5FeedForward, WeightDtype,
 };
 use serde_json::{Value, json};
 use support::assert_says;
@@ -18,7 +19,7 @@ fn minimal(model_type: &str) -> Value {
             "model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100,
             "n_positions": 32
         }),
-        "t5" | "mt5" => json!({
+        "t5" | "mt5" | "umt5" => json!({
             "model_type": model_type, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 3,
             "num_heads": 4, "vocab_size": 100
         }),
@@ -49,14 +50,24 @@ fn read_json(config: &Value) -> Result<ModelConfig, BundleError> {
     ModelConfig::read(&path)
 }
 
-const MODEL_TYPES: [&str; 13] = [
+const MODEL_TYPES: [&str; 23] = [
     "llama",
+    "mistral",
+    "ministral",
+    "ministral3",
     "qwen2",
     "qwen3",
+    "qwen3_moe",
+    "gemma2",
     "gemma3_text",
+    "phi3",
+    "olmo2",
+    "granite",
+    "smollm3",
     "gpt2",
     "t5",
     "mt5",
+    "umt5",
     "bart",
     "mbart",
     "m2m_100",
@@ -72,26 +83,31 @@ fn fields_that_a_file_leaves_out_take_the_defaults_of_transformers() {
     assert_eq!((llama.max_position_embeddings, llama.tie_word_embeddings), (2048, false));
     assert_eq!((llama.bos_token_id, llama.eos_token_ids), (None, vec![]));
     assert_eq!(llama.dtype, WeightDtype::F32);
-    assert_eq!(llama.family, FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-6, rope_theta: 10_000.0 }));
+    assert_eq!(llama.family, FamilyConfig::Decoder(DecoderConfig::llama(1e-6, 10_000.0)));
 
-    let qwen = || QwenConfig { rms_norm_eps: 1e-6, rope_theta: 10_000.0, sliding: None };
     let qwen2 = read("qwen2", &json!({})).unwrap();
     assert_eq!((qwen2.head_dim, qwen2.tie_word_embeddings), (16, false));
-    assert_eq!(qwen2.family, FamilyConfig::Qwen2(qwen()));
+    assert_eq!(qwen2.family, FamilyConfig::Decoder(DecoderConfig::qwen2(1e-6, 10_000.0)));
     let qwen3 = read("qwen3", &json!({})).unwrap();
-    assert_eq!((qwen3.head_dim, qwen3.family), (128, FamilyConfig::Qwen3(qwen())));
+    assert_eq!(qwen3.head_dim, 128);
+    assert_eq!(qwen3.family, FamilyConfig::Decoder(DecoderConfig::qwen3(1e-6, 10_000.0)));
 
     let gemma = read("gemma3_text", &json!({"num_hidden_layers": 7})).unwrap();
     assert_eq!((gemma.head_dim, gemma.tie_word_embeddings), (256, true));
     let layers = [true, true, true, true, true, false, true].to_vec();
-    let expected = Gemma3Config {
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        rope_local_base_freq: 1e4,
-        query_pre_attn_scalar: 256.0,
+    let expected = DecoderConfig {
+        norms: BlockNorms::BeforeAndAfter,
+        norms_around_one: true,
+        query_key_norms: QueryKeyNorms::EachHead,
+        gate: GateActivation::GeluTanh,
+        local_rotary: Some(RotaryConfig::plain(1e4)),
         sliding: Some(SlidingLayers { window: 4096, layers }),
+        attention_factor: Some(1.0 / 16.0),
+        embedding_factor: Some(8.0),
+        ..DecoderConfig::plain(Family::Gemma3, 1e-6, RotaryConfig::plain(1e6))
     };
-    assert_eq!(gemma.family, FamilyConfig::Gemma3(expected));
+    assert_eq!(gemma.family, FamilyConfig::Decoder(expected));
+    assert_eq!((gemma.bos_token_id, gemma.eos_token_ids), (Some(2), vec![1]));
 
     let gpt2 = read("gpt2", &json!({})).unwrap();
     assert_eq!((gpt2.intermediate_size, gpt2.head_dim, gpt2.tie_word_embeddings), (256, 16, true));
@@ -152,10 +168,10 @@ fn the_rotary_base_is_found_wherever_a_version_of_transformers_writes_it() {
         json!({"rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"}}),
         json!({"rope_scaling": {"rope_theta": 100000.0, "type": "default"}}),
     ] {
-        let FamilyConfig::Llama(llama) = read("llama", &file).unwrap().family else { panic!("a Llama") };
-        assert_eq!(llama.rope_theta, 100_000.0, "{file}");
-        let FamilyConfig::Qwen3(qwen) = read("qwen3", &file).unwrap().family else { panic!("a Qwen3") };
-        assert_eq!(qwen.rope_theta, 100_000.0, "{file}");
+        for model_type in ["llama", "mistral", "qwen3", "phi3", "olmo2", "granite", "smollm3"] {
+            let config = read(model_type, &file).unwrap();
+            assert_eq!(config.decoder().unwrap().rotary, RotaryConfig::plain(100_000.0), "{file}");
+        }
     }
     for file in [
         json!({"rope_theta": 2000.0, "rope_local_base_freq": 300.0}),
@@ -164,10 +180,10 @@ fn the_rotary_base_is_found_wherever_a_version_of_transformers_writes_it() {
             "sliding_attention": {"rope_theta": 300.0, "rope_type": "default"}
         }}),
     ] {
-        let FamilyConfig::Gemma3(gemma) = read("gemma3_text", &file).unwrap().family else {
-            panic!("a Gemma 3")
-        };
-        assert_eq!((gemma.rope_theta, gemma.rope_local_base_freq), (2000.0, 300.0), "{file}");
+        let config = read("gemma3_text", &file).unwrap();
+        let decoder = config.decoder().unwrap();
+        assert_eq!(decoder.rotary, RotaryConfig::plain(2000.0), "{file}");
+        assert_eq!(decoder.local_rotary, Some(RotaryConfig::plain(300.0)), "{file}");
     }
 }
 
@@ -175,7 +191,7 @@ fn the_rotary_base_is_found_wherever_a_version_of_transformers_writes_it() {
 fn sliding_layers_are_found_by_their_list_or_their_rule() {
     let windows = |config: &ModelConfig| (0..3).map(|layer| config.window(layer)).collect::<Vec<_>>();
     let types = json!(["sliding_attention", "full_attention", "sliding_attention"]);
-    for model_type in ["qwen2", "qwen3", "gemma3_text"] {
+    for model_type in ["mistral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "phi3", "smollm3"] {
         let listed = json!({"layer_types": types, "sliding_window": 9, "use_sliding_window": true});
         assert_eq!(windows(&read(model_type, &listed).unwrap()), [Some(9), None, Some(9)], "{model_type}");
     }
@@ -206,22 +222,55 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
     let sliding = |kind| json!({"layer_types": ["full_attention", kind, "full_attention"]});
     for (model_type, file, pieces) in [
         (
-            "mistral",
+            "mixtral",
             json!({}),
-            ["family `mistral`", "supported: llama, qwen2, qwen3, gemma3_text, gpt2, t5, mt5"],
+            ["family `mixtral`", "supported: llama, mistral, ministral, ministral3, qwen2, qwen3, qwen3_moe"],
         ),
         ("gemma3", json!({}), ["family `gemma3`", "gemma3_text"]),
+        ("gemma3n", json!({}), ["family `gemma3n`", "gemma3_text"]),
         ("llama", json!({"hidden_act": "gelu"}), ["`hidden_act` is \"gelu\"", "only silu"]),
         ("llama", json!({"attention_bias": true}), ["`attention_bias` is true", "only false"]),
         ("llama", json!({"mlp_bias": true}), ["`mlp_bias` is true", "only false"]),
-        ("llama", json!({"rope_scaling": {"type": "linear"}}), ["`rope_scaling.type`", "linear"]),
+        ("llama", json!({"rope_scaling": {"type": "dynamic"}}), ["`rope_scaling.type`", "yarn or longrope"]),
+        (
+            "llama",
+            json!({"rope_scaling": {"type": "linear"}}),
+            ["`rope_scaling.factor` is missing", "positive"],
+        ),
         ("llama", json!({"rope_scaling": {"factor": 8.0}}), ["`rope_scaling.factor`", "8.0"]),
         (
             "llama",
-            json!({"rope_parameters": {"rope_type": "llama3"}}),
-            ["`rope_parameters.rope_type`", "llama3"],
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}),
+            ["`rope_parameters.low_freq_factor` is missing", "positive"],
         ),
-        ("llama", json!({"partial_rotary_factor": 0.5}), ["`partial_rotary_factor` is 0.5", "1.0"]),
+        (
+            "qwen2",
+            json!({"rope_scaling": {"type": "default", "mrope_section": [1, 1, 2]}}),
+            ["`rope_scaling.mrope_section`", "rope_type"],
+        ),
+        (
+            "llama",
+            json!({"partial_rotary_factor": 0.2}),
+            ["`partial_rotary_factor` is 0.2", "an even number"],
+        ),
+        (
+            "llama",
+            json!({"partial_rotary_factor": 1.5}),
+            ["`partial_rotary_factor` is 1.5", "an even number"],
+        ),
+        (
+            "phi3",
+            json!({
+                "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]},
+                "max_position_embeddings": 64
+            }),
+            ["`rope_scaling.short_factor` is 1", "each pair"],
+        ),
+        (
+            "phi3",
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [0.0], "long_factor": [2.0]}}),
+            ["`rope_scaling.short_factor` is [0.0]", "positive numbers"],
+        ),
         ("llama", json!({"num_key_value_heads": 3}), ["`num_key_value_heads` is 3", "divisor"]),
         ("llama", json!({"num_hidden_layers": 0}), ["`num_hidden_layers` is 0", "1 to 1000"]),
         ("llama", json!({"num_attention_heads": 0}), ["`num_attention_heads` is 0", "from 1"]),
@@ -230,7 +279,7 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ("llama", json!({"vocab_size": "many"}), ["`vocab_size` is \"many\"", "whole number"]),
         ("llama", json!({"vocab_size": null}), ["`vocab_size` is missing", "whole number"]),
         ("llama", json!({"rms_norm_eps": -1}), ["`rms_norm_eps` is -1", "positive"]),
-        ("llama", json!({"quantization_config": {"bits": 4}}), ["`quantization_config`", "float tensors"]),
+        ("llama", json!({"quantization_config": {"bits": 4}}), ["`quantization_config`", "floats or FP8"]),
         ("qwen2", json!({"hidden_act": "gelu"}), ["`hidden_act`", "silu"]),
         ("qwen2", json!({"num_key_value_heads": null}), ["`num_key_value_heads` is missing", "number"]),
         ("qwen2", sliding("sliding_attention"), ["`sliding_window` is missing", "sliding attention"]),
@@ -239,9 +288,15 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ("qwen3", json!({"attention_bias": true}), ["`attention_bias` is true", "only false"]),
         (
             "qwen3",
-            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
-            ["`rope_scaling.rope_type`", "yarn"],
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": -4.0}}),
+            ["`rope_scaling.factor` is -4.0", "positive"],
         ),
+        ("qwen3_moe", json!({"num_experts_per_tok": 0}), ["`num_experts_per_tok` is 0", "to num_experts"]),
+        ("qwen3_moe", json!({"num_experts": 0}), ["`num_experts` is 0", "1 to 2^16"]),
+        ("granite", json!({"residual_multiplier": 0}), ["`residual_multiplier` is 0", "positive"]),
+        ("smollm3", json!({"no_rope_layers": [1, 0]}), ["`no_rope_layers` is [1,0]", "one for each layer"]),
+        ("gemma2", json!({"attn_logit_softcapping": 0}), ["`attn_logit_softcapping` is 0", "positive"]),
+        ("mistral", json!({"sliding_window": 0}), ["`sliding_window` is 0", "at least 1"]),
         ("gemma3_text", json!({"hidden_activation": "silu"}), ["`hidden_activation`", "gelu_pytorch_tanh"]),
         (
             "gemma3_text",
@@ -266,8 +321,8 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ),
         (
             "gemma3_text",
-            json!({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}}),
-            ["`rope_parameters.full_attention.rope_type`", "linear"],
+            json!({"rope_parameters": {"full_attention": {"rope_type": "linear", "short_factor": [8.0]}}}),
+            ["`rope_parameters.full_attention.short_factor`", "rope_type"],
         ),
         ("gpt2", json!({"activation_function": "relu"}), ["`activation_function`", "gelu_new"]),
         ("gpt2", json!({"scale_attn_weights": false}), ["`scale_attn_weights` is false", "only true"]),
@@ -309,7 +364,6 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ("bart", json!({"forced_bos_token_id": 100}), ["`forced_bos_token_id` is 100", "below vocab_size"]),
         ("bart", json!({"decoder_layers": 0}), ["`decoder_layers` is 0", "1 to 1000"]),
         ("m2m_100", json!({"pad_token_id": 0}), ["`pad_token_id` is 0", "only 1"]),
-        ("umt5", json!({}), ["family `umt5`", "mt5"]),
         ("t5", json!({"feed_forward_proj": "gelu"}), ["`feed_forward_proj` is \"gelu\"", "relu, gated-gelu"]),
         ("t5", json!({"is_decoder": true}), ["`is_decoder` is true", "only false"]),
         ("t5", json!({"is_encoder_decoder": false}), ["`is_encoder_decoder` is false", "only true"]),
@@ -350,12 +404,88 @@ fn a_written_config_reads_back_equal_and_is_what_transformers_expects() {
 }
 
 #[test]
+fn every_kind_of_scaled_rotation_is_read_and_written_in_both_spellings() {
+    let positions = json!({"max_position_embeddings": 4096, "head_dim": 8});
+    for (scaling, factor, max_positions) in [
+        (json!({"type": "linear", "factor": 8.0}), 1.0, None),
+        (
+            json!({
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 1024
+            }),
+            1.0,
+            None,
+        ),
+        (json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}), 1.1386, None),
+        (json!({"type": "yarn", "original_max_position_embeddings": 1024}), 1.1386, None),
+        (
+            json!({
+                "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "mscale": 1.0,
+                "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "max_position_embeddings": 4096
+            }),
+            1.0,
+            Some(1024),
+        ),
+        (json!({"type": "yarn", "factor": 4.0, "attention_factor": 0.5, "truncate": false}), 0.5, None),
+        (json!({"type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0}), 1.0, None),
+        (
+            json!({
+                "type": "longrope", "short_factor": [1.0, 1.5, 2.0, 4.0], "long_factor": [2, 3, 4, 5],
+                "original_max_position_embeddings": 512
+            }),
+            1.1547,
+            Some(512),
+        ),
+    ] {
+        for field in ["rope_scaling", "rope_parameters"] {
+            let mut file = positions.clone();
+            file[field] = scaling.clone();
+            let config = read("phi3", &file).unwrap();
+            let rotary = &config.decoder().unwrap().rotary;
+            assert_ne!(rotary.scaling, RopeScaling::None, "{scaling}");
+            assert!((rotary.attention_factor() - factor).abs() < 1e-4, "{scaling}");
+            assert_eq!((rotary.frequencies(8).len(), config.max_positions()), (4, max_positions));
+            let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+            assert_eq!(read_json(&written).unwrap(), config, "{written}");
+        }
+    }
+}
+
+#[test]
+fn the_text_model_of_a_multimodal_file_is_read_with_what_it_inherits() {
+    let file = json!({
+        "model_type": "gemma3", "torch_dtype": "bfloat16", "eos_token_id": [1, 106],
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024
+        },
+        "vision_config": {"hidden_size": 1152}
+    });
+    let config = read_json(&file).unwrap();
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 4, 256));
+    assert_eq!((config.vocab_size, config.dtype), (262_208, WeightDtype::Bf16));
+    assert_eq!((config.bos_token_id, config.eos_token_ids.clone()), (Some(2), vec![1, 106]));
+    let decoder = config.decoder().unwrap();
+    assert_eq!(decoder.rotary.scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!(decoder.rotary_of(0), Some(&RotaryConfig::plain(10_000.0)));
+    assert_eq!((config.window(0), config.window(5)), (Some(1024), None));
+    let parameters: usize =
+        config.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    assert_eq!(parameters, 3_880_263_168);
+    let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+    assert_eq!((&written["model_type"], read_json(&written).unwrap()), (&json!("gemma3_text"), config));
+}
+
+#[test]
 fn the_manifest_and_the_file_call_families_by_the_names_that_people_know() {
     let families = MODEL_TYPES.map(|model_type| read(model_type, &json!({})).unwrap().family());
     assert_eq!(families.map(Family::model_type), MODEL_TYPES);
     let names = families.map(|family| serde_json::to_value(family).unwrap());
-    assert_eq!(names[..7], ["llama", "qwen2", "qwen3", "gemma3", "gpt2", "t5", "mt5"]);
-    assert_eq!(names[7..], ["bart", "mbart", "m2m100", "marian", "pegasus", "bergamot"]);
+    assert_eq!(names[..6], ["llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3"]);
+    assert_eq!(names[6..12], ["qwen3_moe", "gemma2", "gemma3", "phi3", "olmo2", "granite"]);
+    assert_eq!(names[12..18], ["smollm3", "gpt2", "t5", "mt5", "umt5", "bart"]);
+    assert_eq!(names[18..], ["mbart", "m2m100", "marian", "pegasus", "bergamot"]);
 }
 
 #[test]

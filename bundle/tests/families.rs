@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use baton_bundle::{
-    Bundle, BundleManifest, Family, FamilyConfig, Gpt2Config, ModelConfig, PromptAttention, QwenConfig,
+    Bundle, BundleManifest, DecoderConfig, Family, FamilyConfig, Gpt2Config, ModelConfig, PromptAttention,
     T5Config, T5FeedForward, arithmetic_of_mode, verify, write_manifest,
 };
 use baton_job::Mode;
@@ -41,8 +41,8 @@ fn of_families(llm: Family, slm: Family) -> BundleManifest {
 #[test]
 fn a_part_of_another_family_than_the_manifest_says_is_refused() {
     let tiny = TinyBundle::unsealed();
-    let qwen = QwenConfig { rms_norm_eps: 1e-6, rope_theta: 1e4, sliding: None };
-    write_checkpoint(&tiny.file("llm"), &ModelConfig { family: FamilyConfig::Qwen2(qwen), ..config() });
+    let qwen = DecoderConfig::qwen2(1e-6, 1e4);
+    write_checkpoint(&tiny.file("llm"), &ModelConfig { family: FamilyConfig::Decoder(qwen), ..config() });
     let error = write_manifest(tiny.path(), manifest()).unwrap_err();
     assert_says(&error, &["`llm.family`", "`llama`", "llm/config.json", "`qwen2`"]);
     write_manifest(tiny.path(), of_families(Family::Qwen2, Family::Llama)).unwrap();

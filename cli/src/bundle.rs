@@ -4,14 +4,15 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    AddedLlm, Arithmetic, Bundle, BundleManifest, CompactOptions, LlmPart, LlmWriter, PartSummary, SlmPart,
-    Task, WeightDtype, add_llm, arithmetic_of_llm, arithmetic_of_mode, compact, summarize,
-    verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, CompactOptions, LlmPart, LlmWriter, ModelMemory,
+    PartSummary, SlmPart, Task, WeightDtype, WeightFormat, add_llm, arithmetic_of_llm, arithmetic_of_mode,
+    compact, memory_of_decoder, memory_of_encoder, summarize, verify as verify_bundle,
 };
 use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanBytes;
+use serde::Serialize;
 
 /// Arguments of `baton bundle`.
 #[derive(Debug, Args)]
@@ -41,7 +42,7 @@ enum Command {
     /// Embeddings, norms, biases and the other parts stay unchanged; llm/ becomes a link. Int8 rounds, so
     /// measure the copy before you serve it.
     Compact(CompactArgs),
-    /// Show the parts of a bundle. Reads only headers.
+    /// Show the parts of a bundle, its arithmetic and its memory. Reads only headers.
     Show(ShowArgs),
     /// Verify a bundle: every hash, every tensor, tokenizers, templates. Reads every byte.
     Verify(VerifyArgs),
@@ -166,6 +167,9 @@ struct ShowArgs {
     /// Print the manifest, the digest and the parts as JSON.
     #[arg(long)]
     json: bool,
+    /// Tokens of a batch, for the memory that it takes.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    batch_tokens: usize,
 }
 
 #[derive(Debug, Args)]
@@ -299,6 +303,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let parts = summarize(&bundle)?;
     let arithmetic = arithmetic_by_reader(&bundle)?;
+    let memory = memory_by_mode(&bundle)?;
     if args.json {
         let json = serde_json::json!({
             "digest": bundle.digest(),
@@ -309,6 +314,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
                 "flops_per_prompt_token": a.flops_per_prompt_token(),
                 "flops_per_generated_token": a.flops_per_generated_token(),
             })).collect::<Vec<_>>(),
+            "memory": memory,
             "manifest": bundle.manifest(),
         });
         writeln!(out, "{json:#}")?;
@@ -353,6 +359,8 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out)?;
     write_table(&arithmetic_table(&arithmetic), out)?;
     writeln!(out)?;
+    write_table(&memory_table(&memory, args.batch_tokens), out)?;
+    writeln!(out)?;
     for part in parts {
         if let Some(origin) = part.origin {
             writeln!(out, "{:<10} from {origin}", part.path)?;
@@ -396,6 +404,49 @@ fn arithmetic_table(arithmetic: &[(String, Arithmetic)]) -> Vec<[String; 4]> {
         ]
     });
     std::iter::once(header).chain(rows).collect()
+}
+
+/// The memory of a service's models for a mode and a format of weights, on one engine.
+#[derive(Debug, Serialize)]
+struct ServiceMemory {
+    mode: Mode,
+    service: &'static str,
+    weights: WeightFormat,
+    #[serde(flatten)]
+    memory: ModelMemory,
+}
+
+/// Of each service, mode and format; a service without models is left out.
+fn memory_by_mode(bundle: &Bundle) -> anyhow::Result<Vec<ServiceMemory>> {
+    let mut all = Vec::new();
+    for &mode in &bundle.manifest().modes {
+        for weights in WeightFormat::ALL {
+            let encoder = memory_of_encoder(bundle, mode, weights)?;
+            let decoder = memory_of_decoder(bundle, mode, weights)?;
+            let services = [("encoder", encoder), ("decoder", decoder)];
+            let used = services.into_iter().filter(|(_, memory)| memory.weights > 0);
+            all.extend(used.map(|(service, memory)| ServiceMemory { mode, service, weights, memory }));
+        }
+    }
+    Ok(all)
+}
+
+fn memory_table(all: &[ServiceMemory], batch_tokens: usize) -> Vec<[String; 7]> {
+    let batch = format!("with {batch_tokens} tokens");
+    let header = ["mode", "service", "weights", "weights' size", "a token", batch.as_str(), "cache a token"];
+    let rows = all.iter().map(|ServiceMemory { mode, service, weights, memory }| {
+        let size = |bytes: u64| HumanBytes(bytes).to_string();
+        [
+            mode.to_string(),
+            (*service).to_owned(),
+            weights.name().to_owned(),
+            size(memory.weights),
+            size(memory.per_token),
+            size(memory.of_engine(batch_tokens)),
+            if memory.cache_per_token > 0 { size(memory.cache_per_token) } else { "-".to_owned() },
+        ]
+    });
+    std::iter::once(header.map(str::to_owned)).chain(rows).collect()
 }
 
 /// One line a row, columns aligned.

@@ -2,7 +2,7 @@
 
 use baton_bundle::BundleError;
 use baton_proto::{InvalidEndpoint, WireError, error_chain};
-use baton_worker::{ModelThreadError, ServeError, UnsuitedWorker};
+use baton_worker::{ModelThreadError, NotEnoughMemory, ServeError, UnsuitedWorker};
 use tonic::Status;
 
 /// The reason why the service cannot start, cannot continue, or cannot process a shard.
@@ -16,6 +16,9 @@ pub enum EncoderError {
         #[source]
         source: BundleError,
     },
+    /// The models do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] NotEnoughMemory),
     /// The model cannot be loaded, or its thread has died, or the server.
     #[error("the encoder cannot serve")]
     Serve(#[from] ServeError),
@@ -40,7 +43,7 @@ impl From<EncoderError> for Status {
     fn from(error: EncoderError) -> Self {
         match error {
             EncoderError::Unsuited(error) => error.into(),
-            EncoderError::Bundle { .. } | EncoderError::Decoder(_) => {
+            EncoderError::Bundle { .. } | EncoderError::Decoder(_) | EncoderError::Memory(_) => {
                 Status::failed_precondition(error_chain(&error))
             }
             EncoderError::Wire(error) => error.into(),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, Limits};
+use baton_bundle::{Bundle, Limits, memory_of_encoder};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
 use baton_proto::Connections;
 use baton_telemetry::{Counter, MetricsRegistry};
-use baton_worker::{ModelThreads, ShardDesk, WorkerLimits};
+use baton_worker::{ModelThreads, PlannedModels, ShardDesk, WorkerLimits};
 
 use crate::EncoderError;
 use crate::model_queue::ModelQueue;
@@ -76,7 +76,7 @@ impl EncoderService {
     /// Loads the models of a bundle that read prompts. `connections` reach the decoders.
     ///
     /// # Errors
-    /// A part of the bundle cannot be loaded.
+    /// A part of the bundle cannot be loaded, or the models do not fit into memory.
     pub async fn load(
         bundle: &Bundle,
         config: EncoderConfig,
@@ -87,6 +87,7 @@ impl EncoderService {
         let modes: Vec<Mode> = served.collect();
         let readers =
             PromptReaders::load(bundle, &modes).map_err(|source| EncoderError::Bundle { source })?;
+        check_memory(bundle, &config)?;
         let desk = ShardDesk::new("encoder", bundle, &modes, config.limits);
         let (queue, model_threads) = match config.mode.uses_slm() {
             true => {
@@ -115,4 +116,16 @@ impl EncoderService {
         let help = "Tokens of the prompts that the LLM has read";
         metrics.counter("baton_encoder_prompt_tokens_total", help, &self.loaded.prompt_tokens);
     }
+}
+
+/// Refuses models that do not fit into memory.
+fn check_memory(bundle: &Bundle, config: &EncoderConfig) -> Result<(), EncoderError> {
+    let EncoderConfig { compute, engines, max_batch_tokens, mode, .. } = *config;
+    let memory = |format| memory_of_encoder(bundle, mode, format);
+    // A text is read in one pass, even if it is longer than a batch.
+    let pass_tokens = max_batch_tokens.max(bundle.manifest().limits.max_prompt_tokens);
+    let format = compute.weight_format();
+    memory(format).map_err(|source| EncoderError::Bundle { source })?;
+    let planned = PlannedModels { service: "encoder", format, engines, pass_tokens };
+    Ok(planned.check(compute, |format| memory(format).unwrap_or_default())?)
 }

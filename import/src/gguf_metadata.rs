@@ -79,6 +79,13 @@ impl<'c> GgufMetadata<'c> {
         self.required(key, integers)
     }
 
+    pub(super) fn floats(&self, key: &str) -> Result<Vec<f32>, ImportError> {
+        let floats = self.optional(key, "a list of numbers", |value| {
+            value.to_vec().ok()?.iter().map(|item| item.to_f32().ok()).collect()
+        })?;
+        self.required(key, floats)
+    }
+
     fn optional<T>(
         &self,
         key: &str,

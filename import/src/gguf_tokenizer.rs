@@ -9,28 +9,88 @@ use baton_bundle::BundleError;
 use candle_core::quantized::gguf_file::Content;
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split as SplitBy, SplitPattern};
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
-use crate::ImportError;
 use crate::gguf_metadata::GgufMetadata;
+use crate::{ImportError, gguf_pieces};
 
-/// A `tokenizer.ggml.pre` and its splitting.
-type NamedPreTokenizer = (&'static str, fn() -> PreTokenizerWrapper);
-
-const PRE_TOKENIZERS: &[NamedPreTokenizer] =
-    &[("gpt-2", byte_level), ("smollm", single_digits_then_byte_level)];
-
-fn byte_level() -> PreTokenizerWrapper {
-    ByteLevel::new(false, true, true).into()
+/// The splitting of text before merges, by its name in `tokenizer.ggml.pre`.
+struct Splitting {
+    names: &'static [&'static str],
+    split: Split,
+    /// Whether a piece of text that is a token needs no merges.
+    ignores_merges: bool,
+    /// Whether letters are composed first (NFC).
+    composes: bool,
 }
 
-fn single_digits_then_byte_level() -> PreTokenizerWrapper {
-    Sequence::new(vec![Digits::new(true).into(), byte_level()]).into()
+#[derive(Clone, Copy)]
+enum Split {
+    /// As GPT-2.
+    ByteLevel,
+    /// Each digit apart, then as GPT-2.
+    SingleDigits,
+    /// By this expression.
+    Expression(&'static str),
+}
+
+const PRE_TOKENIZERS: [Splitting; 6] = [
+    Splitting { names: &["gpt-2"], split: Split::ByteLevel, ignores_merges: false, composes: false },
+    Splitting {
+        names: &["smollm", "refact"],
+        split: Split::SingleDigits,
+        ignores_merges: false,
+        composes: false,
+    },
+    Splitting {
+        names: &["llama-bpe"],
+        split: Split::Expression(CL100K),
+        ignores_merges: true,
+        composes: false,
+    },
+    Splitting { names: &["dbrx"], split: Split::Expression(CL100K), ignores_merges: false, composes: false },
+    Splitting { names: &["qwen2"], split: Split::Expression(QWEN2), ignores_merges: false, composes: true },
+    Splitting { names: &["tekken"], split: Split::Expression(TEKKEN), ignores_merges: true, composes: false },
+];
+
+/// Contractions, words with a mark before them, up to three digits, marks, lines, spaces: of OpenAI's
+/// cl100k_base and Llama 3.
+const CL100K: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+/// The same with each digit apart.
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+/// Words by the case of their letters, each digit apart: Mistral's Tekken.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+impl Split {
+    fn pre_tokenizer(self) -> Result<PreTokenizerWrapper, tokenizers::Error> {
+        let byte_level: PreTokenizerWrapper = ByteLevel::new(false, true, true).into();
+        Ok(match self {
+            Self::ByteLevel => byte_level,
+            Self::SingleDigits => Sequence::new(vec![Digits::new(true).into(), byte_level]).into(),
+            Self::Expression(expression) => {
+                let pattern = SplitPattern::Regex(expression.to_owned());
+                let split = SplitBy::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
+                Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into()
+            }
+        })
+    }
 }
 
 // Values of `tokenizer.ggml.token_type`, from the GGUF specification.
@@ -56,7 +116,7 @@ pub(super) fn files(path: &Path, content: &Content) -> Result<Vec<(&'static str,
     ])
 }
 
-enum BuildError {
+pub(super) enum BuildError {
     Metadata(ImportError),
     Library(tokenizers::Error),
 }
@@ -74,19 +134,44 @@ impl From<tokenizers::Error> for BuildError {
 }
 
 fn build(metadata: &GgufMetadata<'_>, special: &TokenRoles<'_>) -> Result<Tokenizer, BuildError> {
+    let tokens = metadata.strings("tokenizer.ggml.tokens")?;
     let model = metadata.string("tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        let problem = format!("is `{model}`; only byte-level BPE (`gpt2`) is supported");
-        return Err(metadata.problem("tokenizer.ggml.model", problem).into());
+    let mut tokenizer = match model {
+        "gpt2" => build_byte_level(metadata, &tokens)?,
+        "llama" => gguf_pieces::build(metadata, &tokens, special.unknown.map(|(text, _)| text))?,
+        _ => {
+            let problem = format!(
+                "is `{model}`; byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`) are supported"
+            );
+            return Err(metadata.problem("tokenizer.ggml.model", problem).into());
+        }
+    };
+    let kinds = metadata.integers("tokenizer.ggml.token_type")?;
+    if kinds.len() != tokens.len() {
+        let problem = format!("has {} entries for {} tokens", kinds.len(), tokens.len());
+        return Err(metadata.problem("tokenizer.ggml.token_type", problem).into());
     }
+    let of_kind = |wanted: &'static [i64], special: bool| {
+        let chosen = tokens.iter().zip(&kinds).filter(move |(_, kind)| wanted.contains(kind));
+        // A token of spaces is looked for where they have become the character that stands for them.
+        chosen.map(move |(token, _)| AddedToken::from(*token, special).normalized(token.contains('▁')))
+    };
+    tokenizer.add_special_tokens(of_kind(&[TOKEN_UNKNOWN, TOKEN_CONTROL], true))?;
+    tokenizer.add_tokens(of_kind(&[TOKEN_USER_DEFINED], false))?;
+    if let Some(processor) = special.post_processor()? {
+        tokenizer.with_post_processor(Some(processor));
+    }
+    Ok(tokenizer)
+}
+
+/// A tokenizer whose merges the file has.
+fn build_byte_level(metadata: &GgufMetadata<'_>, tokens: &[&str]) -> Result<Tokenizer, BuildError> {
     let pre = metadata.optional_string("tokenizer.ggml.pre")?.unwrap_or("gpt-2");
-    let Some((_, pre_tokenizer)) = PRE_TOKENIZERS.iter().find(|(name, _)| *name == pre) else {
-        let names: Vec<_> = PRE_TOKENIZERS.iter().map(|(name, _)| *name).collect();
+    let Some(splitting) = PRE_TOKENIZERS.iter().find(|splitting| splitting.names.contains(&pre)) else {
+        let names: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|splitting| splitting.names).copied().collect();
         let problem = format!("is `{pre}`; supported: {}", names.join(", "));
         return Err(metadata.problem("tokenizer.ggml.pre", problem).into());
     };
-
-    let tokens = metadata.strings("tokenizer.ggml.tokens")?;
     let mut merges = Vec::new();
     for merge in metadata.strings("tokenizer.ggml.merges")? {
         let parts = merge.split_once(' ');
@@ -95,25 +180,13 @@ fn build(metadata: &GgufMetadata<'_>, special: &TokenRoles<'_>) -> Result<Tokeni
         merges.push((left.to_owned(), right.to_owned()));
     }
     let vocabulary: Vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
-    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).build()?;
-
-    let mut tokenizer = Tokenizer::new(bpe);
-    tokenizer.with_pre_tokenizer(Some(pre_tokenizer()));
+    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(splitting.ignores_merges);
+    let mut tokenizer = Tokenizer::new(bpe.build()?);
+    if splitting.composes {
+        tokenizer.with_normalizer(Some(NFC))?;
+    }
+    tokenizer.with_pre_tokenizer(Some(splitting.split.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
-    let kinds = metadata.integers("tokenizer.ggml.token_type")?;
-    if kinds.len() != tokens.len() {
-        let problem = format!("has {} entries for {} tokens", kinds.len(), tokens.len());
-        return Err(metadata.problem("tokenizer.ggml.token_type", problem).into());
-    }
-    let of_kind = |wanted: &'static [i64], special: bool| {
-        let chosen = tokens.iter().zip(&kinds).filter(move |(_, kind)| wanted.contains(kind));
-        chosen.map(move |(token, _)| AddedToken::from(*token, special).normalized(false))
-    };
-    tokenizer.add_special_tokens(of_kind(&[TOKEN_UNKNOWN, TOKEN_CONTROL], true))?;
-    tokenizer.add_tokens(of_kind(&[TOKEN_USER_DEFINED], false))?;
-    if let Some(processor) = special.post_processor()? {
-        tokenizer.with_post_processor(Some(processor));
-    }
     Ok(tokenizer)
 }
 
@@ -170,7 +243,8 @@ impl<'c> TokenRoles<'c> {
         if let Some(template) = metadata.optional_string("tokenizer.chat_template")? {
             config.insert("chat_template".to_owned(), template.into());
         }
-        if let Some(length) = metadata.optional_unsigned("llama.context_length")? {
+        let architecture = metadata.string("general.architecture")?;
+        if let Some(length) = metadata.optional_unsigned(&format!("{architecture}.context_length"))? {
             config.insert("model_max_length".to_owned(), length.into());
         }
         config.insert("clean_up_tokenization_spaces".to_owned(), false.into());

@@ -1,11 +1,15 @@
 //! Hugging Face directories: `config.json`, one or several safetensors files, `tokenizer.json`.
+//!
+//! Matrices may be FP8 with scales (`float8.rs`). Of a multimodal checkpoint the text model is taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{BartPositions, BundleError, FamilyConfig, ModelConfig, SafetensorsFile, read_bytes};
+use safetensors::Dtype;
 use serde::Deserialize;
 
+use crate::float8::{self, Scales};
 use crate::tokenizer_files::tokenizer_files;
 use crate::{Checkpoint, ImportError};
 
@@ -26,13 +30,40 @@ const UNREAD_TENSOR_SUFFIXES: [&str; 6] = [
 /// Tensors that encoder-decoders may hold a second and a third time, or in place of the embedding matrix.
 const EMBEDDING_COPIES: [&str; 3] =
     ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+/// Prefixes of a multimodal checkpoint's text model, by the release that saved it.
+const TEXT_MODEL_PREFIXES: [&str; 2] = ["language_model.", "model.language_model."];
+/// Parts of such a checkpoint that read no text.
+const OTHER_MODALITIES: [&str; 6] = [
+    "vision_tower.",
+    "vision_model.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.vision_model.",
+    "model.multi_modal_projector.",
+];
+/// Suffixes of the names of an FP8 matrix's scales.
+const SCALE_SUFFIXES: [&str; 2] = ["_scale_inv", "_scale"];
+/// Scales of activations and of caches, which Baton finds itself or does not use.
+const UNREAD_SCALES: [&str; 4] = [".input_scale", ".activation_scale", ".k_scale", ".v_scale"];
 /// A tensor that is zero if a checkpoint lacks it.
 const ZERO_IF_MISSING: &str = "final_logits_bias";
 
 /// `model.safetensors.index.json`: which file has which tensor.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WeightsIndex {
     weight_map: BTreeMap<String, String>,
+}
+
+/// The part of `config.json` that says how FP8 matrices are scaled.
+#[derive(Default, Deserialize)]
+struct StoredConfig {
+    #[serde(default)]
+    quantization_config: Option<Quantization>,
+}
+
+#[derive(Default, Deserialize)]
+struct Quantization {
+    weight_block_size: Option<[usize; 2]>,
 }
 
 /// An open directory of a supported family, with all its tensors present and of the right shapes.
@@ -41,6 +72,8 @@ pub(super) struct HuggingFaceCheckpoint {
     config: ModelConfig,
     tokenizer_files: Vec<(&'static str, Vec<u8>)>,
     shards: Vec<SafetensorsFile>,
+    /// Rows and columns of an FP8 matrix for each of its scales, if they are for blocks.
+    block_size: Option<[usize; 2]>,
     /// Name of a tensor to its place. A checkpoint of the model without its head leaves out the first part of
     /// names, `model.` or `transformer.`; here it is put back.
     places: BTreeMap<String, TensorPlace>,
@@ -61,17 +94,23 @@ impl HuggingFaceCheckpoint {
         let layout = config.tensor_layout();
         let first_part = config.embedding_name().split('.').next().unwrap_or_default().to_owned();
         let expected: BTreeSet<String> = layout.all().into_iter().map(|(name, _)| name).collect();
-        for file_name in weight_files(directory)? {
+        let weights = WeightFiles::of(directory)?;
+        for file_name in &weights.files {
             let shard = SafetensorsFile::open(&directory.join(file_name))?;
             for stored_name in shard.names() {
-                let full_name = format!("{first_part}.{stored_name}");
-                let name = if expected.contains(&full_name) { full_name } else { stored_name.clone() };
+                weights.check_place(directory, &stored_name, file_name)?;
+                let name = model_name(&stored_name, &first_part, &expected);
                 places.insert(name, TensorPlace { shard: shards.len(), stored_name });
             }
+            weights.check_presence(directory, file_name, &shard)?;
             shards.push(shard);
         }
+        let config_path = directory.join("config.json");
+        let stored: StoredConfig = serde_json::from_slice(&read_bytes(&config_path)?)
+            .map_err(|source| BundleError::Json { path: config_path, source })?;
+        let block_size = stored.quantization_config.and_then(|settings| settings.weight_block_size);
         let directory = directory.to_owned();
-        let mut checkpoint = Self { directory, config, tokenizer_files, shards, places };
+        let mut checkpoint = Self { directory, config, tokenizer_files, shards, block_size, places };
         checkpoint.find_embedding();
         checkpoint.config = checkpoint.config.clone().tied_by_weights(|name| checkpoint.bytes_of(name))?;
         checkpoint.check_tensors()?;
@@ -114,6 +153,32 @@ impl HuggingFaceCheckpoint {
         }
     }
 
+    /// Whether a tensor has scales of FP8 numbers.
+    fn is_scale(&self, name: &str) -> bool {
+        let is_fp8 = |matrix: &str| {
+            let place = self.places.get(matrix);
+            let info = place.and_then(|place| self.shards[place.shard].info(&place.stored_name));
+            info.is_some_and(|info| info.dtype == Dtype::F8_E4M3)
+        };
+        let module = UNREAD_SCALES.iter().find_map(|suffix| name.strip_suffix(suffix));
+        SCALE_SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(is_fp8)
+            || module.is_some_and(|module| is_fp8(&format!("{module}.weight")))
+    }
+
+    /// The scales of an FP8 matrix.
+    fn scales(&self, name: &str, shape: [usize; 2]) -> Result<Scales, BundleError> {
+        let place = SCALE_SUFFIXES.iter().find_map(|suffix| self.places.get(&format!("{name}{suffix}")));
+        let place = place.ok_or_else(|| self.tensor_problem(name, "is FP8 without a tensor of scales"))?;
+        let shard = &self.shards[place.shard];
+        let found = &shard.info(&place.stored_name).expect("its place was found in this file").shape;
+        let fitting = Scales::block_of(found, shape, self.block_size);
+        let (shape, block) = fitting.ok_or_else(|| {
+            let problem = format!("has scales of shape {found:?}, which are for no part of {shape:?}");
+            self.tensor_problem(name, problem)
+        })?;
+        Ok(Scales { factors: shard.read_f32(&place.stored_name)?, shape, block })
+    }
+
     fn check_tensors(&self) -> Result<(), BundleError> {
         let expected: BTreeMap<_, _> = self.config.tensor_shapes().into_iter().collect();
         for (name, shape) in &expected {
@@ -130,7 +195,9 @@ impl HuggingFaceCheckpoint {
         }
         for name in self.places.keys().filter(|name| !expected.contains_key(*name)) {
             let is_tied_head = name == "lm_head.weight" && self.config.tie_word_embeddings;
-            let is_unread = UNREAD_TENSOR_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+            let is_unread = UNREAD_TENSOR_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+                || OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
+                || self.is_scale(name);
             let is_copy = self.config.encoder_decoder().is_some()
                 && EMBEDDING_COPIES.iter().any(|copy| name.ends_with(copy));
             if is_copy && self.bytes_of(name)? != self.bytes_of(&self.config.embedding_name())? {
@@ -155,6 +222,21 @@ impl HuggingFaceCheckpoint {
     }
 }
 
+/// The name that a stored tensor has in the text model. Checkpoints of a model without its head leave out the
+/// first part of names; multimodal ones put another before it.
+fn model_name(stored_name: &str, first_part: &str, expected: &BTreeSet<String>) -> String {
+    let stripped = TEXT_MODEL_PREFIXES.iter().filter_map(|prefix| stored_name.strip_prefix(prefix));
+    let mut candidates = std::iter::once(stored_name)
+        .chain(stripped)
+        .flat_map(|name| [name.to_owned(), format!("{first_part}.{name}")]);
+    // The scales of a matrix are named after it.
+    let is_known = |name: &String| {
+        let matrix = SCALE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
+        expected.contains(name) || matrix.is_some_and(|matrix| expected.contains(matrix))
+    };
+    candidates.find(is_known).unwrap_or_else(|| stored_name.to_owned())
+}
+
 /// Whether a table of positions, `width` numbers a row, equals the formula's values from position `first` on,
 /// up to the rounding of half precision.
 fn are_sines(table: &[f32], width: usize, (divisor, first): (f64, usize)) -> bool {
@@ -170,34 +252,72 @@ fn are_sines(table: &[f32], width: usize, (divisor, first): (f64, usize)) -> boo
 }
 
 /// The safetensors files of a directory: the single one, or those that the index names.
-fn weight_files(directory: &Path) -> Result<Vec<String>, ImportError> {
-    if directory.join(WEIGHTS).exists() {
-        return Ok(vec![WEIGHTS.to_owned()]);
-    }
-    let index_path = directory.join(WEIGHTS_INDEX);
-    if index_path.exists() {
-        let index: WeightsIndex = serde_json::from_slice(&read_bytes(&index_path)?)
-            .map_err(|source| BundleError::Json { path: index_path.clone(), source })?;
-        let mut files: Vec<String> = index.weight_map.into_values().collect();
-        files.sort();
-        files.dedup();
-        return match files.iter().find(|name| Path::new(name).components().count() != 1) {
-            None => Ok(files),
-            Some(name) => Err(ImportError::UnsupportedSource {
-                path: index_path,
-                reason: format!("it names `{name}`, which is not a file beside it"),
-            }),
+struct WeightFiles {
+    files: Vec<String>,
+    /// Empty where there is a single file.
+    index: WeightsIndex,
+}
+
+impl WeightFiles {
+    fn of(directory: &Path) -> Result<Self, ImportError> {
+        if directory.join(WEIGHTS).exists() {
+            return Ok(Self { files: vec![WEIGHTS.to_owned()], index: WeightsIndex::default() });
+        }
+        let index_path = directory.join(WEIGHTS_INDEX);
+        if index_path.exists() {
+            let index: WeightsIndex = serde_json::from_slice(&read_bytes(&index_path)?)
+                .map_err(|source| BundleError::Json { path: index_path.clone(), source })?;
+            let mut files: Vec<String> = index.weight_map.values().cloned().collect();
+            files.sort();
+            files.dedup();
+            return match files.iter().find(|name| Path::new(name).components().count() != 1) {
+                None => Ok(Self { files, index }),
+                Some(name) => Err(ImportError::UnsupportedSource {
+                    path: index_path,
+                    reason: format!("it names `{name}`, which is not a file beside it"),
+                }),
+            };
+        }
+        let reason = if directory.join("pytorch_model.bin").exists()
+            || directory.join("pytorch_model.bin.index.json").exists()
+        {
+            "its weights are pickles (pytorch_model.bin), which can run code when loaded; \
+             save the model once with safe_serialization=True and import that"
+        } else {
+            "it has neither model.safetensors nor model.safetensors.index.json"
         };
+        Err(ImportError::UnsupportedSource { path: directory.to_owned(), reason: reason.to_owned() })
     }
-    let reason = if directory.join("pytorch_model.bin").exists()
-        || directory.join("pytorch_model.bin.index.json").exists()
-    {
-        "its weights are pickles (pytorch_model.bin), which can run code when loaded; \
-         save the model once with safe_serialization=True and import that"
-    } else {
-        "it has neither model.safetensors nor model.safetensors.index.json"
-    };
-    Err(ImportError::UnsupportedSource { path: directory.to_owned(), reason: reason.to_owned() })
+
+    /// Refuses a tensor that lies in another file than the index says: two files may be of two models.
+    fn check_place(&self, directory: &Path, tensor: &str, file: &str) -> Result<(), BundleError> {
+        match self.index.weight_map.get(tensor) {
+            Some(named) if named != file => {
+                let problem = format!("is in {file}, but {WEIGHTS_INDEX} says that it is in {named}");
+                let (path, tensor) = (directory.to_owned(), tensor.to_owned());
+                Err(BundleError::Tensor { path, tensor, problem })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a file that lacks a tensor of the index.
+    fn check_presence(
+        &self,
+        directory: &Path,
+        file: &str,
+        shard: &SafetensorsFile,
+    ) -> Result<(), BundleError> {
+        let mut named = self.index.weight_map.iter().filter(|(_, named)| *named == file);
+        match named.find(|(tensor, _)| shard.info(tensor).is_none()) {
+            None => Ok(()),
+            Some((tensor, _)) => Err(BundleError::Tensor {
+                path: directory.to_owned(),
+                tensor: tensor.clone(),
+                problem: format!("is missing in {file}, where {WEIGHTS_INDEX} says that it is"),
+            }),
+        }
+    }
 }
 
 impl Checkpoint for HuggingFaceCheckpoint {
@@ -209,7 +329,17 @@ impl Checkpoint for HuggingFaceCheckpoint {
         let Some(place) = self.places.get(name) else {
             return Ok(vec![0.0; self.config.vocab_size]); // of `ZERO_IF_MISSING`
         };
-        Ok(self.shards[place.shard].read_f32(&place.stored_name)?)
+        let shard = &self.shards[place.shard];
+        let info = shard.info(&place.stored_name).expect("its place was found in this file");
+        match (info.dtype, info.shape.as_slice()) {
+            (Dtype::F8_E4M3, &[rows, columns]) => {
+                let scales = self.scales(name, [rows, columns])?;
+                let mut bytes = vec![0; rows * columns];
+                shard.read_bytes(&place.stored_name, 0, &mut bytes)?;
+                Ok(float8::numbers(&bytes, columns, &scales))
+            }
+            _ => Ok(shard.read_f32(&place.stored_name)?),
+        }
     }
 
     fn side_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, ImportError> {

@@ -12,8 +12,11 @@
 mod bergamot;
 mod conventions;
 mod error;
+mod float8;
 mod gguf;
+mod gguf_architectures;
 mod gguf_metadata;
+mod gguf_pieces;
 mod gguf_tokenizer;
 mod hugging_face;
 mod marian_file;

@@ -199,15 +199,12 @@ fn a_begin_token_that_the_model_expects_is_added_by_the_tokenizer() {
 fn settings_without_an_exact_equivalent_are_refused_by_name() {
     let text = |text: &str| Value::String(text.to_owned());
     let cases = [
-        ("general.architecture", text("gemma3"), ["family `gemma3`", "supported: llama"]),
-        ("tokenizer.ggml.model", text("llama"), ["`tokenizer.ggml.model` is `llama`", "byte-level BPE"]),
-        ("tokenizer.ggml.pre", text("qwen2"), ["`tokenizer.ggml.pre` is `qwen2`", "gpt-2, smollm"]),
-        ("llama.rope.scaling.type", text("yarn"), ["`llama.rope.scaling.type` is `yarn`", "without scaling"]),
-        (
-            "llama.rope.dimension_count",
-            Value::U32(2),
-            ["`llama.rope.dimension_count` is 2", "whole head (4)"],
-        ),
+        ("general.architecture", text("gemma"), ["family `gemma`", "supported: llama, qwen2, qwen3"]),
+        ("tokenizer.ggml.model", text("t5"), ["`tokenizer.ggml.model` is `t5`", "byte-level BPE"]),
+        ("tokenizer.ggml.model", text("llama"), ["`tokenizer.ggml.scores`", "is missing"]),
+        ("tokenizer.ggml.pre", text("viking"), ["`tokenizer.ggml.pre` is `viking`", "gpt-2, smollm"]),
+        ("llama.rope.scaling.type", text("dynamic"), ["`llama.rope.scaling.type` is `dynamic`", "yarn"]),
+        ("llama.rope.dimension_count", Value::U32(3), ["`partial_rotary_factor` is 0.75", "an even number"]),
         ("llama.expert_count", Value::U32(8), ["`llama.expert_count` is 8", "mixtures of experts"]),
         ("llama.attention.head_count_kv", Value::U32(0), ["`num_key_value_heads` is 0", "from 1"]),
         ("tokenizer.ggml.token_type", Value::Array(vec![]), ["`tokenizer.ggml.token_type`", "0 entries"]),

@@ -257,26 +257,41 @@ impl PackedByTensors {
             // [count, h, len, head_dim]
             let batched = |t: &Tensor, h: i64| t.reshape([count, len, h, head_dim]).transpose(1, 2);
             let mask = match bias {
+                None if scoring.cap.is_some() => Some(self.additive_mask(span, scoring.window)),
                 None => run_masks[index].as_ref().map(Tensor::shallow_clone),
                 Some(bias) => Some(self.mask_with_bias(span, scoring.window, bias)),
             };
-            let causal = self.visibility == Visibility::Causal && mask.is_none();
-            let attended = Tensor::scaled_dot_product_attention(
-                &batched(&q[index], heads),
-                &repeat_heads(&batched(&k[index], kv_heads), heads / kv_heads),
-                &repeat_heads(&batched(&v[index], kv_heads), heads / kv_heads),
-                mask.as_ref(),
-                0.0,
-                causal,
-                Some(f64::from(scoring.scale)),
-                false,
-            );
+            let queries = batched(&q[index], heads);
+            let [keys, values] =
+                [&k[index], &v[index]].map(|t| repeat_heads(&batched(t, kv_heads), heads / kv_heads));
+            let scale = f64::from(scoring.scale);
+            let attended = match (scoring.cap, &mask) {
+                (Some(_), Some(mask)) => {
+                    let scores = capped(queries.matmul(&keys.transpose(-1, -2)) * scale, scoring.cap);
+                    (scores + mask).softmax(-1, None::<Kind>).matmul(&values)
+                }
+                (_, mask) => {
+                    let causal = self.visibility == Visibility::Causal && mask.is_none();
+                    let (mask, scale) = (mask.as_ref(), Some(scale));
+                    Tensor::scaled_dot_product_attention(
+                        &queries, &keys, &values, mask, 0.0, causal, scale, false,
+                    )
+                }
+            };
             outputs.push(attended.transpose(1, 2).reshape([count * len, heads * head_dim]));
         }
         let attended = if outputs.len() == 1 { outputs.swap_remove(0) } else { Tensor::cat(&outputs, 0) };
         debug_assert_eq!(attended.size()[0], rows);
         self.masks = masks;
         attended
+    }
+}
+
+/// Scores kept below `cap`, if there is one: `cap * tanh(scores / cap)`.
+pub(crate) fn capped(scores: Tensor, cap: Option<f32>) -> Tensor {
+    match cap.map(f64::from) {
+        None => scores,
+        Some(cap) => (scores / cap).tanh() * cap,
     }
 }
 
@@ -354,8 +369,16 @@ mod tests {
                 let like = (kind, Device::Cpu);
                 let mut by_kernel = PackedAttention::new(&layout, visibility, like);
                 let mut by_tensors = PackedByTensors::new(&layout, visibility, like);
-                for (window, bias) in [(None, None), (Some(5), None), (Some(70), None), (None, Some(&bias))] {
-                    let heads = Heads { q: &q, k: &k, v: &v, scoring: Scoring { scale: 0.2, window }, bias };
+                for (window, cap, bias) in [
+                    (None, None, None),
+                    (Some(5), None, None),
+                    (Some(70), None, None),
+                    (None, Some(0.7), None),
+                    (Some(5), Some(0.7), None),
+                    (None, None, Some(&bias)),
+                ] {
+                    let scoring = Scoring { scale: 0.2, window, cap };
+                    let heads = Heads { q: &q, k: &k, v: &v, scoring, bias };
                     let (by_kernel, by_tensors) =
                         (by_kernel.attend(0, heads).unwrap(), by_tensors.attend(heads));
                     assert_eq!((by_kernel.size(), by_kernel.kind()), (by_tensors.size(), kind));

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Attention, CrossAttention, Heads, PackedAttention, PackedLayout, PromptHeads, RelativeBias, Scoring,
     Visibility,
+    attention::capped,
     flop_count::count_attention,
     kernels::{
         BLOCK_TOKENS, CachedRow, HeadShape, LayerBlocks, TokenPlace, decode_attention, recur, write_tokens,
@@ -325,7 +326,8 @@ impl GatheredRows {
             // Values left by other rows may be infinite, so they must not even be multiplied by zero.
             .masked_fill(&self.absent.transpose(-1, -2), 0.0);
         let queries = q.reshape([rows, kv_heads, heads / kv_heads, head_dim]).to_kind(Kind::Float);
-        let mut scores = queries.matmul(&keys) * f64::from(scoring.scale); // [rows, kv_heads, groups, tokens]
+        // [rows, kv_heads, groups, tokens]
+        let mut scores = capped(queries.matmul(&keys) * f64::from(scoring.scale), scoring.cap);
         if let Some(bias) = bias {
             let distances = &self.tokens - (&self.lens - 1); // [rows, 1, 1, tokens]
             let bias = bias.of_distances(&distances.view([rows, -1])); // [heads, rows, tokens]
@@ -383,8 +385,13 @@ mod tests {
         for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::BFloat16, 1.6e-2)] {
             let layer = layer(kind);
             let q = pattern(&[4, SHAPE.heads as i64, SHAPE.head_dim as i64], kind);
-            for (window, bias) in [(None, None), (Some(1), None), (Some(20), None), (None, Some(&bias))] {
-                let scoring = Scoring { scale: 0.3, window };
+            for (window, cap, bias) in [
+                (None, None, None),
+                (Some(1), None, None),
+                (Some(20), Some(2.0), None),
+                (None, None, Some(&bias)),
+            ] {
+                let scoring = Scoring { scale: 0.3, window, cap };
                 let rule = (SHAPE, scoring, bias.map(RelativeBias::table));
                 let by_kernel = decode_attention(&layer, rule, (&rows, &q), &mut Scratch::default());
                 let by_tensors =

@@ -2,6 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use baton_bundle::WeightFormat;
 use tch::{Cuda, Device, Kind};
 
 use crate::{kernels::Instructions, matmul_operations_per_second};
@@ -127,10 +128,16 @@ impl Compute {
     /// The weights' format, as the flag `--weights` calls it.
     #[must_use]
     pub fn weights_name(self) -> &'static str {
+        self.weight_format().name()
+    }
+
+    /// The weights' format, as the accounting of memory counts it.
+    #[must_use]
+    pub fn weight_format(self) -> WeightFormat {
         match (self.weights, self.kind) {
-            (WeightType::Int8, _) => "int8",
-            (WeightType::Float, Kind::Float) => "f32",
-            (WeightType::Float, _) => "bf16",
+            (WeightType::Int8, _) => WeightFormat::Int8,
+            (WeightType::Float, Kind::Float) => WeightFormat::F32,
+            (WeightType::Float, _) => WeightFormat::Bf16,
         }
     }
 

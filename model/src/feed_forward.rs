@@ -29,6 +29,13 @@ pub(crate) enum FeedForwardInput {
 }
 
 impl FeedForward {
+    /// Rows in the format that the first product reads.
+    pub(crate) fn input(&self, x: &Tensor) -> LinearInput {
+        match &self.input {
+            FeedForwardInput::Gated(layer) | FeedForwardInput::Plain(layer) => layer.input(x),
+        }
+    }
+
     /// `x` plus the layers' output for `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
     /// `[rows, d]`, as a norm yields it.
     pub(crate) fn add_to(&self, x: Tensor, normed: &LinearInput, dropout: f64) -> Tensor {

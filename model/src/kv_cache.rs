@@ -340,10 +340,7 @@ mod tests {
             eos_token_ids: Vec::new(),
             output_rules: baton_bundle::OutputRules::default(),
             dtype: baton_bundle::WeightDtype::F32,
-            family: baton_bundle::FamilyConfig::Llama(baton_bundle::LlamaConfig {
-                rms_norm_eps: 1e-5,
-                rope_theta: 1e4,
-            }),
+            family: baton_bundle::FamilyConfig::Decoder(baton_bundle::DecoderConfig::llama(1e-5, 1e4)),
         };
         let limits = CacheLimits { max_slots: 2, max_cache_tokens: 64 };
         for compute in [Compute::CPU_F32, Compute::CPU_INT8] {

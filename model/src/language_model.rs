@@ -8,12 +8,12 @@ use tch::Tensor;
 use crate::{
     Attention, Compute, CrossAttention, Linear, ModelError, PackedAttention, PackedLayout, TensorSource,
     Visibility,
+    attention::capped,
     encoder_decoder::EncoderDecoder,
     families::{
         bart::Bart,
-        gemma3::Gemma3,
+        decoder,
         gpt2::Gpt2,
-        llama, qwen2, qwen3,
         t5::{T5, T5Parts},
     },
     layer_source::LayerSource,
@@ -73,12 +73,11 @@ impl LanguageModel {
         }
         let source = LayerSource::new(tensors, compute);
         let network = match &config.family {
-            FamilyConfig::Llama(llama) => decoder_only(llama::load((config, llama), &source, blocks)?),
-            FamilyConfig::Qwen2(qwen) => decoder_only(qwen2::load((config, qwen), &source, blocks)?),
-            FamilyConfig::Qwen3(qwen) => decoder_only(qwen3::load((config, qwen), &source, blocks)?),
-            FamilyConfig::Gemma3(gemma) => decoder_only(Gemma3::load((config, gemma), &source, blocks)?),
+            FamilyConfig::Decoder(constants) => {
+                decoder_only(decoder::load((config, constants), &source, blocks)?)
+            }
             FamilyConfig::Gpt2(gpt2) => decoder_only(Gpt2::load((config, gpt2), &source, blocks)?),
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => {
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) | FamilyConfig::Umt5(t5) => {
                 let parts = T5Parts { encoder_blocks: blocks, decoder: lm_head };
                 Network::EncoderDecoder(Box::new(T5::load((config, t5), &source, parts)?))
             }
@@ -289,12 +288,24 @@ impl LanguageModel {
     /// # Panics
     /// The model was loaded without `lm_head`.
     pub fn logits(&self, x: &Tensor) -> Tensor {
-        self.head().product(&self.network.head_input(x, self.head())).into_tensor(self.compute.kind)
+        let input = self.network.head_input(x, self.head());
+        capped(self.head().product(&input).into_tensor(self.compute.kind), self.logit_cap())
     }
 
     /// The same, appended to `logits` in host memory, row by row, in f32.
     pub(crate) fn append_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
-        time(Part::Head, || self.head().product(&self.network.head_input(x, self.head())).append_to(logits));
+        time(Part::Head, || {
+            let first = logits.len();
+            self.head().product(&self.network.head_input(x, self.head())).append_to(logits);
+            if let Some(cap) = self.logit_cap() {
+                logits[first..].iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+            }
+        });
+    }
+
+    /// The bound of logits, if there is one.
+    fn logit_cap(&self) -> Option<f32> {
+        self.config.decoder()?.logit_cap.map(|cap| cap as f32)
     }
 
     fn head(&self) -> &Linear {

@@ -4,7 +4,8 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Compute, Linear, ModelError, TensorSource,
-    layers::{HeadNorms, LayerNorm, RmsNorm},
+    layers::{LayerNorm, RmsNorm},
+    weight_count::count_weight,
 };
 
 /// Makes layers from the tensors of a checkpoint or of a part.
@@ -26,6 +27,11 @@ impl<'a> LayerSource<'a> {
         Self { prefix: format!("{}{part}.", self.prefix), ..self.clone() }
     }
 
+    /// The same tensors for layers that are never int8.
+    pub(crate) fn with_float_weights(&self) -> Self {
+        Self { compute: self.compute.with_float_weights(), ..self.clone() }
+    }
+
     /// A tensor as stored.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
@@ -35,7 +41,9 @@ impl<'a> LayerSource<'a> {
     /// A matrix whose rows are looked up, `[rows, width]` in the compute kind.
     pub(crate) fn embedding(&self, name: &str, shape: [usize; 2]) -> Result<Tensor, ModelError> {
         let Compute { device, kind, .. } = self.compute;
-        Ok(self.tensor(name, &shape)?.to_device(device).to_kind(kind))
+        let rows = self.tensor(name, &shape)?.to_device(device).to_kind(kind);
+        count_weight(&rows);
+        Ok(rows)
     }
 
     /// `name.weight`, `[out, in]`, as a layer without bias.
@@ -116,14 +124,15 @@ impl<'a> LayerSource<'a> {
         Ok(RmsNorm::new(&self.tensor(&format!("{name}.weight"), &[width])?, eps, self.compute))
     }
 
-    /// An RMS norm whose factor is one plus the stored weight: Gemma's.
-    pub(crate) fn rms_norm_around_one(
+    /// The factors of an RMS norm, `[width]` f32: `name.weight`, or one more than that.
+    pub(crate) fn norm_weight(
         &self,
         name: &str,
         width: usize,
-        eps: f64,
-    ) -> Result<RmsNorm, ModelError> {
-        Ok(RmsNorm::new(&self.one_more(name, width)?, eps, self.compute))
+        around_one: bool,
+    ) -> Result<Tensor, ModelError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[width])?.to_kind(Kind::Float);
+        Ok(if around_one { weight + 1.0 } else { weight })
     }
 
     /// `name.weight` and `name.bias`, `[width]`, as a layer norm.
@@ -131,21 +140,5 @@ impl<'a> LayerSource<'a> {
         let weight = self.tensor(&format!("{name}.weight"), &[width])?;
         let bias = self.tensor(&format!("{name}.bias"), &[width])?;
         Ok(LayerNorm::new((&weight, &bias), eps, self.compute))
-    }
-
-    /// `q_norm.weight` and `k_norm.weight`, `[head_dim]`.
-    pub(crate) fn head_norms(&self, head_dim: usize, eps: f64) -> Result<HeadNorms, ModelError> {
-        let weight = |name: &str| self.tensor(&format!("{name}.weight"), &[head_dim]);
-        Ok(HeadNorms::new((&weight("q_norm")?, &weight("k_norm")?), eps, self.compute))
-    }
-
-    /// The same around one.
-    pub(crate) fn head_norms_around_one(&self, head_dim: usize, eps: f64) -> Result<HeadNorms, ModelError> {
-        let weights = (&self.one_more("q_norm", head_dim)?, &self.one_more("k_norm", head_dim)?);
-        Ok(HeadNorms::new(weights, eps, self.compute))
-    }
-
-    fn one_more(&self, name: &str, width: usize) -> Result<Tensor, ModelError> {
-        Ok(self.tensor(&format!("{name}.weight"), &[width])?.to_kind(Kind::Float) + 1.0)
     }
 }

@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 
+use baton_bundle::RotaryConfig;
 use tch::{Kind, Tensor};
 
-use crate::{Compute, compute::WeightType, kernels, linear::LinearInput, residual::Normed};
+use crate::{
+    Compute, compute::WeightType, kernels, linear::LinearInput, residual::Normed, weight_count::count_weight,
+};
 
 /// RMS norm with a weight (Zhang and Sennrich, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug)]
@@ -95,17 +98,18 @@ impl LayerNorm {
     }
 }
 
-/// RMS norms of each query head and of each key head, as Qwen3 and Gemma 3 have them.
+/// RMS norms of queries and of keys: of each head, as Qwen3 and Gemma 3 have them, or of all heads together,
+/// as OLMo 2 does.
 #[derive(Debug)]
 pub(crate) struct HeadNorms {
-    q_norm: Tensor, // [head_dim] f32
-    k_norm: Tensor, // [head_dim] f32
+    q_norm: Tensor, // [head_dim] or [heads * head_dim] f32
+    k_norm: Tensor, // [head_dim] or [kv_heads * head_dim] f32
     eps: f64,
     compute: Compute,
 }
 
 impl HeadNorms {
-    /// `q_norm`, `k_norm`: `[head_dim]` of any float type.
+    /// `q_norm`, `k_norm`: `[head_dim]`, or as wide as all heads, of any float type.
     pub(crate) fn new((q_norm, k_norm): (&Tensor, &Tensor), eps: f64, compute: Compute) -> Self {
         Self { q_norm: in_f32(q_norm, compute), k_norm: in_f32(k_norm, compute), eps, compute }
     }
@@ -113,12 +117,18 @@ impl HeadNorms {
     /// Norms the heads of each row. `x`: `[rows, heads + 2 kv_heads, head_dim]`, queries, keys, values, whose
     /// memory may be reused.
     pub(crate) fn forward(&self, x: Tensor, heads: i64, kv_heads: i64) -> Tensor {
-        if self.compute.fused {
+        let of_each_head = self.q_norm.size() == [x.size()[2]] && self.k_norm.size() == [x.size()[2]];
+        if self.compute.fused && of_each_head {
             return kernels::norm_heads(x, [heads, kv_heads], [&self.q_norm, &self.k_norm], self.eps);
         }
         let parts = x.split_with_sizes([heads, kv_heads, kv_heads], 1);
         let norm = |heads: &Tensor, weight: &Tensor| {
-            rms_norm(&heads.to_kind(Kind::Float), weight, self.eps).to_kind(x.kind())
+            let rows = heads.reshape([-1, weight.size()[0]]).to_kind(Kind::Float);
+            let normed = match self.compute.fused {
+                true => kernels::rms_norm(&rows, weight, self.eps, Kind::Float),
+                false => rms_norm(&rows, weight, self.eps),
+            };
+            normed.view_as(heads).to_kind(x.kind())
         };
         Tensor::cat(
             &[norm(&parts[0], &self.q_norm), norm(&parts[1], &self.k_norm), parts[2].shallow_clone()],
@@ -128,7 +138,9 @@ impl HeadNorms {
 }
 
 fn in_f32(weight: &Tensor, compute: Compute) -> Tensor {
-    weight.to_device(compute.device).to_kind(Kind::Float).contiguous()
+    let weight = weight.to_device(compute.device).to_kind(Kind::Float).contiguous();
+    count_weight(&weight);
+    weight
 }
 
 /// RMS norm by libtorch. `x`: `[.., width]` f32; `weight`: `[width]` f32; result f32.
@@ -148,58 +160,62 @@ pub fn rms_scale(x: &Tensor, eps: f64) -> Tensor {
 /// Angles of all positions seen so far are kept; the table doubles when a later one is met.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    head_dim: i64,
-    theta: f64,
+    frequencies: Tensor, // [rotated channels / 2] f32
+    factor: f64,         // of sines and cosines
     compute: Compute,
     table: RefCell<RopeTable>,
 }
 
 #[derive(Debug)]
 struct RopeTable {
-    cosines: Tensor, // [positions, head_dim / 2] f32
-    sines: Tensor,   // [positions, head_dim / 2] f32
+    cosines: Tensor, // [positions, rotated channels / 2] f32
+    sines: Tensor,   // [positions, rotated channels / 2] f32
 }
 
 /// Positions of the table at first.
 const FIRST_POSITIONS: i64 = 256;
 
 impl Rope {
-    /// `theta`: the base of the frequencies.
-    pub(crate) fn new(head_dim: usize, theta: f64, compute: Compute) -> Self {
-        let head_dim = head_dim as i64;
-        let table = RefCell::new(RopeTable::new(FIRST_POSITIONS, head_dim, theta, compute));
-        Self { head_dim, theta, compute, table }
+    /// The rotation of heads of this width.
+    pub(crate) fn new(config: &RotaryConfig, head_dim: usize, compute: Compute) -> Self {
+        let frequencies = Tensor::from_slice(&config.frequencies(head_dim));
+        let frequencies = frequencies.to_kind(Kind::Float).to_device(compute.device);
+        let factor = config.attention_factor();
+        let table = RefCell::new(RopeTable::new(FIRST_POSITIONS, &frequencies, factor));
+        Self { frequencies, factor, compute, table }
     }
 
-    /// Rotates the first `heads` heads of each row. `x`: `[rows, all heads, head_dim]`, whose memory may be
-    /// reused; `positions`: `[rows]` int64, the place of each row in its own sequence, and the largest of
-    /// them.
+    /// Rotates the first channels of the first `heads` heads of each row. `x`: `[rows, all heads, head_dim]`,
+    /// whose memory may be reused; `positions`: `[rows]` int64, the place of each row in its own sequence,
+    /// and the largest of them.
     pub(crate) fn apply(&self, x: Tensor, heads: i64, (positions, largest): (&Tensor, i64)) -> Tensor {
         let known = self.table.borrow().cosines.size()[0];
         if largest >= known {
             let positions = (largest + 1).max(2 * known);
-            self.table.replace(RopeTable::new(positions, self.head_dim, self.theta, self.compute));
+            self.table.replace(RopeTable::new(positions, &self.frequencies, self.factor));
         }
         let table = self.table.borrow();
         if self.compute.fused {
             return kernels::rotate(x, heads, positions, (&table.cosines, &table.sines));
         }
-        // [rows, 1, head_dim]
+        let (_, all_heads, head_dim) = x.size3().expect("queries and keys are [rows, heads, head_dim]");
+        let rotated = 2 * self.frequencies.size()[0];
+        // [rows, 1, rotated]
         let angles = |t: &Tensor| t.index_select(0, positions).repeat([1, 2]).unsqueeze(1);
-        let parts = x.split_with_sizes([heads, x.size()[1] - heads], 1);
-        let halves = parts[0].chunk(2, -1);
+        let parts = x.split_with_sizes([heads, all_heads - heads], 1);
+        let channels = parts[0].split_with_sizes([rotated, head_dim - rotated], 2);
+        let halves = channels[0].chunk(2, -1);
         let turned = Tensor::cat(&[&halves[1].neg(), &halves[0]], -1);
-        let rotated = (&parts[0] * angles(&table.cosines) + turned * angles(&table.sines)).to_kind(x.kind());
+        let rotated = &channels[0] * angles(&table.cosines) + turned * angles(&table.sines);
+        let rotated = Tensor::cat(&[&rotated.to_kind(x.kind()), &channels[1]], -1);
         Tensor::cat(&[&rotated, &parts[1]], 1)
     }
 }
 
 impl RopeTable {
-    fn new(positions: i64, head_dim: i64, theta: f64, compute: Compute) -> Self {
-        let options = (Kind::Float, compute.device);
-        let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / (head_dim as f64);
-        let inverse_frequencies = (exponents * -theta.ln()).exp(); // [head_dim / 2]
-        let angles = Tensor::arange(positions, options).unsqueeze(1) * inverse_frequencies.unsqueeze(0);
-        Self { cosines: angles.cos(), sines: angles.sin() }
+    fn new(positions: i64, frequencies: &Tensor, factor: f64) -> Self {
+        let options = (Kind::Float, frequencies.device());
+        let angles = Tensor::arange(positions, options).unsqueeze(1) * frequencies.unsqueeze(0);
+        Self { cosines: angles.cos() * factor, sines: angles.sin() * factor }
     }
 }

@@ -18,6 +18,7 @@ mod compute;
 mod embedded_positions;
 mod encoder_decoder;
 mod error;
+mod experts;
 mod families;
 mod feed_forward;
 mod flop_count;
@@ -44,6 +45,7 @@ mod self_attention;
 mod stack;
 mod step_time;
 mod transfer;
+mod weight_count;
 
 pub use aligned_states::AlignedRows;
 pub use attention::{
@@ -70,6 +72,7 @@ pub use random_weights::RandomWeights;
 pub use relative_bias::RelativeBias;
 pub use response_pass::ResponsePass;
 pub use step_time::{Part, take_part_times};
+pub use weight_count::take_counted_weight_bytes;
 
 /// Sets how many threads one libtorch operation may use, for the whole process. Call it before any other
 /// operation.

@@ -16,6 +16,7 @@ use crate::{
     flop_count::count_product,
     kernels::{self, Activation, Int8Weight},
     transfer::download,
+    weight_count::{count_bytes, count_weight},
 };
 
 /// A linear layer, `y = x W^T + b`.
@@ -90,13 +91,18 @@ impl Linear {
                 let weight = padded(to_compute(weight), &[0, 0, 0, num_missing]);
                 let bias = bias.map(|bias| padded(to_compute(bias), &[0, num_missing]));
                 let min_rows = min_rows(&weight);
+                count_weight(&weight);
+                bias.iter().for_each(count_weight);
                 Weight::Float { weight, bias, outputs: (num_missing > 0).then_some(outputs), min_rows }
             }
             WeightType::Int8 => {
                 let QuantizedRows { values, scales } = kernels::quantize(&weight.to_kind(Kind::Float));
-                let bias =
+                let bias: Option<Vec<f32>> =
                     bias.map(|b| Vec::try_from(b.to_kind(Kind::Float)).expect("a bias has one dimension"));
-                Weight::Int8 { weight: Int8Weight::new(&values), scales, bias }
+                let weight = Int8Weight::new(&values);
+                let num_floats = scales.len() + bias.as_ref().map_or(0, Vec::len);
+                count_bytes(weight.num_bytes() + num_floats * size_of::<f32>());
+                Weight::Int8 { weight, scales, bias }
             }
         };
         Self { weight, learned: Vec::new(), compute }

@@ -6,8 +6,8 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Attention, CrossAttention, Heads, PackedLayout, PromptHeads, Visibility,
-    attention::{ByWindow, within_window},
+    Attention, CrossAttention, Heads, PackedLayout, PromptHeads, Scoring, Visibility,
+    attention::{ByWindow, capped, within_window},
 };
 
 /// Attention in which each sequence of a packed batch sees itself alone.
@@ -54,7 +54,7 @@ impl Attention for PaddedAttention {
         // [heads, len, len]
         let bias = bias.map(|bias| bias.of_distances(&(&key - &query)).to_kind(q.kind()));
         let (queries, keys) = (self.padding.pad(q), [k, v].map(|t| self.padding.pad(t)));
-        let attended = attend(&queries, &keys, (f64::from(scoring.scale), mask, bias.as_ref()));
+        let attended = attend(&queries, &keys, (scoring, mask, bias.as_ref()));
         Some(self.padding.packed(&attended))
     }
 }
@@ -94,7 +94,7 @@ impl CrossAttention for PaddedCrossAttention {
     fn attend_prompt(&mut self, layer: usize, PromptHeads { q, scoring }: PromptHeads<'_>) -> Tensor {
         let padding = &self.responses.padding;
         let keys = self.keys_and_values[layer].each_ref().map(|t| self.prompts.pad(t));
-        let attended = attend(&padding.pad(q), &keys, (f64::from(scoring.scale), &self.mask, None));
+        let attended = attend(&padding.pad(q), &keys, (scoring, &self.mask, None));
         padding.packed(&attended)
     }
 
@@ -127,17 +127,22 @@ fn additive(visible: &Tensor, kind: Kind) -> Tensor {
     visible.logical_not().to_kind(kind) * f64::from(MASKED_SCORE)
 }
 
-/// `softmax(scale * q k^T + bias + mask) v`. `q`: `[sequences, q_len, heads, head_dim]`; keys and values:
-/// `[sequences, kv_len, kv_heads, head_dim]`; `mask`: broadcast to `[sequences, 1, q_len, kv_len]`; `bias`:
-/// `[heads, q_len, kv_len]`. Result as `q`.
-fn attend(q: &Tensor, keys: &[Tensor; 2], (scale, mask, bias): (f64, &Tensor, Option<&Tensor>)) -> Tensor {
+/// `softmax(cap(scale * q k^T) + bias + mask) v`. `q`: `[sequences, q_len, heads, head_dim]`; keys and
+/// values: `[sequences, kv_len, kv_heads, head_dim]`; `mask`: broadcast to `[sequences, 1, q_len, kv_len]`;
+/// `bias`: `[heads, q_len, kv_len]`. Result as `q`.
+fn attend(
+    q: &Tensor,
+    keys: &[Tensor; 2],
+    (scoring, mask, bias): (Scoring, &Tensor, Option<&Tensor>),
+) -> Tensor {
     let (sequences, len, heads, head_dim) = q.size4().expect("[sequences, len, heads, head_dim]");
     let (_, kv_len, kv_heads, _) = keys[0].size4().expect("[sequences, len, heads, head_dim]");
     let groups = heads / kv_heads;
     let q = q.view([sequences, len, kv_heads, groups, head_dim]).permute([0, 2, 3, 1, 4]);
-    let q = q.reshape([sequences, kv_heads, groups * len, head_dim]) * scale;
+    let q = q.reshape([sequences, kv_heads, groups * len, head_dim]) * f64::from(scoring.scale);
     let [k, v] = keys.each_ref().map(|t| t.transpose(1, 2));
-    let mut scores = q.matmul(&k.transpose(-1, -2)); // [sequences, kv_heads, groups * len, kv_len]
+    // [sequences, kv_heads, groups * len, kv_len]
+    let mut scores = capped(q.matmul(&k.transpose(-1, -2)), scoring.cap);
     if let Some(bias) = bias {
         scores += bias.reshape([1, kv_heads, groups * len, kv_len]);
     }

@@ -1,12 +1,12 @@
 //! The blocks of a projector, if it has some: all LLM states of a prompt see each other in them, in both
 //! directions (`baton_bundle::ProjectorPart`).
 
-use baton_bundle::{FamilyConfig, ProjectorPart};
+use baton_bundle::ProjectorPart;
 use tch::Tensor;
 
 use crate::{
     Attention, Compute, ModelError, PackedAttention, PackedLayout, PaddedAttention, TensorSource, Visibility,
-    families::llama::{Llama, load_blocks},
+    families::decoder::{Decoder, load_blocks},
     layer_source::LayerSource,
     linear::LinearInput,
     stack::{Pass, Stack as _},
@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct ProjectorBlocks {
-    stack: Llama,
+    stack: Decoder,
     compute: Compute,
 }
 
@@ -27,9 +27,9 @@ impl ProjectorBlocks {
         compute: Compute,
     ) -> Result<Option<Self>, ModelError> {
         let config = part.block_config();
-        let FamilyConfig::Llama(constants) = &config.family else { unreachable!("its blocks are a Llama's") };
+        let constants = config.decoder().expect("its blocks are a Llama's");
         let source = LayerSource::new(source, compute).part("projector");
-        let load = || Ok(Self { stack: load_blocks((&config, constants), &source)?, compute });
+        let load = || Ok(Self { stack: load_blocks((&config, constants), &source, part.blocks)?, compute });
         (part.blocks > 0).then(load).transpose()
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct SelfAttention {
     pub(crate) scoring: Scoring,
     /// d -> (heads + 2 kv_heads) * head_dim: queries, keys, values
     pub(crate) qkv_proj: Linear,
-    /// Norms of query and key heads, before positions.
+    /// Norms of queries and keys, before positions.
     pub(crate) head_norms: Option<HeadNorms>,
     /// heads * head_dim -> d
     pub(crate) o_proj: Linear,
@@ -32,8 +32,8 @@ pub(crate) enum Positions<'a> {
     Rotary(&'a Rope),
     /// Distances add to scores.
     Relative(&'a RelativeBias),
-    /// Embeddings have it already.
-    Embedded,
+    /// Embeddings have it already, or nothing tells it.
+    Unmarked,
 }
 
 /// How many heads a model has, and how wide.
@@ -46,6 +46,11 @@ pub(crate) fn head_shape(config: &ModelConfig) -> HeadShape {
 }
 
 impl SelfAttention {
+    /// Rows in the format that the first product reads.
+    pub(crate) fn input(&self, x: &Tensor) -> LinearInput {
+        self.qkv_proj.input(x)
+    }
+
     /// `x` plus the attention for `normed`. `x`: `[rows, d]` f32, whose memory may be reused; `normed`:
     /// `[rows, d]`, as a norm yields it. None if the pass ends with keys and values.
     pub(crate) fn add_to(
@@ -91,14 +96,14 @@ impl SelfAttention {
             };
             match positions {
                 Positions::Rotary(rope) => rope.apply(qkv, heads + kv_heads, pass.positions),
-                Positions::Relative(_) | Positions::Embedded => qkv,
+                Positions::Relative(_) | Positions::Unmarked => qkv,
             }
         });
         let attended = time(Part::Attention, || {
             let parts = qkv.split_with_sizes([heads, kv_heads, kv_heads], 1);
             let bias = match positions {
                 Positions::Relative(bias) => Some(bias),
-                Positions::Rotary(_) | Positions::Embedded => None,
+                Positions::Rotary(_) | Positions::Unmarked => None,
             };
             let heads = Heads { q: &parts[0], k: &parts[1], v: &parts[2], scoring: self.scoring, bias };
             pass.attention.attend(layer, heads) // [rows, heads * head_dim]

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
+use baton_bundle::{DecoderConfig, FamilyConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
 use baton_decoding::{
     FinishedSequence, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits, SlotId,
     StepRow,
@@ -35,7 +35,7 @@ fn config() -> ModelConfig {
         eos_token_ids: vec![EOS],
         output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
+        family: FamilyConfig::Decoder(DecoderConfig::llama(1e-5, 10_000.0)),
     }
 }
 

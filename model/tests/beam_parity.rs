@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
+use baton_bundle::{DecoderConfig, FamilyConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
 use baton_decoding::{
     EarlyStopping, FinishedRow, Generation, GenerationOptions, GroupId, Plan, RowId, RowRequest, Scheduler,
     SchedulerLimits,
@@ -105,10 +105,7 @@ fn model(fixtures: &Fixtures) -> LanguageModel {
         eos_token_ids: vec![eos_token_id],
         output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Llama(LlamaConfig {
-            rms_norm_eps: from.rms_norm_eps,
-            rope_theta: from.rope_theta,
-        }),
+        family: FamilyConfig::Decoder(DecoderConfig::llama(from.rms_norm_eps, from.rope_theta)),
     };
     // By name, as in the script.
     let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();

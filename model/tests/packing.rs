@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_bundle::{FamilyConfig, LlamaConfig, ModelConfig, OutputRules, WeightDtype};
+use baton_bundle::{DecoderConfig, FamilyConfig, ModelConfig, OutputRules, WeightDtype};
 use baton_model::{
     Attention, Compute, Heads, LanguageModel, ModelParts, PackedAttention, PackedLayout, PaddedAttention,
     Scoring, Visibility,
@@ -47,7 +47,9 @@ fn reference(
                     .map(|&key| {
                         let (a, b) = (at(first + query, HEADS, head), at(first + key, KV_HEADS, kv_head));
                         let dot: f64 = (0..HEAD_DIM).map(|i| q[a + i] * k[b + i]).sum();
-                        (dot * f64::from(scoring.scale)).exp()
+                        let score = dot * f64::from(scoring.scale);
+                        let cap = scoring.cap.map(f64::from);
+                        cap.map_or(score, |cap| cap * (score / cap).tanh()).exp()
                     })
                     .collect();
                 let total: f64 = scores.iter().sum();
@@ -79,8 +81,8 @@ fn packed_and_padded_attention_equal_the_formula_for_every_visibility_and_window
         let mut padded = PaddedAttention::new(&layout, visibility, like);
         for scoring in [
             Scoring::of_heads(HEAD_DIM),
-            Scoring { scale: 0.5, window: Some(4) },
-            Scoring { scale: 0.5, window: Some(1) },
+            Scoring { scale: 0.5, window: Some(4), cap: Some(0.8) },
+            Scoring { scale: 0.5, window: Some(1), cap: None },
         ] {
             let heads = Heads { q: &q, k: &k, v: &v, scoring, bias: None };
             let expected = Tensor::from_slice(&reference(&LENS, visibility, heads));
@@ -107,7 +109,7 @@ fn small_llama(compute: Compute) -> LanguageModel {
         eos_token_ids: vec![0],
         output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
+        family: FamilyConfig::Decoder(DecoderConfig::llama(1e-5, 10_000.0)),
     };
     tch::manual_seed(11);
     let tensors: BTreeMap<String, Tensor> = config

@@ -230,3 +230,17 @@ async fn a_dropped_attempt_is_cancelled_and_the_services_continue() {
         "an abandoned attempt commits nothing"
     );
 }
+
+#[tokio::test]
+async fn an_encoder_whose_pass_cannot_fit_into_memory_refuses_before_it_loads_a_model() {
+    if baton_worker::available_memory().is_none() {
+        eprintln!("SKIPPED: the system does not tell its free memory");
+        return;
+    }
+    let bundle = Bundle::open(shared_bundle()).unwrap();
+    let config = EncoderConfig { max_batch_tokens: usize::MAX, ..EncoderConfig::cpu() };
+    let error = EncoderService::load(&bundle, config, Connections::default()).await.unwrap_err().to_string();
+    for piece in ["the encoder's models need", "of weights for each of 1 engines", "are free"] {
+        assert!(error.contains(piece), "{piece} is not in: {error}");
+    }
+}

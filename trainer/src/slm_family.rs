@@ -5,8 +5,8 @@
 //! prompt is the projected states, and encoder-decoder (T5), whose encoder reads them.
 
 use baton_bundle::{
-    Family, FamilyConfig, Gpt2Config, LlamaConfig, ModelConfig, OutputRules, PromptAttention, QwenConfig,
-    T5Config, T5FeedForward, WeightDtype,
+    DecoderConfig, Family, FamilyConfig, Gpt2Config, ModelConfig, OutputRules, PromptAttention, T5Config,
+    T5FeedForward, WeightDtype,
 };
 
 use crate::{SlmShape, TrainConfig, TrainError};
@@ -35,7 +35,7 @@ pub(crate) fn check(slm: &SlmShape, prompt_attention: PromptAttention) -> Result
 pub(crate) fn slm_config(config: &TrainConfig, slm: &SlmShape, [bos, eos]: [u32; 2]) -> ModelConfig {
     let (rms_norm_eps, rope_theta) = (1e-6, 10_000.0);
     let family = match slm.family {
-        Family::Qwen2 => FamilyConfig::Qwen2(QwenConfig { rms_norm_eps, rope_theta, sliding: None }),
+        Family::Qwen2 => FamilyConfig::Decoder(DecoderConfig::qwen2(rms_norm_eps, rope_theta)),
         Family::Gpt2 => FamilyConfig::Gpt2(Gpt2Config { layer_norm_epsilon: 1e-5 }),
         Family::T5 => FamilyConfig::T5(T5Config {
             num_decoder_layers: slm.blocks,
@@ -45,7 +45,7 @@ pub(crate) fn slm_config(config: &TrainConfig, slm: &SlmShape, [bos, eos]: [u32;
             feed_forward_proj: T5FeedForward::GatedGelu,
             scale_decoder_outputs: false,
         }),
-        _ => FamilyConfig::Llama(LlamaConfig { rms_norm_eps, rope_theta }),
+        _ => FamilyConfig::Decoder(DecoderConfig::llama(rms_norm_eps, rope_theta)),
     };
     ModelConfig {
         hidden_size: slm.d_model,

@@ -35,16 +35,32 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// # Errors
-    /// The checkpoint is quantized.
+    /// The checkpoint is quantized to other numbers than FP8, which the import reads.
     pub(super) fn new(json: &'a Map<String, Value>) -> Result<Self, UnsupportedSetting> {
         let fields = Self { json };
-        fields.must_be_absent("quantization_config", "a checkpoint of float tensors")?;
+        if let Some(settings) = fields.get("quantization_config") {
+            let text = |key: &str| settings.get(key).and_then(Value::as_str).unwrap_or_default();
+            let is_fp8 = match text("quant_method") {
+                "fp8" => true,
+                "compressed-tensors" => text("format") == "float-quantized",
+                _ => false,
+            };
+            if !is_fp8 {
+                let supported = "a checkpoint of floats or FP8 (quant_method fp8)";
+                return Err(UnsupportedSetting::new("quantization_config", settings, supported));
+            }
+        }
         Ok(fields)
     }
 
     /// A field, unless it is left out or `null`.
     pub(super) fn get(&self, field: &str) -> Option<&'a Value> {
         self.json.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the file has a field, be it `null`.
+    pub(super) fn is_present(&self, field: &str) -> bool {
+        self.json.contains_key(field)
     }
 
     fn optional<T>(

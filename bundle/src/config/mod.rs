@@ -6,16 +6,25 @@
 //! its field, so that no checkpoint runs with an option ignored.
 
 mod bart;
+mod decoder;
 mod fields;
-mod gemma3;
+mod gemma;
 mod gpt2;
+mod granite;
 mod linear_layers;
 mod llama;
+mod mistral;
+mod olmo2;
 mod output_rules;
+mod phi3;
 mod qwen;
+mod rope_scaling;
 mod rotary;
+mod sliding;
+mod smollm3;
 mod t5;
 mod tensors;
+mod wrapper;
 
 use std::path::Path;
 
@@ -25,14 +34,14 @@ use serde_json::{Map, Value};
 use self::fields::Fields;
 pub use self::{
     bart::{BartActivation, BartConfig, BartKind, BartPositions, BartWiring, NormPlace},
+    decoder::{BlockNorms, DecoderConfig, ExpertsConfig, GateActivation, QueryKeyNorms},
     fields::UnsupportedSetting,
-    gemma3::Gemma3Config,
     gpt2::Gpt2Config,
     linear_layers::LinearLayer,
-    llama::LlamaConfig,
     output_rules::OutputRules,
-    qwen::QwenConfig,
-    rotary::SlidingLayers,
+    rope_scaling::{LongRope, RopeScaling, Yarn},
+    rotary::RotaryConfig,
+    sliding::SlidingLayers,
     t5::{T5Config, T5FeedForward},
     tensors::{NamedShape, TensorLayout},
 };
@@ -102,21 +111,18 @@ pub struct ModelConfig {
 
 /// A family with the constants that only its members have.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a process has a few, and copies them rarely")]
 pub enum FamilyConfig {
-    /// Llama, and models of that type: SmolLM2.
-    Llama(LlamaConfig),
-    /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.
-    Qwen2(QwenConfig),
-    /// Qwen3: Llama with a norm on each query and key head.
-    Qwen3(QwenConfig),
-    /// The text models of Gemma 3.
-    Gemma3(Gemma3Config),
+    /// The decoder-only families with rotary positions: Llama and its many relatives.
+    Decoder(DecoderConfig),
     /// GPT-2.
     Gpt2(Gpt2Config),
     /// T5 1.0 and 1.1, Flan-T5: encoder and decoder.
     T5(T5Config),
     /// mT5: T5 1.1 with a large vocabulary.
     Mt5(T5Config),
+    /// UMT5: mT5 with a table of relative positions in each block.
+    Umt5(T5Config),
     /// BART and its kin: mBART, Marian, M2M-100, Pegasus, Bergamot's students.
     Bart(BartConfig),
 }
@@ -147,14 +153,24 @@ struct FamilyFile {
     read: fn(&Fields<'_>) -> Result<ModelConfig, UnsupportedSetting>,
 }
 
-const FAMILY_FILES: [FamilyFile; 13] = [
+const FAMILY_FILES: [FamilyFile; 23] = [
     FamilyFile { family: Family::Llama, model_type: "llama", read: llama::read },
+    FamilyFile { family: Family::Mistral, model_type: "mistral", read: mistral::read_mistral },
+    FamilyFile { family: Family::Ministral, model_type: "ministral", read: mistral::read_ministral },
+    FamilyFile { family: Family::Ministral3, model_type: "ministral3", read: mistral::read_ministral3 },
     FamilyFile { family: Family::Qwen2, model_type: "qwen2", read: qwen::read_qwen2 },
     FamilyFile { family: Family::Qwen3, model_type: "qwen3", read: qwen::read_qwen3 },
-    FamilyFile { family: Family::Gemma3, model_type: "gemma3_text", read: gemma3::read },
+    FamilyFile { family: Family::Qwen3Moe, model_type: "qwen3_moe", read: qwen::read_qwen3_moe },
+    FamilyFile { family: Family::Gemma2, model_type: "gemma2", read: gemma::read_gemma2 },
+    FamilyFile { family: Family::Gemma3, model_type: "gemma3_text", read: gemma::read_gemma3 },
+    FamilyFile { family: Family::Phi3, model_type: "phi3", read: phi3::read },
+    FamilyFile { family: Family::Olmo2, model_type: "olmo2", read: olmo2::read },
+    FamilyFile { family: Family::Granite, model_type: "granite", read: granite::read },
+    FamilyFile { family: Family::Smollm3, model_type: "smollm3", read: smollm3::read },
     FamilyFile { family: Family::Gpt2, model_type: "gpt2", read: gpt2::read },
     FamilyFile { family: Family::T5, model_type: "t5", read: t5::read_t5 },
     FamilyFile { family: Family::Mt5, model_type: "mt5", read: t5::read_mt5 },
+    FamilyFile { family: Family::Umt5, model_type: "umt5", read: t5::read_umt5 },
     FamilyFile { family: Family::Bart, model_type: "bart", read: bart::read_bart },
     FamilyFile { family: Family::Mbart, model_type: "mbart", read: bart::read_mbart },
     FamilyFile { family: Family::M2m100, model_type: "m2m_100", read: bart::read_m2m_100 },
@@ -174,6 +190,7 @@ impl ModelConfig {
         let bytes = read_bytes(path)?;
         let json: Map<String, Value> = serde_json::from_slice(&bytes)
             .map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+        let json = wrapper::text_model(json);
         let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
         let file = FAMILY_FILES.iter().find(|file| file.model_type == model_type).ok_or_else(|| {
             BundleError::UnsupportedFamily {
@@ -240,11 +257,9 @@ impl ModelConfig {
     #[must_use]
     pub fn to_json(&self) -> String {
         let json = match &self.family {
-            FamilyConfig::Llama(llama) => llama::write(self, llama),
-            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen::write(self, qwen),
-            FamilyConfig::Gemma3(gemma) => gemma3::write(self, gemma),
+            FamilyConfig::Decoder(decoder) => decoder::write(self, decoder),
             FamilyConfig::Gpt2(gpt2) => gpt2::write(self, gpt2),
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::write(self, t5),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) | FamilyConfig::Umt5(t5) => t5::write(self, t5),
             FamilyConfig::Bart(bart) => bart::write(self, bart),
         };
         let mut text = serde_json::to_string_pretty(&json).expect("a config has only strings and numbers");
@@ -283,11 +298,9 @@ impl ModelConfig {
         }
         self.output_rules.check(self.vocab_size)?;
         match &self.family {
-            FamilyConfig::Llama(llama) => llama.check(&self)?,
-            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen.check(&self)?,
-            FamilyConfig::Gemma3(gemma) => gemma.check(&self)?,
+            FamilyConfig::Decoder(decoder) => decoder.check(&self)?,
             FamilyConfig::Gpt2(gpt2) => gpt2.check(&self)?,
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5.check(&self)?,
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) | FamilyConfig::Umt5(t5) => t5.check(&self)?,
             FamilyConfig::Bart(bart) => bart.check(&self)?,
         }
         Ok(self)
@@ -298,7 +311,7 @@ impl ModelConfig {
     pub fn field_name(&self, field: &'static str) -> &'static str {
         match &self.family {
             FamilyConfig::Gpt2(_) => gpt2::field_name(field),
-            FamilyConfig::T5(_) | FamilyConfig::Mt5(_) => t5::field_name(field),
+            FamilyConfig::T5(_) | FamilyConfig::Mt5(_) | FamilyConfig::Umt5(_) => t5::field_name(field),
             FamilyConfig::Bart(_) => bart::field_name(field),
             _ => field,
         }
@@ -308,13 +321,11 @@ impl ModelConfig {
     #[must_use]
     pub fn family(&self) -> Family {
         match &self.family {
-            FamilyConfig::Llama(_) => Family::Llama,
-            FamilyConfig::Qwen2(_) => Family::Qwen2,
-            FamilyConfig::Qwen3(_) => Family::Qwen3,
-            FamilyConfig::Gemma3(_) => Family::Gemma3,
+            FamilyConfig::Decoder(decoder) => decoder.family,
             FamilyConfig::Gpt2(_) => Family::Gpt2,
             FamilyConfig::T5(_) => Family::T5,
             FamilyConfig::Mt5(_) => Family::Mt5,
+            FamilyConfig::Umt5(_) => Family::Umt5,
             FamilyConfig::Bart(bart) => match bart.kind {
                 BartKind::Bart => Family::Bart,
                 BartKind::Mbart => Family::Mbart,
@@ -326,11 +337,22 @@ impl ModelConfig {
         }
     }
 
+    /// The differences of a decoder-only model with rotary positions from Llama, if it is such a model.
+    #[must_use]
+    pub fn decoder(&self) -> Option<&DecoderConfig> {
+        match &self.family {
+            FamilyConfig::Decoder(decoder) => Some(decoder),
+            _ => None,
+        }
+    }
+
     /// The shape of a model that reads with an encoder and writes with a decoder, if it is one.
     #[must_use]
     pub fn encoder_decoder(&self) -> Option<EncoderDecoderShape> {
         let (num_decoder_layers, past) = match &self.family {
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => (t5.num_decoder_layers, DecoderPast::Attention),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) | FamilyConfig::Umt5(t5) => {
+                (t5.num_decoder_layers, DecoderPast::Attention)
+            }
             FamilyConfig::Bart(bart) => (bart.num_decoder_layers, bart.kind.wiring(self.hidden_size).past),
             _ => return None,
         };
@@ -346,6 +368,14 @@ impl ModelConfig {
         }
     }
 
+    /// Bytes of a number of the tensors on disk.
+    pub(crate) fn dtype_num_bytes(&self) -> u64 {
+        match self.dtype {
+            WeightDtype::F32 => 4,
+            WeightDtype::Bf16 | WeightDtype::F16 => 2,
+        }
+    }
+
     /// Query heads per key and value head.
     #[must_use]
     pub fn query_heads_per_kv_head(&self) -> usize {
@@ -356,18 +386,18 @@ impl ModelConfig {
     #[must_use]
     pub fn window(&self, layer: usize) -> Option<usize> {
         match &self.family {
-            FamilyConfig::Qwen2(qwen) | FamilyConfig::Qwen3(qwen) => qwen.sliding.as_ref()?.window(layer),
-            FamilyConfig::Gemma3(gemma) => gemma.sliding.as_ref()?.window(layer),
+            FamilyConfig::Decoder(decoder) => decoder.sliding.as_ref()?.window(layer),
             _ => None,
         }
     }
 
-    /// Maximum of tokens in a sequence, if the family looks up positions in a table. With an encoder, prompt
-    /// and output are two sequences; otherwise they are one.
+    /// Maximum of tokens in a sequence, if the family looks up positions in a table or rotates by other
+    /// frequencies beyond. With an encoder, prompt and output are two sequences; otherwise they are one.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
         match &self.family {
             FamilyConfig::Gpt2(_) => Some(self.max_position_embeddings),
+            FamilyConfig::Decoder(decoder) => decoder.rotary.max_positions(),
             FamilyConfig::Bart(bart) => match bart.kind.wiring(self.hidden_size).positions {
                 BartPositions::Learned { .. } => Some(self.max_position_embeddings),
                 BartPositions::Sinusoidal { .. } => None,
@@ -397,12 +427,9 @@ impl ModelConfig {
     #[must_use]
     pub fn tensor_layout(&self) -> TensorLayout {
         match &self.family {
-            FamilyConfig::Llama(_) => llama::tensors(self),
-            FamilyConfig::Qwen2(_) => qwen::qwen2_tensors(self),
-            FamilyConfig::Qwen3(_) => qwen::qwen3_tensors(self),
-            FamilyConfig::Gemma3(_) => gemma3::tensors(self),
+            FamilyConfig::Decoder(decoder) => decoder::tensors(self, decoder),
             FamilyConfig::Gpt2(_) => gpt2::tensors(self),
-            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) => t5::tensors(self, t5),
+            FamilyConfig::T5(t5) | FamilyConfig::Mt5(t5) | FamilyConfig::Umt5(t5) => t5::tensors(self, t5),
             FamilyConfig::Bart(bart) => bart::tensors(self, bart),
         }
     }

@@ -1,4 +1,4 @@
-//! `config.json` and tensors of T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5.
+//! `config.json` and tensors of T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5, UMT5.
 
 use serde_json::{Map, Value};
 
@@ -7,6 +7,7 @@ use super::{
     fields::{self, Fields},
     tensors::{Block, Widths, numbered, untied_head},
 };
+use crate::Family;
 
 /// Constants of a T5.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +108,21 @@ pub(super) fn read_t5(fields: &Fields<'_>) -> Result<ModelConfig, UnsupportedSet
 }
 
 pub(super) fn read_mt5(fields: &Fields<'_>) -> Result<ModelConfig, UnsupportedSetting> {
+    read_multilingual(fields, false, FamilyConfig::Mt5)
+}
+
+pub(super) fn read_umt5(fields: &Fields<'_>) -> Result<ModelConfig, UnsupportedSetting> {
+    let scaled = fields.flag("scale_decoder_outputs", fields.flag("tie_word_embeddings", true)?)?;
+    read_multilingual(fields, scaled, FamilyConfig::Umt5)
+}
+
+fn read_multilingual(
+    fields: &Fields<'_>,
+    scaled: bool,
+    family: fn(T5Config) -> FamilyConfig,
+) -> Result<ModelConfig, UnsupportedSetting> {
     let tied = fields.flag("tie_word_embeddings", true)?;
-    let config = read(fields, (T5FeedForward::GatedGelu, tied, false), FamilyConfig::Mt5)?;
+    let config = read(fields, (T5FeedForward::GatedGelu, tied, scaled), family)?;
     let start = fields.optional_token_id("decoder_start_token_id")?.unwrap_or(0);
     Ok(ModelConfig { bos_token_id: Some(start), ..config })
 }
@@ -167,11 +181,14 @@ pub(super) fn write(config: &ModelConfig, constants: &T5Config) -> Map<String, V
         ("decoder_start_token_id", config.bos_token_id.into()),
         ("pad_token_id", config.bos_token_id.into()),
     ];
-    let architecture = match config.family {
+    let architecture = match &config.family {
         FamilyConfig::Mt5(_) => "MT5ForConditionalGeneration",
-        _ => {
+        family => {
             fields.push(("scale_decoder_outputs", constants.scale_decoder_outputs.into()));
-            "T5ForConditionalGeneration"
+            match family {
+                FamilyConfig::Umt5(_) => "UMT5ForConditionalGeneration",
+                _ => "T5ForConditionalGeneration",
+            }
         }
     };
     let mut file = fields::file(config, architecture, fields);
@@ -183,7 +200,7 @@ pub(super) fn tensors(config: &ModelConfig, constants: &T5Config) -> TensorLayou
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let block = |layer: usize, is_decoder: bool| {
         let mut tensors = attention(config, SELF_ATTENTION);
-        if layer == 0 {
+        if layer == 0 || config.family() == Family::Umt5 {
             let shape = vec![constants.relative_attention_num_buckets, config.num_attention_heads];
             tensors.push(("layer.0.SelfAttention.relative_attention_bias.weight", shape));
         }

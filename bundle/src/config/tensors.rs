@@ -1,5 +1,7 @@
 //! Names and shapes of a checkpoint's tensors.
 
+use std::fmt::Display;
+
 use super::ModelConfig;
 
 /// Name of a tensor, and its sizes, outermost first.
@@ -35,10 +37,10 @@ impl TensorLayout {
 
 /// The tensors of `num_blocks` blocks, which `block` gives, under names that begin with `prefix` and the
 /// block's number.
-pub(super) fn numbered(
+pub(super) fn numbered<Name: Display>(
     prefix: &str,
     num_blocks: usize,
-    block: impl Fn(usize) -> Block,
+    block: impl Fn(usize) -> Vec<(Name, Vec<usize>)>,
 ) -> Vec<Vec<NamedShape>> {
     let full_names = |layer: usize| {
         let name = move |(suffix, shape)| (format!("{prefix}.{layer}.{suffix}"), shape);
@@ -48,13 +50,13 @@ pub(super) fn numbered(
 }
 
 /// Llama's names for the tensors outside the blocks, which other families took over.
-pub(super) fn around_blocks(config: &ModelConfig, block: &Block) -> TensorLayout {
+pub(super) fn around_blocks(config: &ModelConfig, block: impl Fn(usize) -> Vec<NamedShape>) -> TensorLayout {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut after = vec![("model.norm.weight".to_owned(), vec![hidden])];
     after.extend(untied_head(config));
     TensorLayout {
         before: vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])],
-        blocks: numbered("model.layers", config.num_hidden_layers, |_| block.clone()),
+        blocks: numbered("model.layers", config.num_hidden_layers, block),
         between: Vec::new(),
         decoder_blocks: Vec::new(),
         after,

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{
-    Alignment, BundleManifest, Family, FamilyConfig, Fusion, InputNorm, Limits, LlamaConfig, LlmPart,
+    Alignment, BundleManifest, DecoderConfig, Family, FamilyConfig, Fusion, InputNorm, Limits, LlmPart,
     LlmWriter, ModelConfig, OutputRules, PartOrigin, ProjectorPart, PromptAttention, PromptEmbeddingSource,
     SlmPart, SlmTokenizer, Task, WeightDtype, write_manifest,
 };
@@ -48,7 +48,7 @@ pub(crate) fn config() -> ModelConfig {
         eos_token_ids: vec![1],
         output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
+        family: FamilyConfig::Decoder(DecoderConfig::llama(1e-5, 10_000.0)),
     }
 }
 

@@ -309,7 +309,7 @@ fn attend_to_own(
     (layer, input): (usize, &LinearInput),
     pass: &mut Pass<'_>,
 ) -> Tensor {
-    let attended = self_attn.add_to(x, (layer, input), Positions::Embedded, pass);
+    let attended = self_attn.add_to(x, (layer, input), Positions::Unmarked, pass);
     attended.expect("what is kept of prompts is made of an encoder's states, so no pass ends with it")
 }
 

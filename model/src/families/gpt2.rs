@@ -83,7 +83,7 @@ impl Block {
     /// `x`: `[rows, d]` f32. None if the pass ends with keys and values.
     fn forward(&self, x: Tensor, layer: usize, pass: &mut Pass<'_>) -> Option<Tensor> {
         let normed = time(Part::Norm, || self.ln_1.forward(&x));
-        let x = self.attn.add_to(x, (layer, &normed), Positions::Embedded, pass)?;
+        let x = self.attn.add_to(x, (layer, &normed), Positions::Unmarked, pass)?;
         let normed = time(Part::Norm, || self.ln_2.forward(&x));
         Some(self.mlp.add_to(x, &normed, pass.dropout))
     }

@@ -1,10 +1,10 @@
-//! T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5. An encoder reads, a decoder writes.
+//! T5 and its kin: T5 1.0 and 1.1, Flan-T5, mT5, UMT5. An encoder reads, a decoder writes.
 //!
 //! Pre-norm blocks with RMS norms and no biases; attention adds learned numbers for relative positions and
 //! does not scale. A decoder's block attends to the output so far, then to the encoder's states. Reference:
 //! Raffel et al., arXiv 1910.10683, and Hugging Face `T5ForConditionalGeneration`.
 
-use baton_bundle::{ModelConfig, T5Config, T5FeedForward};
+use baton_bundle::{Family, ModelConfig, T5Config, T5FeedForward};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Scores are products of queries and keys, without a scale.
-const UNSCALED: Scoring = Scoring { scale: 1.0, window: None };
+const UNSCALED: Scoring = Scoring::scaled(1.0);
 
 #[derive(Debug)]
 pub(crate) struct T5 {
@@ -43,7 +43,7 @@ pub(crate) struct T5Parts {
 
 #[derive(Debug)]
 struct Encoder {
-    relative_attention_bias: RelativeBias,
+    relative_attention_bias: BlockBiases,
     block: Vec<EncoderBlock>,
     final_layer_norm: RmsNorm,
 }
@@ -56,7 +56,7 @@ struct EncoderBlock {
 
 #[derive(Debug)]
 struct Decoder {
-    relative_attention_bias: RelativeBias,
+    relative_attention_bias: BlockBiases,
     block: Vec<DecoderBlock>,
     final_layer_norm: RmsNorm,
 }
@@ -121,7 +121,7 @@ impl EncoderDecoder for T5 {
     fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
         let Encoder { relative_attention_bias, block, final_layer_norm } = &self.encoder;
         let x = block.iter().enumerate().fold(x, |x, (layer, block)| {
-            let x = block.self_attention.add_to(x, layer, relative_attention_bias, pass);
+            let x = block.self_attention.add_to(x, layer, relative_attention_bias.of(layer), pass);
             block.feed_forward.add_to(x, pass.dropout)
         });
         time(Part::Norm, || final_layer_norm.numbers(&x))
@@ -146,7 +146,7 @@ impl EncoderDecoder for T5 {
         block.iter().enumerate().fold(x, |x, (layer, block)| {
             let own_attention: &mut dyn Attention = &mut *attention;
             let mut pass = Pass { blocks: layer..layer + 1, positions, attention: own_attention, dropout };
-            let x = block.self_attention.add_to(x, layer, relative_attention_bias, &mut pass);
+            let x = block.self_attention.add_to(x, layer, relative_attention_bias.of(layer), &mut pass);
             let x = block.cross_attention.add_to(x, layer, attention, dropout);
             block.feed_forward.add_to(x, dropout)
         })
@@ -173,7 +173,7 @@ impl Encoder {
         };
         let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
         Ok(Self {
-            relative_attention_bias: relative_attention_bias((config, constants), source, true)?,
+            relative_attention_bias: BlockBiases::load((config, constants), source, (num_blocks, true))?,
             block: (0..num_blocks).map(load_block).collect::<Result<_, ModelError>>()?,
             final_layer_norm: source.rms_norm("final_layer_norm", d, eps)?,
         })
@@ -196,25 +196,41 @@ impl Decoder {
         let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
         let scale = if constants.scale_decoder_outputs { (d as f64).powf(-0.5) } else { 1.0 };
         let final_norm_weight = source.tensor("final_layer_norm.weight", &[d])?.to_kind(Kind::Float) * scale;
+        let num_blocks = constants.num_decoder_layers;
         Ok(Self {
-            relative_attention_bias: relative_attention_bias((config, constants), source, false)?,
-            block: (0..constants.num_decoder_layers).map(load_block).collect::<Result<_, ModelError>>()?,
+            relative_attention_bias: BlockBiases::load((config, constants), source, (num_blocks, false))?,
+            block: (0..num_blocks).map(load_block).collect::<Result<_, ModelError>>()?,
             final_layer_norm: RmsNorm::new(&final_norm_weight, eps, source.compute),
         })
     }
 }
 
-/// A stack's table of relative positions. It is stored in the first block and used in all.
-fn relative_attention_bias(
-    (config, constants): (&ModelConfig, &T5Config),
-    stack: &LayerSource<'_>,
-    bidirectional: bool,
-) -> Result<RelativeBias, ModelError> {
-    let num_buckets = constants.relative_attention_num_buckets;
-    let name = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
-    let weight = stack.tensor(name, &[num_buckets, config.num_attention_heads])?;
-    let max_distance = constants.relative_attention_max_distance;
-    Ok(RelativeBias::new(&weight, Buckets { num_buckets, max_distance, bidirectional }, stack.compute))
+/// A stack's tables of relative positions: one, stored in the first block and used in all, or one for each
+/// block (UMT5).
+#[derive(Debug)]
+struct BlockBiases(Vec<RelativeBias>);
+
+impl BlockBiases {
+    fn load(
+        (config, constants): (&ModelConfig, &T5Config),
+        stack: &LayerSource<'_>,
+        (num_blocks, bidirectional): (usize, bool),
+    ) -> Result<Self, ModelError> {
+        let num_buckets = constants.relative_attention_num_buckets;
+        let max_distance = constants.relative_attention_max_distance;
+        let buckets = Buckets { num_buckets, max_distance, bidirectional };
+        let table = |layer: usize| {
+            let name = format!("block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight");
+            let weight = stack.tensor(&name, &[num_buckets, config.num_attention_heads])?;
+            Ok(RelativeBias::new(&weight, buckets, stack.compute))
+        };
+        let num_tables = if config.family() == Family::Umt5 { num_blocks } else { 1 };
+        (0..num_tables).map(table).collect::<Result<_, ModelError>>().map(Self)
+    }
+
+    fn of(&self, layer: usize) -> &RelativeBias {
+        &self.0[layer.min(self.0.len() - 1)]
+    }
 }
 
 impl SelfAttentionLayer {

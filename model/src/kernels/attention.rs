@@ -32,13 +32,21 @@ pub struct Scoring {
     /// Distance from which on keys are out of sight: a query sees itself and `window - 1` neighbours on a
     /// side. None: it sees all.
     pub window: Option<usize>,
+    /// Scores are kept below this: `cap * tanh(score / cap)` (Gemma 2). None: they are not.
+    pub cap: Option<f32>,
 }
 
 impl Scoring {
-    /// The usual scale, and no window.
+    /// The usual scale, no window and no cap.
     #[must_use]
     pub fn of_heads(head_dim: usize) -> Self {
-        Self { scale: (head_dim as f32).sqrt().recip(), window: None }
+        Self::scaled((head_dim as f32).sqrt().recip())
+    }
+
+    /// This scale, no window and no cap.
+    #[must_use]
+    pub const fn scaled(scale: f32) -> Self {
+        Self { scale, window: None, cap: None }
     }
 }
 
@@ -166,6 +174,9 @@ pub(super) fn attend_cached<N: Number>(
         score_row((store, scoring.scale), &seen, queries, scratch);
         let HeadShape { head_dim, .. } = store.shape;
         for (head, weights) in scratch.weights.chunks_exact_mut(seen.padded_len()).enumerate() {
+            if let Some(cap) = scoring.cap {
+                cap_scores(weights, cap);
+            }
             if let Some(bias) = bias {
                 let first_distance = 1 - seen.places.len() as i64; // the query is the last of them
                 bias.add(head, &mut weights[seen.places.clone()], first_distance);
@@ -201,6 +212,15 @@ fn score_row<N: Number>(
             let start = head * padded_len + place * BLOCK_TOKENS;
             scratch.weights[start..start + BLOCK_TOKENS].copy_from_slice(&block_scores(query, keys));
         }
+    }
+}
+
+/// Keeps scores between `-cap` and `cap`: `cap * tanh(score / cap)`.
+#[inline(always)]
+pub(super) fn cap_scores(scores: &mut [f32], cap: f32) {
+    for score in scores {
+        let shrunk = exp(-2.0 * (*score / cap).abs()); // tanh(|x|) is (1 - e^-2|x|) / (1 + e^-2|x|)
+        *score = (cap * (1.0 - shrunk) / (1.0 + shrunk)).copysign(*score);
     }
 }
 
@@ -394,7 +414,9 @@ mod tests {
                     let column = bias.reach - (len - 1 - token).min(bias.reach);
                     bias.numbers[head * (2 * bias.reach + 1) + column]
                 });
-                (dot * f64::from(scoring.scale) + f64::from(bias)).exp()
+                let dot = dot * f64::from(scoring.scale);
+                let dot = scoring.cap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh());
+                (dot + f64::from(bias)).exp()
             };
             let sees = |token| scoring.window.is_none_or(|window| len - 1 - token < window);
             let weights: Vec<f64> =
@@ -430,9 +452,12 @@ mod tests {
         let numbers = pseudo_random::<f32>(SHAPE.heads * 41, 9);
         for window in [None, Some(1), Some(7), Some(16), Some(17), Some(40), Some(1000)] {
             for bias in [None, Some(BiasTable { numbers: &numbers, reach: 20 })] {
-                agrees_with_the_reference::<f32>((Scoring { scale, window }, bias), 2e-6);
-                // Half a unit in the last place of an output of magnitude 2.
-                agrees_with_the_reference::<bf16>((Scoring { scale, window }, bias), 8e-3);
+                for cap in [None, Some(1.5)] {
+                    let scoring = Scoring { scale, window, cap };
+                    agrees_with_the_reference::<f32>((scoring, bias), 2e-6);
+                    // Half a unit in the last place of an output of magnitude 2.
+                    agrees_with_the_reference::<bf16>((scoring, bias), 8e-3);
+                }
             }
         }
     }
@@ -451,7 +476,7 @@ mod tests {
         let rows: Vec<CachedRow<'_>> =
             blocks.iter().zip(lens).map(|(blocks, len)| CachedRow { blocks, len }).collect();
         let queries = pseudo_random::<f32>(3 * row_numel, 30);
-        let scoring = (Scoring { scale: 0.2, window: Some(30) }, None);
+        let scoring = (Scoring { scale: 0.2, window: Some(30), cap: None }, None);
         let together = cache.attend(scoring, &rows, &queries);
         for (index, row) in rows.iter().enumerate() {
             let range = index * row_numel..(index + 1) * row_numel;

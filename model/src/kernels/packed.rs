@@ -12,7 +12,7 @@ use std::ops::Range;
 use multiversion::multiversion;
 
 use super::{
-    attention::{HeadShape, Scoring, WIDE, add_scaled, add_weighted, softmax},
+    attention::{HeadShape, Scoring, WIDE, add_scaled, add_weighted, cap_scores, softmax},
     bias::BiasTable,
     number::Number,
 };
@@ -75,7 +75,7 @@ pub(super) fn attend_packed<N: Number>(
                     let output = &mut output[start..start + head_dim];
                     let first_distance = seen.start as i64 - row as i64;
                     let bias = packed.bias.map(|bias| (bias, head, first_distance));
-                    scratch.attend((query, packed.scoring.scale), bias, seen.clone(), output);
+                    scratch.attend((query, packed.scoring), bias, seen.clone(), output);
                 }
             }
         }
@@ -120,7 +120,7 @@ impl HeadScratch {
     #[inline(always)]
     fn attend<N: Number>(
         &mut self,
-        (query, scale): (&[N], f32),
+        (query, scoring): (&[N], Scoring),
         bias: Option<(BiasTable<'_>, usize, i64)>, // of a head, from the first seen key's distance on
         seen: Range<usize>,
         output: &mut [N],
@@ -134,9 +134,12 @@ impl HeadScratch {
         for (scores, keys) in self.weights.as_chunks_mut::<WIDE>().0.iter_mut().zip(chunks) {
             let mut sums = [0.0_f32; WIDE];
             for (q, keys) in query.iter().zip(keys.as_chunks::<WIDE>().0) {
-                add_scaled(&mut sums, q.to_f32() * scale, keys);
+                add_scaled(&mut sums, q.to_f32() * scoring.scale, keys);
             }
             *scores = sums;
+        }
+        if let Some(cap) = scoring.cap {
+            cap_scores(&mut self.weights, cap);
         }
         if let Some((bias, head, first_distance)) = bias {
             bias.add(head, &mut self.weights[places.clone()], first_distance);

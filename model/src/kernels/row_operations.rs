@@ -293,7 +293,7 @@ fn rotate_in<N: Number>(x: Tensor, heads: i64, positions: &Tensor, angles: (&Ten
             ((all_heads * head_dim) as usize, heads as usize),
             elements::<i64>(&positions),
             (elements::<f32>(angles.0), elements::<f32>(angles.1)),
-            head_dim as usize / 2,
+            (head_dim as usize, angles.0.size()[1] as usize),
         );
     }
     x

@@ -215,14 +215,14 @@ pub(super) fn rotate_rows<N: Number>(
     rows: &mut [N],
     (row_width, rotated_heads): (usize, usize),
     positions: &[i64],
-    (cosines, sines): (&[f32], &[f32]), // [positions, head_dim / 2]
-    half_dim: usize,
+    (cosines, sines): (&[f32], &[f32]), // [positions, half_dim]
+    (head_dim, half_dim): (usize, usize),
 ) {
     for (row, &position) in rows.chunks_exact_mut(row_width).zip(positions) {
         let angles = position as usize * half_dim..(position as usize + 1) * half_dim;
         let (cosines, sines) = (&cosines[angles.clone()], &sines[angles]);
-        for head in row.chunks_exact_mut(2 * half_dim).take(rotated_heads) {
-            let (first, second) = head.split_at_mut(half_dim);
+        for head in row.chunks_exact_mut(head_dim).take(rotated_heads) {
+            let (first, second) = head[..2 * half_dim].split_at_mut(half_dim);
             for (((a, b), &cos), &sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
                 let (x, y) = (a.to_f32(), b.to_f32());
                 *a = N::from_f32(x * cos - y * sin);
@@ -369,7 +369,7 @@ mod tests {
             .map(|of: fn(f64) -> f64| angles.iter().map(|&angle| of(angle) as f32).collect::<Vec<_>>());
         let before = pattern(2 * row_width, 0.7);
         let mut rows = before.clone();
-        rotate_rows(&mut rows, (row_width, 2), &[4, 0], (&cosines, &sines), half_dim);
+        rotate_rows(&mut rows, (row_width, 2), &[4, 0], (&cosines, &sines), (2 * half_dim, half_dim));
         let expected: Vec<f64> = (0..2 * row_width)
             .map(|i| {
                 let (row, head, channel) = (i / row_width, i % row_width / 6, i % 6);

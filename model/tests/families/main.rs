@@ -1,15 +1,18 @@
 //! Every family against Hugging Face transformers, on tiny random checkpoints as transformers writes them.
 //!
 //! `scripts/family_fixtures.py` makes checkpoints and expected values; `scripts/bergamot_reference.py` makes
-//! those of Marian's students, which transformers does not have.
+//! those of Marian's students, which transformers does not have. `scripts/reader_fixtures.py` makes expected
+//! values for weights by a formula (`formula.rs`).
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod adapters;
 mod aligned;
 mod decoding;
+mod formula;
 mod gpu;
 mod hybrid;
+mod memory;
 mod refusals;
 mod states;
 mod training;
@@ -24,7 +27,7 @@ use baton_model::{
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-const FIXTURES: [&str; 19] = [
+const FIXTURES: [&str; 32] = [
     "llama-untied",
     "qwen2-tied",
     "qwen2-sliding",
@@ -44,6 +47,19 @@ const FIXTURES: [&str; 19] = [
     "mbart",
     "pegasus",
     "bergamot",
+    "llama3-scaled",
+    "mistral-sliding",
+    "mistral-yarn",
+    "ministral3",
+    "qwen3-moe",
+    "gemma2",
+    "gemma3-scaled",
+    "phi3-partial",
+    "phi3-sliding",
+    "olmo2",
+    "granite",
+    "smollm3",
+    "umt5",
 ];
 
 #[derive(Deserialize)]
@@ -69,12 +85,18 @@ struct ExpectedPrompt {
     beams: Vec<Vec<u32>>,
 }
 
+/// A fixture's directory, with its weights: where they are a formula's, a copy that has them.
 fn directory(fixture: &str) -> PathBuf {
+    let committed = committed(fixture);
+    if committed.join("model.safetensors").exists() { committed } else { formula::directory(fixture) }
+}
+
+fn committed(fixture: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(fixture)
 }
 
 fn expected(fixture: &str) -> Expected {
-    serde_json::from_slice(&std::fs::read(directory(fixture).join("expected.json")).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(committed(fixture).join("expected.json")).unwrap()).unwrap()
 }
 
 fn config(fixture: &str) -> ModelConfig {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use baton_bundle::{
-    Alignment, Family, FamilyConfig, Fusion, LlamaConfig, ModelConfig, OutputRules, PromptAttention,
+    Alignment, DecoderConfig, Family, FamilyConfig, Fusion, ModelConfig, OutputRules, PromptAttention,
     T5Config, T5FeedForward, Task, WeightDtype,
 };
 use baton_job::ReaderContext;
@@ -101,7 +101,7 @@ pub(crate) fn write_tiny_llm(directory: &Path) {
         eos_token_ids: vec![1],
         output_rules: OutputRules::default(),
         dtype: WeightDtype::F32,
-        family: FamilyConfig::Llama(LlamaConfig { rms_norm_eps: 1e-5, rope_theta: 10_000.0 }),
+        family: FamilyConfig::Decoder(DecoderConfig::llama(1e-5, 10_000.0)),
     };
     write_random_weights(directory, &config);
 }

@@ -53,6 +53,16 @@ impl Int8Weight {
         Self::Packed(PackedWeight::new(values, (outputs as usize, inputs as usize), instructions))
     }
 
+    /// Its size in memory.
+    pub(crate) fn num_bytes(&self) -> usize {
+        match self {
+            Self::Packed(PackedWeight { pieces, starts, .. }) => {
+                size_of_val(pieces.as_slice()) + size_of_val(starts.as_slice())
+            }
+            Self::Plain(weight) => weight.numel(),
+        }
+    }
+
     /// `x`: `[rows, in]` int8; result `[rows, out]` int32.
     pub(crate) fn product(&self, x: &Tensor) -> Tensor {
         match self {
