@@ -5,6 +5,7 @@ import random
 import subprocess
 from pathlib import Path
 
+from kubectl import StepFailed
 from storage import digest_of
 
 PEOPLE = (
@@ -63,6 +64,8 @@ class Reference:
         job = directory / "job.toml"
         text = job_file([str(source)], str(directory / "out"), records_per_shard)
         job.write_text(text.replace('"/bundle"', json.dumps(str(self.bundle))), encoding="utf-8")
-        subprocess.run([self.baton, "run", job], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([self.baton, "run", job], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            raise StepFailed(f"the local run failed: {done.stdout.decode(errors='replace')}")
         parts = sorted((directory / "out").glob("part-*"))
         return {part.name: digest_of(part.read_bytes()) for part in parts}

@@ -191,35 +191,39 @@ def processes_speak_mutual_tls_and_take_renewed_certificates(suite):
         job.expect_running()
         job.finish()
         wait_until("all workers are new", lambda: not before & uids(pods("encoder", "decoder")), 300)
-        suite.begin("tls-renewed", items=items).finish()
+        suite.begin("tls-renewed", components=["tls"]).finish()
     suite.workers()
 
 
 def expect_refusal_without_certificates(suite):
     """A coordinator that speaks plain text gets no work done."""
     job = suite.begin("plain", items=suite.render("plain"))
-    refused = "certificate"
-    wait_until("the coordinator is refused", lambda: refused in job.logs(200).lower(), 120)
+    told = "if the service there uses TLS"
+    wait_until("the coordinator is told to use TLS", lambda: told in job.logs(200), 120)
     expect(job.committed() == 0, "workers took shards from a coordinator without a certificate")
 
 
 @step
 def decoders_are_scaled_by_the_cpus_that_they_use(suite):
     suite.workers(decoders=1)
-    items = suite.render("autoscaled")
-    scaler = find(items, "HorizontalPodAutoscaler", "baton-decoder")
+    scaler = find(suite.render("none"), "HorizontalPodAutoscaler", "baton-decoder")
     scaler["spec"]["maxReplicas"] = 3
-    scaler["spec"]["metrics"][0]["resource"]["target"]["averageValue"] = "300m"
+    # A small model on a busy machine gets little of a CPU.
+    scaler["spec"]["metrics"][0]["resource"]["target"]["averageValue"] = "50m"
     scaler["spec"]["behavior"]["scaleUp"]["policies"][0]["periodSeconds"] = 15
     apply([scaler])
     try:
-        before = names(pods("decoder"))
-        job = suite.begin("autoscaled", items=items)
-        wait_until("a new decoder is ready", lambda: names(ready_pods("decoder")) - before, 240)
+        before, num_jobs = names(pods("decoder")), 0
+        # Figures of use come every quarter of a minute or so, which may be longer than a job.
+        while not names(ready_pods("decoder")) - before:
+            expect(num_jobs < 10, "ten jobs did not bring a second decoder")
+            suite.begin(f"autoscaled-{num_jobs}").finish()
+            num_jobs += 1
         new = names(ready_pods("decoder")) - before
-        job.finish()
+        suite.begin("autoscaled").finish()
         work = [pod for pod in new if "shard is committed" in kubectl("logs", pod, "--container", "decoder")]
         expect(work, f"none of the new decoders {new} committed a shard")
+        print(f"    {len(new)} more decoders after {num_jobs} jobs")
     finally:
         kubectl("delete", "horizontalpodautoscaler", "baton-decoder")
 
