@@ -7,10 +7,11 @@ Needs transformers, sentencepiece and protobuf:
     python3 scripts/import_fixtures.py
 
 SentencePiece models are those of bundle/tests/fixtures/sentencepiece, whose texts and pieces are used, and
-one that is trained here on the same texts. The test puts them beside the other files: `cases.json` says
+one that is trained here on the same texts. The test puts them beside the other files: `cases.json.gz` says
 which goes where.
 """
 
+import gzip
 import io
 import json
 import shutil
@@ -38,7 +39,7 @@ NUM_TEXTS = 60
 
 def texts():
     """Lines of the other fixtures that have neither control characters nor special tokens in them."""
-    lines = (MODELS / "unigram.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    lines = gzip.decompress((MODELS / "unigram.jsonl.gz").read_bytes()).decode().rstrip("\n").split("\n")
     known = [json.loads(line)["text"] for line in lines]
     # transformers normalizes letters of several characters otherwise than sentencepiece.
     known = [text for text in known if text == unicodedata.normalize("NFKC", text).strip()]
@@ -174,7 +175,8 @@ def main():
             })
             print(name, cases[-1]["vocab_size"], cases[-1]["first"], cases[-1]["texts"][3])
     lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
-    (FIXTURES / "cases.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    packed = gzip.compress(f"[\n{lines}\n]\n".encode(), mtime=0)
+    (FIXTURES / "cases.json.gz").write_bytes(packed)
 
 
 if __name__ == "__main__":

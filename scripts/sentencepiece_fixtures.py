@@ -11,6 +11,7 @@ BATON_SENTENCEPIECE_CASES=OUT, compare 10,000 lines for a real model as well.
 """
 
 import argparse
+import gzip
 import io
 import json
 import random
@@ -111,7 +112,8 @@ def main():
     for model in sorted(options.out.glob("*.spm")):
         processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
         random_numbers = random.Random(3)
-        with open(model.with_suffix(".jsonl"), "w") as cases:
+        cases = model.with_suffix(".jsonl.gz")
+        with gzip.GzipFile(cases, "wb", mtime=0) as file, io.TextIOWrapper(file, "utf-8") as cases:
             for line in test_lines:
                 proto = processor.encode(line, return_type="proto")
                 ids = [piece.id for piece in proto.pieces]

@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,8 @@ fn models(directory: &Path) -> Vec<(PathBuf, Vec<Case>)> {
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let models = files.filter(|path| path.extension().is_some_and(|extension| extension == "spm"));
     let with_cases = |path: PathBuf| {
-        let cases = fs::read_to_string(path.with_extension("jsonl")).unwrap();
+        let file = fs::File::open(path.with_extension("jsonl.gz")).unwrap();
+        let cases = io::read_to_string(flate2::read::GzDecoder::new(file)).unwrap();
         let cases = cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (path, cases)
     };

@@ -8,6 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{Bundle, LanguageChoice, ModelConfig, Task, verify};
@@ -47,7 +48,9 @@ fn fixtures() -> PathBuf {
 }
 
 fn cases() -> Vec<Case> {
-    serde_json::from_slice(&fs::read(fixtures().join("cases.json")).unwrap()).unwrap()
+    let file = fs::File::open(fixtures().join("cases.json.gz")).unwrap();
+    let cases = io::read_to_string(flate2::read::GzDecoder::new(file)).unwrap();
+    serde_json::from_str(&cases).unwrap()
 }
 
 fn case(name: &str) -> Case {
