@@ -82,7 +82,7 @@ STUDENT_FILES = (
 # The student from which models/en-pt starts, as a bundle, and the files that models/en-pt takes from it.
 STUDENT = CACHE / "firefox-students-0.2.0-imported" / "enpt"
 STUDENT_BUNDLE = REPOSITORY / "models" / "en-pt"
-STUDENT_BUNDLE_FILES = ("slm/model.safetensors", "slm/vocab.spm")
+STUDENT_BUNDLE_FILES = ("slm/model.safetensors", "slm/vocab.spm", "slm/lex.bin")
 
 # Its version is in the name, so that a new pin is fetched; tools/bin is a link that stays.
 TOOLS = CACHE / "tools"

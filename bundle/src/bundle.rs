@@ -8,12 +8,13 @@ use crate::file::{read_bytes, sha256_of_file, write_atomically};
 use baton_job::{Mode, sha256_hex};
 
 use crate::manifest::{
-    DEFAULT_TEMPLATE, FileDigest, LlmPart, LlmWriter, MANIFEST_FILE, PromptSource, SLM_CHANGES, SmallModel,
+    DEFAULT_TEMPLATE, FileDigest, LlmPart, LlmWriter, MANIFEST_FILE, PromptSource, SLM_CHANGES,
+    SLM_SHORTLIST, SmallModel,
 };
 use crate::part_checks::part_problem;
 use crate::{
-    BundleError, BundleManifest, LanguageChoice, LlmReader, LoraAdapter, ModelConfig, PromptReader,
-    PromptTokenizer, TextTokenizer,
+    BundleError, BundleManifest, LanguageChoice, LexicalShortlist, LlmReader, LoraAdapter, ModelConfig,
+    PromptReader, PromptTokenizer, TextTokenizer,
 };
 
 /// An open bundle: manifest and configs are read and agree, and all files exist with the right sizes.
@@ -258,6 +259,18 @@ impl Bundle {
         })
     }
 
+    /// The lexical shortlist of the small model, if it has one.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not fit the small model.
+    pub fn shortlist(&self) -> Result<Option<LexicalShortlist>, BundleError> {
+        if !self.manifest.has_shortlist() {
+            return Ok(None);
+        }
+        let vocab_size = self.small_model()?.1.vocab_size;
+        LexicalShortlist::open(&self.path(SLM_SHORTLIST), vocab_size).map(Some)
+    }
+
     /// The tokenizer of the model that writes in a mode.
     ///
     /// # Errors
@@ -298,16 +311,16 @@ pub fn read_manifest(directory: &Path) -> Result<(BundleManifest, String), Bundl
 
 /// Seals a bundle whose parts are written: hashes its files and writes `bundle.json`, in one step, last.
 ///
-/// `manifest.files` is computed; its old content is ignored. `slm/changes.safetensors` is part of the bundle
-/// if it exists.
+/// `manifest.files` is computed; its old content is ignored. `slm/changes.safetensors` and `slm/lex.bin` are
+/// part of the bundle if they exist.
 ///
 /// # Errors
 /// A file is missing or unreadable, the manifest contradicts itself or a config, or the write fails. Nothing
 /// is written then.
 pub fn write_manifest(directory: &Path, mut manifest: BundleManifest) -> Result<Bundle, BundleError> {
     manifest.files.clear();
-    if has_changes(directory) {
-        manifest.files.insert(SLM_CHANGES.to_owned(), FileDigest { bytes: 0, sha256: String::new() });
+    for name in [SLM_CHANGES, SLM_SHORTLIST].into_iter().filter(|name| directory.join(name).exists()) {
+        manifest.files.insert(name.to_owned(), FileDigest { bytes: 0, sha256: String::new() });
     }
     let mut bundle = Bundle::of_checked_parts(directory, manifest, String::new())?;
     let digests = bundle.manifest.file_names().map(|name| {

@@ -122,6 +122,14 @@ pub enum BundleError {
         /// How to get a good copy.
         remedy: String,
     },
+    /// A lexical shortlist is broken, or of another model.
+    #[error("{} cannot be the small model's lexical shortlist: {problem}", path.display())]
+    Shortlist {
+        /// The file.
+        path: PathBuf,
+        /// The reason, in words that continue the sentence.
+        problem: String,
+    },
     /// A tokenizer does not belong to its model.
     #[error("{} {problem}; copy the tokenizer.json that the model was trained with", path.display())]
     WrongTokenizer {

@@ -8,6 +8,7 @@
 //! slm/          config.json, model.safetensors, tokenizer.json   the trained writer (or its .spm files)
 //!               changes.safetensors                              the changes of training, if the weights
 //!                                                                are published ones
+//!               lex.bin                                          the lexical shortlist of a student
 //! ```
 //!
 //! A bundle of an LLM alone has neither `projector/` nor `slm/`; one of a small model alone has `slm/` alone.
@@ -35,6 +36,7 @@ mod projector_part;
 mod prompt_reader;
 mod safetensors_file;
 mod sentencepiece;
+mod shortlist;
 mod slm_tokenizer;
 mod spm_vocabulary;
 mod stored_weights;
@@ -70,12 +72,13 @@ pub use languages::{
 pub use manifest::{
     Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, FileDigest, Fusion, Limits, LlmAdapter,
     LlmPart, LlmWriter, MANIFEST_FILE, MANIFEST_FORMAT, PartOrigin, PromptAttention, PromptSource,
-    SLM_CHANGES, SlmPart, SmallModel, Task, are_layers_below,
+    SLM_CHANGES, SLM_SHORTLIST, SlmPart, SmallModel, Task, are_layers_below,
 };
 pub use projector_part::{InputNorm, ProjectorPart, PromptEmbeddingSource};
 pub use prompt_reader::{LlmReader, PromptReader, RecordSegment};
 pub use safetensors_file::{SafetensorsFile, StoredTensor, write_safetensors};
 pub use sentencepiece::sentencepiece_pieces;
+pub use shortlist::LexicalShortlist;
 pub use slm_tokenizer::SlmTokenizer;
 pub use stored_weights::StoredWeights;
 pub use summary::{PartSummary, summarize};

@@ -24,8 +24,11 @@ pub const DEFAULT_TEMPLATE: &str = "default";
 /// The changes of training to `slm/model.safetensors`, if they are stored apart from it.
 pub const SLM_CHANGES: &str = "slm/changes.safetensors";
 
+/// The lexical shortlist of a student of Marian's, if it has one (`lex.*.bin`).
+pub const SLM_SHORTLIST: &str = "slm/lex.bin";
+
 /// The files of a bundle: all that Baton reads, each with its hash in the manifest.
-pub const BUNDLE_FILES: [&str; 14] = [
+pub const BUNDLE_FILES: [&str; 15] = [
     "llm/config.json",
     "llm/model.safetensors",
     "llm/tokenizer.json",
@@ -35,6 +38,7 @@ pub const BUNDLE_FILES: [&str; 14] = [
     "slm/config.json",
     "slm/model.safetensors",
     SLM_CHANGES,
+    SLM_SHORTLIST,
     "slm/tokenizer.json",
     "slm/vocab.spm",
     "slm/source.spm",
@@ -373,6 +377,11 @@ impl BundleManifest {
         writer.map_or(self.limits.max_new_tokens, |writer| writer.max_new_tokens)
     }
 
+    /// Whether the small model has a lexical shortlist.
+    pub fn has_shortlist(&self) -> bool {
+        self.file_names().any(|name| name == SLM_SHORTLIST)
+    }
+
     /// Names of the prompt templates, which are the tasks that a job can name.
     pub fn template_names(&self) -> impl Iterator<Item = &String> {
         let of_slm = self.slm.iter().flat_map(|slm| slm.templates.keys());
@@ -394,13 +403,16 @@ impl BundleManifest {
         let has_adapter = self.llm.as_ref().is_some_and(|llm| llm.adapter.is_some());
         let (has_llm, has_slm) = (self.llm.is_some(), self.small_model().is_some());
         let has_projector = self.small_model().is_some_and(|small_model| small_model.projector().is_some());
-        let (slm_tokenizer, has_changes) = (self.slm_tokenizer(), self.files.contains_key(SLM_CHANGES));
+        let slm_tokenizer = self.slm_tokenizer();
+        let [has_changes, has_shortlist] =
+            [SLM_CHANGES, SLM_SHORTLIST].map(|name| self.files.contains_key(name));
         BUNDLE_FILES.into_iter().filter(move |name| match name.split('/').next() {
             Some("llm") => has_llm,
             Some("adapter") => has_adapter,
             Some("projector") => has_projector,
             _ if matches!(*name, "slm/config.json" | "slm/model.safetensors") => has_slm,
             _ if *name == SLM_CHANGES => has_slm && has_changes,
+            _ if *name == SLM_SHORTLIST => has_slm && has_shortlist,
             _ => has_slm && slm_tokenizer.files().contains(name),
         })
     }

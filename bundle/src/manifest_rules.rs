@@ -5,7 +5,7 @@ use baton_job::{GenerationOptions, Mode, ReaderContext};
 use crate::languages::{LanguageChoice, SlmLanguages};
 use crate::manifest::{
     Alignment, BundleManifest, DEFAULT_TEMPLATE, Fusion, Limits, LlmPart, MANIFEST_FORMAT, PromptSource,
-    SlmPart, SmallModel, are_layers_below,
+    SLM_SHORTLIST, SlmPart, SmallModel, are_layers_below,
 };
 use crate::projector_part::{ProjectorPart, PromptEmbeddingSource};
 use crate::tokenizer::split_template;
@@ -14,7 +14,7 @@ use crate::tokenizer::split_template;
 type Rule = (bool, String);
 
 impl BundleManifest {
-    /// The first broken rule among the manifest's own fields, `files` excepted.
+    /// The first broken rule among the manifest's own fields. Of `files`, only the names count.
     pub(crate) fn problem(&self) -> Option<String> {
         let writer = self.llm.as_ref().and_then(|llm| llm.writer.as_ref());
         let limits = self.limits;
@@ -72,15 +72,32 @@ impl BundleManifest {
             match GenerationOptions::from_layers([layer]) {
                 Err(error) => Some(format!("`generation.{mode}` cannot be: {error}")),
                 Ok(options) => self
-                    .problem_of_context(*mode, &options)
+                    .problem_of_options(*mode, &options)
                     .map(|problem| format!("`generation.{mode}` is not possible: the bundle {problem}")),
             }
         })
     }
 
-    /// Says that the options ask for a reader's context that a mode lacks, in words that continue "the
+    /// Says that the options ask for something that the bundle lacks in a mode, in words that continue "the
     /// bundle".
-    pub fn problem_of_context(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
+    pub fn problem_of_options(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
+        self.problem_of_context(mode, options).or_else(|| self.problem_of_shortlist(mode, options))
+    }
+
+    fn problem_of_shortlist(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
+        if !options.shortlist {
+            return None;
+        }
+        match (mode.llm_writes(), self.has_shortlist()) {
+            (true, _) => {
+                Some(format!("cannot use `shortlist` in mode {mode}: it is for a small model that writes"))
+            }
+            (false, false) => Some(format!("has no `{SLM_SHORTLIST}`, so `shortlist` cannot be used")),
+            (false, true) => None,
+        }
+    }
+
+    fn problem_of_context(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
         let reads_records =
             mode == Mode::Hybrid && self.alignment == Alignment::Characters && self.projector.is_some();
         (options.reader_context == ReaderContext::Record && !reads_records).then(|| {
@@ -137,6 +154,9 @@ impl BundleManifest {
             }
         }
         .or_else(|| match prompts {
+            PromptSource::LlmTokens { .. } if self.has_shortlist() => Some(format!(
+                "`{SLM_SHORTLIST}` is for the small model's own tokens, `alignment` `characters`"
+            )),
             PromptSource::LlmTokens { projector, fusion } => {
                 problem_of_llm_tokens((projector, fusion), (slm, self.limits), [hybrid, slm_alone])
             }

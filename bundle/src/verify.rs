@@ -70,6 +70,7 @@ fn check_small_model(bundle: &Bundle) -> Result<(), BundleError> {
     let tokenizer_files = small_model.slm.tokenizer;
     check_vocabulary(&bundle.path(tokenizer_files.prompt_file()), config)?;
     let tokenizer = check_vocabulary(&bundle.path(tokenizer_files.output_file()), config)?;
+    bundle.shortlist()?;
     check_end_tokens(bundle, (small_model, config), &tokenizer)
 }
 

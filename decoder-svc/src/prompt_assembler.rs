@@ -13,19 +13,26 @@ const BYTES_PER_BF16: usize = 2;
 pub(crate) struct PromptAssembler<'a> {
     reads: &'a PromptParts,
     max_prompt_tokens: usize,
+    /// Whether prompts come with the small model's tokens.
+    have_own_tokens: bool,
     incomplete: Option<Incomplete>,
 }
 
 #[derive(Debug)]
 struct Incomplete {
     head: PromptHead,
-    tokens: Option<Vec<u32>>,
+    prompt: RowPrompt,
     states: BytesMut,
 }
 
 impl<'a> PromptAssembler<'a> {
     pub(crate) fn new(reads: &'a PromptParts, max_prompt_tokens: usize) -> Self {
-        Self { reads, max_prompt_tokens, incomplete: None }
+        Self { reads, max_prompt_tokens, have_own_tokens: false, incomplete: None }
+    }
+
+    /// The same for prompts with the small model's tokens, where a shortlist needs them.
+    pub(crate) fn with_own_tokens(self, have_own_tokens: bool) -> Self {
+        Self { have_own_tokens, ..self }
     }
 
     /// Takes a prompt's first message; gives the prompt if that was all.
@@ -41,17 +48,23 @@ impl<'a> PromptAssembler<'a> {
             return Err(WireError::InvalidField { field: "Prompt.prompt_len", detail });
         }
         let PromptPayload { states, mut tokens } = payload;
-        let expected_tokens = if self.reads.prompt_end.is_some() { prompt_len } else { 0 };
+        let reads_tokens = self.reads.prompt_end.is_some() || self.have_own_tokens;
+        let expected_tokens = if reads_tokens { prompt_len } else { 0 };
         if tokens.len() != expected_tokens {
-            let detail =
-                format!("{} tokens, not {expected_tokens}, as the job's mode calls for", tokens.len());
+            let detail = format!(
+                "{} tokens, not {expected_tokens}, as the job's mode and options call for",
+                tokens.len()
+            );
             return Err(WireError::InvalidField { field: "Prompt.tokens", detail });
         }
-        let tokens = self.reads.prompt_end.as_ref().map(|prompt_end| {
+        let mut prompt = RowPrompt::default();
+        if let Some(prompt_end) = &self.reads.prompt_end {
             tokens.extend(prompt_end);
-            tokens
-        });
-        let mut incomplete = Incomplete { head, tokens, states: BytesMut::new() };
+            prompt.tokens = Some(tokens);
+        } else if self.have_own_tokens {
+            prompt.own_tokens = Some(tokens);
+        }
+        let mut incomplete = Incomplete { head, prompt, states: BytesMut::new() };
         let expected = self.num_bytes(&incomplete.head);
         if states.len() == expected {
             return self.complete(incomplete, states).map(Some); // the common case: not copied
@@ -99,13 +112,13 @@ impl<'a> PromptAssembler<'a> {
     }
 
     fn complete(&self, incomplete: Incomplete, states: Bytes) -> Result<(PromptHead, RowPrompt), WireError> {
-        let Incomplete { head, tokens, .. } = incomplete;
+        let Incomplete { head, prompt, .. } = incomplete;
         let states = self.reads.d_slm.map(|d_slm| {
             PromptStates::new(head.prompt_len as usize, d_slm, states).map_err(|error| {
                 WireError::InvalidField { field: "Prompt.states", detail: error.to_string() }
             })
         });
-        Ok((head, RowPrompt { states: states.transpose()?, tokens }))
+        Ok((head, RowPrompt { states: states.transpose()?, ..prompt }))
     }
 }
 
@@ -167,7 +180,7 @@ mod tests {
         let reads = PromptParts { prompt_end: Some(vec![8, 9]), d_slm: None };
         let mut assembler = PromptAssembler::new(&reads, 8);
         let (_, prompt) = assembler.begin(head(0, 2), tokens(&[5, 6])).unwrap().unwrap();
-        assert_eq!(prompt, RowPrompt { states: None, tokens: Some(vec![5, 6, 8, 9]) });
+        assert_eq!(prompt, RowPrompt { tokens: Some(vec![5, 6, 8, 9]), ..RowPrompt::default() });
         assert!(assembler.begin(head(1, 3), tokens(&[5, 6])).is_err(), "too few");
         assert!(assembler.begin(head(1, 1), states(&[0; 8])).is_err(), "states");
         let both = PromptParts { d_slm: Some(D_SLM), ..reads };
@@ -176,5 +189,15 @@ mod tests {
         assert!(assembler.begin(head(0, 2), payload).unwrap().is_none());
         let (_, prompt) = assembler.go_on(&[0; 8]).unwrap().unwrap();
         assert_eq!((prompt.len(), prompt.tokens), (4, Some(vec![5, 6, 8, 9])));
+    }
+
+    #[test]
+    fn a_shortlist_is_given_the_small_models_tokens_beside_its_states() {
+        let reads = PromptParts { d_slm: Some(D_SLM), prompt_end: None };
+        let mut assembler = PromptAssembler::new(&reads, 8).with_own_tokens(true);
+        let payload = PromptPayload { states: vec![0; 16].into(), ..tokens(&[5, 6]) };
+        let (_, prompt) = assembler.begin(head(0, 2), payload).unwrap().unwrap();
+        assert_eq!((prompt.own_tokens, prompt.tokens), (Some(vec![5, 6]), None));
+        assert!(assembler.begin(head(1, 2), states(&[0; 16])).is_err(), "no tokens");
     }
 }

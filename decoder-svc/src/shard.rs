@@ -24,6 +24,7 @@ use crate::generation::output_text;
 use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, received_num_bytes, written_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
+use crate::writer::RowPrompt;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -119,7 +120,9 @@ impl ShardWork<'_> {
     ) -> Result<(), DecoderError> {
         use decode_shard_request::Message;
         let LoadedDecoder { writer, max_prompt_tokens, .. } = self.decoder;
-        let mut assembler = PromptAssembler::new(&writer.reads, *max_prompt_tokens);
+        let has_shortlist = self.attempt.generation.shortlist;
+        let mut assembler =
+            PromptAssembler::new(&writer.reads, *max_prompt_tokens).with_own_tokens(has_shortlist);
         let mut num_prompts = 0;
         let mut num_bytes_left = self.announced.num_bytes;
         let mut charge = |num_bytes: usize| {
@@ -171,7 +174,7 @@ impl ShardWork<'_> {
             };
             if let Some((PromptHead { segment, prompt_len }, prompt)) = complete {
                 let random_stream = self.random_stream(&segment);
-                let generation = self.generation_of(&segment);
+                let generation = self.generation_of(&segment, &prompt);
                 let row = self.collector().begin(segment, prompt_len)?;
                 rows.submit(row, prompt, &generation, random_stream).await?;
             }
@@ -188,30 +191,34 @@ impl ShardWork<'_> {
         entry ^ (u64::from(segment.number) << u32::BITS)
     }
 
-    /// The options of a row: those of the job, with the limit of its record and the words that it may copy.
-    fn generation_of(&self, segment: &Segment) -> Arc<Generation> {
-        let options = &self.attempt.generation;
+    /// The options of a row: those of the job, with the limit of its record, the words that it may copy, and
+    /// the tokens that its prompt lists.
+    fn generation_of(&self, segment: &Segment, prompt: &RowPrompt) -> Arc<Generation> {
         let limit = self.collector().max_new_tokens(segment.record);
-        let generation = match limit {
-            None => Arc::clone(&self.generation),
-            Some(limit) => {
-                let model_limit = self.generation.model_limit.min(limit.max(1) as usize);
-                Arc::new(Generation { model_limit, ..Generation::clone(&self.generation) })
-            }
-        };
+        let listed = prompt.own_tokens.as_ref().and_then(|tokens| self.decoder.writer.listed(tokens));
+        let copying = self.copying_of(segment);
+        if limit.is_none() && listed.is_none() && copying.is_none() {
+            return Arc::clone(&self.generation);
+        }
+        let limit = limit.map_or(usize::MAX, |limit| limit.max(1) as usize);
+        let model_limit = self.generation.model_limit.min(limit);
+        Arc::new(Generation { model_limit, listed, copying, ..Generation::clone(&self.generation) })
+    }
+
+    fn copying_of(&self, segment: &Segment) -> Option<Copying> {
+        let options = &self.attempt.generation;
         if !options.copies_words() && options.terms.is_empty() {
-            return generation;
+            return None;
         }
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
         let prepared = self.rules.prepare(&segment.text);
         let terms: Vec<&str> = prepared.terms().collect();
-        let copying = match (options.copies_words(), terms.is_empty()) {
-            (_, false) => Copying::of_terms(&terms.join(". "), vocabulary),
-            (true, true) => Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary),
-            (false, true) => return generation,
-        };
-        Arc::new(Generation { copying: Some(copying), ..Generation::clone(&generation) })
+        match (options.copies_words(), terms.is_empty()) {
+            (_, false) => Some(Copying::of_terms(&terms.join(". "), vocabulary)),
+            (true, true) => Some(Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary)),
+            (false, true) => None,
+        }
     }
 
     /// Takes in finished rows until none is left, and counts their tokens. Reports regularly, even while this

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, BundleError, LanguageChoice, TextTokenizer};
+use baton_bundle::{Bundle, BundleError, LanguageChoice, LexicalShortlist, TextTokenizer};
 use baton_decoding::{Characters, Vocabulary};
 use baton_job::{GenerationOptions, Mode, OptionError};
 use baton_model::{CACHE_BLOCK_TOKENS, PromptStates};
@@ -21,6 +21,8 @@ pub(crate) struct Writer {
     pub(crate) vocabulary: Arc<Vocabulary>,
     /// The rule that keeps its outputs valid text.
     pub(crate) characters: Arc<Characters>,
+    /// The likely tokens of an output by those of its prompt, if the small model has such a list.
+    shortlist: Option<LexicalShortlist>,
     /// The bundle, if its small model writes.
     slm_of: Option<Bundle>,
 }
@@ -35,12 +37,14 @@ pub(crate) struct PromptParts {
 }
 
 /// A whole prompt, as the models read it. It has the parts that the mode needs, so it is never empty.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Default)]
 pub(crate) struct RowPrompt {
     /// For the SLM.
     pub(crate) states: Option<PromptStates>,
     /// For the LLM.
     pub(crate) tokens: Option<Vec<u32>>,
+    /// For the shortlist, if the job uses it: the small model's tokens. No model reads them.
+    pub(crate) own_tokens: Option<Vec<u32>>,
 }
 
 impl Writer {
@@ -68,7 +72,17 @@ impl Writer {
         let characters = Arc::new(Characters::new(&spellings, &tokenizer.ids_without_text()));
         let vocabulary = Arc::new(Vocabulary::new(spellings));
         let slm_of = (!mode.llm_writes()).then(|| bundle.clone());
-        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, characters, slm_of })
+        let shortlist = slm_of.as_ref().map_or(Ok(None), Bundle::shortlist)?;
+        Ok(Self { tokenizer, max_new_tokens, reads, vocabulary, characters, shortlist, slm_of })
+    }
+
+    /// The tokens that the output of a prompt with these tokens may have: those of the shortlist, and what
+    /// spells the prompt's words at any place of a text, so that they can be copied. `None`: there is no
+    /// shortlist.
+    pub(crate) fn listed(&self, own_tokens: &[u32]) -> Option<Arc<[u32]>> {
+        let mut listed = self.shortlist.as_ref()?.of_prompt(own_tokens);
+        listed.extend(own_tokens.iter().flat_map(|&token| self.vocabulary.elsewhere(token)));
+        Some(listed.into())
     }
 
     /// The first token of outputs, for the language that a job asks for.

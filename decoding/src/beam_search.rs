@@ -108,7 +108,7 @@ impl BeamSearch {
                 constrained,
             );
             shift.score = running.log_probability_sum;
-            top.offer(row as u32, values, shift);
+            top.offer(row as u32, values, shift, self.bounds.places());
         }
     }
 

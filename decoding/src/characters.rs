@@ -6,6 +6,9 @@
 //! token without a text may not be chosen either. Reference: the Unicode Standard, table 3-7, well-formed
 //! UTF-8.
 
+use crate::Candidates;
+use crate::candidates::Places;
+
 /// The state of a character: the bytes that may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -121,6 +124,16 @@ impl Characters {
         Self { spellings, misfits, cuts, going_on, num_to_end }
     }
 
+    /// Whether one of the candidates leaves a character incomplete.
+    pub(crate) fn are_begun_by(&self, candidates: &Candidates) -> bool {
+        self.cuts.iter().any(|&(token, _)| candidates.place(token).is_some())
+    }
+
+    /// The tokens that continue a character.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = u32> {
+        self.going_on.iter().flatten().map(|&(token, _)| token)
+    }
+
     /// The state after these tokens.
     fn begun(&self, tokens: &[u32]) -> Begun {
         let spelling = |&token: &u32| self.spellings.get(token as usize).map_or(&[][..], |spelling| spelling);
@@ -159,22 +172,23 @@ impl Characters {
 
 impl CharacterMask<'_> {
     /// Masks the tokens in `values` that may not follow. Within a character, the tokens that continue it get
-    /// their values of `unmasked`: no other rule can forbid them.
-    pub(crate) fn apply(self, values: &mut [f32], unmasked: impl Fn(u32) -> f32) {
+    /// their values of `unmasked`, which takes a place: no other rule can forbid them.
+    pub(crate) fn apply(self, values: &mut [f32], places: Places<'_>, unmasked: impl Fn(usize) -> f32) {
         let Self { characters, begun, num_left } = self;
         let is_in_time = |end: Begun| characters.num_to_end[end as usize].is_some_and(|num| num <= num_left);
         if begun == Begun::Nothing {
             let cuts = characters.cuts.iter().filter(|&&(_, end)| !is_in_time(end)).map(|(token, _)| token);
-            for &token in cuts.chain(&characters.misfits) {
-                values.get_mut(token as usize).into_iter().for_each(|value| *value = f32::NEG_INFINITY);
+            for place in cuts.chain(&characters.misfits).filter_map(|&token| places.place(token)) {
+                values.get_mut(place).into_iter().for_each(|value| *value = f32::NEG_INFINITY);
             }
             return;
         }
         let num_values = values.len(); // a tokenizer can have more tokens than its model
         values.fill(f32::NEG_INFINITY);
         let going_on = characters.going_on[begun as usize].iter().filter(|&&(_, end)| is_in_time(end));
-        for &(token, _) in going_on.filter(|&&(token, _)| (token as usize) < num_values) {
-            values[token as usize] = unmasked(token);
+        let going_on = going_on.filter_map(|&(token, _)| places.place(token));
+        for place in going_on.filter(|&place| place < num_values) {
+            values[place] = unmasked(place);
         }
     }
 }
@@ -193,7 +207,7 @@ mod tests {
 
     fn allowed(characters: &Characters, tokens: &[u32], num_left: usize) -> Vec<u32> {
         let mut values = vec![0.0; 259];
-        characters.whole_mask(tokens, num_left).apply(&mut values, |_| 1.0);
+        characters.whole_mask(tokens, num_left).apply(&mut values, Places::All, |_| 1.0);
         (0..).zip(values).filter(|(_, value)| value.is_finite()).map(|(token, _)| token).collect()
     }
 

@@ -2,6 +2,7 @@
 //! of logits before a choice.
 
 use crate::Generation;
+use crate::candidates::Places;
 use crate::characters::CharacterMask;
 use crate::copying::WrittenWords;
 use crate::kernels::{Shift, log_softmax};
@@ -20,6 +21,8 @@ pub(crate) struct Constraints<'a> {
     pub(crate) min_new_tokens: usize,
     /// The mask that keeps its characters whole, if one is necessary.
     pub(crate) characters: Option<CharacterMask<'a>>,
+    /// Where the logits of tokens are. All tokens that are written or forced have one.
+    pub(crate) places: Places<'a>,
 }
 
 /// Memory for a changed row, used again and again.
@@ -41,7 +44,7 @@ impl Constraints<'_> {
         shift: Shift,
         scratch: &'r mut ConstraintScratch,
     ) -> (&'r [f32], Shift) {
-        let Constraints { generation, tokens, .. } = self;
+        let Constraints { generation, tokens, places, .. } = self;
         let may_stop = tokens.len() >= self.min_new_tokens;
         let is_penalized = generation.options.repetition_penalty != 1.0 && !tokens.is_empty();
         let ngram = generation.options.no_repeat_ngram as usize;
@@ -50,7 +53,7 @@ impl Constraints<'_> {
         if let Some(first) = self.first_token.filter(|_| tokens.is_empty()) {
             copy.clear();
             copy.resize(logits.len(), f32::NEG_INFINITY);
-            copy[first as usize] = 0.0;
+            copy[places.place(first).expect("a forced token has a logit")] = 0.0;
             return (copy, Shift::NONE);
         }
         biases.clear();
@@ -68,15 +71,16 @@ impl Constraints<'_> {
         }
         if is_penalized {
             let penalty = generation.options.repetition_penalty as f32;
-            for &token in tokens {
+            for place in tokens.iter().filter_map(|&token| places.place(token)) {
                 // The unchanged value, because a token may occur here twice.
-                let value = shift.apply(logits[token as usize]);
-                copy[token as usize] = if value < 0.0 { value * penalty } else { value / penalty };
+                let value = shift.apply(logits[place]);
+                copy[place] = if value < 0.0 { value * penalty } else { value / penalty };
             }
         }
         if !biases.is_empty() {
-            for &(token, bias) in &*biases {
-                copy[token as usize] += bias;
+            for (place, bias) in biases.iter().filter_map(|&(token, bias)| Some((places.place(token)?, bias)))
+            {
+                copy[place] += bias;
             }
             if shift != Shift::NONE {
                 let normalized = log_softmax(copy);
@@ -85,18 +89,17 @@ impl Constraints<'_> {
         }
         if has_ngrams {
             let begun = &tokens[tokens.len() + 1 - ngram..];
-            for window in tokens.windows(ngram).filter(|window| window[..ngram - 1] == *begun) {
-                copy[window[ngram - 1] as usize] = f32::NEG_INFINITY;
+            let repeating = tokens.windows(ngram).filter(|window| window[..ngram - 1] == *begun);
+            for place in repeating.filter_map(|window| places.place(window[ngram - 1])) {
+                copy[place] = f32::NEG_INFINITY;
             }
         }
         if !may_stop {
-            copy[self.end_of_sequence as usize] = f32::NEG_INFINITY;
-            for &token in &generation.stop_tokens {
-                copy[token as usize] = f32::NEG_INFINITY;
-            }
+            let ends = generation.stop_tokens.iter().chain([&self.end_of_sequence]);
+            ends.filter_map(|&token| places.place(token)).for_each(|place| copy[place] = f32::NEG_INFINITY);
         }
         if let Some(mask) = self.characters {
-            mask.apply(copy, |token| shift.apply(logits[token as usize]));
+            mask.apply(copy, places, |place| shift.apply(logits[place]));
         }
         (copy, Shift::NONE)
     }
@@ -125,6 +128,7 @@ mod tests {
             written,
             min_new_tokens,
             characters: None,
+            places: Places::All,
         };
         let mut scratch = ConstraintScratch::default();
         let (logits, shift) = constraints.apply(&LOGITS, Shift::NONE, &mut scratch);
@@ -167,6 +171,7 @@ mod tests {
                 written: None,
                 min_new_tokens: 0,
                 characters: None,
+                places: Places::All,
             };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);
@@ -209,6 +214,7 @@ mod tests {
             written,
             min_new_tokens: 0,
             characters: None,
+            places: Places::All,
         };
         let mut scratch = ConstraintScratch::default();
         let shift = Shift { max: 5.0, log_sum: 0.25, score: 0.0 };
@@ -245,6 +251,7 @@ mod tests {
                 written,
                 min_new_tokens: 0,
                 characters: None,
+                places: Places::All,
             };
             let mut scratch = ConstraintScratch::default();
             let (values, shift) = constraints.apply(&LOGITS, shift, &mut scratch);

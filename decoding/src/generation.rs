@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton_generation::GenerationOptions;
 
 use crate::copying::WrittenWords;
-use crate::{Characters, Copying};
+use crate::{Candidates, Characters, Copying};
 
 /// How one row is generated. Usually shared by all rows of a job.
 #[derive(Debug, Clone)]
@@ -21,6 +21,9 @@ pub struct Generation {
     pub prompt_end_len: usize,
     /// The words that the row is encouraged to copy, if any.
     pub copying: Option<Copying>,
+    /// The only tokens that the row may write, beside those that end it or that its other settings ask for;
+    /// `None`: all.
+    pub listed: Option<Arc<[u32]>>,
     /// The forced first token of every sequence, in place of the model's own.
     pub first_token: Option<u32>,
     /// Keeps characters of outputs whole; `None`: tokens are chosen without regard to their bytes.
@@ -48,6 +51,7 @@ impl Generation {
             model_limit,
             prompt_end_len: 0,
             copying: None,
+            listed: None,
             first_token: None,
             characters: None,
             stop_tokens: Vec::new(),
@@ -60,6 +64,24 @@ impl Generation {
     pub fn of_new_tokens(min_new_tokens: usize, max_new_tokens: usize) -> Self {
         let min_new_tokens = u32::try_from(min_new_tokens).unwrap_or(u32::MAX);
         Self::new(GenerationOptions { min_new_tokens, ..GenerationOptions::default() }, max_new_tokens)
+    }
+
+    /// The tokens that may be chosen, if not all: those listed, the end, the first token and stop tokens.
+    /// Also those that make up words to copy, and the rest of every character that they begin.
+    pub(crate) fn candidates(&self, end_of_sequence: u32, first_token: Option<u32>) -> Option<Candidates> {
+        let mut tokens = self.listed.as_ref()?.to_vec();
+        tokens.push(end_of_sequence);
+        tokens.extend(first_token);
+        tokens.extend(&self.stop_tokens);
+        self.copying.iter().for_each(|copying| copying.collect_tokens(&mut tokens));
+        let candidates = Candidates::new(tokens);
+        let characters = self.characters.as_ref().filter(|characters| characters.are_begun_by(&candidates));
+        Some(match characters {
+            None => candidates,
+            Some(characters) => {
+                Candidates::new(candidates.tokens().iter().copied().chain(characters.parts()).collect())
+            }
+        })
     }
 
     /// The progress of `tokens` with the words that may be copied, if there are any.

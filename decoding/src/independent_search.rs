@@ -113,11 +113,11 @@ impl Sequence {
         let (logits, _) = bounds.constrain(written, (logits, Shift::NONE), masks_misfits, constrained);
         let shift = log_softmax(logits);
         let options = &bounds.generation.options;
-        let token = match uniform {
+        let place = match uniform {
             Some(uniform) => draw(logits, (shift.max, options), uniform, sampling),
-            None => first_equal(logits, shift.max) as u32,
+            None => first_equal(logits, shift.max),
         };
-        (token, shift.apply(logits[token as usize]))
+        (bounds.places().token(place), shift.apply(logits[place]))
     }
 
     fn choose(&mut self, bounds: &SearchBounds, logits: &[f32], scratch: &mut SearchScratch) {

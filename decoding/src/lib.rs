@@ -12,6 +12,7 @@
 //! for block-wise cache accounting. `docs/reference/generation.md` explains each method.
 
 mod beam_search;
+mod candidates;
 mod characters;
 mod constraints;
 mod copying;
@@ -19,6 +20,7 @@ mod drafting;
 mod generation;
 mod independent_search;
 mod kernels;
+mod live_row;
 mod logits;
 mod row;
 mod sampling;
@@ -27,6 +29,7 @@ mod search;
 mod top_k;
 
 pub use baton_generation::{EarlyStopping, FinishReason, GenerationOptions, Method};
+pub use candidates::Candidates;
 pub use characters::Characters;
 pub use copying::{Copying, Vocabulary};
 pub use drafting::{DraftCounts, DraftOptions};

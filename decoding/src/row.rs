@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baton_generation::FinishReason;
 
-use crate::{DraftCounts, Generation};
+use crate::{Candidates, DraftCounts, Generation};
 
 /// Rows that are cancelled together: one attempt at one shard. Chosen by the caller, unique while any of its
 /// rows lives.
@@ -71,7 +71,7 @@ impl Plan {
 }
 
 /// A waiting row gets a slot for its first sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotAssignment {
     /// The row.
     pub row: RowId,
@@ -81,6 +81,8 @@ pub struct SlotAssignment {
     pub prompt_len: usize,
     /// Cache that a sequence of the row needs: prompt and all it may write, whole blocks, tokens.
     pub capacity_tokens: usize,
+    /// The tokens whose logits are asked for at each step, in this order; `None`: all.
+    pub candidates: Option<Candidates>,
 }
 
 /// A sequence continues in two ways: an empty slot gets a copy of another's cache.

@@ -7,6 +7,7 @@ use baton_generation::GenerationOptions;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::candidates::Places;
 use crate::kernels::{Shift, WeightCut, cut_weights, weights_into};
 use crate::top_k::TopK;
 
@@ -49,17 +50,17 @@ pub(crate) struct SamplingScratch {
     bin: Vec<f32>,
 }
 
-/// The token at `uniform`, in 0..1, of the distribution that the options make of the logits, whose maximum is
-/// `max`. Token 0 if no logit is a number above minus infinity.
+/// The place of the logit at `uniform`, in 0..1, of the distribution that the options make of the logits.
+/// Their maximum is `max`. Place 0 if no logit is a number above minus infinity.
 pub(crate) fn draw(
     logits: &[f32],
     (max, options): (f32, &GenerationOptions),
     uniform: f64,
     scratch: &mut SamplingScratch,
-) -> u32 {
+) -> usize {
     let min_logit = options.top_k.map_or(f32::NEG_INFINITY, |top_k| {
         scratch.top.start((top_k as usize).min(logits.len()));
-        scratch.top.offer(0, logits, Shift::NONE);
+        scratch.top.offer(0, logits, Shift::NONE, Places::All);
         scratch.top.least()
     });
     let top_p = options.top_p.filter(|&top_p| top_p < 1.0);
@@ -113,7 +114,7 @@ impl SamplingScratch {
     }
 
     /// The token in whose share of the weights `uniform` falls.
-    fn token_at(&self, uniform: f64) -> u32 {
+    fn token_at(&self, uniform: f64) -> usize {
         let mut left = uniform * self.total();
         let mut last_possible = 0;
         for (chunk_index, (chunk, &sum)) in self.weights.chunks(CHUNK_LEN).zip(&self.chunk_sums).enumerate() {
@@ -127,12 +128,12 @@ impl SamplingScratch {
                 last_possible = token;
                 left -= f64::from(weight);
                 if left < 0.0 {
-                    return token as u32;
+                    return token;
                 }
             }
             break; // the chunk's sum was rounded up
         }
-        last_possible as u32
+        last_possible
     }
 }
 
@@ -197,7 +198,7 @@ mod tests {
             let mut counts = vec![0; logits.len()];
             for draw_index in 0..NUM_DRAWS {
                 let uniform = (draw_index as f64 + 0.5) / NUM_DRAWS as f64;
-                counts[draw(&logits, (max(&logits), &options), uniform, &mut scratch) as usize] += 1;
+                counts[draw(&logits, (max(&logits), &options), uniform, &mut scratch)] += 1;
             }
             for (token, (count, probability)) in counts.iter().zip(reference(&logits, &options)).enumerate() {
                 // An interval of even steps holds its share of the draws, plus or minus one.

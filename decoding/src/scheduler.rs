@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::drafting::Draft;
+use crate::live_row::{LiveRow, Needs};
 use crate::search::{Search, SearchBounds, SearchScratch};
 use crate::{
-    DraftCounts, DraftOptions, DraftStep, FinishedRow, Fork, Generation, GroupId, LogitRows, Plan, Rewind,
-    RowId, RowRequest, SlotAssignment, SlotId, StepRow,
+    Candidates, DraftCounts, DraftOptions, DraftStep, FinishedRow, Generation, GroupId, LogitRows, Plan,
+    Rewind, RowId, RowRequest, SlotAssignment, SlotId, StepRow,
 };
 
 /// The bounds of the batch.
@@ -107,38 +108,6 @@ struct WaitingRow {
     generation: Arc<Generation>,
     random_stream: u64,
     needs: Needs,
-}
-
-/// A row's reservation.
-#[derive(Debug, Clone, Copy)]
-struct Needs {
-    num_slots: usize,
-    max_new_tokens: usize,
-    /// Of one sequence.
-    capacity_tokens: usize,
-    /// Of all its sequences.
-    cache_tokens: usize,
-}
-
-#[derive(Debug)]
-struct LiveRow {
-    row: RowId,
-    needs: Needs,
-    search: Search,
-    /// All that the row has reserved.
-    slots: Vec<SlotId>,
-    /// Where each live sequence is, as an index into `slots`.
-    places: Vec<usize>,
-    /// The next `places`, kept for its memory.
-    next_places: Vec<usize>,
-    /// Copies to be made before its next step.
-    forks: Vec<Fork>,
-    /// The place of its first sequence in the current step.
-    first_step_row: Option<usize>,
-    draft: Option<Draft>,
-    draft_counts: DraftCounts,
-    /// The place of its last token in the drafting model's current step.
-    draft_step_row: Option<usize>,
 }
 
 impl Scheduler {
@@ -374,18 +343,19 @@ impl Scheduler {
                 && (is_within_budget || prefill.is_empty())
         }) {
             prefill_tokens += next.prompt_len;
-            let live = self.enter(&next);
+            let (live, candidates) = self.enter(&next);
             prefill.push(SlotAssignment {
                 row: next.row,
                 slot: live.slots[0],
                 prompt_len: next.prompt_len,
                 capacity_tokens: next.needs.capacity_tokens,
+                candidates,
             });
             self.live.push(live);
         }
     }
 
-    fn enter(&mut self, waiting: &WaitingRow) -> LiveRow {
+    fn enter(&mut self, waiting: &WaitingRow) -> (LiveRow, Option<Candidates>) {
         let Needs { num_slots, max_new_tokens, cache_tokens, .. } = waiting.needs;
         self.free_cache_tokens -= cache_tokens;
         self.num_free_slots -= num_slots;
@@ -397,14 +367,18 @@ impl Scheduler {
                 SlotId(index)
             })
             .collect();
+        let end_of_sequence = self.special.end_of_sequence;
+        let first_token = waiting.generation.first_token.or(self.special.first);
+        let candidates = waiting.generation.candidates(end_of_sequence, first_token);
         let bounds = SearchBounds {
             generation: Arc::clone(&waiting.generation),
-            end_of_sequence: self.special.end_of_sequence,
-            first_token: waiting.generation.first_token.or(self.special.first),
+            candidates: candidates.clone(),
+            end_of_sequence,
+            first_token,
             min_new_tokens: waiting.generation.min_new_tokens_for(waiting.prompt_len),
             max_new_tokens,
         };
-        LiveRow {
+        let live = LiveRow {
             row: waiting.row,
             needs: waiting.needs,
             search: Search::new(bounds, waiting.random_stream),
@@ -416,7 +390,8 @@ impl Scheduler {
             draft: self.drafting.filter(|_| num_slots == 1).map(Draft::new),
             draft_counts: DraftCounts::default(),
             draft_step_row: None,
-        }
+        };
+        (live, candidates)
     }
 
     fn vacate(&mut self, live: &LiveRow) {
@@ -427,71 +402,5 @@ impl Scheduler {
             wrong.retain(|rewind| !live.slots.contains(&rewind.slot));
         }
         self.vacated.extend(&live.slots);
-    }
-}
-
-impl LiveRow {
-    fn begin_draft(&mut self) {
-        if let (Some(draft), Some(written)) = (&mut self.draft, self.search.single_tokens()) {
-            draft.begin(&self.search, self.needs.max_new_tokens - written.len());
-        }
-    }
-
-    /// Chooses the next token, and continues as long as the choices equal the draft. Returns the number of
-    /// correct draft tokens.
-    fn advance(&mut self, (logits, first_row): (LogitRows<'_>, usize), scratch: &mut SearchScratch) -> usize {
-        let drafted = self.draft.as_ref().map_or(&[][..], Draft::tokens);
-        let mut num_accepted = 0;
-        loop {
-            self.search.advance((logits, first_row + num_accepted), scratch);
-            let chosen = self.search.single_tokens().and_then(<[u32]>::last);
-            let is_over = self.search.parents().is_empty();
-            if is_over || chosen.is_none() || chosen != drafted.get(num_accepted) {
-                return num_accepted;
-            }
-            num_accepted += 1;
-        }
-    }
-
-    fn count_draft(&mut self, num_accepted: usize) {
-        if let Some(draft) = &self.draft {
-            self.draft_counts.drafted += draft.tokens().len() as u64;
-            self.draft_counts.accepted += num_accepted as u64;
-            self.draft_counts.passes += 1;
-        }
-    }
-
-    /// Makes both models forget the wrong part of a draft.
-    fn end_draft(&mut self, num_accepted: usize, [wrong, wrong_of_drafter]: [&mut Vec<Rewind>; 2]) {
-        let (Some(draft), Some(written)) = (&mut self.draft, self.search.single_tokens()) else { return };
-        let slot = self.slots[self.places[0]];
-        let num_tokens = draft.tokens().len() - num_accepted;
-        wrong.extend((num_tokens > 0).then_some(Rewind { slot, num_tokens }));
-        wrong_of_drafter.extend(draft.end(slot, num_accepted, written.len()));
-    }
-
-    /// Gives each sequence its place after a choice: the first continuation of a sequence stays in its place,
-    /// its siblings get copies in unused places.
-    fn move_sequences(&mut self, vacated: &mut Vec<SlotId>) {
-        let Self { search, slots, places, next_places, forks, needs, .. } = self;
-        let parents = search.parents();
-        let goes_on = |sequence: usize| parents.contains(&sequence);
-        let abandoned = places.iter().enumerate().filter(|(sequence, _)| !goes_on(*sequence));
-        vacated.extend(abandoned.map(|(_, &place)| slots[place]));
-
-        let is_needed =
-            |place: usize| places.iter().enumerate().any(|(sequence, &p)| p == place && goes_on(sequence));
-        let mut free_places = (0..slots.len()).filter(|&place| !is_needed(place));
-        next_places.clear();
-        next_places.extend(parents.iter().enumerate().map(|(child, &parent)| {
-            if !parents[..child].contains(&parent) {
-                return places[parent];
-            }
-            let place = free_places.next().expect("a row has a slot for each of its sequences");
-            let (from, to) = (slots[places[parent]], slots[place]);
-            forks.push(Fork { from, to, capacity_tokens: needs.capacity_tokens });
-            place
-        }));
-        std::mem::swap(places, next_places);
     }
 }

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use crate::beam_search::BeamSearch;
+use crate::candidates::Places;
 use crate::constraints::{ConstraintScratch, Constraints};
 use crate::copying::WrittenWords;
 use crate::independent_search::IndependentSearch;
 use crate::kernels::Shift;
 use crate::sampling::SamplingScratch;
 use crate::top_k::TopK;
-use crate::{FinishReason, FinishedSequence, Generation, LogitRows, Method};
+use crate::{Candidates, FinishReason, FinishedSequence, Generation, LogitRows, Method};
 
 /// A search's knowledge of its row.
 #[derive(Debug, Clone)]
 pub(crate) struct SearchBounds {
     pub(crate) generation: Arc<Generation>,
+    /// The tokens that may be chosen; `None`: all.
+    pub(crate) candidates: Option<Candidates>,
     pub(crate) end_of_sequence: u32,
     pub(crate) first_token: Option<u32>,
     pub(crate) min_new_tokens: usize,
@@ -107,6 +110,11 @@ impl Search {
 }
 
 impl SearchBounds {
+    /// Where the logits of tokens are.
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places::of(self.candidates.as_ref())
+    }
+
     /// The shifted logits of the tokens that may follow `tokens`, with the words written. Misfits among them
     /// are rarely likely, and apart from misfits most rows need no change. A misfit is therefore masked only
     /// once it was chosen, and the choice is repeated.
@@ -130,6 +138,7 @@ impl SearchBounds {
             tokens,
             written,
             min_new_tokens: self.min_new_tokens,
+            places: self.places(),
         };
         constraints.apply(logits, shift, scratch)
     }

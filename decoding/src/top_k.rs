@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::candidates::Places;
 use crate::kernels::{Shift, first_above};
 
 /// One of the largest values, and its place.
@@ -33,15 +34,16 @@ impl TopK {
         self.kept.clear();
     }
 
-    /// Offers every value of a row. Rows come in rising order.
-    pub(crate) fn offer(&mut self, row: u32, logits: &[f32], shift: Shift) {
+    /// Offers every value of a row, whose tokens are at `places`. Rows come in rising order.
+    pub(crate) fn offer(&mut self, row: u32, logits: &[f32], shift: Shift, places: Places<'_>) {
         let mut start = 0;
-        while let Some(token) = first_above(logits, start, shift, self.threshold) {
-            self.kept.push(Candidate { value: shift.apply(logits[token]), row, token: token as u32 });
+        while let Some(place) = first_above(logits, start, shift, self.threshold) {
+            let (value, token) = (shift.apply(logits[place]), places.token(place));
+            self.kept.push(Candidate { value, row, token });
             if self.kept.len() == 2 * self.k {
                 self.keep_best();
             }
-            start = token + 1;
+            start = place + 1;
         }
     }
 
@@ -102,7 +104,7 @@ mod tests {
                 .collect();
             top.start(k);
             for (row, values) in rows.iter().enumerate() {
-                top.offer(row as u32, values, Shift::NONE);
+                top.offer(row as u32, values, Shift::NONE, Places::All);
             }
             let found: Vec<_> = top.finish().iter().map(|c| (c.row, c.token)).collect();
             assert_eq!(found, sorted(&rows, k), "{num_rows} rows of {len}, {k} wanted");
@@ -117,7 +119,7 @@ mod tests {
     fn nan_and_minus_infinity_are_skipped() {
         let mut top = TopK::default();
         top.start(3);
-        top.offer(0, &[f32::NAN, f32::NEG_INFINITY, 1.0], Shift::NONE);
+        top.offer(0, &[f32::NAN, f32::NEG_INFINITY, 1.0], Shift::NONE, Places::All);
         assert_eq!(top.finish(), [Candidate { value: 1.0, row: 0, token: 2 }]);
     }
 }

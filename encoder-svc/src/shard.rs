@@ -196,10 +196,12 @@ impl ShardWork<'_> {
 
     /// The payload of each prompt of some readings, for the decoder.
     async fn payloads(&self, readings: Vec<Reading>) -> Result<Vec<PromptPayload>, EncoderError> {
-        let mode = self.attempt.mode;
-        let payloads_of = |reading: &Reading| {
-            let tokens = if mode.llm_writes() { reading.llm_tokens.clone() } else { Vec::new() };
-            vec![PromptPayload { tokens, ..PromptPayload::default() }; reading.prompt_lens().len()]
+        let ShardAttempt { mode, ref generation, .. } = self.attempt;
+        let payload = |tokens| PromptPayload { tokens, ..PromptPayload::default() };
+        let payloads_of = |reading: &Reading| match (mode.llm_writes(), generation.shortlist) {
+            (true, _) => vec![payload(reading.llm_tokens.clone()); reading.prompt_lens().len()],
+            (false, true) => reading.segments.iter().map(|segment| payload(segment.tokens.clone())).collect(),
+            (false, false) => vec![PromptPayload::default(); reading.prompt_lens().len()],
         };
         let mut payloads: Vec<PromptPayload> = readings.iter().flat_map(payloads_of).collect();
         if let Some(queue) = &self.encoder.queue {

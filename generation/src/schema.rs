@@ -125,6 +125,13 @@ schema! {
         default: "segment", allowed: Allowed::Names(ReaderContext::NAMES), value_name: "CONTEXT",
     }
 
+    /// Only likely tokens can be written: those that the bundle's lexical shortlist has for a segment, and
+    /// those that other options ask for. It is faster; small models that were published with a shortlist can
+    /// do it.
+    shortlist: bool = false, {
+        default: "false", allowed: Allowed::Truth, value_name: "BOOL",
+    }
+
     /// Outputs per record, best first: from a beam search at most as many as beams, or that many samples. The
     /// best is the row's `output`, the others are its `alternatives`.
     n_best: u32 = 1, {

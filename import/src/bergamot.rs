@@ -1,4 +1,5 @@
-//! Directories of Firefox Translations and Bergamot students: `model.*.bin`, `vocab.*.spm`.
+//! Directories of Firefox Translations and Bergamot students: `model.*.bin`, `vocab.*.spm`, and the shortlist
+//! `lex.*.bin` if it is there.
 //!
 //! The settings inside the model file describe the network. A setting that Baton does not implement is
 //! refused by name. Tensors come out in f32 under the names of Hugging Face's Marian.
@@ -53,6 +54,7 @@ const USUAL_POSITIONS: usize = 512;
 pub(crate) struct BergamotCheckpoint {
     path: PathBuf,
     vocabulary: PathBuf,
+    shortlist: Option<PathBuf>,
     file: MarianFile,
     config: ModelConfig,
 }
@@ -77,11 +79,17 @@ impl BergamotCheckpoint {
                 format!("it has {found} .spm files; students with one joint vocabulary are supported");
             return Err(unsupported(reason));
         }
+        let mut shortlists = files_with(directory, "bin")?;
+        shortlists.retain(|path| is_shortlist(path));
+        if shortlists.len() > 1 {
+            return Err(unsupported(format!("it has {} shortlists; keep one lex.*.bin", shortlists.len())));
+        }
+        let shortlist = shortlists.pop();
         let settings =
             file.settings().ok_or_else(|| unsupported("its model has no special:model.yml".to_owned()))?;
         let config = config(&settings, &file)
             .map_err(|reason| BundleError::UnsupportedConfig { path: path.clone(), reason })?;
-        let checkpoint = Self { vocabulary: vocabularies.swap_remove(0), path, file, config };
+        let checkpoint = Self { vocabulary: vocabularies.swap_remove(0), shortlist, path, file, config };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -127,7 +135,11 @@ impl Checkpoint for BergamotCheckpoint {
     }
 
     fn side_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, ImportError> {
-        Ok(vec![("vocab.spm", read_bytes(&self.vocabulary)?)])
+        let mut files = vec![("vocab.spm", read_bytes(&self.vocabulary)?)];
+        if let Some(shortlist) = &self.shortlist {
+            files.push(("lex.bin", read_bytes(shortlist)?));
+        }
+        Ok(files)
     }
 }
 

@@ -9,11 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use baton_bundle::{
-    Alignment, Bundle, BundleError, BundleManifest, DEFAULT_TEMPLATE, DirectoryInProgress, FamilyConfig,
-    Limits, MANIFEST_FORMAT, ModelConfig, PartOrigin, SlmLanguages, SlmPart, TEXT_PLACEHOLDER, Task,
-    WeightDtype, io_error, read_bytes, write_atomically, write_manifest,
+    Alignment, BartConfig, BartKind, Bundle, BundleError, BundleManifest, DEFAULT_TEMPLATE,
+    DirectoryInProgress, FamilyConfig, Limits, MANIFEST_FORMAT, ModelConfig, PartOrigin, SLM_SHORTLIST,
+    SlmLanguages, SlmPart, TEXT_PLACEHOLDER, Task, WeightDtype, io_error, read_bytes, write_atomically,
+    write_manifest,
 };
-use baton_job::{GenerationLayer, Mode};
+use baton_job::{GenerationLayer, Mode, Setting};
 use serde_json::{Map, Value};
 
 use crate::conventions::{LanguageConvention, suppress_unknown};
@@ -84,18 +85,31 @@ pub fn import_slm(options: &SlmImportOptions) -> Result<Bundle, ImportError> {
     if let Some(token) = &options.eos_token {
         config.eos_token_ids = vec![tokenizer.id(token)?];
     }
-    let manifest = manifest(options, &config, (&tokenizer, template, languages), &generation)?;
+    let mut proposed = generation.proposed()?;
+    if reads_sentences(&config.family) && options.task.target_language().is_some() {
+        proposed.by_sentence = Setting::To(true);
+    }
+    if directory.path().join(SLM_SHORTLIST).exists() {
+        proposed.shortlist = Setting::To(true);
+    }
+    let manifest = manifest(options, &config, (&tokenizer, template, languages), (&generation, proposed))?;
     write_weights(checkpoint.as_mut(), &config, &slm)?;
     write_manifest(directory.path(), manifest)?;
     directory.finish()?;
     Ok(Bundle::open(&options.out)?)
 }
 
+/// Whether models of this family are trained on single sentences: of a longer text they translate the
+/// beginning.
+fn reads_sentences(family: &FamilyConfig) -> bool {
+    matches!(family, FamilyConfig::Bart(BartConfig { kind: BartKind::Bergamot | BartKind::Marian, .. }))
+}
+
 fn manifest(
     options: &SlmImportOptions,
     config: &ModelConfig,
     (tokenizer, template, languages): (&SlmTokenizer, String, Option<SlmLanguages>),
-    generation: &GenerationFile,
+    (generation, proposed): (&GenerationFile, GenerationLayer),
 ) -> Result<BundleManifest, ImportError> {
     let refused = |reason: String| ImportError::UnsupportedSource { path: options.from.clone(), reason };
     let bos = config
@@ -122,8 +136,7 @@ fn manifest(
         let (path, licence, origin) = ("slm".to_owned(), licence.clone(), origin.clone());
         PartOrigin { path, licence, origin }
     };
-    let generation = generation.proposed()?;
-    let is_empty = generation == GenerationLayer::default();
+    let is_empty = proposed == GenerationLayer::default();
     Ok(BundleManifest {
         format: MANIFEST_FORMAT,
         name: options.name.clone().or(name).unwrap_or_else(|| "small-model".to_owned()),
@@ -145,7 +158,7 @@ fn manifest(
         alignment: Alignment::Characters,
         modes: vec![Mode::Slm],
         templates: BTreeMap::new(),
-        generation: (!is_empty).then_some((Mode::Slm, generation)).into_iter().collect(),
+        generation: (!is_empty).then_some((Mode::Slm, proposed)).into_iter().collect(),
         limits: Limits {
             max_prompt_tokens: options.max_prompt_tokens.unwrap_or(usual),
             max_slm_prompt_tokens: None,

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use baton_bundle::{Bundle, ModelConfig, OutputRules, PromptAttention};
-use baton_decoding::{LogitRows, Plan, Rewind, RowId, SlotId, SpecialTokens, StepRow};
+use baton_decoding::{Candidates, LogitRows, Plan, Rewind, RowId, SlotId, SpecialTokens, StepRow};
 use baton_job::Mode;
 use tch::{Kind, Tensor, no_grad};
 
@@ -60,10 +60,12 @@ pub struct BatchDecoder {
     special: SpecialTokens,
     compute: Compute,
     cache: KvCache,
-    prefill_size: PassSize, // tokens
-    step_size: PassSize,    // rows
-    feeding: Vec<SlotId>,   // of the pass under way
-    logits: Vec<f32>,       // of the last step, [rows, vocab]
+    prefill_size: PassSize,              // tokens
+    step_size: PassSize,                 // rows
+    feeding: Vec<SlotId>,                // of the pass under way
+    candidates: Vec<Option<Candidates>>, // by slot
+    logits: Vec<f32>,                    // of the last step, row after row
+    ends: Vec<usize>,                    // of the rows in `logits`
 }
 
 impl BatchDecoder {
@@ -145,7 +147,9 @@ impl BatchDecoder {
             prefill_size: PassSize::unbounded("prefill"),
             step_size: PassSize::unbounded("step"),
             feeding: Vec::new(),
+            candidates: vec![None; limits.max_slots],
             logits: Vec::new(),
+            ends: Vec::new(),
         })
     }
 
@@ -162,8 +166,8 @@ impl BatchDecoder {
     }
 
     /// Executes a plan's work before its step: releases slots, prefills newcomers, whose prompts `prompt_of`
-    /// returns, and forks. [`step`](Self::step) is next. The caller decides which model a plan's rewinds
-    /// concern.
+    /// returns and whose candidates it keeps, and forks. [`step`](Self::step) is next. The caller decides
+    /// which model a plan's rewinds concern.
     ///
     /// # Panics
     /// As for [`release`](Self::release), [`prefill`](Self::prefill) and [`fork`](Self::fork).
@@ -179,6 +183,9 @@ impl BatchDecoder {
             })
             .collect();
         self.prefill(&entering);
+        for entry in plan.prefill.iter().filter(|entry| entry.candidates.is_some()) {
+            self.candidates[entry.slot.0].clone_from(&entry.candidates);
+        }
         plan.forks.iter().for_each(|fork| self.fork(fork.from, fork.to, fork.capacity_tokens));
     }
 
@@ -231,24 +238,26 @@ impl BatchDecoder {
         }
     }
 
-    /// Feeds tokens into rows and yields the logits after each, in the order of `rows`: minus infinity for
-    /// tokens that the model never writes. Several tokens for one slot follow one another. If memory does not
-    /// suffice for all rows at once, they are fed in parts.
+    /// Feeds tokens into rows and yields the logits after each, in the order of `rows`: of the row's
+    /// candidates, or of all tokens; minus infinity for tokens that the model never writes. Tokens for
+    /// one slot follow one another. If memory does not suffice for all rows at once, they are fed in parts.
     ///
     /// # Panics
     /// A slot is empty, a row outgrows its capacity, a token is outside the vocabulary, or memory does not
     /// suffice for one row.
     pub fn step(&mut self, rows: &[StepRow]) -> LogitRows<'_> {
         self.logits.clear();
+        self.ends.clear();
         let size = self.step_size;
         self.step_size = size.run(&rows.iter().map(|_| 1), |part| self.step_at_once(rows, part));
-        LogitRows::new(&self.logits, self.model.config().vocab_size)
+        LogitRows::ending(&self.logits, &self.ends)
     }
 
     fn step_at_once(&mut self, rows: &[StepRow], part: Range<usize>) {
         // A pass that did not fit into memory has left its tokens, and perhaps logits.
         self.feeding.drain(..).for_each(|slot| self.cache.blocks.rewind(slot, 1));
-        self.logits.truncate(part.start * self.model.config().vocab_size);
+        self.ends.truncate(part.start);
+        self.logits.truncate(self.ends.last().copied().unwrap_or(0));
 
         self.feeding.extend(rows[part.clone()].iter().map(|row| row.slot));
         let tokens: Vec<i64> = rows[part].iter().map(|row| i64::from(row.token)).collect();
@@ -262,11 +271,19 @@ impl BatchDecoder {
             } else {
                 self.model.forward(embeddings, &positions, &mut attention, 0.0)
             };
-            let rows_before = self.logits.len();
-            self.model.append_logits(&hidden_states, &mut self.logits);
+            let candidates = self.feeding.iter().map(|slot| self.candidates[slot.0].as_ref());
+            let asked: Vec<_> = candidates.clone().map(|of_row| of_row.map(Candidates::tokens)).collect();
+            let mut start = self.logits.len();
+            self.model.append_logits(&hidden_states, &asked, &mut self.logits);
             let OutputRules { suppressed_token_ids, .. } = &self.model.config().output_rules;
-            for row in self.logits[rows_before..].chunks_exact_mut(self.model.config().vocab_size) {
-                suppressed_token_ids.iter().for_each(|&token| row[token as usize] = f32::NEG_INFINITY);
+            for candidates in candidates {
+                let len = candidates.map_or(self.model.config().vocab_size, |all| all.tokens().len());
+                let place = |&token: &u32| candidates.map_or(Some(token as usize), |all| all.place(token));
+                for place in suppressed_token_ids.iter().filter_map(place) {
+                    self.logits[start + place] = f32::NEG_INFINITY;
+                }
+                start += len;
+                self.ends.push(start);
             }
         });
         self.feeding.clear();
@@ -288,11 +305,13 @@ impl BatchDecoder {
     /// `from` is empty, `to` is occupied, `capacity_tokens` is less than `from` holds, or the cache is full.
     pub fn fork(&mut self, from: SlotId, to: SlotId, capacity_tokens: usize) {
         self.cache.fork(from, to, capacity_tokens);
+        self.candidates[to.0] = self.candidates[from.0].clone();
     }
 
     /// Forgets a row and frees its cache. An empty slot stays empty.
     pub fn release(&mut self, slot: SlotId) {
         self.cache.release(slot);
+        self.candidates[slot.0] = None;
     }
 }
 

@@ -292,11 +292,11 @@ impl LanguageModel {
         capped(self.head().product(&input).into_tensor(self.compute.kind), self.logit_cap())
     }
 
-    /// The same, appended to `logits` in host memory, row by row, in f32.
-    pub(crate) fn append_logits(&self, x: &Tensor, logits: &mut Vec<f32>) {
+    /// The same, appended to `logits` in host memory, row by row, in f32: of the tokens asked for, or of all.
+    pub(crate) fn append_logits(&self, x: &Tensor, asked: &[Option<&[u32]>], logits: &mut Vec<f32>) {
         time(Part::Head, || {
             let first = logits.len();
-            self.head().product(&self.network.head_input(x, self.head())).append_to(logits);
+            self.head().append_some(&self.network.head_input(x, self.head()), asked, logits);
             if let Some(cap) = self.logit_cap() {
                 logits[first..].iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
             }

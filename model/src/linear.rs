@@ -169,6 +169,61 @@ impl Linear {
             _ => panic!("a layer reads what `Linear::input` or a norm made for it"),
         }
     }
+
+    /// Appends the numbers of each row of `x` to `numbers`, in f32: of the outputs asked for, or of all. They
+    /// are the same bits either way.
+    ///
+    /// # Panics
+    /// As for [`product`](Self::product), or there are not as many `asked` as rows.
+    pub(crate) fn append_some(&self, x: &LinearInput, asked: &[Option<&[u32]>], numbers: &mut Vec<f32>) {
+        if asked.iter().all(Option::is_none) {
+            return self.product(x).append_to(numbers);
+        }
+        let LinearInput::Int8(x) = x else { return self.append_picked(x, asked, numbers) };
+        let Weight::Int8 { weight, scales, bias } = &self.weight else {
+            panic!("a layer reads what `Linear::input` or a norm made for it")
+        };
+        assert_eq!(x.scales.len(), asked.len(), "one question a row");
+        let whole: Vec<usize> = (0..asked.len()).filter(|&row| asked[row].is_none()).collect();
+        let mut of_whole = Vec::new();
+        if !whole.is_empty() {
+            self.product(&LinearInput::Int8(x.select(&whole))).append_to(&mut of_whole);
+        }
+        let mut of_whole = of_whole.chunks_exact(scales.len().max(1));
+        for (row, outputs) in asked.iter().enumerate() {
+            match outputs {
+                None => numbers.extend(of_whole.next().expect("a product for each whole row")),
+                Some(outputs) => {
+                    count_product(1, x.values.size()[1] * outputs.len() as i64);
+                    kernels::append_some_sums(weight, (scales, bias.as_deref()), (x, row), outputs, numbers);
+                }
+            }
+        }
+    }
+
+    /// The same from the whole product: for float weights, where a product with fewer outputs has other bits.
+    fn append_picked(&self, x: &LinearInput, asked: &[Option<&[u32]>], numbers: &mut Vec<f32>) {
+        let mut all = Vec::new();
+        self.product(x).append_to(&mut all);
+        assert!(all.len().is_multiple_of(asked.len()), "one question a row");
+        for (row, outputs) in all.chunks_exact((all.len() / asked.len()).max(1)).zip(asked) {
+            match outputs {
+                None => numbers.extend(row),
+                Some(outputs) => numbers.extend(outputs.iter().map(|&output| row[output as usize])),
+            }
+        }
+    }
+}
+
+impl QuantizedRows {
+    /// Some of the rows.
+    fn select(&self, rows: &[usize]) -> Self {
+        let places: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        Self {
+            values: self.values.index_select(0, &Tensor::from_slice(&places)),
+            scales: rows.iter().map(|&row| self.scales[row]).collect(),
+        }
+    }
 }
 
 impl Product<'_> {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use baton_bundle::{DecoderConfig, FamilyConfig, ModelConfig, OutputRules, PromptAttention, WeightDtype};
 use baton_decoding::{
-    FinishedSequence, Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits, SlotId,
-    StepRow,
+    Candidates, FinishedSequence, Fork, Generation, GroupId, Plan, RowId, RowRequest, Scheduler,
+    SchedulerLimits, SlotAssignment, SlotId, StepRow,
 };
 use baton_model::{
     BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Compute, LanguageModel, ModelError, ModelParts,
@@ -282,6 +282,44 @@ fn a_forked_row_continues_like_its_original() {
             let _ = decoder.step(&[step(0, token)]);
         }
         assert_eq!(decoder.step(&[step(0, 30)]).row(0), original, "{compute:?}");
+    }
+}
+
+#[test]
+fn the_logits_of_candidates_are_those_of_all_tokens_to_the_last_bit() {
+    for compute in ALL_KINDS {
+        let prompts = [prompt_states(21, 1), prompt_states(7, 2), prompt_states(9, 3)];
+        let steps = |candidates: [Option<Candidates>; 3]| -> Vec<Vec<f32>> {
+            let limits = scheduler_limits(4, 320, 64);
+            let mut decoder = decoder(compute, PromptAttention::Bidirectional, limits);
+            let capacity_tokens = 60;
+            let assignment = |(slot, candidates): (usize, Option<Candidates>)| SlotAssignment {
+                row: RowId { group: GroupId(0), index: slot as u32 },
+                slot: SlotId(slot),
+                prompt_len: prompts[slot].prompt_len,
+                capacity_tokens,
+                candidates,
+            };
+            let prefill = candidates.into_iter().enumerate().map(assignment).collect();
+            let plan = Plan { prefill, ..Plan::default() };
+            decoder.begin_step(&plan, |row| Prompt::States(&prompts[row.index as usize]));
+            let step = |slot, token| StepRow { slot: SlotId(slot), token };
+            let _ = decoder.step(&[step(0, BOS), step(1, BOS), step(2, BOS)]);
+            let fork = Fork { from: SlotId(0), to: SlotId(3), capacity_tokens };
+            decoder.begin_step(&Plan { forks: vec![fork], ..Plan::default() }, |_| unreachable!());
+            let logits = decoder.step(&[step(0, 7), step(1, 8), step(2, 9), step(3, 10)]);
+            (0..logits.num_rows()).map(|row| logits.row(row).to_vec()).collect()
+        };
+        let all = steps([None, None, None]);
+        let listed = [vec![2, 3, 50, 199], (0..200).step_by(3).collect()].map(Candidates::new);
+        let [few, many] = listed.clone();
+        let some = steps([Some(few), None, Some(many)]);
+        assert_eq!(some[1], all[1], "{compute:?}");
+        for (row, candidates) in [(0, &listed[0]), (2, &listed[1]), (3, &listed[0])] {
+            let expected: Vec<f32> =
+                candidates.tokens().iter().map(|&token| all[row][token as usize]).collect();
+            assert_eq!(some[row], expected, "{compute:?}");
+        }
     }
 }
 

@@ -12,9 +12,13 @@ use std::{
     sync::Arc,
 };
 
-use baton_bundle::{ModelConfig, PromptAttention, TextTokenizer, WeightDtype};
+use baton_bundle::{
+    LexicalShortlist, ModelConfig, PromptAttention, SLM_SHORTLIST, Task, TextTokenizer, WeightDtype,
+    sha256_of_file,
+};
 use baton_decoding::{Generation, GroupId, Plan, RowId, RowRequest, Scheduler, SchedulerLimits};
-use baton_import::{ImportOptions, import_llm};
+use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
+use baton_job::Mode;
 use baton_model::{
     BatchDecoder, CACHE_BLOCK_TOKENS, CacheLimits, Checkpoint, Compute, LanguageModel, ModelParts, Prompt,
 };
@@ -81,6 +85,16 @@ fn imported(pair: &str) -> Student {
 
 /// The student's greedy output for each prompt, at most `max_slots` at a time.
 fn greedy(student: &Student, compute: Compute, prompts: &[Vec<u32>], max_slots: usize) -> Vec<Vec<u32>> {
+    greedy_among(student, compute, (prompts, None), max_slots)
+}
+
+/// The same with a shortlist, if there is one.
+fn greedy_among(
+    student: &Student,
+    compute: Compute,
+    (prompts, shortlist): (&[Vec<u32>], Option<&LexicalShortlist>),
+    max_slots: usize,
+) -> Vec<Vec<u32>> {
     let parts = ModelParts { blocks: student.config.num_hidden_layers, lm_head: true };
     let model = LanguageModel::load(&student.config, &student.checkpoint, parts, compute).unwrap();
     let max_cache_tokens = max_slots * 512;
@@ -93,10 +107,10 @@ fn greedy(student: &Student, compute: Compute, prompts: &[Vec<u32>], max_slots: 
         max_prefill_tokens: 1000,
     };
     let mut scheduler = Scheduler::new(limits, decoder.special_tokens());
-    let generation = Arc::new(Generation::of_new_tokens(0, MAX_NEW_TOKENS));
     for (index, prompt) in (0..).zip(prompts) {
         let row = RowId { group: GroupId(0), index };
-        let generation = Arc::clone(&generation);
+        let listed = shortlist.map(|shortlist| shortlist.of_prompt(prompt).into());
+        let generation = Arc::new(Generation { listed, ..Generation::of_new_tokens(0, MAX_NEW_TOKENS) });
         scheduler
             .submit(RowRequest { row, prompt_len: prompt.len(), generation, random_stream: 0 })
             .expect("every prompt fits the cache");
@@ -164,4 +178,40 @@ fn a_student_in_int8_writes_the_same_alone_and_in_any_company_and_nearly_what_it
         "only {num_equal} of {} translations are those of f32",
         alone.len()
     );
+}
+
+#[test]
+fn a_students_shortlist_is_imported_and_leaves_most_translations_as_they_are() {
+    baton_model::set_num_threads(1);
+    let pair = STUDENTS[0];
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("bundle");
+    let bundle = import_slm(&SlmImportOptions {
+        from: student(pair),
+        out: out.clone(),
+        name: None,
+        task: Task::Translation { source: "en".into(), target: "pt".into() },
+        template: None,
+        eos_token: None,
+        max_prompt_tokens: None,
+        max_new_tokens: None,
+        dtype: None,
+        licence: None,
+        origin: None,
+    })
+    .unwrap();
+    let proposed = bundle.manifest().generation[&Mode::Slm].to_string();
+    assert_eq!(proposed, "by_sentence = true, shortlist = true");
+    let original = student(pair).join(format!("lex.50.50.{pair}.s2t.bin"));
+    assert_eq!(bundle.manifest().files[SLM_SHORTLIST].sha256, sha256_of_file(&original).unwrap());
+
+    let shortlist = bundle.shortlist().unwrap().unwrap();
+    let (student, cases) = (imported(pair), cases(pair));
+    let prompts: Vec<Vec<u32>> = cases.iter().take(24).map(|case| case.ids.clone()).collect();
+    let with_list =
+        |max_slots| greedy_among(&student, Compute::CPU_INT8, (&prompts, Some(&shortlist)), max_slots);
+    let (alone, all) = (with_list(1), greedy(&student, Compute::CPU_INT8, &prompts, 1));
+    assert_eq!(with_list(24), alone);
+    let num_equal = alone.iter().zip(&all).filter(|(some, all)| some == all).count();
+    assert!(num_equal * 4 >= 3 * all.len(), "only {num_equal} of {} are the same", all.len());
 }

@@ -53,12 +53,12 @@ pub struct PromptHead {
     pub prompt_len: u32,
 }
 
-/// The models' input for a prompt in the decoder. The mode decides which of the two exists.
+/// The models' input for a prompt in the decoder. Mode and options decide which of the two exist.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PromptPayload {
     /// For the SLM, prompt states: `[prompt_len, d_slm]` bfloat16, or the first of these bytes.
     pub states: Bytes,
-    /// For the LLM, its tokens.
+    /// For the LLM, its tokens. For a small model with a shortlist, its own, which decide what it can write.
     pub tokens: Vec<u32>,
 }
 

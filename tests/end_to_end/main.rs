@@ -26,5 +26,6 @@ mod restart;
 mod s3;
 mod sentences;
 mod services;
+mod shortlists;
 mod small_models;
 mod texts;

@@ -7,6 +7,7 @@ use baton_bundle::{
     Bundle, BundleError, MANIFEST_FILE, SLM_CHANGES, StoredWeights, WeightDtype, write_manifest,
     write_safetensors,
 };
+use baton_job::Mode;
 
 use crate::bundle::{write_aligned_bundle, write_marian, write_small_model};
 use crate::command::{Ended, Job, baton};
@@ -60,6 +61,8 @@ fn a_marian_directory_becomes_a_bundle_that_writes_the_language_that_a_job_asks_
     let shown = baton().args(["bundle", "show"]).arg(&bundle).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("languages  fra, por"), "{shown}");
+    let proposed = Bundle::open(&bundle).unwrap().manifest().generation[&Mode::Slm].to_string();
+    assert!(proposed.contains("by_sentence = true"), "it learned from sentences: {proposed}");
 
     let run = |flags: &[&str]| {
         let flags = [&["--max-new-tokens", "12"], flags].concat();

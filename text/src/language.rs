@@ -66,9 +66,9 @@ impl LanguageCheck {
         }
         let found = detect(text)?;
         let is_target = |target: &Lang| {
-            let of_two = Detector::with_allowlist(vec![self.source, *target]).detect(text);
+            let of_two = || Detector::with_allowlist(vec![self.source, *target]).detect(text);
             found.lang() == *target
-                && of_two.is_some_and(|of_two| of_two.lang() == *target && of_two.is_reliable())
+                && of_two().is_some_and(|of_two| of_two.lang() == *target && of_two.is_reliable())
         };
         if self.target.as_ref().is_some_and(is_target) {
             return Some(Warning::TargetLanguage);

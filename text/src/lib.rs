@@ -26,6 +26,7 @@ mod numbers;
 mod pattern;
 mod placeholder;
 mod placing;
+mod plain_words;
 mod prepare;
 mod repair;
 mod script;

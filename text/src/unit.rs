@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::markdown::{Pair, emphasis, links};
 use crate::pattern::accepted;
+use crate::plain_words::after_plain_words;
 use crate::script::{Script, runs_of_other_scripts};
 use crate::term::{FoundTerm, TermFinder};
 use crate::{PatternError, TextOptions};
@@ -166,6 +167,8 @@ pub(crate) struct UnitFinder {
     script: Option<Script>,
     finds_scripts: bool,
     finds_markdown: bool,
+    /// Whether no pattern finds anything in plain words: not if the job has its own.
+    skips_words: bool,
     terms: TermFinder,
 }
 
@@ -215,7 +218,8 @@ impl UnitFinder {
         let finds = |kind| !unprotected.contains(&kind);
         let (finds_scripts, finds_markdown) = (finds(UnitKind::Script), finds(UnitKind::Emphasis));
         let terms = TermFinder::new(if finds(UnitKind::Term) { terms } else { &[] }, language.as_deref());
-        Ok(UnitFinder { regex, groups, script, finds_scripts, finds_markdown, terms })
+        let skips_words = patterns.is_empty();
+        Ok(UnitFinder { regex, groups, script, finds_scripts, finds_markdown, skips_words, terms })
     }
 
     /// The units of a text that is to be translated, terms among them, in order; none overlap.
@@ -236,7 +240,14 @@ impl UnitFinder {
     pub(crate) fn find(&self, text: &str) -> Vec<Unit> {
         let mut units = Vec::new();
         let mut at = 0;
-        while let Some(captures) = self.regex.captures_at(text, at) {
+        loop {
+            if self.skips_words {
+                at = after_plain_words(text, at);
+            }
+            if at >= text.len() {
+                break;
+            }
+            let Some(captures) = self.regex.captures_at(text, at) else { break };
             let whole = captures.get(0).expect("a match has a whole").range();
             let mut groups = self.groups.iter().filter(|(group, _)| captures.get(*group).is_some());
             let kind = groups.next().expect("each kind is a group").1;
@@ -253,9 +264,6 @@ impl UnitFinder {
                     };
                     at = whole.start + step;
                 }
-            }
-            if at >= text.len() {
-                break;
             }
         }
         join_placeholders(text, &mut units);
@@ -406,6 +414,31 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(units(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn passing_over_plain_words_changes_no_units() {
+        const PIECES: &str = "a word The USD EUR R US invenção Ω ß 5 20 3.5 % kg °C $ € . , : ; ! ? - -- _ \
+            / \\ @ # & amp; <b> </b> {x} %s ` * ( ) com txt www. :// ⓐ → 👍";
+        let pieces: Vec<&str> = PIECES.split(' ').collect();
+        let finder = |skips_words| {
+            let options = TextOptions { language: Some("en".to_owned()), ..TextOptions::default() };
+            UnitFinder { skips_words, ..UnitFinder::new(&options).unwrap() }
+        };
+        let (skipping, plain) = (finder(true), finder(false));
+        let mut state = 7_u64;
+        let mut next = |bound: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % bound
+        };
+        for _ in 0..4000 {
+            let mut text = String::new();
+            for _ in 0..next(14) {
+                text.push_str(pieces[next(pieces.len())]);
+                text.push_str(["", " ", " ", "  ", "\n"][next(5)]);
+            }
+            assert_eq!(skipping.find(&text), plain.find(&text), "{text:?}");
         }
     }
 

@@ -165,7 +165,7 @@ impl ShardDesk {
 fn rules_of(manifest: &BundleManifest, attempt: &ShardAttempt) -> Result<TextRules, WireError> {
     const FIELD: &str = "ShardHeader.generation_json";
     let ShardAttempt { mode, generation, .. } = attempt;
-    if let Some(problem) = manifest.problem_of_context(*mode, generation) {
+    if let Some(problem) = manifest.problem_of_options(*mode, generation) {
         return Err(WireError::invalid(FIELD, &format!("the bundle {problem}")));
     }
     manifest.task.text_rules(generation).map_err(|error| WireError::invalid(FIELD, &error))

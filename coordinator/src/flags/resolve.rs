@@ -136,7 +136,7 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     if let Some(problem) = language_problem(manifest, spec) {
         return Some(problem);
     }
-    if let Some(problem) = manifest.problem_of_context(mode, &spec.generation) {
+    if let Some(problem) = manifest.problem_of_options(mode, &spec.generation) {
         return Some(problem);
     }
     let limit = manifest.max_new_tokens(mode);

@@ -80,6 +80,16 @@ impl Copying {
         Self { copy_bias, name_bias, words, names, vocabulary }
     }
 
+    /// Adds the tokens that a word can be made of, however it is cut.
+    pub(crate) fn collect_tokens(&self, tokens: &mut Vec<u32>) {
+        for (_, Word { text, .. }) in self.words.iter() {
+            let spaced = format!(" {text}");
+            tokens.extend(self.vocabulary.beginnings(spaced.as_bytes(), 2));
+            let rests = (0..text.len()).map(|start| &text.as_bytes()[start..]);
+            rests.for_each(|rest| tokens.extend(self.vocabulary.beginnings(rest, 1)));
+        }
+    }
+
     /// The state of a sequence without tokens.
     pub(crate) fn start(&self) -> WrittenWords {
         WrittenWords::new(&self.words)

@@ -57,6 +57,23 @@ impl Vocabulary {
         })
     }
 
+    /// Tokens that spell what `token` spells at another place of a text: after a space if it has none, and
+    /// without one if it has. The first is one token if there is such a token, and otherwise several.
+    pub fn elsewhere(&self, token: u32) -> impl Iterator<Item = u32> {
+        let spelling = self.spelling(token);
+        let (bare, spaced) = match spelling.strip_prefix(b" ") {
+            Some(bare) => (bare, None),
+            None => (spelling, self.tokens.get(&[&b" "[..], spelling].concat()).copied()),
+        };
+        let mut rest = bare;
+        let parts = std::iter::from_fn(move || {
+            let longest = self.beginnings(rest, 1).next_back()?;
+            rest = &rest[self.spelling(longest).len()..];
+            Some(longest)
+        });
+        parts.filter(move |&part| part != token).chain(spaced)
+    }
+
     /// Tokens that begin with a letter or digit.
     pub(crate) fn running_on(&self) -> &[u32] {
         &self.running_on

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use baton_decoding::{
-    FinishedRow, Generation, GenerationOptions, GroupId, LogitRows, Plan, RowId, RowRequest, Scheduler,
-    SchedulerLimits, SlotId, SpecialTokens,
+    Candidates, FinishedRow, Generation, GenerationOptions, GroupId, LogitRows, Plan, RowId, RowRequest,
+    Scheduler, SchedulerLimits, SlotId, SpecialTokens,
 };
 
 /// Outside every vocabulary, so that no row chooses it.
@@ -64,6 +64,8 @@ pub(crate) struct Caller {
     caches: BTreeMap<SlotId, Cache>,
     /// Rows in the order in which they were prefilled.
     pub(crate) admitted: Vec<RowId>,
+    /// Tokens that the model never writes.
+    pub(crate) impossible: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +73,7 @@ struct Cache {
     row: RowId,
     prompt_len: usize,
     capacity_tokens: usize,
+    candidates: Option<Candidates>,
     fed: Vec<u32>,
 }
 
@@ -84,12 +87,13 @@ impl Caller {
             plan: Plan::default(),
             caches: BTreeMap::new(),
             admitted: Vec::new(),
+            impossible: Vec::new(),
         }
     }
 
     /// One plan and its step. `None` if there was nothing to do.
     pub(crate) fn step(&mut self) -> Option<Vec<FinishedRow>> {
-        let Self { scheduler, model, limits, plan, caches, admitted } = self;
+        let Self { scheduler, model, limits, plan, caches, admitted, impossible } = self;
         scheduler.schedule(plan);
         if plan.is_empty() {
             assert!(caches.is_empty(), "every slot is released");
@@ -102,6 +106,7 @@ impl Caller {
                 row: entry.row,
                 prompt_len: entry.prompt_len,
                 capacity_tokens: entry.capacity_tokens,
+                candidates: entry.candidates.clone(),
                 fed: Vec::new(),
             };
             assert!(caches.insert(entry.slot, cache).is_none(), "a newcomer's slot is empty");
@@ -118,7 +123,7 @@ impl Caller {
         assert!(cached_tokens(caches, limits.cache_block_tokens) <= scheduler.reserved_cache_tokens());
         assert!(scheduler.reserved_cache_tokens() <= limits.max_cache_tokens);
 
-        let mut logits = Vec::new();
+        let (mut logits, mut ends) = (Vec::new(), Vec::new());
         let mut stepped: Vec<SlotId> = Vec::new();
         for step in &plan.step {
             let cache = caches.get_mut(&step.slot).expect("only occupied slots step");
@@ -132,12 +137,20 @@ impl Caller {
                 cache.prompt_len + cache.fed.len() <= cache.capacity_tokens,
                 "nothing outgrows its cache"
             );
-            logits.extend(model.logits(cache.row, &cache.fed[1..]));
+            let mut of_all = model.logits(cache.row, &cache.fed[1..]);
+            impossible.iter().for_each(|&token| of_all[token as usize] = f32::NEG_INFINITY);
+            match &cache.candidates {
+                None => logits.extend(of_all),
+                Some(candidates) => {
+                    logits.extend(candidates.tokens().iter().map(|&token| of_all[token as usize]));
+                }
+            }
+            ends.push(logits.len());
             stepped.push(step.slot);
         }
         stepped.sort_unstable();
         assert_eq!(stepped, caches.keys().copied().collect::<Vec<_>>(), "every live sequence steps once");
-        Some(scheduler.absorb(LogitRows::new(&logits, model.vocab_size as usize)))
+        Some(scheduler.absorb(LogitRows::ending(&logits, &ends)))
     }
 
     /// Steps until there is nothing to do.

@@ -42,9 +42,9 @@ pub(crate) use self::{
     int8_product::{Instructions, Int8Weight},
     packed::PackedSequence,
     row_operations::{
-        activate, activate_sums, add, add_scaled_sums, append_scaled_sums, gate, gate_sums, layer_norm,
-        layer_norm_and_quantize, layer_norm_in_place_and_quantize, norm_heads, quantize, rms_norm,
-        rms_norm_and_quantize, rotate, scale_sums,
+        activate, activate_sums, add, add_scaled_sums, append_scaled_sums, append_some_sums, gate, gate_sums,
+        layer_norm, layer_norm_and_quantize, layer_norm_in_place_and_quantize, norm_heads, quantize,
+        rms_norm, rms_norm_and_quantize, rotate, scale_sums,
     },
 };
 

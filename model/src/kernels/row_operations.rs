@@ -6,6 +6,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    Int8Weight,
     activation::{Activation, Gelu, GeluTanh, Relu, Silu},
     norms::{self, RowNorm},
     number::{Element, Number},
@@ -164,6 +165,26 @@ pub(crate) fn append_scaled_sums(product: &Product<'_>, output: &mut Vec<f32>) {
     output.resize(start + sums_tensor(product).numel(), 0.0);
     // SAFETY: the sums are only read, and no tensor operation runs before the slice ends.
     rows::scale_sums(unsafe { sums(product) }, &mut output[start..]);
+}
+
+/// Appends the numbers of one row's int8 product with some outputs: those that the whole product has there.
+pub(crate) fn append_some_sums(
+    weight: &Int8Weight,
+    (column_scales, bias): (&[f32], Option<&[f32]>),
+    (x, row): (&QuantizedRows, usize),
+    outputs: &[u32],
+    numbers: &mut Vec<f32>,
+) {
+    let values = x.values.contiguous();
+    let (_, width) = values.size2().expect("rows are [rows, width]");
+    let mut sums = Vec::with_capacity(outputs.len());
+    // SAFETY: the values are only read, and no tensor operation runs before the slice ends.
+    let all = unsafe { elements::<i8>(&values) };
+    weight.append_sums(&all[row * width as usize..][..width as usize], outputs, &mut sums);
+    let start = numbers.len();
+    numbers.resize(start + outputs.len(), 0.0);
+    let scales = (x.scales[row], column_scales, bias);
+    rows::scale_some_sums((&sums, outputs), scales, &mut numbers[start..]);
 }
 
 /// `x + y` in the memory of `x` f32, where `y` is an int8 product of the same size.

@@ -71,6 +71,28 @@ pub(super) fn scale_sums<N: Number>(sums: Sums<'_>, output: &mut [N]) {
     }
 }
 
+/// Integer sums of one row with some outputs as numbers, which are those that [`scale_sums`] yields for them.
+/// `sums`, `output`: `[outputs]`.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn scale_some_sums(
+    (sums, outputs): (&[i32], &[u32]),
+    (row_scale, column_scales, bias): (f32, &[f32], Option<&[f32]>),
+    numbers: &mut [f32],
+) {
+    for ((number, &sum), &output) in numbers.iter_mut().zip(sums).zip(outputs) {
+        *number = sum as f32 * (row_scale * column_scales[output as usize]);
+    }
+    if let Some(bias) = bias {
+        for (number, &output) in numbers.iter_mut().zip(outputs) {
+            *number += bias[output as usize];
+        }
+    }
+}
+
 /// Integer sums as numbers, added to `x`, `[rows, columns]`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",

@@ -8,13 +8,15 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod some_outputs;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 
 use tch::{Kind, Tensor};
 
+use self::some_outputs::WeightRows;
 use super::slices::{elements, elements_mut};
 
 const PIECE_OUTPUTS: usize = 16;
@@ -60,6 +62,26 @@ impl Int8Weight {
                 size_of_val(pieces.as_slice()) + size_of_val(starts.as_slice())
             }
             Self::Plain(weight) => weight.numel(),
+        }
+    }
+
+    /// Appends the sums of one row, `[in]`, with some outputs: the same numbers as the whole product has.
+    pub(crate) fn append_sums(&self, x: &[i8], outputs: &[u32], sums: &mut Vec<i32>) {
+        match self {
+            Self::Packed(weight) => weight.rows().append_sums(x, outputs, sums),
+            Self::Plain(weight) => {
+                let weight = weight.tr();
+                let (num_outputs, inputs) = weight.size2().expect("a weight is [out, in]");
+                assert_eq!(inputs as usize, x.len(), "a layer reads rows of its width");
+                // SAFETY: the values are only read, and no tensor operation runs before the slice ends.
+                let weight = unsafe { elements::<i8>(&weight) };
+                let dot = |&output: &u32| {
+                    assert!(i64::from(output) < num_outputs, "an output of the layer");
+                    let row = &weight[output as usize * x.len()..][..x.len()];
+                    row.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum::<i32>()
+                };
+                sums.extend(outputs.iter().map(dot));
+            }
         }
     }
 
@@ -148,6 +170,8 @@ pub(crate) struct PackedWeight {
     pieces: Vec<Piece>,
     /// The start of each output's sum, which cancels the offset. Filled up to whole pieces.
     starts: Vec<i32>,
+    /// The same weights row by row, once products with some outputs are asked for.
+    rows: OnceCell<WeightRows>,
 }
 
 impl PackedWeight {
@@ -178,7 +202,29 @@ impl PackedWeight {
             _ => values.chunks_exact(inputs).map(|row| -instructions.offset() * sum(row)).collect(),
         };
         starts.resize(outputs.next_multiple_of(PIECE_OUTPUTS), 0);
-        Self { instructions, outputs, inputs, pieces, starts }
+        Self { instructions, outputs, inputs, pieces, starts, rows: OnceCell::new() }
+    }
+
+    fn rows(&self) -> &WeightRows {
+        let Self { instructions, outputs, inputs, .. } = *self;
+        self.rows.get_or_init(|| {
+            let mut values = Vec::with_capacity(outputs * inputs);
+            for output in 0..outputs {
+                values.extend((0..inputs).map(|input| self.weight(output, input)));
+            }
+            WeightRows::new(&values, inputs, Some(instructions))
+        })
+    }
+
+    /// The weight from an input to an output.
+    fn weight(&self, output: usize, input: usize) -> i8 {
+        let (num_words, panel_pieces) =
+            (self.inputs.div_ceil(PIECE_INPUTS), self.instructions.panel_pieces());
+        let (column, word) = (output / PIECE_OUTPUTS, input / PIECE_INPUTS);
+        let first_column = column / panel_pieces * panel_pieces;
+        let panel_width = panel_pieces.min(self.outputs.div_ceil(PIECE_OUTPUTS) - first_column);
+        let piece = first_column * num_words + word * panel_width + (column - first_column);
+        self.pieces[piece].0[self.instructions.place(output % PIECE_OUTPUTS, input % PIECE_INPUTS)]
     }
 
     /// `x`: `[rows, in]`; `out`: `[rows, out]`.
@@ -280,6 +326,13 @@ mod tests {
                 assert_eq!((found.size(), found.kind()), (vec![rows as i64, outputs as i64], Kind::Int));
                 let found: Vec<i32> = Vec::try_from(found.flatten(0, -1)).unwrap();
                 assert_eq!(found, expected, "{rows} rows, {inputs} inputs, {outputs} outputs");
+                let some: Vec<u32> = (0..outputs as u32).filter(|output| output % 3 != 1).collect();
+                for (row, expected) in x.chunks(inputs).zip(expected.chunks(outputs)) {
+                    let mut found = Vec::new();
+                    weight.append_sums(row, &some, &mut found);
+                    let expected: Vec<i32> = some.iter().map(|&output| expected[output as usize]).collect();
+                    assert_eq!(found, expected, "{inputs} inputs, some of {outputs} outputs");
+                }
             }
         }
     }
