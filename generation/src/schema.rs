@@ -164,8 +164,8 @@ schema! {
         example: "copy",
     }
 
-    /// A record fails if its output, after all corrections, still lacks or alters a number of its text, or
-    /// has broken characters. Without `strict`, its row has a warning.
+    /// A record fails if a rule had to place a number in its output, or if the output has a long number of
+    /// its own. It also fails for broken characters. Without `strict`, its row has a warning.
     strict: bool = false, {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
     }

@@ -26,7 +26,10 @@ pub(crate) fn sentences(text: &str) -> Vec<Range<usize>> {
         let candidate = &text[start..end];
         let rest = &text[end..];
         let has_letter = candidate.contains(char::is_alphabetic);
-        if has_letter && !rest.is_empty() && !bounded.ends_with('\n') && goes_on(candidate, rest) {
+        // signs right before a word belong to it: "![The cat](a.png)"
+        let goes_on =
+            if has_letter { goes_on(candidate, rest) } else { !candidate.ends_with(char::is_whitespace) };
+        if !rest.is_empty() && !bounded.ends_with('\n') && goes_on {
             continue;
         }
         sentences.extend(unglued(text, start..end));
@@ -101,6 +104,12 @@ mod tests {
         );
         assert_eq!(texts("A title\nA text: it\ngoes on."), ["A title", "A text: it", "goes on."]);
         assert_eq!(texts("one sentence"), ["one sentence"]);
+    }
+
+    #[test]
+    fn signs_before_a_word_belong_to_its_sentence() {
+        assert_eq!(texts("![The cat](a.png) runs."), ["![The cat](a.png) runs."]);
+        assert_eq!(texts("Wait! [Then](b) it runs."), ["Wait!", "[Then](b) it runs."]);
     }
 
     #[test]

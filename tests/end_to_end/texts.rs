@@ -11,7 +11,7 @@ use crate::command::{Ended, Job, baton};
 const CORPUS: &str = r#"{"id": "unit", "text": "Cannot open the file {name} on the hard disk of the server."}
 {"id": "terms", "text": "Hard disks are read from https://example.org/a/b by Baton."}
 {"id": "target", "text": "La biblioteca comunale resta chiusa durante i lavori che cominciano domani."}
-{"id": "number", "text": "It was built in the year 48151 by hand."}
+{"id": "number", "text": "It has 481, 516, 234, 207, 953, 618, 349, 872, 164 and 790 parts."}
 "#;
 
 /// A job of the corpus with a model of random weights, English to Italian.
@@ -80,20 +80,22 @@ fn texts_in_the_target_language_are_copied_or_fail_as_the_job_says() {
 }
 
 #[test]
-fn a_strict_job_has_no_output_that_lacks_a_number() {
+fn a_strict_job_has_no_output_with_a_number_at_a_guessed_place() {
     let directory = tempfile::tempdir().unwrap();
     let lenient = job(directory.path(), &[]);
     lenient.run_expecting(0);
     let rows = lenient.outputs();
-    let lacks_it = |row: &Value| {
-        row["warnings"].as_array().is_some_and(|all| all.iter().any(|one| one == "number_missing"))
+    let is_guessed = |row: &Value| {
+        row["warnings"].as_array().is_some_and(|all| all.iter().any(|one| one == "number_placed"))
     };
-    assert!(lacks_it(output(&rows, "number")), "noise has no such number: {rows:?}");
+    let row = output(&rows, "number");
+    assert!(is_guessed(row), "noise has fewer numbers: {row}");
+    assert!(["481", "790"].iter().all(|number| row["output"].as_str().unwrap().contains(number)), "{row}");
 
     let strict = job(directory.path(), &["--strict", "--accept-failed-records"]);
     strict.run_expecting(0);
     assert!(strict.errors().iter().any(|row| row["id"] == "number"));
-    assert!(strict.outputs().iter().all(|row| !lacks_it(row)));
+    assert!(strict.outputs().iter().all(|row| !is_guessed(row)));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::language::OtherLanguage;
-use crate::numbers;
 use crate::placing::Placing;
 use crate::prepare::{HiddenUnit, Prepared, Role};
 use crate::repair::repair;
 use crate::unit::UnitKind;
+use crate::{dashes, numbers};
 
 /// An output, and its corrections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +30,12 @@ pub enum Warning {
     Placed(UnitKind),
     /// A unit that the source does not have was taken out.
     Removed(UnitKind),
-    /// A number had other digits than the source's; it has the source's now.
+    /// A number was in words, or had other digits than the source's; it has the source's now.
     NumberRepaired,
+    /// A number was missing; a rule chose its place.
+    NumberPlaced,
     /// The source does not have this number.
     NumberChanged,
-    /// The output lacks a number of the source.
-    NumberMissing,
     /// Bytes that are no text were taken out.
     NoText,
     /// The source is already in the language of the outputs.
@@ -45,9 +45,9 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// Whether the output is still wrong, as opposed to corrected.
+    /// Whether the output may still be wrong, as opposed to corrected.
     fn is_violation(self) -> bool {
-        matches!(self, Warning::NumberChanged | Warning::NumberMissing | Warning::NoText)
+        matches!(self, Warning::NumberChanged | Warning::NumberPlaced | Warning::NoText)
     }
 
     fn is_of_language(self) -> bool {
@@ -63,7 +63,7 @@ impl fmt::Display for Warning {
             Warning::Removed(kind) => write!(f, "{}_removed", kind.as_str()),
             Warning::NumberRepaired => f.write_str("number_repaired"),
             Warning::NumberChanged => f.write_str("number_changed"),
-            Warning::NumberMissing => f.write_str("number_missing"),
+            Warning::NumberPlaced => f.write_str("number_placed"),
             Warning::TargetLanguage => f.write_str("already_in_target_language"),
             Warning::OtherLanguage => f.write_str("other_language"),
             Warning::NoText => f.write_str("broken_characters_removed"),
@@ -104,11 +104,7 @@ impl Prepared<'_> {
             repaired = repaired.without(is_broken);
             warnings.push(Warning::NoText);
         }
-        let mended =
-            numbers::mend(self.text(), &self.shown_places(), &mut repaired.text, &mut repaired.units);
-        warnings.extend(mended.has_repaired.then_some(Warning::NumberRepaired));
-        warnings.extend(mended.has_strange.then_some(Warning::NumberChanged));
-        warnings.extend((mended.lacks_one && self.rules.must_have_all).then_some(Warning::NumberMissing));
+        let repaired = dashes::mend(self, numbers::mend(self, repaired, &mut warnings));
         let is_unit = |byte: usize| repaired.units.iter().any(|unit| unit.contains(&byte));
         let cased = self.case.restore(&repaired.text, is_unit);
         let whole = self.with_hidden_units(&cased, &repaired.units);
@@ -170,7 +166,7 @@ impl Prepared<'_> {
     fn places(&self, placing: &Placing<'_>, written: &str) -> Vec<usize> {
         let mut places: Vec<usize> = Vec::with_capacity(self.hidden.len());
         let mut numbers: Vec<usize> = Vec::with_capacity(self.hidden.len());
-        for unit in &self.hidden {
+        for (index, unit) in self.hidden.iter().enumerate() {
             let (number, place) = match unit.role {
                 Role::Closes(opener) => {
                     let opened = opener.map(|opener| (self.hidden[opener].place, numbers[opener]));
@@ -187,7 +183,13 @@ impl Prepared<'_> {
                     (number, placing.end_of(number, unit.place))
                 }
                 Role::Opens | Role::Single => {
-                    let number = placing.words_before(unit.place);
+                    let mut number = placing.words_before(unit.place);
+                    let closes_it = |other: &HiddenUnit| {
+                        other.role == Role::Closes(Some(index)) && other.place > unit.place
+                    };
+                    if self.hidden.iter().any(closes_it) {
+                        number = number.min(placing.num_words().saturating_sub(1)); // a word is left for it
+                    }
                     (number, placing.start_of(number, unit.place))
                 }
             };

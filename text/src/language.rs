@@ -7,6 +7,8 @@ use crate::finish::Warning;
 
 /// Shorter texts have too few letters for certainty.
 const MIN_LETTERS: usize = 40;
+/// The same, where the text is one of two languages.
+const MIN_LETTERS_OF_LEANING: usize = 12;
 /// Fewer words than this may all be names.
 const MIN_WORDS: usize = 6;
 
@@ -56,6 +58,21 @@ impl LanguageCheck {
         let source = language(source?)?;
         let target = target.and_then(language).filter(|&target| target != source);
         Some(LanguageCheck { source, target })
+    }
+
+    /// How certainly a text is in the target language (1) rather than in the source's (-1); 0 if that cannot
+    /// be told.
+    pub(crate) fn leaning_to_target(&self, text: &str) -> f64 {
+        let Some(target) = self.target else { return 0.0 };
+        let num_letters = text.chars().filter(|c| c.is_alphabetic()).count();
+        if num_letters < MIN_LETTERS_OF_LEANING {
+            return 0.0;
+        }
+        let found = Detector::with_allowlist(vec![self.source, target]).detect(text);
+        found.map_or(0.0, |found| {
+            let is_target = found.lang() == target;
+            if is_target { found.confidence() } else { -found.confidence() }
+        })
     }
 
     /// The warning for a text that is surely in another language.
@@ -152,6 +169,14 @@ mod tests {
         assert_eq!(warning(target), Some(Warning::TargetLanguage));
         let other = "Die städtische Bibliothek schließt während der Bauarbeiten, die nächste Woche beginnen.";
         assert_eq!(warning(other), Some(Warning::OtherLanguage));
+    }
+
+    #[test]
+    fn a_text_leans_to_one_of_two_languages() {
+        let check = LanguageCheck::new(Some("en"), Some("pt")).unwrap();
+        assert!(check.leaning_to_target("A biblioteca municipal vai fechar amanhã durante as obras.") > 0.3);
+        assert!(check.leaning_to_target("The public library will be closed while they work.") < -0.3);
+        assert_eq!(check.leaning_to_target("X1"), 0.0);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | text without a letter | nothing, no model runs | is the output |
 //! | tags, emphasis, emoji, signs, other scripts | the text without them | placed by rule |
 //! | placeholders, links, paths, code, amounts, codes | the unit | repaired, or placed by rule |
+//! | plain numbers | the number | digits compared: repaired, or placed by rule |
 //! | sentences in capitals or Title Case | small letters | case restored |
 //! | odd spaces, zero-width and bidirectional marks, full-width letters, ligatures | plain text | |
 //!
@@ -17,11 +18,13 @@
 
 mod carrier;
 mod case;
+mod dashes;
 mod edges;
 mod finish;
 mod language;
 mod markdown;
 mod normal;
+mod number_words;
 mod numbers;
 mod pattern;
 mod placeholder;
@@ -30,6 +33,7 @@ mod plain_words;
 mod prepare;
 mod repair;
 mod script;
+mod separators;
 mod term;
 mod unit;
 
@@ -40,6 +44,7 @@ pub use term::{MAX_TERM_BYTES, MAX_TERMS, Term, TermError};
 pub use unit::UnitKind;
 
 use language::LanguageCheck;
+use separators::Separators;
 use unit::UnitFinder;
 
 /// The rules for a job's texts. Make them once a job, because they compile patterns.
@@ -48,6 +53,10 @@ pub struct TextRules {
     /// None: texts go to the model unchanged.
     finder: Option<UnitFinder>,
     must_have_all: bool,
+    /// The language of the outputs, if it is known.
+    target_language: Option<String>,
+    /// How the texts' language and the outputs' write numbers, if both languages are known.
+    separators: Option<(Separators, Separators)>,
     /// `None`: the languages are unknown.
     language_check: Option<LanguageCheck>,
     other_language: OtherLanguage,
@@ -94,6 +103,8 @@ impl TextRules {
         Ok(TextRules {
             finder,
             must_have_all: !options.may_leave_out,
+            target_language: options.target_language.clone(),
+            separators: separators_of(options),
             language_check: LanguageCheck::new(
                 options.language.as_deref(),
                 options.target_language.as_deref(),
@@ -109,10 +120,19 @@ impl TextRules {
         TextRules {
             finder: None,
             must_have_all: false,
+            target_language: None,
+            separators: None,
             language_check: None,
             other_language: OtherLanguage::Translate,
             is_strict: false,
         }
+    }
+
+    /// How certainly an output is in the target language (1) rather than still in the source's (-1); 0 if
+    /// that cannot be told.
+    #[must_use]
+    pub fn leaning_to_target(&self, output: &str) -> f64 {
+        self.language_check.as_ref().map_or(0.0, |check| check.leaning_to_target(output))
     }
 
     /// Splits a segment's text into the part for the model and the parts that are put back afterwards.
@@ -120,4 +140,9 @@ impl TextRules {
     pub fn prepare<'a>(&'a self, text: &'a str) -> Prepared<'a> {
         Prepared::of(self, text)
     }
+}
+
+fn separators_of(options: &TextOptions) -> Option<(Separators, Separators)> {
+    let (from, to) = options.language.as_deref().zip(options.target_language.as_deref())?;
+    Some((Separators::of_language(from), Separators::of_language(to)))
 }

@@ -76,12 +76,13 @@ fn ends_paragraph(text: &str) -> bool {
     space.matches('\n').count() > 1
 }
 
-/// A letter with its marks as in training texts: composed, of usual width, no ligature; empty if it is
-/// invisible.
+/// A letter with its marks as in training texts: composed, of usual width, no ligature, nothing invisible.
+/// Empty if all of it is invisible: some marks without width combine with the letter before them.
 fn plain_cluster(cluster: &str) -> String {
-    let first = cluster.chars().next().unwrap_or(' ');
+    let visible: String = cluster.chars().filter(|&c| !is_invisible(c)).collect();
+    let Some(first) = visible.chars().next() else { return visible };
+    let cluster = visible.as_str();
     let plain: String = match first {
-        c if is_invisible(c) => cluster[c.len_utf8()..].to_owned(),
         '\u{FB00}'..='\u{FB06}' | '\u{FF01}'..='\u{FF5E}' => cluster.nfkc().collect(),
         c if c.is_control() || c.is_whitespace() => " ".to_owned(),
         '\u{3164}' | '\u{2800}' => " ".to_owned(), // letters that look like a space
@@ -117,6 +118,7 @@ mod tests {
             "The  café\tmenu",
             "The\u{200b} café\u{200e} menu",
             "The ca\u{ad}fé menu\u{feff}",
+            "The ca\u{34f}fe\u{34f}\u{301} me\u{61c}nu\u{fe0f}",
             "\u{1}The café\r\nmenu ",
             "Ｔｈｅ café ｍｅｎｕ",
         ] {

@@ -21,10 +21,11 @@ pub(crate) struct Repaired {
 }
 
 /// A change of the output: `with` in place of `range`; `is_unit` if `with` is a unit.
-struct Edit {
-    range: Range<usize>,
-    with: String,
-    is_unit: bool,
+#[derive(Debug)]
+pub(crate) struct Edit {
+    pub(crate) range: Range<usize>,
+    pub(crate) with: String,
+    pub(crate) is_unit: bool,
 }
 
 /// Puts the shown units of `prepared` into `written`.
@@ -88,7 +89,7 @@ pub(crate) fn repair(prepared: &Prepared<'_>, written: &str, warnings: &mut Vec<
     }
     if prepared.rules.must_have_all {
         for unit in missing {
-            edits.push(insertion(prepared, written, unit, &edits));
+            edits.push(insertion(prepared, written, (&unit.place, &unit.original), &edits));
             warnings.push(Warning::Placed(unit.kind));
         }
     }
@@ -217,33 +218,71 @@ fn similarity(found: &str, wanted: &str, kind: UnitKind) -> f64 {
     normalized_levenshtein(found, wanted)
 }
 
-/// Where a unit that is nowhere goes, with a space on each side that needs one.
-fn insertion(prepared: &Prepared<'_>, written: &str, unit: &ShownUnit, edits: &[Edit]) -> Edit {
+/// Where a text that is nowhere goes, with a space on each side that needs one; `place` is its place in the
+/// source.
+pub(crate) fn insertion(
+    prepared: &Prepared<'_>,
+    written: &str,
+    (place, text): (&Range<usize>, &str),
+    edits: &[Edit],
+) -> Edit {
     let source = prepared.text();
     let units: Vec<Range<usize>> = edits.iter().map(|edit| edit.range.clone()).collect();
     let placing = Placing::new((source, &prepared.shown_places()), (written, &units));
-    let before = source[..unit.place.start].chars().next_back();
-    let after = source[unit.place.end..].chars().next();
+    let before = source[..place.start].chars().next_back();
+    let after = source[place.end..].chars().next();
     let is_glued_before = before.is_some_and(|c| !c.is_whitespace());
     let ends_clause = after.is_some_and(|c| !c.is_whitespace() && !c.is_alphanumeric());
-    let (mut at, with) = if ends_clause || after.is_none() {
-        let at = placing.end_of(placing.words_up_to(unit.place.end, None), unit.place.end);
+    let (mut at, mut with) = if ends_clause || after.is_none() {
+        let at = placing.end_of(placing.words_up_to(place.end, None), place.end);
         let space = if is_glued_before || at == 0 { "" } else { " " };
-        (at, format!("{space}{}", unit.original))
+        (at, format!("{space}{text}"))
     } else {
-        let number = placing.words_before(unit.place.start);
-        let at = placing.start_of(number, unit.place.start);
+        let number = placing.words_before(place.start);
+        let at = placing.start_of(number, place.start);
         let is_at_end = number >= placing.num_words() && at > 0;
-        (at, if is_at_end { format!(" {}", unit.original) } else { format!("{} ", unit.original) })
+        (at, if is_at_end { format!(" {text}") } else { format!("{text} ") })
     };
     if let Some(edit) = edits.iter().find(|edit| edit.range.start < at && at < edit.range.end) {
         at = edit.range.end; // never inside another unit
-        return Edit { range: at..at, with: format!(" {}", unit.original), is_unit: true };
+        with = format!(" {text}");
+    }
+    let ends_here = edits.iter().rev().find(|edit| edit.range.end == at && !edit.with.is_empty());
+    let begins_here = edits.iter().find(|edit| edit.range.start == at && !edit.range.is_empty());
+    let before = ends_here.map_or(&written[..at], |edit| edit.with.as_str());
+    let after = begins_here.map_or(&written[at..], |edit| edit.with.as_str());
+    if run_together(before, &with) {
+        with.insert(0, ' ');
+    }
+    if run_together(&with, after) {
+        with.push(' ');
     }
     Edit { range: at..at, with, is_unit: true }
 }
 
+/// Whether two texts, one after the other, would be one word or one number.
+fn run_together(before: &str, after: &str) -> bool {
+    let (mut last, mut first) = (before.chars().rev(), after.chars());
+    let is_end = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let is_separator = |c: char| matches!(c, '.' | ',' | '\'' | '’' | '\u{a0}' | '\u{202f}');
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    match (last.next(), first.next()) {
+        (Some(sign), Some(c)) if is_separator(sign) => c.is_ascii_digit() && is_digit(last.next()),
+        (Some(c), Some(sign)) if is_separator(sign) => c.is_ascii_digit() && is_digit(first.next()),
+        (last, first) => is_end(last) && is_end(first),
+    }
+}
+
 impl Repaired {
+    /// Edits that change nothing, one for each unit.
+    pub(crate) fn edits(&self) -> Vec<Edit> {
+        let edit = |range: &Range<usize>| {
+            let with = self.text[range.clone()].to_owned();
+            Edit { range: range.clone(), with, is_unit: true }
+        };
+        self.units.iter().map(edit).collect()
+    }
+
     /// Takes out the characters that `is_broken` names, outside units.
     pub(crate) fn without(self, is_broken: impl Fn(char) -> bool) -> Self {
         let mut kept = Repaired { text: String::with_capacity(self.text.len()), units: self.units };
@@ -272,7 +311,8 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-fn apply(written: &str, mut edits: Vec<Edit>) -> Repaired {
+/// The text after all edits, which do not overlap.
+pub(crate) fn apply(written: &str, mut edits: Vec<Edit>) -> Repaired {
     edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
     let mut repaired = Repaired::default();
     let mut at = 0;
@@ -282,10 +322,13 @@ fn apply(written: &str, mut edits: Vec<Edit>) -> Repaired {
             let spaces = edit.with.len() - edit.with.trim_start().len();
             let start = repaired.text.len() + spaces;
             repaired.units.push(start..start + edit.with.trim().len());
-            repaired.text.push_str(&edit.with);
-        } else if repaired.text.ends_with(' ') && written[edit.range.end..].starts_with(' ') {
+        } else if edit.with.is_empty()
+            && repaired.text.ends_with(' ')
+            && written[edit.range.end..].starts_with(' ')
+        {
             repaired.text.pop();
         }
+        repaired.text.push_str(&edit.with);
         at = edit.range.end;
     }
     repaired.text.push_str(&written[at..]);

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::normal::is_invisible;
+
 /// The scripts that are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
@@ -51,7 +53,7 @@ impl Script {
 
     /// The script of a letter; `None` for signs, and for letters of other scripts.
     pub(crate) fn of(c: char) -> Option<Script> {
-        if c.is_whitespace() {
+        if c.is_whitespace() || is_invisible(c) {
             return None;
         }
         match u32::from(c) {
@@ -113,5 +115,6 @@ mod tests {
         assert_eq!(runs(Some(Script::Latin)), ["Иван Петров", "山田"]);
         assert_eq!(runs(None), ["by", "and 山田"], "most letters are Cyrillic");
         assert_eq!(Script::of_language("pt_BR"), Script::Latin);
+        assert_eq!(Script::of('\u{61C}'), None, "a mark of direction, in the block of Arabic letters");
     }
 }

@@ -328,11 +328,17 @@ fn add_markdown(text: &str, units: &mut Vec<Unit>) {
             marks.extend([open, close]);
         }
     }
+    // a run of signs such as "~~" is a mark where it has a partner
     let taken = |range: &Range<usize>| {
-        units.iter().any(|unit| overlap(&unit.range, range)) || marks.iter().any(|mark| overlap(mark, range))
+        let gives_way = |unit: &Unit| unit.kind == UnitKind::Sign && unit.range == *range;
+        let is_taken = |unit: &Unit| overlap(&unit.range, range) && !gives_way(unit);
+        units.iter().any(is_taken) || marks.iter().any(|mark| overlap(mark, range))
     };
     let pairs = emphasis(text, taken);
-    marks.extend(pairs.into_iter().flat_map(|Pair { open, close }| [open, close]));
+    for mark in pairs.into_iter().flat_map(|Pair { open, close }| [open, close]) {
+        units.retain(|unit| unit.range != mark);
+        marks.push(mark);
+    }
     units.extend(marks.into_iter().map(|range| Unit::new(UnitKind::Emphasis, range)));
     units.sort_by_key(|unit| unit.range.start);
 }
@@ -377,7 +383,7 @@ mod tests {
         use UnitKind::{
             Amount, Code, Email, Emoji, Emphasis, Entity, Identifier, Link, Path, Script, Sign, Tag,
         };
-        let cases: [(&str, &[(&str, UnitKind)]); 16] = [
+        let cases: [(&str, &[(&str, UnitKind)]); 17] = [
             (
                 "See https://example.org/a_(b)?x=1, or (www.example.org).",
                 &[("https://example.org/a_(b)?x=1", Link), ("www.example.org", Link)],
@@ -388,6 +394,7 @@ mod tests {
                 &[("<b>", Tag), ("</b>", Tag), ("<br/>", Tag), ("&amp;", Entity)],
             ),
             ("Run `ls -l` **now**.", &[("`ls -l`", Code), ("**", Emphasis), ("**", Emphasis)]),
+            ("Run it ~~now~~ ~ soon.", &[("~~", Emphasis), ("~~", Emphasis), ("~", Sign)]),
             ("Two ** stars", &[]),
             (
                 "In /etc/passwd and ~/.bashrc, with --force.",

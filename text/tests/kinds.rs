@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use baton_text::{TextOptions, TextRules};
+use regex::Regex;
 
 /// Units of each kind; none is a part of another of its kind.
-const KINDS: [(&str, &[&str]); 14] = [
+const KINDS: [(&str, &[&str]); 15] = [
     ("printf", &["%s", "%d", "%5.1f", "%1$s", "%lld", "%-10s", "%zu", "%@", "%'u", "%.*e"]),
     (
         "icu",
@@ -65,7 +66,26 @@ const KINDS: [(&str, &[&str]); 14] = [
         "identifiers",
         &["CVE-2024-1234", "x86_64", "CO₂", "getName()", "foo::bar", "C++", "v1.2.3", "#42", "2024-01-31"],
     ),
+    ("signs", &["→", "©", "™", "§", "†", "≥", "×", "½", "•", "—", "☐", "®", "′", "₂"]),
 ];
+
+const NUMBERS: [&str; 9] = ["2", "17", "301", "4,807", "65.25", "9,876,543", "20240131", "7.5", "1984"];
+
+/// Marks around words, and what is between them and the words at each side.
+const MARKS: [(&str, &str); 10] = [
+    ("**", "**"),
+    ("*", "*"),
+    ("_", "_"),
+    ("__", "__"),
+    ("~~", "~~"),
+    ("***", "***"),
+    ("==", "=="),
+    ("[", "](https://example.org/x)"),
+    ("![", "](a.png)"),
+    ("<b>", "</b>"),
+];
+
+const WORDS: &str = "The small editor opens long documents from another disk without any delay";
 
 const SENTENCES: [&str; 8] = [
     "Cannot open the file ?.",
@@ -143,5 +163,98 @@ fn units_of_every_kind_come_back_each_once() {
             }
             assert!(!output.contains('\u{FFFD}'), "{output:?}");
         }
+    }
+}
+
+/// The numbers of a text, by their digits.
+fn digits(text: &str) -> Vec<String> {
+    let number = Regex::new(r"[0-9](?:[0-9.,\u{a0}]*[0-9])?").unwrap();
+    let digits = |found: &str| found.chars().filter(char::is_ascii_digit).collect::<String>();
+    number.find_iter(text).map(|found| digits(found.as_str())).collect()
+}
+
+#[test]
+fn numbers_come_back_with_their_digits() {
+    let options = TextOptions {
+        language: Some("en".to_owned()),
+        target_language: Some("pt".to_owned()),
+        ..TextOptions::default()
+    };
+    let rules = TextRules::new(&options).unwrap();
+    let mut numbers = Numbers(2);
+    for line in 0..1000 {
+        let mut pieces = numbers.of(&SENTENCES).split('?');
+        let mut source = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            source += numbers.of(&NUMBERS);
+            source += piece;
+        }
+        let prepared = rules.prepare(&source);
+        let output = prepared.finish(&written(prepared.text(), line % NUM_WRITERS, &mut numbers)).text;
+        let mut found = digits(&output);
+        for wanted in digits(&source) {
+            let place = found.iter().position(|digits| *digits == wanted);
+            assert!(place.is_some(), "{wanted} of {source:?}, writer {}: {output:?}", line % NUM_WRITERS);
+            place.map(|place| found.remove(place));
+        }
+    }
+}
+
+#[test]
+fn marks_come_back_in_pairs_around_words() {
+    let rules =
+        TextRules::new(&TextOptions { language: Some("en".to_owned()), ..TextOptions::default() }).unwrap();
+    let mut numbers = Numbers(3);
+    for line in 0..1000 {
+        let (open, close) = MARKS[numbers.below(MARKS.len())];
+        let mut words: Vec<String> = WORDS.split(' ').map(str::to_owned).collect();
+        let start = numbers.below(words.len());
+        let end = start + numbers.below((words.len() - start).min(3));
+        words[start].insert_str(0, open);
+        words[end] += close;
+        let source = words.join(" ") + ".";
+        let prepared = rules.prepare(&source);
+        let written = written(prepared.text(), line % NUM_WRITERS, &mut numbers);
+        let output = prepared.finish(&written).text;
+        let message = format!("writer {} of {source:?}: {output:?}", line % NUM_WRITERS);
+        for mark in [open, close] {
+            assert_eq!(output.matches(mark).count(), source.matches(mark).count(), "{mark} {message}");
+        }
+        let pair = format!(r"{}\S(?:.*\S)?{}", regex::escape(open), regex::escape(close));
+        assert!(written.is_empty() || Regex::new(&pair).unwrap().is_match(&output), "{message}");
+    }
+}
+
+#[test]
+fn invisible_characters_change_nothing() {
+    let rules = TextRules::new(&TextOptions::default()).unwrap();
+    let mut numbers = Numbers(4);
+    let marks = [
+        "\u{200b}",
+        "\u{200c}",
+        "\u{200d}",
+        "\u{2060}",
+        "\u{feff}",
+        "\u{ad}",
+        "\u{200e}",
+        "\u{200f}",
+        "\u{202a}",
+        "\u{202c}",
+        "\u{2066}",
+        "\u{2069}",
+        "\u{61c}",
+        "\u{34f}",
+        "\u{fe0f}",
+        "\u{e0041}",
+    ];
+    for _ in 0..1000 {
+        let mut text = WORDS.to_owned();
+        for _ in 0..=numbers.below(3) {
+            let place = 1 + numbers.below(text.len() - 1);
+            if text.is_char_boundary(place) {
+                text.insert_str(place, numbers.of(&marks));
+            }
+        }
+        assert_eq!(rules.prepare(&text).text(), WORDS, "{text:?}");
     }
 }

@@ -66,6 +66,8 @@ fn edges_and_tags_keep_the_places_of_the_source() {
         ("<p>A tool.</p>", "Uno strumento.", "<p>Uno strumento.</p>"),
         ("A **bold** word", "Una parola grassetta", "Una **parola** grassetta"),
         ("a tool → done", "uno strumento fatto", "uno strumento → fatto"),
+        ("[The](a.png) meeting was moved.", "La riunione è spostata.", "[La](a.png) riunione è spostata."),
+        ("![The](a.png) meeting was moved.", "La riunione è spostata.", "![La](a.png) riunione è spostata."),
         ("OPEN THE FILE NOW", "Apri il file ora", "APRI IL FILE ORA"),
     ] {
         assert_eq!(finished(source, written), expected, "{source}");
