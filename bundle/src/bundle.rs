@@ -14,7 +14,7 @@ use crate::manifest::{
 use crate::part_checks::part_problem;
 use crate::{
     BundleError, BundleManifest, LanguageChoice, LexicalShortlist, LlmReader, LoraAdapter, ModelConfig,
-    PromptReader, PromptTokenizer, TextTokenizer,
+    PromptReader, PromptTokenizer, QualityModel, TextTokenizer,
 };
 
 /// An open bundle: manifest and configs are read and agree, and all files exist with the right sizes.
@@ -335,6 +335,20 @@ pub fn write_manifest(directory: &Path, mut manifest: BundleManifest) -> Result<
     bundle.digest = sha256_hex(json.as_bytes());
     write_atomically(&directory.join(MANIFEST_FILE), json.as_bytes())?;
     Ok(bundle)
+}
+
+/// Notes in `bundle.json` what tells the quality of a mode's outputs; the bundle's digest changes.
+///
+/// # Errors
+/// The manifest cannot be read or written, or the bundle does not serve the mode.
+pub fn write_quality(directory: &Path, mode: Mode, quality: QualityModel) -> Result<(), BundleError> {
+    let (mut manifest, _) = read_manifest(directory)?;
+    manifest.quality.insert(mode, quality);
+    let path = directory.join(MANIFEST_FILE);
+    match manifest.problem() {
+        Some(problem) => Err(BundleError::Manifest { path, problem }),
+        None => write_atomically(&path, manifest.to_json().as_bytes()),
+    }
 }
 
 fn has_changes(directory: &Path) -> bool {

@@ -54,7 +54,8 @@ pub use adapter::{
 };
 pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
-pub use bundle::{Bundle, read_manifest, write_manifest};
+pub use baton_quality::QualityModel;
+pub use bundle::{Bundle, read_manifest, write_manifest, write_quality};
 pub use compact::{CompactOptions, compact};
 pub use config::{
     BartActivation, BartConfig, BartKind, BartPositions, BartWiring, BlockNorms, DecoderConfig, DecoderPast,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use baton_job::{GenerationLayer, Mode};
+use baton_quality::QualityModel;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -81,6 +82,9 @@ pub struct BundleManifest {
     /// [`GenerationOptions`](baton_job::GenerationOptions).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub generation: BTreeMap<Mode, GenerationLayer>,
+    /// The estimate of each mode's outputs' quality; `baton eval --fit-quality` makes it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quality: BTreeMap<Mode, QualityModel>,
     /// The maxima that the bundle was trained for.
     pub limits: Limits,
     /// Licence and origin of each part.

@@ -60,6 +60,7 @@ impl BundleManifest {
         first_broken(rules)
             .or_else(|| self.problem_of_small_model())
             .or_else(|| self.problem_of_generation())
+            .or_else(|| self.problem_of_quality())
             .or_else(|| self.problem_of_templates())
             .or_else(|| self.problem_of_languages())
     }
@@ -78,10 +79,29 @@ impl BundleManifest {
         })
     }
 
+    fn problem_of_quality(&self) -> Option<String> {
+        self.quality.iter().find_map(|(mode, model)| match self.modes.contains(mode) {
+            true => model.problem().map(|problem| format!("`quality.{mode}` {problem}")),
+            false => Some(format!("`quality` has mode `{mode}`, but `modes` has not")),
+        })
+    }
+
+    fn problem_of_estimate(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
+        let lacks_it = options.needs_estimate() && !self.quality.contains_key(&mode);
+        lacks_it.then(|| {
+            format!(
+                "has no estimate of quality for mode {mode}, which `quality` and `review` need; make one \
+                 with `baton eval BUNDLE --mode {mode} --test FILE --fit-quality`"
+            )
+        })
+    }
+
     /// Says that the options ask for something that the bundle lacks in a mode, in words that continue "the
     /// bundle".
     pub fn problem_of_options(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {
-        self.problem_of_context(mode, options).or_else(|| self.problem_of_shortlist(mode, options))
+        self.problem_of_context(mode, options)
+            .or_else(|| self.problem_of_shortlist(mode, options))
+            .or_else(|| self.problem_of_estimate(mode, options))
     }
 
     fn problem_of_shortlist(&self, mode: Mode, options: &GenerationOptions) -> Option<String> {

@@ -237,6 +237,7 @@ impl FinishedJob {
             has_origin: spec.origin,
             has_errors: args.errors,
             has_alternatives: spec.generation.n_best > 1,
+            quality: spec.generation.quality,
             separator: args.separator,
             ..WriteOptions::default()
         };

@@ -5,6 +5,7 @@
 
 mod outputs;
 mod plot;
+mod quality;
 mod system;
 mod table;
 mod test_set;
@@ -18,6 +19,7 @@ use baton_bundle::{Bundle, Task};
 use baton_metrics::{Bleu, Bootstrap, ChrF, Evaluation, Metric, Rouge, RougeKind};
 use clap::ValueEnum;
 
+use quality::FittedQuality;
 use system::{EvaluatedSystem, System};
 use test_set::TestSet;
 
@@ -26,6 +28,7 @@ Examples:
   baton eval models/en-it --test data/en-it/test.jsonl --baseline
   baton eval models/en-it models/en-it-slm --test data/en-it/test.jsonl --json eval.json --plot eval.svg
   baton eval models/en-it --test data/en-it/test.jsonl -- --decode-slots 32 --max-new-tokens 64
+  baton eval models/en-it --test data/en-it/dev.jsonl --fit-quality
 
 A record without an output counts as an empty one. Intervals are the middle 95 % of bootstrap resamples;
 all systems are resampled alike. Rates are those of jobs that this command ran from start to end, without
@@ -72,6 +75,11 @@ pub(crate) struct EvalArgs {
     /// Does not stem words before ROUGE compares them.
     #[arg(long)]
     no_stemming: bool,
+    /// Fits what tells the quality of outputs (`baton run --quality`, `--review`) on this test set, and
+    /// writes it into each bundle, for each mode. The test set should be large, and no text that the bundle
+    /// was trained on.
+    #[arg(long)]
+    fit_quality: bool,
     /// Bootstrap resamples.
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     resamples: usize,
@@ -122,15 +130,24 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::Builder::new().prefix("baton-eval-").tempdir()?;
     let output = args.output.as_deref().unwrap_or(temporary.path());
     let mut evaluated = Vec::new();
+    let mut fitted = Vec::new();
     for system in systems {
         let made = system.outputs(args, output)?;
+        if args.fit_quality {
+            let metric = metric_set.of_single_outputs(!args.no_stemming);
+            fitted.extend(FittedQuality::of(&system, &made, &test_set, metric.as_ref())?);
+        }
         evaluated.push(EvaluatedSystem::of(&system, &made, &test_set, &evaluation)?);
     }
     if args.baseline {
         evaluated.push(metric_set.baseline(&test_set, &evaluation));
     }
 
-    let report = table::Report { test: &args.test, evaluation: &evaluation, systems: &evaluated };
+    if args.fit_quality && fitted.is_empty() {
+        bail!("--fit-quality writes into a bundle: name one");
+    }
+    let report =
+        table::Report { test: &args.test, evaluation: &evaluation, systems: &evaluated, fitted: &fitted };
     std::io::stdout().lock().write_all(report.text().as_bytes())?;
     if let Some(path) = &args.json {
         let json = format!("{:#}\n", report.json());
@@ -139,6 +156,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.plot {
         plot::write(path, &report).with_context(|| format!("cannot draw {}", path.display()))?;
     }
+    fitted.iter().try_for_each(FittedQuality::write)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,6 +173,14 @@ impl MetricSet {
         match self {
             Self::Bleu => vec![Box::new(Bleu), Box::new(ChrF)],
             Self::Rouge => [RougeKind::Longest, RougeKind::One, RougeKind::Two].map(rouge).into(),
+        }
+    }
+
+    /// The metric that judges a single output best.
+    fn of_single_outputs(self, stem: bool) -> Box<dyn Metric> {
+        match self {
+            Self::Bleu => Box::new(ChrF),
+            Self::Rouge => Box::new(Rouge { kind: RougeKind::Longest, stem }),
         }
     }
 

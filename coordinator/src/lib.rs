@@ -1,10 +1,10 @@
 //! The coordinator reads a corpus as a stream, cuts it into shards, and leases each to an encoder and a
 //! decoder. It writes the job's manifest when every shard is committed.
 //!
-//! This is the async shell around `baton_job`, which makes all decisions. It holds no model, builds without
-//! libtorch, and never sees an output byte, because decoders commit. Only the object store is durable: the
-//! coordinator may die at any moment and be restarted. Several may run one job, each a partition of its
-//! shards.
+//! This is the async shell around `baton_job`, which makes all decisions. It holds no model, and builds
+//! without libtorch. Decoders commit, so it sees no output except those that a person is to review. Only the
+//! object store is durable: the coordinator may die at any moment and be restarted. Several may run one job,
+//! each a partition of its shards.
 //!
 //! Memory does not grow with the corpus: the reader runs ahead of the workers by a few shards and then waits.
 
@@ -28,6 +28,7 @@ mod prepare;
 pub mod process;
 mod progress;
 mod reader;
+mod review;
 mod share;
 pub mod signals;
 mod source;

@@ -12,6 +12,7 @@ use futures_util::stream;
 use crate::CoordinatorError;
 use crate::final_report::{FailureKinds, RunFigures};
 use crate::prepare::{CONCURRENT_READS, PreparedJob};
+use crate::review::write_review;
 
 /// Ends a job of `num_shards` shards if all of them are committed, including those of other partitions.
 /// Returns whether they are.
@@ -34,6 +35,9 @@ pub(crate) async fn end_job(
     let broken: Vec<BrokenInput> = job.broken_inputs().await?.into_values().collect();
     if !broken.is_empty() {
         return Err(CoordinatorError::InputsBroken { broken });
+    }
+    if let Some(review) = job.spec.generation.review {
+        write_review(job, review).await?;
     }
     let amended = &job.list_amended().await?;
     let shards = (0..num_shards).map(ShardIndex);

@@ -63,7 +63,13 @@ pub(crate) fn part_options(
         _ => KeepFields::AsJson,
     };
     let has_alternatives = spec.generation.n_best > 1;
-    let parts = PartOptions { format: spec.output_format, has_origin: spec.origin, has_alternatives, keep };
+    let parts = PartOptions {
+        format: spec.output_format,
+        has_origin: spec.origin,
+        has_alternatives,
+        quality: spec.generation.quality,
+        keep,
+    };
     // An empty part shows whether the format can hold these columns.
     parts.part([]).map_err(|source| CoordinatorError::PartFormat { source })?;
     Ok(parts)

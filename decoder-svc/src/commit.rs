@@ -13,8 +13,8 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use baton_formats::{OutputRow, PartOptions, RowError};
-use baton_job::layout::{amendment_key, errors_key, part_key, verdict_key};
+use baton_formats::{OutputRow, PartOptions, ReviewRow, RowError, worst_rows};
+use baton_job::layout::{amendment_key, errors_key, part_key, review_key, verdict_key};
 use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, WarningCounts, sha256_hex};
 use baton_store::{CreateOutcome, Store, StoreError};
 use bytes::Bytes;
@@ -79,7 +79,7 @@ pub enum CommitError {
 pub(crate) async fn commit(
     store: &Store,
     shard: ShardIndex,
-    parts: &PartOptions,
+    (parts, review): (&PartOptions, Option<f64>),
     outcomes: &[Outcome],
 ) -> Result<Commit, CommitError> {
     let store_error = |source| CommitError::Store { shard, source };
@@ -107,6 +107,10 @@ pub(crate) async fn commit(
         // Whichever attempt wins this race, the rows are the verdict's.
         let _ = store.create(&errors_key(shard), verdict.error_rows().into()).await.map_err(store_error)?;
     }
+    let reviewed = review.map(|review| review_rows(&verdict, review, outcomes)).unwrap_or_default();
+    if !reviewed.is_empty() {
+        let _ = store.create(&review_key(shard), reviewed.into()).await.map_err(store_error)?;
+    }
     match store.create(&part_key, part).await.map_err(store_error)? {
         CreateOutcome::Created => Ok(Commit { verdict, already_committed: false }),
         CreateOutcome::AlreadyExists => {
@@ -127,7 +131,7 @@ fn judge(
     let mut warnings = WarningCounts::default();
     for (position, outcome) in (0..).zip(outcomes) {
         match outcome {
-            Outcome::Output { source, row } => {
+            Outcome::Output { source, row, .. } => {
                 prompt_tokens += u64::from(row.prompt_tokens);
                 llm_prompt_tokens += u64::from(row.llm_prompt_tokens);
                 output_tokens += row.total_output_tokens();
@@ -172,6 +176,17 @@ fn part_by(
     }
     let (own_verdict, part) = judge(shard, parts, &outputs)?;
     Ok((own_verdict.outputs, part))
+}
+
+/// The worst outputs of a shard, of records that did not fail by its verdict. On another kind of processor
+/// estimates may differ in their last digit, so the first attempt's rows stand.
+fn review_rows(verdict: &Verdict, review: f64, outcomes: &[Outcome]) -> Vec<u8> {
+    let failed: HashSet<&RecordSource> = verdict.failed.iter().map(|failure| &failure.source).collect();
+    let rows = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Output { source, review, .. } if !failed.contains(source) => review.as_deref().cloned(),
+        _ => None,
+    });
+    worst_rows(rows.collect(), review).iter().flat_map(ReviewRow::to_json_line).collect()
 }
 
 async fn read_verdict(store: &Store, shard: ShardIndex, key: &str) -> Result<Verdict, CommitError> {

@@ -13,6 +13,8 @@ mod engine;
 mod engine_models;
 mod error;
 mod generation;
+mod joined;
+mod judge;
 mod loaded;
 mod memory;
 mod metrics;

@@ -10,6 +10,7 @@ use baton_worker::{ModelThreads, ShardDesk, WorkerLimits, free_gpu_memory};
 
 use crate::engine::EngineQueue;
 use crate::engine_models::EngineModels;
+use crate::judge::QualityModels;
 use crate::metrics::DecoderMetrics;
 use crate::writer::Writer;
 use crate::{AllowedOutputs, DecoderError};
@@ -116,6 +117,8 @@ pub(crate) struct LoadedDecoder {
     pub(crate) max_prompt_tokens: usize,
     pub(crate) metrics: DecoderMetrics,
     pub(crate) allowed_outputs: AllowedOutputs,
+    /// The estimates of outputs' quality.
+    pub(crate) quality: QualityModels,
 }
 
 impl DecoderService {
@@ -139,6 +142,7 @@ impl DecoderService {
         let modes = if config.mode == Mode::Slm { Mode::Hybrid } else { config.mode }.served();
         let limits = bundle.manifest().limits;
         let reads_llm_tokens = writer.reads.prompt_end.is_some();
+        let quality = bundle.manifest().quality.iter();
         let loaded = LoadedDecoder {
             desk: ShardDesk::new("decoder", bundle, modes, config.limits),
             engine,
@@ -149,6 +153,7 @@ impl DecoderService {
             },
             metrics: DecoderMetrics::default(),
             allowed_outputs: AllowedOutputs::default(),
+            quality: quality.map(|(mode, model)| (*mode, Arc::new(model.clone()))).collect(),
         };
         Ok(Self { loaded: Arc::new(loaded), engine_threads })
     }

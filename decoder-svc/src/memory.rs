@@ -1,10 +1,10 @@
 //! A shard's share of the memory budget until its commit. The share that its header announces is reserved
 //! when the shard is taken on; outputs are counted as they arrive.
 
-use baton_job::{Alternative, OutputRow};
+use baton_job::OutputRow;
 use baton_proto::{DecodeHeader, RecordHead, ShardAttempt};
 
-use crate::collector::Generated;
+use crate::joined::{Generated, SegmentOutput};
 
 /// A record's bytes beside its strings: its head, its row, its place in lists; a generous estimate.
 const NUM_BYTES_PER_RECORD: usize = 2 * size_of::<RecordHead>() + size_of::<OutputRow>();
@@ -51,6 +51,6 @@ pub(crate) fn expected_num_bytes(attempt: &ShardAttempt, announced: Announced) -
 
 /// Bytes of a row's outputs.
 pub(crate) fn written_num_bytes(written: &Generated) -> usize {
-    let of_output = |output: &Alternative| size_of::<Alternative>() + output.output.len();
+    let of_output = |output: &SegmentOutput| size_of::<SegmentOutput>() + output.alternative.output.len();
     written.as_ref().map_or(0, |outputs| outputs.iter().map(of_output).sum())
 }

@@ -9,6 +9,7 @@ use baton_proto::wire::{
     DecodeShardRequest, Drafts, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
 };
 use baton_proto::{PromptHead, RecordHead, ShardAttempt, WireError, receive_error};
+use baton_quality::LogProbabilities;
 use baton_segments::Segment;
 use baton_store::{Location, Store};
 use baton_text::TextRules;
@@ -17,10 +18,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Streaming;
 
 use crate::DecoderError;
-use crate::collector::{Generated, Outcome, ShardCollector};
+use crate::collector::{Outcome, ShardCollector};
 use crate::commit::{Commit, commit};
 use crate::engine::{RowResults, RowSubmitter};
 use crate::generation::output_text;
+use crate::joined::{Generated, SegmentOutput};
+use crate::judge::Judge;
 use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, received_num_bytes, written_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
@@ -57,9 +60,9 @@ pub(crate) async fn process(
 ) -> Result<(), DecoderError> {
     let OpenShard { attempt, accepted, rules, requests, mut memory, .. } = shard;
     let Accepted { generation, announced } = accepted;
-    let collector = Mutex::new(
-        ShardCollector::new(attempt.num_entries, announced.num_segments).obeying(Arc::clone(&rules)),
-    );
+    let judge = Judge::of(&attempt.generation, attempt.mode, &decoder.quality);
+    let collector = ShardCollector::new(attempt.num_entries, announced.num_segments);
+    let collector = Mutex::new(collector.obeying(Arc::clone(&rules)).judged_by(judge));
     let work = ShardWork { decoder, attempt, generation, announced, rules, collector };
     let store = work.open_output().await?;
     let (rows, results) = decoder.engine.open_group();
@@ -85,7 +88,9 @@ pub(crate) async fn process(
 impl ShardWork<'_> {
     async fn commit(&self, store: &Store, outcomes: &[Outcome]) -> Result<ShardReceipt, DecoderError> {
         let (metrics, started) = (&self.decoder.metrics, Instant::now());
-        let receipt = receipt(&commit(store, self.attempt.lease.shard, &self.attempt.parts, outcomes).await?);
+        let (shard, review) = (self.attempt.lease.shard, self.attempt.generation.review);
+        let commit = commit(store, shard, (&self.attempt.parts, review), outcomes).await?;
+        let receipt = receipt(&commit);
         let elapsed = started.elapsed();
         metrics.commit_seconds.observe(elapsed.as_secs_f64());
         let ShardReceipt {
@@ -294,18 +299,23 @@ impl ShardWork<'_> {
         row.outputs.iter().map(|sequence| self.detokenize_sequence(sequence)).collect()
     }
 
-    fn detokenize_sequence(&self, sequence: &FinishedSequence) -> Result<Alternative, &'static str> {
+    fn detokenize_sequence(&self, sequence: &FinishedSequence) -> Result<SegmentOutput, &'static str> {
         if sequence.score.is_nan() {
             return Err("the model's logits for this prompt are not numbers");
         }
         let stop_strings = &self.attempt.generation.stop_strings;
-        Ok(Alternative {
+        let alternative = Alternative {
             output: output_text(sequence, stop_strings, &self.decoder.writer.tokenizer)?,
             score: f64::from(sequence.score),
             output_tokens: u32::try_from(sequence.num_tokens)
                 .expect("a sequence has at most max_new_tokens, a u32"),
             finish_reason: sequence.finish_reason,
-        })
+        };
+        let log_probabilities = LogProbabilities {
+            mean: f64::from(sequence.log_probabilities.mean),
+            worst: f64::from(sequence.log_probabilities.worst),
+        };
+        Ok(SegmentOutput { alternative, log_probabilities })
     }
 }
 

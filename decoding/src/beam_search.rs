@@ -12,7 +12,7 @@ use crate::copying::WrittenWords;
 use crate::kernels::log_softmax;
 use crate::search::{SearchBounds, SearchScratch};
 use crate::top_k::{Candidate, TopK};
-use crate::{EarlyStopping, FinishReason, FinishedSequence, Generation, LogitRows};
+use crate::{EarlyStopping, FinishReason, FinishedSequence, Generation, LogProbabilities, LogitRows};
 
 /// The beam of one row.
 #[derive(Debug)]
@@ -35,14 +35,22 @@ struct Running {
     /// Present if there are words to copy.
     written: Option<WrittenWords>,
     log_probability_sum: f32,
+    /// The lowest of a token.
+    worst_log_probability: f32,
 }
 
 impl Running {
+    /// The lowest log-probability of a token, with that of `candidate`, which follows.
+    fn worst_with(&self, candidate: &Candidate) -> f32 {
+        self.worst_log_probability.min(candidate.value - self.log_probability_sum)
+    }
+
     fn set_to_child(&mut self, parent: &Running, candidate: &Candidate, generation: &Generation) {
         self.tokens.clone_from(&parent.tokens);
         self.tokens.push(candidate.token);
         self.written.clone_from(&parent.written);
         generation.write(&mut self.written, candidate.token);
+        self.worst_log_probability = parent.worst_with(candidate);
         self.log_probability_sum = candidate.value;
     }
 }
@@ -55,6 +63,7 @@ impl BeamSearch {
             tokens: Vec::with_capacity(bounds.max_new_tokens + 1),
             written: bounds.generation.written(&[]),
             log_probability_sum: 0.0,
+            worst_log_probability: 0.0,
         };
         let num_beams = bounds.generation.num_sequences();
         Self {
@@ -157,7 +166,12 @@ impl BeamSearch {
 
     /// Notes a finished sequence, if it is one of the best.
     fn finish(&mut self, candidate: &Candidate, is_stop_token: bool, finish_reason: FinishReason) {
-        let Running { mut tokens, mut written, .. } = self.running[candidate.row as usize].clone();
+        let parent = &self.running[candidate.row as usize];
+        let log_probabilities = LogProbabilities {
+            mean: candidate.value / self.num_tokens as f32,
+            worst: parent.worst_with(candidate),
+        };
+        let Running { mut tokens, mut written, .. } = parent.clone();
         if !is_stop_token {
             tokens.push(candidate.token);
             self.bounds.generation.write(&mut written, candidate.token);
@@ -168,7 +182,8 @@ impl BeamSearch {
             return;
         }
         self.finished.truncate(self.num_beams - 1);
-        let sequence = FinishedSequence { tokens, num_tokens: self.num_tokens, score, finish_reason };
+        let num_tokens = self.num_tokens;
+        let sequence = FinishedSequence { tokens, num_tokens, score, log_probabilities, finish_reason };
         self.finished.insert(place, sequence);
     }
 
@@ -177,7 +192,9 @@ impl BeamSearch {
     fn give_up(&mut self) {
         let tokens = std::mem::take(&mut self.running[0].tokens);
         let (num_tokens, finish_reason) = (tokens.len(), FinishReason::Length);
-        self.finished.push(FinishedSequence { tokens, num_tokens, score: f32::NAN, finish_reason });
+        let log_probabilities = LogProbabilities { mean: f32::NAN, worst: f32::NAN };
+        let score = f32::NAN;
+        self.finished.push(FinishedSequence { tokens, num_tokens, score, log_probabilities, finish_reason });
     }
 
     /// A sequence's score at a length.

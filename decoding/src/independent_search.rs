@@ -4,7 +4,7 @@ use crate::copying::WrittenWords;
 use crate::kernels::{Shift, first_equal, log_softmax};
 use crate::sampling::{RandomStream, draw};
 use crate::search::{SearchBounds, SearchScratch};
-use crate::{FinishReason, FinishedSequence, LogitRows, Method};
+use crate::{FinishReason, FinishedSequence, LogProbabilities, LogitRows, Method};
 
 /// One greedy sequence or any number of samples. The samples part ways at the first token.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ struct Sequence {
     written: Option<WrittenWords>,
     num_tokens: usize,
     log_probability_sum: f64,
+    worst_log_probability: f32,
     random: Option<Box<RandomStream>>,
     finish_reason: Option<FinishReason>,
 }
@@ -36,6 +37,7 @@ impl IndependentSearch {
             written: bounds.generation.written(&[]),
             num_tokens: 0,
             log_probability_sum: 0.0,
+            worst_log_probability: 0.0,
             random: (options.method() == Method::Sample)
                 .then(|| Box::new(RandomStream::new(options.seed, random_stream, index as u64))),
             finish_reason: None,
@@ -85,11 +87,15 @@ impl IndependentSearch {
     }
 
     pub(crate) fn into_outputs(self) -> Vec<FinishedSequence> {
-        let finished = |sequence: Sequence| FinishedSequence {
-            score: (sequence.log_probability_sum / sequence.num_tokens as f64) as f32,
-            num_tokens: sequence.num_tokens,
-            finish_reason: sequence.finish_reason.expect("outputs are asked only of a row that is done"),
-            tokens: sequence.tokens,
+        let finished = |sequence: Sequence| {
+            let mean = (sequence.log_probability_sum / sequence.num_tokens as f64) as f32;
+            FinishedSequence {
+                score: mean,
+                log_probabilities: LogProbabilities { mean, worst: sequence.worst_log_probability },
+                num_tokens: sequence.num_tokens,
+                finish_reason: sequence.finish_reason.expect("outputs are asked only of a row that is done"),
+                tokens: sequence.tokens,
+            }
         };
         let mut outputs: Vec<FinishedSequence> = self.sequences.into_iter().map(finished).collect();
         let rank =
@@ -127,6 +133,7 @@ impl Sequence {
             (token, log_probability) = self.choice(bounds, (logits, true), uniform, scratch);
         }
         self.log_probability_sum += f64::from(log_probability);
+        self.worst_log_probability = self.worst_log_probability.min(log_probability);
         self.num_tokens += 1;
         self.finish_reason = match bounds.is_stop_token(token) {
             true => Some(FinishReason::Stop),

@@ -36,7 +36,7 @@ pub use drafting::{DraftCounts, DraftOptions};
 pub use generation::{Generation, StopCondition};
 pub use logits::LogitRows;
 pub use row::{
-    DraftStep, FinishedRow, FinishedSequence, Fork, GroupId, Plan, Rewind, RowId, RowRequest, SlotAssignment,
-    SlotId, StepRow,
+    DraftStep, FinishedRow, FinishedSequence, Fork, GroupId, LogProbabilities, Plan, Rewind, RowId,
+    RowRequest, SlotAssignment, SlotId, StepRow,
 };
 pub use scheduler::{Scheduler, SchedulerLimits, SpecialTokens, SubmitError};

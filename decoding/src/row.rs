@@ -149,6 +149,18 @@ pub struct FinishedSequence {
     /// before temperature and cuts. Beam search: sum of log-probabilities after masks and penalty, divided by
     /// `num_tokens ^ length_penalty`. NaN when the model computed no numbers.
     pub score: f32,
+    /// The probabilities of its tokens, whatever the score is.
+    pub log_probabilities: LogProbabilities,
     /// Why it ended.
     pub finish_reason: FinishReason,
+}
+
+/// Log-probabilities of the tokens chosen, after masks and repetition penalty; NaN when the model computed no
+/// numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogProbabilities {
+    /// Of all tokens, on average.
+    pub mean: f32,
+    /// Of the least likely one.
+    pub worst: f32,
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use baton_generation::QualityColumns;
+
 use crate::compression::Sink;
 use crate::format::FormatRow;
 use crate::part::{PartCodec, RowError, RowWriter, WriteOptions};
@@ -75,6 +77,9 @@ impl<'w> CellWriter<'w> {
         let rows = csv::WriterBuilder::new().delimiter(separator).quote_style(style).from_writer(output);
         let mut writer = CellWriter { rows, options: options.clone(), has_quotes, separator };
         let mut header: Vec<String> = COLUMNS.map(str::to_owned).to_vec();
+        if options.quality != QualityColumns::None {
+            header.push("quality".to_owned());
+        }
         if options.has_origin {
             header.extend(["input", "line"].map(str::to_owned));
         }
@@ -119,6 +124,9 @@ impl RowWriter for CellWriter<'_> {
             row.output_tokens.to_string(),
             row.finish_reason.as_str().to_owned(),
         ];
+        if self.options.quality != QualityColumns::None {
+            cells.push(row.quality.map(|quality| quality.to_string()).unwrap_or_default());
+        }
         if self.options.has_origin {
             let origin = row.origin.as_ref();
             cells.push(origin.map(|origin| origin.uri.clone()).unwrap_or_default());
@@ -148,6 +156,9 @@ impl RowWriter for CellWriter<'_> {
         let mut cells = vec![String::new(); COLUMNS.len()];
         let id = failure.id.clone().unwrap_or_default();
         cells[0].clone_from(&id);
+        if self.options.quality != QualityColumns::None {
+            cells.push(String::new());
+        }
         if self.options.has_origin {
             cells.extend([failure.source.uri.clone(), failure.source.line.to_string()]);
         }

@@ -1,6 +1,7 @@
 //! One row of a part.
 
 use baton_generation::FinishReason;
+use baton_quality::Signals;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{KeptFields, RecordSource};
@@ -28,6 +29,12 @@ pub struct OutputRow {
     /// Names of things that a reader of the output should know, such as a lost placeholder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The estimate of its quality, from 0 to 1, where the job asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+    /// The signals of its quality, where the job asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<Box<Signals>>,
     /// The other outputs of an n-best job, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,
@@ -103,6 +110,8 @@ mod tests {
             output_tokens: 5,
             finish_reason: FinishReason::Stop,
             warnings: Vec::new(),
+            quality: None,
+            signals: None,
             alternatives: Vec::new(),
             origin: None,
             fields: KeptFields::default(),
@@ -140,6 +149,12 @@ mod tests {
         let fields = Map::from_iter([("z".to_owned(), Value::from(1)), ("output".to_owned(), Value::Null)]);
         let row = OutputRow { finish_reason: FinishReason::Length, fields: fields.into(), ..row() };
         assert!(line(&row).ends_with("\"finish_reason\":\"length\",\"fields\":{\"z\":1,\"output\":null}}\n"));
+    }
+
+    #[test]
+    fn quality_follows_the_warnings() {
+        let row = OutputRow { warnings: vec!["number_placed".into()], quality: Some(0.25), ..row() };
+        assert!(line(&row).ends_with("\"warnings\":[\"number_placed\"],\"quality\":0.25}\n"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::str::FromStr;
 
+use baton_generation::QualityColumns;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::compression::Sink;
@@ -28,6 +29,8 @@ pub struct PartOptions {
     pub has_origin: bool,
     /// Rows may have several outputs.
     pub has_alternatives: bool,
+    /// The statements of rows about their outputs' quality.
+    pub quality: QualityColumns,
     /// Rows have the fields of their records.
     pub keep: KeepFields,
 }
@@ -41,6 +44,8 @@ pub struct WriteOptions {
     pub has_errors: bool,
     /// Whether rows may have several outputs.
     pub has_alternatives: bool,
+    /// The statements of rows about their outputs' quality.
+    pub quality: QualityColumns,
     /// The form of kept fields in rows.
     pub keep: KeepFields,
     /// Names of the kept fields, of tables; each is a column.
@@ -245,6 +250,7 @@ impl PartOptions {
         let options = WriteOptions {
             has_origin: self.has_origin,
             has_alternatives: self.has_alternatives,
+            quality: self.quality,
             keep: self.keep.clone(),
             ..WriteOptions::default()
         };

@@ -199,6 +199,8 @@ fn output_row(record: &Record) -> OutputRow {
         output_tokens: 2,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
+        quality: None,
+        signals: None,
         alternatives: Vec::new(),
         origin: None,
         fields: record.fields.clone(),
@@ -437,6 +439,7 @@ fn the_bytes_of_a_part_are_those_that_were_written_before() {
         has_origin: true,
         has_alternatives: true,
         keep: KeepFields::AsColumns(kept),
+        ..PartOptions::default()
     };
     let rows: Vec<OutputRow> = records
         .iter()

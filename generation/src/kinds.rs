@@ -38,6 +38,18 @@ pub enum ReaderContext {
     Record,
 }
 
+/// The statements of rows about their outputs' quality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum QualityColumns {
+    /// Nothing.
+    #[default]
+    None,
+    /// The overall estimate.
+    Estimate,
+    /// The estimate and the signals that it is made from.
+    Signals,
+}
+
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,6 +96,25 @@ impl ReaderContext {
 
     /// Their names, in the same order.
     pub(crate) const NAMES: &'static [&'static str] = &["segment", "record"];
+
+    /// The name in job files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl QualityColumns {
+    /// Every kind.
+    pub const ALL: [QualityColumns; 3] =
+        [QualityColumns::None, QualityColumns::Estimate, QualityColumns::Signals];
+
+    /// Their names, in the same order.
+    pub(crate) const NAMES: &'static [&'static str] = &["no", "estimate", "signals"];
 
     /// The name in job files and flags.
     #[must_use]

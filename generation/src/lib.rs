@@ -32,7 +32,7 @@ pub use allowed::Allowed;
 pub use baton_text::OtherLanguage;
 pub use error::OptionError;
 pub use given::Given;
-pub use kinds::{EarlyStopping, FinishReason, Method, ReaderContext};
+pub use kinds::{EarlyStopping, FinishReason, Method, QualityColumns, ReaderContext};
 pub use option::OptionInfo;
 pub use schema::{GenerationLayer, GenerationOptions, OPTIONS};
 pub use setting::Setting;

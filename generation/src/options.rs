@@ -1,6 +1,6 @@
 //! The rules and results of all options together.
 
-use crate::{GenerationOptions, Method, OptionError};
+use crate::{GenerationOptions, Method, OptionError, QualityColumns};
 
 impl GenerationOptions {
     /// How tokens are chosen. Beams above 1 make a beam search, an option that chooses sampling makes that.
@@ -30,6 +30,12 @@ impl GenerationOptions {
     #[must_use]
     pub fn copies_words(&self) -> bool {
         self.copy_bias > 0.0 || self.name_bias > 0.0
+    }
+
+    /// Whether the job needs an estimate of its outputs' quality.
+    #[must_use]
+    pub fn needs_estimate(&self) -> bool {
+        self.quality == QualityColumns::Estimate || self.review.is_some()
     }
 
     /// Checks options that were built in code; those of layers are checked already.

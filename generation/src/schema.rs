@@ -4,7 +4,7 @@
 //! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.
 
 use crate::Method::{Beam, Sample};
-use crate::{Allowed, EarlyStopping, OtherLanguage, ReaderContext};
+use crate::{Allowed, EarlyStopping, OtherLanguage, QualityColumns, ReaderContext};
 
 schema! {
     /// Language that the small model reads, where it knows several: one of those that `baton bundle show`
@@ -181,6 +181,21 @@ schema! {
     /// emphasis, path, amount, identifier, emoji, sign, script. `all` passes texts to the model unchanged.
     unprotected: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "KIND", example: "emoji",
+    }
+
+    /// The statements of rows about their outputs' quality. `estimate`: `quality`, from 0 to 1, the
+    /// probability that the output is not among the worst tenth. `signals`: also its probabilities, length,
+    /// repetition, copied words and language. The estimate needs a bundle that has one for the mode.
+    quality: QualityColumns = QualityColumns::None, {
+        default: "no", allowed: Allowed::Names(QualityColumns::NAMES), value_name: "COLUMNS",
+        example: "estimate",
+    }
+
+    /// The worst outputs, for a reader: `review.jsonl` in the output directory has them with their texts.
+    /// From 1 on: that many, the worst first. Below 1: all whose estimate is lower, in the job's order.
+    review: Option<f64> = None, {
+        default: "none", allowed: Allowed::Numbers(0.0001, 100_000.0), value_name: "N|THRESHOLD",
+        example: "100",
     }
 }
 

@@ -159,6 +159,7 @@ fn manifest(
         modes: vec![Mode::Slm],
         templates: BTreeMap::new(),
         generation: (!is_empty).then_some((Mode::Slm, proposed)).into_iter().collect(),
+        quality: BTreeMap::new(),
         limits: Limits {
             max_prompt_tokens: options.max_prompt_tokens.unwrap_or(usual),
             max_slm_prompt_tokens: None,

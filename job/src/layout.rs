@@ -7,6 +7,8 @@
 //! _SUCCESS                   the manifest, written last
 //! _baton/job.json            spec, bundle and input listing, created first
 //! _baton/shards/000000.json  the shard's verdict
+//! review.jsonl               the worst outputs with their texts, if the job asks for them
+//! _baton/review/000000.jsonl the shard's part of that
 //! _baton/broken/000000.json  an input that cannot be read to its end, so that there is no _SUCCESS
 //! _baton/amendments/...      rare: verdicts with other sums, see [`amendment_key`]
 //! ```
@@ -27,6 +29,11 @@ pub const REPORT_PAGE_KEY: &str = "_REPORT.html";
 pub const PART_PREFIX: &str = "part-";
 /// The beginning of every verdict's key, and of no other.
 pub const VERDICT_PREFIX: &str = "_baton/shards/";
+
+/// Key of the worst outputs, if a job asks for them.
+pub const REVIEW_KEY: &str = "review.jsonl";
+/// The beginning of the key of every shard's worst outputs, and of no other.
+pub const REVIEW_PREFIX: &str = "_baton/review/";
 
 /// The beginning of every amendment's key, and of no other.
 pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
@@ -53,6 +60,16 @@ pub fn errors_key(shard: ShardIndex) -> String {
 /// Key of a shard's [`Verdict`](crate::Verdict).
 pub fn verdict_key(shard: ShardIndex) -> String {
     format!("{VERDICT_PREFIX}{shard}{VERDICT_SUFFIX}")
+}
+
+/// Key of a shard's worst outputs, which the shard has if it has any.
+pub fn review_key(shard: ShardIndex) -> String {
+    format!("{REVIEW_PREFIX}{shard}{ERRORS_SUFFIX}")
+}
+
+/// The shard whose worst outputs have this key; `None` if the key is another object's.
+pub fn shard_of_review_key(key: &str) -> Option<ShardIndex> {
+    parse(key, REVIEW_PREFIX, ERRORS_SUFFIX)
 }
 
 /// Key of the record of a broken input, by its place in the listing from 0.
@@ -112,6 +129,7 @@ mod tests {
                 assert_eq!(shard_of_part_key(&part_key(shard, format)), Some(shard));
             }
             assert_eq!(shard_of_errors_key(&errors_key(shard)), Some(shard));
+            assert_eq!(shard_of_review_key(&review_key(shard)), Some(shard));
             assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
             assert_eq!(shard_of_amendment_key(&amendment_key(shard, "ab12")), Some(shard));
             assert_eq!(place_of_broken_input_key(&broken_input_key(index as usize)), Some(index as usize));

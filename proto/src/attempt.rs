@@ -77,6 +77,8 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
                 format!("{}; a shard has at most {MAX_ENTRIES_PER_SHARD} entries", header.num_entries);
             return Err(WireError::InvalidField { field: "ShardHeader.num_entries", detail });
         }
+        let generation: GenerationOptions = serde_json::from_str(&header.generation_json)
+            .map_err(|error| WireError::invalid("ShardHeader.generation_json", &error))?;
         Ok(ShardAttempt {
             job_id: header.job_id,
             lease: Lease { shard: ShardIndex(header.shard_index), attempt: header.attempt },
@@ -85,9 +87,8 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
             output_location: header.output_location,
             mode: header.mode.parse().map_err(|error| WireError::invalid("ShardHeader.mode", &error))?,
             task: header.task,
-            generation: serde_json::from_str(&header.generation_json)
-                .map_err(|error| WireError::invalid("ShardHeader.generation_json", &error))?,
-            parts: parts(&header.parts.unwrap_or_default())?,
+            parts: PartOptions { quality: generation.quality, ..parts(&header.parts.unwrap_or_default())? },
+            generation,
             first_entry: header.first_entry,
             is_probe: header.probe,
         })
@@ -110,6 +111,7 @@ fn parts(parts: &wire::PartOptions) -> Result<PartOptions, WireError> {
         has_origin: parts.origin,
         has_alternatives: parts.alternatives,
         keep,
+        ..PartOptions::default()
     })
 }
 

@@ -291,6 +291,7 @@ fn manifest() -> BundleManifest {
         modes: vec![Mode::Hybrid, Mode::Llm, Mode::Verified],
         templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
         generation: BTreeMap::new(),
+        quality: BTreeMap::new(),
         limits: Limits {
             max_prompt_tokens: MAX_PROMPT_TOKENS,
             max_new_tokens: MAX_NEW_TOKENS,

@@ -20,6 +20,7 @@ mod generation_options;
 mod guides;
 mod llm_mode;
 mod parquet;
+mod quality;
 mod recipes;
 mod refusals;
 mod restart;

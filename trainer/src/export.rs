@@ -193,6 +193,7 @@ pub(crate) fn manifest(
         modes: vec![mode],
         templates: BTreeMap::from([(baton_bundle::DEFAULT_TEMPLATE.to_owned(), config.template.clone())]),
         generation: identity.generation.clone().into_iter().filter(|(of, _)| *of == mode).collect(),
+        quality: BTreeMap::new(),
         limits: config.limits(),
         parts,
         training: training.as_object().expect("an object was just built").clone(),

@@ -120,6 +120,7 @@ impl OwnTokens {
                 .collect(),
             modes,
             templates: if base.llm.is_some() { base.templates.clone() } else { Default::default() },
+            quality: Default::default(),
             limits,
             ..base
         }

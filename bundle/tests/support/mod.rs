@@ -145,6 +145,7 @@ pub(crate) fn manifest() -> BundleManifest {
         modes: vec![Mode::Hybrid, Mode::Llm],
         templates: BTreeMap::from([("default".to_owned(), "<|im_start|>{text}<|im_end|>".to_owned())]),
         generation: BTreeMap::new(),
+        quality: BTreeMap::new(),
         limits: Limits { max_prompt_tokens: 32, max_new_tokens: 32, max_slm_prompt_tokens: None },
         parts: vec![part("llm"), part("projector"), part("slm")],
         training: serde_json::Map::new(),

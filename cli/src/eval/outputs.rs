@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use baton_formats::{OutputRow, PartFormat};
 use baton_job::layout::shard_of_part_key;
+use baton_quality::Signals;
 use serde_json::Value;
 
 use super::test_set::{for_each_row, text_of};
@@ -24,6 +25,8 @@ pub(crate) struct Output {
     pub(crate) text: String,
     /// Tokens read and written, if the row has them.
     pub(crate) tokens: Option<(u64, u64)>,
+    /// The signals of its quality, if the row has them.
+    pub(crate) signals: Option<Signals>,
 }
 
 impl Outputs {
@@ -56,6 +59,7 @@ impl Outputs {
                 let output = Output {
                     text: text_of(row, "output")?,
                     tokens: count("prompt_tokens").zip(count("output_tokens")),
+                    signals: None,
                 };
                 if outputs.by_id.insert(id.clone(), output).is_some() {
                     bail!("id {id:?} appears twice");
@@ -69,9 +73,10 @@ impl Outputs {
     fn add_part(&mut self, part: &Path) -> anyhow::Result<()> {
         let format = PartFormat::of_file(&part.to_string_lossy(), None)?;
         for row in format.reader(Box::new(std::fs::File::open(part)?))? {
-            let OutputRow { id, output: text, prompt_tokens, output_tokens, .. } = row?;
+            let OutputRow { id, output: text, prompt_tokens, output_tokens, signals, .. } = row?;
             let tokens = Some((u64::from(prompt_tokens), u64::from(output_tokens)));
-            if self.by_id.insert(id.clone(), Output { text, tokens }).is_some() {
+            let signals = signals.map(|signals| *signals);
+            if self.by_id.insert(id.clone(), Output { text, tokens, signals }).is_some() {
                 bail!("id {id:?} appears twice");
             }
         }

@@ -100,6 +100,19 @@ impl System {
         System { name: name.to_owned(), origin: Origin::Existing(path.to_owned()) }
     }
 
+    /// Its name in reports.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Directory and mode of the bundle, if its outputs are a bundle's.
+    pub(crate) fn bundle(&self) -> Option<(&Path, &str)> {
+        match &self.origin {
+            Origin::Bundle { path, mode, .. } => Some((path, mode)),
+            Origin::Existing(_) => None,
+        }
+    }
+
     /// Runs the job if its outputs are missing.
     ///
     /// # Errors
@@ -125,7 +138,8 @@ impl System {
         ];
         let flags = flags.into_iter().flat_map(|(flag, value)| [flag.as_ref(), value]);
         let command_line = std::iter::once("baton run".as_ref()).chain(flags);
-        let run_flags = args.run_flags.iter().map(AsRef::as_ref);
+        let signals: &[&str] = if args.fit_quality { &["--quality", "signals"] } else { &[] };
+        let run_flags = signals.iter().map(AsRef::as_ref).chain(args.run_flags.iter().map(AsRef::as_ref));
         let command = RunCommand::try_parse_from(command_line.chain(run_flags))
             .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_start_matches("error: ")))?;
         run::run(&command.args).with_context(|| self.name.clone())?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use baton_metrics::{Bucket, Evaluation, Interval};
 use serde_json::{Value, json};
 
+use super::quality::FittedQuality;
 use super::system::EvaluatedSystem;
 
 /// All measurements.
@@ -13,6 +14,8 @@ pub(crate) struct Report<'a> {
     pub(crate) test: &'a Path,
     pub(crate) evaluation: &'a Evaluation,
     pub(crate) systems: &'a [EvaluatedSystem],
+    /// Models of quality that were fitted.
+    pub(crate) fitted: &'a [FittedQuality],
 }
 
 /// Shown for an unknown number.
@@ -33,7 +36,8 @@ impl Report<'_> {
             "intervals  95 %, {} bootstrap resamples, seed {}",
             bootstrap.resamples, bootstrap.seed
         );
-        for table in [self.scores(), self.costs(), self.failures(), self.differences(), self.buckets()] {
+        let tables = [self.scores(), self.costs(), self.failures(), self.differences(), self.buckets()];
+        for table in tables.into_iter().chain(self.fitted.iter().map(FittedQuality::table)) {
             if table.len() > 1 {
                 text.push('\n');
                 push_table(&mut text, &table);
@@ -73,6 +77,7 @@ impl Report<'_> {
             "seed": self.evaluation.bootstrap.seed,
             "baton_version": env!("CARGO_PKG_VERSION"),
             "systems": systems,
+            "quality": self.fitted.iter().map(FittedQuality::json).collect::<Vec<_>>(),
         })
     }
 

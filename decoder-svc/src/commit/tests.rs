@@ -1,6 +1,7 @@
 //! Every point at which an attempt can die, and every race between two attempts.
 
 use baton_job::{FailureCode, FinishReason, KeptFields, PartFormat, RecordFailure};
+use baton_quality::Signals;
 use baton_store::Location;
 
 use super::*;
@@ -21,16 +22,28 @@ fn output(line: u64) -> Outcome {
         output_tokens: 3,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
+        quality: None,
+        signals: None,
         alternatives: Vec::new(),
         origin: None,
         fields: KeptFields::default(),
     };
-    Outcome::Output { source: source(line), row }
+    Outcome::Output { source: source(line), row, review: None }
 }
 
 fn failure(line: u64) -> Outcome {
     let message = "the text is empty or only white space".into();
     Outcome::Failed(RecordFailure { source: source(line), id: None, code: FailureCode::EmptyText, message })
+}
+
+/// Commits without a review.
+async fn commit(
+    store: &Store,
+    shard: ShardIndex,
+    parts: &PartOptions,
+    outcomes: &[Outcome],
+) -> Result<Commit, CommitError> {
+    super::commit(store, shard, (parts, None), outcomes).await
 }
 
 /// Three records; the second failed.
@@ -236,4 +249,58 @@ async fn one_of_racing_attempts_commits_and_all_agree() {
     assert_eq!(commits.iter().filter(|commit| !commit.already_committed).count(), 1);
     assert!(commits.iter().all(|commit| commit.verdict == commits[0].verdict));
     assert_eq!(contents(&store).await, expected);
+}
+
+/// Two outputs, the second worse than the first.
+fn reviewed() -> Vec<Outcome> {
+    let with_review = |(line, quality): (u64, f64)| match output(line) {
+        Outcome::Output { source, row, .. } => {
+            let review = ReviewRow {
+                id: row.id.clone(),
+                quality,
+                source: "a line".into(),
+                output: row.output.clone(),
+                warnings: Vec::new(),
+                signals: signals(),
+                origin: source.clone(),
+            };
+            Outcome::Output { source, row, review: Some(Box::new(review)) }
+        }
+        failed @ Outcome::Failed(_) => failed,
+    };
+    [(1, 0.75), (3, 0.25)].into_iter().map(with_review).collect()
+}
+
+fn signals() -> Signals {
+    Signals {
+        mean_logprob: -0.5,
+        worst_logprob: -1.0,
+        length_ratio: 1.0,
+        repetition: 0.0,
+        copied: 0.0,
+        language: 0.0,
+        warnings: 0,
+        cut: false,
+        source_words: 2,
+    }
+}
+
+#[tokio::test]
+async fn the_worst_outputs_are_there_before_the_part_and_stay_the_first_attempts() {
+    let ids = |bytes: &Bytes| {
+        let rows =
+            std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
+        rows.map(|row: ReviewRow| row.id).collect::<Vec<_>>()
+    };
+    for (review, expected) in [(1.0, vec!["r3"]), (9.0, vec!["r3", "r1"]), (0.8, vec!["r1", "r3"])] {
+        let (_directory, store) = empty_store().await;
+        let parts = PartOptions::default();
+        super::commit(&store, SHARD, (&parts, Some(review)), &reviewed()).await.unwrap();
+        let rows = store.get("_baton/review/000007.jsonl").await.unwrap().unwrap();
+        assert_eq!(ids(&rows), expected);
+        super::commit(&store, SHARD, (&parts, Some(review)), &reviewed()).await.unwrap();
+    }
+    let (_directory, store) = empty_store().await;
+    super::commit(&store, SHARD, (&PartOptions::default(), Some(0.1)), &reviewed()).await.unwrap();
+    assert_eq!(store.get("_baton/review/000007.jsonl").await.unwrap(), None, "none is that bad");
 }

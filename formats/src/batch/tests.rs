@@ -122,6 +122,8 @@ fn answers_have_the_shape_of_their_request_and_count_tokens() {
         output_tokens: 2,
         finish_reason,
         warnings: Vec::new(),
+        quality: None,
+        signals: None,
         alternatives: vec![Alternative {
             output: "due".into(),
             score: -1.0,

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use baton_generation::QualityColumns;
+use baton_quality::Signals;
 use bytes::Bytes;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::schema::printer::print_schema;
@@ -69,6 +71,8 @@ fn row(id: &str) -> OutputRow {
         output_tokens: 2,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
+        quality: None,
+        signals: None,
         alternatives: Vec::new(),
         origin: Some(RecordSource { uri: "a.jsonl".into(), line: 7 }),
         fields: KeptFields::Json(fields),
@@ -110,6 +114,32 @@ fn a_collected_file_has_nulls_where_a_record_failed() {
              error: \"invalid_json\", message: \"not JSON\", fields: null}",
         ]
     );
+}
+
+#[test]
+fn a_part_keeps_quality_and_signals_and_their_absence() {
+    let signals = Signals {
+        mean_logprob: -0.25,
+        worst_logprob: -2.5,
+        length_ratio: 1.125,
+        repetition: 0.0,
+        copied: 0.5,
+        language: 0.75,
+        warnings: 2,
+        cut: true,
+        source_words: 7,
+    };
+    let rows = [OutputRow { quality: Some(0.875), signals: Some(Box::new(signals)), ..row("a") }, row("b")];
+    let rows = rows.map(|row| OutputRow { origin: None, fields: KeptFields::default(), ..row });
+    let format = PartFormat::of_file("a.parquet", None).unwrap();
+    let options = WriteOptions { quality: QualityColumns::Signals, ..WriteOptions::default() };
+    let part = format.part(&rows, &options).unwrap();
+    let read: Vec<OutputRow> =
+        format.reader(Box::new(std::io::Cursor::new(part))).unwrap().map(Result::unwrap).collect();
+    for (read, row) in read.iter().zip(&rows) {
+        assert_eq!((read.quality, &read.signals), (row.quality, &row.signals));
+    }
+    assert_eq!(read.len(), 2);
 }
 
 #[test]

@@ -7,10 +7,14 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray};
-use arrow_buffer::OffsetBuffer;
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+};
+use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
+use baton_generation::QualityColumns;
+use baton_quality::Signals;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -143,6 +147,13 @@ impl<'w> RowBatches<'w> {
             text_column(entries, |entry| entry.row().map(|row| row.finish_reason.as_str())),
             Arc::new(warnings(entries)?),
         ];
+        if self.options.quality != QualityColumns::None {
+            let quality = entries.iter().map(|entry| entry.row().and_then(|row| row.quality));
+            columns.push(Arc::new(quality.collect::<Float64Array>()));
+        }
+        if self.options.quality == QualityColumns::Signals {
+            columns.push(Arc::new(signals(entries)?));
+        }
         if self.options.has_alternatives {
             columns.push(Arc::new(alternatives(entries)?));
         }
@@ -235,6 +246,12 @@ fn fields(options: &WriteOptions) -> Vec<Field> {
         text("finish_reason"),
         list("warnings", warning_field()),
     ];
+    if options.quality != QualityColumns::None {
+        fields.push(Field::new("quality", DataType::Float64, true)); // a copied text has none
+    }
+    if options.quality == QualityColumns::Signals {
+        fields.push(Field::new("signals", DataType::Struct(signal_fields()), true));
+    }
     if options.has_alternatives {
         fields.push(list("alternatives", alternative_field()));
     }
@@ -285,6 +302,50 @@ fn warnings(entries: &[Entry]) -> Result<ListArray, ArrowError> {
     let all = entries.iter().filter_map(Entry::row).flat_map(|row| &row.warnings);
     let values = StringArray::from_iter_values(all);
     ListArray::try_new(Arc::new(warning_field()), lens, Arc::new(values), None)
+}
+
+fn signal_fields() -> Fields {
+    let number = |name: &str| Field::new(name, DataType::Float64, false);
+    let count = |name: &str| Field::new(name, DataType::Int64, false);
+    Fields::from(vec![
+        number("mean_logprob"),
+        number("worst_logprob"),
+        number("length_ratio"),
+        number("repetition"),
+        number("copied"),
+        number("language"),
+        count("warnings"),
+        Field::new("cut", DataType::Boolean, false),
+        count("source_words"),
+    ])
+}
+
+/// Nulls where an entry has none.
+fn signals(entries: &[Entry]) -> Result<StructArray, ArrowError> {
+    let all: Vec<Option<&Signals>> =
+        entries.iter().map(|entry| entry.row().and_then(|row| row.signals.as_deref())).collect();
+    let number = |get: fn(&Signals) -> f64| -> ArrayRef {
+        let numbers = all.iter().map(|signals| signals.map(get).unwrap_or_default());
+        Arc::new(Float64Array::from_iter_values(numbers))
+    };
+    let count = |get: fn(&Signals) -> u32| -> ArrayRef {
+        let counts = all.iter().map(|signals| i64::from(signals.map(get).unwrap_or_default()));
+        Arc::new(Int64Array::from_iter_values(counts))
+    };
+    let is_cut = all.iter().map(|signals| Some(signals.is_some_and(|signals| signals.cut)));
+    let columns: Vec<ArrayRef> = vec![
+        number(|signals| signals.mean_logprob),
+        number(|signals| signals.worst_logprob),
+        number(|signals| signals.length_ratio),
+        number(|signals| signals.repetition),
+        number(|signals| signals.copied),
+        number(|signals| signals.language),
+        count(|signals| signals.warnings),
+        Arc::new(is_cut.collect::<BooleanArray>()),
+        count(|signals| signals.source_words),
+    ];
+    let nulls: NullBuffer = all.iter().map(Option::is_some).collect();
+    StructArray::try_new(signal_fields(), columns, Some(nulls))
 }
 
 fn alternatives(entries: &[Entry]) -> Result<ListArray, ArrowError> {

@@ -15,6 +15,8 @@ fn row(id: &str, output: &str) -> OutputRow {
         output_tokens: 2,
         finish_reason: FinishReason::Stop,
         warnings: Vec::new(),
+        quality: None,
+        signals: None,
         alternatives: Vec::new(),
         origin: None,
         fields: KeptFields::default(),

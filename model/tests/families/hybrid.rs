@@ -102,6 +102,7 @@ pub(crate) fn bundle(path: &Path, (llm, slm): (&str, &str), fusion: Fusion) -> B
         modes: vec![Mode::Hybrid],
         templates: BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), "summarize: {text}".to_owned())]),
         generation: BTreeMap::new(),
+        quality: BTreeMap::new(),
         limits: Limits { max_prompt_tokens: 32, max_new_tokens: NUM_WRITTEN, max_slm_prompt_tokens: None },
         parts: Vec::new(),
         training: serde_json::Map::new(),

@@ -40,6 +40,7 @@ fn write_small_model(bundle: &Path) {
         modes: vec![Mode::Slm],
         templates: BTreeMap::new(),
         generation: BTreeMap::new(),
+        quality: BTreeMap::new(),
         limits: Limits { max_prompt_tokens: 48, max_slm_prompt_tokens: None, max_new_tokens: 16 },
         parts: Vec::new(),
         training: serde_json::Map::new(),

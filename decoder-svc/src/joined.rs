@@ -1,0 +1,117 @@
+//! A record's outputs, from those of its segments.
+
+use std::collections::BTreeSet;
+
+use baton_job::{Alternative, FinishReason};
+use baton_quality::LogProbabilities;
+use baton_segments::{Piece, Segment, join};
+use baton_text::{Finished, Prepared, TextRules};
+
+/// An output of a segment, as the model wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SegmentOutput {
+    pub(crate) alternative: Alternative,
+    /// Of its tokens.
+    pub(crate) log_probabilities: LogProbabilities,
+}
+
+/// The outputs for one prompt, best first and never empty, or the reason why there are none.
+pub(crate) type Generated = Result<Vec<SegmentOutput>, &'static str>;
+
+/// A segment of a record, and the outputs of its prompt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadSegment<'a> {
+    pub(crate) segment: &'a Segment,
+    pub(crate) written: &'a Generated,
+}
+
+/// The outputs of a record.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) best: Alternative,
+    pub(crate) alternatives: Vec<Alternative>,
+    /// Of the best.
+    pub(crate) warnings: Vec<String>,
+    /// Of the best.
+    pub(crate) log_probabilities: LogProbabilities,
+}
+
+/// The text of a record: its segments, with the text between them.
+pub(crate) fn source_text(segments: &[ReadSegment<'_>]) -> String {
+    join(segments.iter().map(|ReadSegment { segment, .. }| Piece {
+        before: &segment.before,
+        text: &segment.text,
+        after: &segment.after,
+    }))
+}
+
+/// The outputs of a record. The best joins the best of all segments, the second the second ones; a segment
+/// with fewer outputs gives its last. An output ends before the segment that would exceed `max_new_tokens`.
+///
+/// # Errors
+/// A segment has no output, or the job does not accept the record's best one; the reason, in words.
+pub(crate) fn joined(
+    segments: &[ReadSegment<'_>],
+    rules: &TextRules,
+    max_new_tokens: Option<u32>,
+) -> Result<Joined, String> {
+    let outputs = segments.iter().map(|read| read.written.as_ref().map_err(|&message| message.to_owned()));
+    let outputs: Vec<&Vec<SegmentOutput>> = outputs.collect::<Result<_, _>>()?;
+    let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
+    let prepared: Vec<Prepared<'_>> = segments.iter().map(|read| rules.prepare(&read.segment.text)).collect();
+    let join_rank = |rank: usize| {
+        let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
+        let alternatives = || of_rank().map(|output| &output.alternative);
+        let num_kept = max_new_tokens.map_or(segments.len(), |limit| num_within(limit, alternatives()));
+        let alternatives = || alternatives().take(num_kept);
+        let written = prepared.iter().zip(alternatives());
+        let finished: Vec<Finished> = written.map(|(text, written)| text.finish(&written.output)).collect();
+        let output = join(segments.iter().zip(&finished).map(|(ReadSegment { segment, .. }, finished)| {
+            Piece { before: &segment.before, text: &finished.text, after: &segment.after }
+        }));
+        let output_tokens: u32 = alternatives().map(|segment| segment.output_tokens).sum();
+        let score = match outputs[..] {
+            [only] => only[rank].alternative.score, // exactly, without rounding
+            _ => mean(alternatives().map(|segment| (segment.score, segment.output_tokens))),
+        };
+        let is_cut = alternatives().any(|segment| segment.finish_reason == FinishReason::Length);
+        let is_cut = is_cut || num_kept < segments.len();
+        let finish_reason = if is_cut { FinishReason::Length } else { FinishReason::Stop };
+        let kept = || of_rank().take(num_kept);
+        let log_probabilities = LogProbabilities {
+            mean: mean(kept().map(|one| (one.log_probabilities.mean, one.alternative.output_tokens))),
+            worst: kept().map(|one| one.log_probabilities.worst).fold(0.0, f64::min),
+        };
+        (Alternative { output, score, output_tokens, finish_reason }, finished, log_probabilities)
+    };
+    let (best, finished, log_probabilities) = join_rank(0);
+    if let Some(problem) = finished.iter().find_map(|finished| finished.problem) {
+        return Err(format!("the output has the warning {problem}, which this job does not accept"));
+    }
+    let warnings: BTreeSet<String> =
+        finished.iter().flat_map(|finished| &finished.warnings).map(ToString::to_string).collect();
+    Ok(Joined {
+        best,
+        alternatives: (1..num_outputs).map(|rank| join_rank(rank).0).collect(),
+        warnings: warnings.into_iter().collect(),
+        log_probabilities,
+    })
+}
+
+/// The mean of numbers with these weights.
+fn mean(numbers: impl Iterator<Item = (f64, u32)>) -> f64 {
+    let (sum, weight) = numbers.fold((0.0, 0.0), |(sum, all), (number, weight)| {
+        (sum + number * f64::from(weight), all + f64::from(weight))
+    });
+    sum / weight
+}
+
+/// Counts the first of these outputs that together have at most `limit` tokens; the first alone always
+/// has.
+fn num_within<'a>(limit: u32, outputs: impl Iterator<Item = &'a Alternative>) -> usize {
+    let sums = outputs.scan(0_u32, |sum, output| {
+        *sum = sum.saturating_add(output.output_tokens);
+        Some(*sum)
+    });
+    sums.take_while(|&sum| sum <= limit).count().max(1)
+}
