@@ -21,9 +21,11 @@ export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/too
 # The proxy with which the fault suite disturbs connections.
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
+# The crates that do nothing but compute: no runtime, no sockets.
+PURE := baton-segments baton-generation baton-formats baton-quality baton-job baton-lanes baton-decoding
 # The crates that must build on a machine without libtorch.
-TORCHLESS := baton-text baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding \
-	baton-store baton-bundle baton-import baton-proto baton-telemetry baton-coordinator
+TORCHLESS := $(PURE) baton-text baton-store baton-bundle baton-import baton-proto baton-telemetry \
+	baton-coordinator
 
 # $(call never,CRATES,BANNED): fails if one of CRATES depends on one of BANNED, directly or not.
 define never
@@ -192,7 +194,7 @@ format-if-installed: libtorch
 .PHONY: layering
 layering: prerequisites ## Check that crates depend only on what ARCHITECTURE.md lets them
 	$(call never,$(TORCHLESS),tch torch-sys)
-	$(call never,baton-segments baton-generation baton-formats baton-job baton-lanes baton-decoding,tokio tonic)
+	$(call never,$(PURE),tokio tonic)
 	$(call never,baton-trainer,tonic)
 	$(call never,baton-coordinator,baton-worker baton-encoder-svc baton-decoder-svc baton-import)
 	$(call never,baton-coordinator,candle-core gemm)
