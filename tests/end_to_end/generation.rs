@@ -26,6 +26,9 @@ const RECORDS_PER_SHARD: u32 = 50;
 /// Lengths at which a test over thousands of records is still quick.
 const SHORT: [&str; 4] = ["--max-new-tokens", "5", "--min-new-tokens", "2"];
 
+/// Outputs are what the model writes: no rule adds a number of the source.
+const AS_WRITTEN: [&str; 2] = ["--unprotected", "all"];
+
 /// The three methods, by flags and as a job file has them.
 fn methods() -> [(&'static [&'static str], GenerationOptions); 3] {
     let short = GenerationOptions { max_new_tokens: Some(5), min_new_tokens: 2, ..Default::default() };
@@ -243,7 +246,7 @@ fn equal_prompts_have_rows_of_their_own() {
 
 #[test]
 fn stop_strings_and_stop_tokens_end_outputs_and_are_not_part_of_them() {
-    let plain = Job::of_records(40);
+    let plain = Job::of_records(40).with_flags(&AS_WRITTEN);
     plain.run_expecting(0);
     let texts = |job: &Job| -> Vec<String> {
         job.outputs().iter().map(|row| row["output"].as_str().unwrap().to_owned()).collect()
@@ -258,7 +261,7 @@ fn stop_strings_and_stop_tokens_end_outputs_and_are_not_part_of_them() {
         })
         .expect("some output has a printable fifth character");
     for flag in ["--stop-string", "--stop-token"] {
-        let job = Job::of_records(40).with_flags(&[&format!("{flag}={stop}")]);
+        let job = Job::of_records(40).with_flags(&AS_WRITTEN).with_flags(&[&format!("{flag}={stop}")]);
         job.run_expecting(0);
         let mut num_stopped = 0;
         for ((row, text), plain) in job.outputs().iter().zip(texts(&job)).zip(&plain_texts) {
@@ -288,7 +291,8 @@ fn contradictory_generation_flags_are_refused_by_name() {
 #[test]
 fn a_stop_string_that_did_not_end_an_output_does_not_cut_it() {
     let outputs = |flags: &[&str]| {
-        let job = Job::of_records(40).with_flags(&["--max-new-tokens", "20"]).with_flags(flags);
+        let job = Job::of_records(40).with_flags(&AS_WRITTEN).with_flags(&["--max-new-tokens", "20"]);
+        let job = job.with_flags(flags);
         job.run_expecting(0);
         job.outputs()
     };

@@ -93,8 +93,10 @@ fn with_free_ports(script: &str) -> String {
 
 fn guides() -> Vec<PathBuf> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let how_to = fs::read_dir(docs.join("how-to")).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = how_to.collect();
+    let files =
+        |directory: &str| fs::read_dir(docs.join(directory)).unwrap().map(|entry| entry.unwrap().path());
+    let pages = files("how-to").chain(files("how-to/recipes"));
+    let mut pages: Vec<PathBuf> = pages.filter(|path| path.is_file()).collect();
     pages.push(docs.join("get-started.md"));
     pages.push(docs.join("quality.md"));
     pages.sort();
