@@ -22,6 +22,7 @@ mod dashes;
 mod edges;
 mod finish;
 mod language;
+mod magnitudes;
 mod markdown;
 mod normal;
 mod number_words;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use strsim::levenshtein;
 
 use crate::finish::Warning;
+use crate::magnitudes::multiplied;
 use crate::number_words::is_number_word;
 use crate::placing::{Placing, words};
 use crate::prepare::Prepared;
@@ -30,6 +31,12 @@ impl Number {
     fn is_in_word(&self, text: &str) -> bool {
         text[..self.range.start].chars().next_back().is_some_and(char::is_alphabetic)
             || text[self.range.end..].chars().next().is_some_and(char::is_alphabetic)
+    }
+
+    /// Its digits, with the zeros of a word such as "thousand" after it.
+    fn value(&self, text: &str) -> String {
+        let multiplied = multiplied(&text[self.range.clone()], &text[self.range.end..]);
+        multiplied.unwrap_or_else(|| self.digits.clone())
     }
 
     /// Whether a translation keeps its digits.
@@ -70,7 +77,9 @@ pub(crate) fn mend(prepared: &Prepared<'_>, repaired: Repaired, warnings: &mut V
     let mut wanted = numbers(source, &prepared.shown_places());
     let (mut strange, mut found) = (Vec::new(), Vec::new());
     for number in numbers(&repaired.text, &repaired.units) {
-        match wanted.iter().position(|other| other.digits == number.digits) {
+        let value = number.value(&repaired.text);
+        let same = wanted.iter().position(|other| other.digits == number.digits);
+        match same.or_else(|| wanted.iter().position(|other| other.value(source) == value)) {
             Some(place) => {
                 wanted.remove(place);
                 found.push(number);
@@ -289,6 +298,9 @@ mod tests {
             ("It is from the 1990s", "Risale agli anni 90"),
             ("Two files are new", "2 file sono nuovi"),
             ("The 3rd of May", "Il terzo maggio"),
+            ("About 100,000 people came", "Sono venute circa 100 mila persone"),
+            ("It has 2,500,000 users", "Ha 2,5 milioni di utenti"),
+            ("It has 100 thousand rows", "Ha 100.000 righe"),
         ] {
             assert_mended(source, written, written, &[]);
         }
