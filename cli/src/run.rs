@@ -23,7 +23,7 @@ use baton_proto::{Connections, SecurityArgs};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, tell};
 use tokio::sync::watch;
 
-pub(crate) use in_process::InProcessWorkers;
+pub(crate) use in_process::{InProcessWorkers, run_unwatched};
 pub(crate) use machine::MachineArgs;
 
 const EXAMPLES: &str = "\
@@ -126,19 +126,14 @@ async fn run_in_process(
     job_watch: &JobWatch,
     shutdown: watch::Receiver<Shutdown>,
 ) -> anyhow::Result<JobReport> {
-    let mut workers = tokio::select! {
+    let workers = tokio::select! {
         workers = args.machine.load_workers(spec, args.dispatch.shards_in_flight) => workers?,
         () = signals::asked_to_stop(shutdown.clone()) => {
             tell!("stopped before the models were loaded; the same command starts again");
             signals::exit_interrupted()
         }
     };
-    let result = tokio::select! {
-        result = run_watched(job, workers.cluster(), args, job_watch, shutdown) => result,
-        failure = workers.failure() => Err(failure),
-    };
-    workers.stop().await;
-    result
+    workers.run(async |cluster| run_watched(job, cluster, args, job_watch, shutdown).await).await
 }
 
 /// Runs the job while the terminal shows its progress.

@@ -36,7 +36,7 @@ impl OutputCheck {
             return Err(CoordinatorError::NoJob { output: location.to_owned() });
         };
         let format = JobRecord::from_json(&record)?.spec.output_format;
-        let add = |shards: &mut ShardSet, key: &str| insert(shards, shard_of_part_key(key));
+        let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_part_key(key));
         let shards = store.fold_keys(PART_PREFIX, ShardSet::default(), add).await?;
         let mut check = OutputCheck::default();
         let found = stream::iter(shards.iter()).map(|shard| check_shard(&store, shard, format));
@@ -49,7 +49,7 @@ impl OutputCheck {
         }
         if let Some(manifest) = store.get(MANIFEST_KEY).await? {
             check.is_finished = true;
-            let add = |shards: &mut ShardSet, key: &str| insert(shards, shard_of_errors_key(key));
+            let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_errors_key(key));
             let of_no_part = store.fold_keys(ERRORS_PREFIX, ShardSet::default(), add).await?;
             let of_no_part = of_no_part.iter().filter(|&shard| !shards.contains(shard));
             check.problems.extend(of_no_part.map(|shard| format!("{} has no part", errors_key(shard))));
@@ -69,12 +69,6 @@ impl OutputCheck {
         if self.problems.is_empty() && self.totals != *stated {
             self.problems.push(format!("{MANIFEST_KEY} states other sums than the verdicts"));
         }
-    }
-}
-
-fn insert(shards: &mut ShardSet, shard: Option<ShardIndex>) {
-    if let Some(shard) = shard {
-        shards.insert(shard);
     }
 }
 

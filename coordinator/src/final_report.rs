@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use baton_job::layout::{REPORT_JSON_KEY, REPORT_PAGE_KEY};
 use baton_job::{Mode, RecordFailure, Totals, Verdict};
-use baton_store::{Location, Store};
+use baton_store::Store;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{RunHistory, Sample};
+use crate::new_inputs::of_each_output_below;
 use crate::pages;
-use crate::prepare::{CONCURRENT_READS, PreparedJob};
+use crate::prepare::PreparedJob;
 use crate::{CoordinatorError, Progress};
 
 /// Failures of a kind that the report quotes.
@@ -214,15 +214,12 @@ impl PreparedJob {
     /// The last of the finished jobs below `--skip-done`: for a nightly job, the night before.
     async fn earlier_job(&self) -> Result<Option<EarlierJob>, CoordinatorError> {
         let Some(prefix) = &self.spec.skip_done else { return Ok(None) };
-        let store = Store::open(Location::parse(prefix)?).await?;
-        let read = async |output: String| -> Result<Option<EarlierJob>, CoordinatorError> {
+        let read = async |store: &Store, output: String| -> Result<Option<EarlierJob>, CoordinatorError> {
             let report = store.get(&format!("{output}/{REPORT_JSON_KEY}")).await?;
             // A report by another version may have another form; it is only a comparison.
             Ok(report.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         };
-        let outputs = store.list_directories().await?;
-        let found = stream::iter(outputs).map(read).buffer_unordered(CONCURRENT_READS);
-        let found: Vec<Option<EarlierJob>> = found.try_collect().await?;
+        let found = of_each_output_below(prefix, read).await?;
         Ok(found.into_iter().flatten().max_by_key(|job| job.finished_unix_seconds))
     }
 }

@@ -45,9 +45,7 @@ pub(crate) fn input_object(InputFile { uri, size, etag }: &InputFile) -> InputOb
 
 /// The inputs of all successful jobs whose outputs lie directly below `prefix`.
 async fn done_below(prefix: &str) -> Result<HashSet<InputObject>, CoordinatorError> {
-    let store = Store::open(Location::parse(prefix)?).await?;
-    let outputs = store.list_directories().await?;
-    let inputs_of = async |output: String| -> Result<Vec<InputObject>, CoordinatorError> {
+    let inputs_of = async |store: &Store, output: String| -> Result<Vec<InputObject>, CoordinatorError> {
         if store.head(&format!("{output}/{MANIFEST_KEY}")).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -58,7 +56,19 @@ async fn done_below(prefix: &str) -> Result<HashSet<InputObject>, CoordinatorErr
             }
         }
     };
-    let found = stream::iter(outputs).map(inputs_of).buffer_unordered(CONCURRENT_READS);
-    let found: Vec<Vec<InputObject>> = found.try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    Ok(of_each_output_below(prefix, inputs_of).await?.into_iter().flatten().collect())
+}
+
+/// The results of `read` for each job whose output lies directly below `prefix`, in any order.
+pub(crate) async fn of_each_output_below<T>(
+    prefix: &str,
+    read: impl AsyncFn(&Store, String) -> Result<T, CoordinatorError>,
+) -> Result<Vec<T>, CoordinatorError> {
+    let store = Store::open(Location::parse(prefix)?).await?;
+    let outputs = store.list_directories().await?;
+    stream::iter(outputs)
+        .map(|output| read(&store, output))
+        .buffer_unordered(CONCURRENT_READS)
+        .try_collect()
+        .await
 }

@@ -174,22 +174,14 @@ impl PreparedJob {
 
     /// Every shard that is committed, by whomever.
     pub(crate) async fn list_parts(&self) -> Result<ShardSet, CoordinatorError> {
-        let insert = |shards: &mut ShardSet, key: &str| {
-            if let Some(shard) = shard_of_part_key(key) {
-                shards.insert(shard);
-            }
-        };
-        Ok(self.store.fold_keys(PART_PREFIX, ShardSet::default(), insert).await?)
+        let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_part_key(key));
+        Ok(self.store.fold_keys(PART_PREFIX, ShardSet::default(), add).await?)
     }
 
     /// Every shard whose first verdict may not be the one that its part follows. There is hardly ever one.
     pub(crate) async fn list_amended(&self) -> Result<ShardSet, CoordinatorError> {
-        let insert = |shards: &mut ShardSet, key: &str| {
-            if let Some(shard) = shard_of_amendment_key(key) {
-                shards.insert(shard);
-            }
-        };
-        Ok(self.store.fold_keys(AMENDMENT_PREFIX, ShardSet::default(), insert).await?)
+        let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_amendment_key(key));
+        Ok(self.store.fold_keys(AMENDMENT_PREFIX, ShardSet::default(), add).await?)
     }
 
     /// The verdict that a committed shard's part follows. The part is read only if the shard is among the

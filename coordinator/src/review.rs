@@ -15,12 +15,8 @@ use crate::prepare::{CONCURRENT_READS, PreparedJob};
 ///
 /// Of a number of rows, twice as many are held in memory; of a threshold, none.
 pub(crate) async fn write_review(job: &PreparedJob, review: f64) -> Result<(), CoordinatorError> {
-    let insert = |shards: &mut ShardSet, key: &str| {
-        if let Some(shard) = shard_of_review_key(key) {
-            shards.insert(shard);
-        }
-    };
-    let shards = job.store.fold_keys(REVIEW_PREFIX, ShardSet::default(), insert).await?;
+    let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_review_key(key));
+    let shards = job.store.fold_keys(REVIEW_PREFIX, ShardSet::default(), add).await?;
     let spool_error = |source| CoordinatorError::Spool { source };
     let mut spool = BufWriter::new(tempfile::tempfile().map_err(spool_error)?);
     let mut worst: Vec<ReviewRow> = Vec::new();

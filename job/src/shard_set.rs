@@ -70,10 +70,16 @@ impl fmt::Debug for ShardSet {
 impl FromIterator<ShardIndex> for ShardSet {
     fn from_iter<I: IntoIterator<Item = ShardIndex>>(shards: I) -> ShardSet {
         let mut set = ShardSet::default();
-        shards.into_iter().for_each(|shard| {
-            set.insert(shard);
-        });
+        set.extend(shards);
         set
+    }
+}
+
+impl Extend<ShardIndex> for ShardSet {
+    fn extend<I: IntoIterator<Item = ShardIndex>>(&mut self, shards: I) {
+        shards.into_iter().for_each(|shard| {
+            self.insert(shard);
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use baton_bench::{BareLoop, BareLoopConfig, Machine, median, peak_memory_bytes};
 use baton_bundle::{Bundle, Reading};
 use baton_coordinator::flags::ClusterArgs;
-use baton_coordinator::{Cluster, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
+use baton_coordinator::{Cluster, JobReport, PreparedJob};
 use baton_decoder_svc::DecoderConfig;
 use baton_decoding::Generation;
 use baton_encoder_svc::EncoderConfig;
@@ -19,10 +19,9 @@ use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::watch;
 
 use super::{describe, write_json};
-use crate::run::InProcessWorkers;
+use crate::run::{InProcessWorkers, run_unwatched};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct JobBenchArgs {
@@ -268,19 +267,14 @@ impl Bench<'_> {
         let report = match self.args.cluster.encoders.clone().zip(self.args.cluster.decoders.clone()) {
             Some((encoders, decoders)) => {
                 let connections = Connections::new(self.args.security.load()?.client);
-                run_on(&job, Cluster::discover(connections, encoders, decoders)).await?
+                run_unwatched(&job, Cluster::discover(connections, encoders, decoders)).await?
             }
             None => {
                 let (compute, engines) = (self.compute, self.engines);
                 let encoder =
                     EncoderConfig { compute, engines, mode, limits: limits(), ..EncoderConfig::cpu() };
-                let mut workers = InProcessWorkers::start(&self.bundle, encoder, self.decoder(mode)?).await?;
-                let report = tokio::select! {
-                    report = run_on(&job, workers.cluster()) => report,
-                    failure = workers.failure() => Err(failure),
-                };
-                workers.stop().await;
-                report?
+                let workers = InProcessWorkers::start(&self.bundle, encoder, self.decoder(mode)?).await?;
+                workers.run(async |cluster| run_unwatched(&job, cluster).await).await?
             }
         };
         ensure!(report.totals.outputs > 0, "no record of the job succeeded: see {}", output.display());
@@ -291,11 +285,6 @@ impl Bench<'_> {
 
 fn limits() -> WorkerLimits {
     WorkerLimits { max_record_num_bytes: usize::MAX, ..WorkerLimits::default() }
-}
-
-async fn run_on(job: &PreparedJob, cluster: Cluster) -> anyhow::Result<JobReport> {
-    let (_keep, shutdown) = watch::channel(Shutdown::No);
-    Ok(job.run(cluster, &RunOptions::default(), &JobWatch::default(), shutdown).await?)
 }
 
 fn path_string(path: &Path) -> String {

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use baton_bench::peak_memory_bytes;
-use baton_coordinator::{JobPlan, JobWatch, PreparedJob, RunOptions, Shutdown};
+use baton_coordinator::{JobPlan, PreparedJob, RunOptions};
 use baton_job::{JobSpec, PartFormat, Partition, ShardLimits, Totals};
 use serde_json::json;
-use tokio::sync::watch;
 
-use crate::run::MachineArgs;
+use crate::run::{MachineArgs, run_unwatched};
 
 /// Small shards, so that reading and writing overlap as in a long job.
 const RECORDS_PER_SHARD: u32 = 32;
@@ -82,17 +81,10 @@ impl Calibration {
             .build()
             .context("cannot start the async runtime")?;
         let report = runtime.block_on(async {
-            let options = RunOptions::default();
-            let mut workers = machine.load_workers(&sample, options.policy.shards_per_worker).await?;
+            let shards_in_flight = RunOptions::default().policy.shards_per_worker;
+            let workers = machine.load_workers(&sample, shards_in_flight).await?;
             let job = PreparedJob::open(sample, bundle_digest, Partition::WHOLE).await?;
-            let (_wish, shutdown) = watch::channel(Shutdown::No);
-            let watch = JobWatch::default();
-            let result = tokio::select! {
-                result = job.run(workers.cluster(), &options, &watch, shutdown) => result.map_err(Into::into),
-                failure = workers.failure() => Err(failure),
-            };
-            workers.stop().await;
-            result
+            workers.run(async |cluster| run_unwatched(&job, cluster).await).await
         })?;
         Ok(Calibration {
             text_num_bytes: texts.iter().map(|text| text.len() as u64).sum(),

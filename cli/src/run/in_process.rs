@@ -2,7 +2,7 @@
 //! leaves no socket and no file.
 
 use baton_bundle::Bundle;
-use baton_coordinator::Cluster;
+use baton_coordinator::{Cluster, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
 use baton_decoder_svc::{DecoderConfig, DecoderService};
 use baton_encoder_svc::{EncoderConfig, EncoderService};
 use baton_proto::Connections;
@@ -45,13 +45,30 @@ impl InProcessWorkers {
     }
 
     /// The two services, from the coordinator's view.
-    pub(crate) fn cluster(&self) -> Cluster {
+    fn cluster(&self) -> Cluster {
         let (encoders, decoders) = (vec!["local:encoder".to_owned()], vec!["local:decoder".to_owned()]);
         Cluster::fixed(self.connections.clone(), encoders, decoders)
     }
 
+    /// Runs a job, given the cluster of these services, and then stops them.
+    ///
+    /// # Errors
+    /// The job's, or that of a service that failed meanwhile.
+    pub(crate) async fn run<T>(
+        mut self,
+        job: impl AsyncFnOnce(Cluster) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let cluster = self.cluster();
+        let result = tokio::select! {
+            result = job(cluster) => result,
+            failure = self.failure() => Err(failure),
+        };
+        self.stop().await;
+        result
+    }
+
     /// Waits until a service fails.
-    pub(crate) async fn failure(&mut self) -> anyhow::Error {
+    async fn failure(&mut self) -> anyhow::Error {
         match self.services.join_next().await {
             Some(Ok(Err(error))) => error,
             Some(Err(panic)) => panic.into(),
@@ -60,9 +77,18 @@ impl InProcessWorkers {
     }
 
     /// Stops both services and waits until their model threads have ended.
-    pub(crate) async fn stop(mut self) {
+    async fn stop(mut self) {
         self.stop.send_replace(true);
         // Serious errors have ended the job already.
         while self.services.join_next().await.is_some() {}
     }
+}
+
+/// Runs a job with the usual options, while nobody watches it and nobody stops it.
+///
+/// # Errors
+/// The job failed.
+pub(crate) async fn run_unwatched(job: &PreparedJob, cluster: Cluster) -> anyhow::Result<JobReport> {
+    let (_keep, shutdown) = watch::channel(Shutdown::No);
+    Ok(job.run(cluster, &RunOptions::default(), &JobWatch::default(), shutdown).await?)
 }
