@@ -436,26 +436,37 @@ def make(name, directory):
         if model.config.is_encoder_decoder:
             prompts.append(encoder_decoder_prompt(model, exact_model, tokens, name))
             continue
-        states = []
-        # The output of a block, not `hidden_states`, whose last entry has gone through the final norm.
-        hook = blocks(model)[layer - 1].register_forward_hook(
-            lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output)
-        )
-        logits = model(torch.tensor([tokens])).logits[0]
-        hook.remove()
-        prompts.append({
-            "tokens": tokens,
-            "hidden_states": some_positions(states[0]),
-            "logits": rounded(logits[-1].tolist()),
-            "greedy": generate_surely(model, exact_model, tokens, 1, name)[0],
-            "beams": generate_surely(model, exact_model, tokens, NUM_BEAMS, name),
-        })
+        prompts.append(decoder_only_prompt(model, exact_model, tokens, name, blocks(model)[layer - 1]))
+    write_expected(directory, "scripts/family_fixtures.py", layer, prompts)
+
+
+def decoder_only_prompt(model, exact_model, tokens, name, block):
+    """The states after a block, the logits, and what the model writes."""
+    states = []
+    # The output of a block, not `hidden_states`, whose last entry has gone through the final norm.
+    hook = block.register_forward_hook(
+        lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output)
+    )
+    logits = model(torch.tensor([tokens])).logits[0]
+    hook.remove()
+    return {
+        "tokens": tokens,
+        "hidden_states": some_positions(states[0]),
+        "logits": rounded(logits[-1].tolist()),
+        "greedy": generate_surely(model, exact_model, tokens, 1, name)[0],
+        "beams": generate_surely(model, exact_model, tokens, NUM_BEAMS, name),
+    }
+
+
+def write_expected(directory, made_by, layer, prompts, **more):
+    """Writes what the tests compare with, a prompt a line."""
     expected = {
-        "made_by": "scripts/family_fixtures.py",
+        "made_by": made_by,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "layer": layer,
         "max_new_tokens": MAX_NEW_TOKENS,
         "num_beams": NUM_BEAMS,
+        **more,
     }
     lines = ",\n".join(json.dumps(prompt, separators=(",", ":")) for prompt in prompts)
     (directory / "expected.json").write_text(
@@ -463,7 +474,7 @@ def make(name, directory):
     )
     lengths = [len(prompt["greedy"]) for prompt in prompts]
     num_bytes = sum(file.stat().st_size for file in directory.iterdir())
-    print(f"{name}: {num_bytes} bytes, greedy sequences of {min(lengths)} to {max(lengths)} tokens")
+    print(f"{directory.name}: {num_bytes} bytes, greedy sequences of {min(lengths)} to {max(lengths)} tokens")
 
 
 def untie(directory, published):

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import family_fixtures
-from family_fixtures import BEGIN, COMMON, END, MAX_NEW_TOKENS, NUM_BEAMS, VOCAB_SIZE
+from family_fixtures import BEGIN, COMMON, END, VOCAB_SIZE
 
 PROMPT_LENS = [1, 7, 18, 47]
 SIZES = {
@@ -193,34 +193,9 @@ def make(name, directory):
         if model.config.is_encoder_decoder:
             prompts.append(family_fixtures.encoder_decoder_prompt(model, exact_model, tokens, name))
             continue
-        states = []
-        hook = model.model.layers[layer - 1].register_forward_hook(
-            lambda _module, _inputs, output: states.append(output[0] if isinstance(output, tuple) else output)
-        )
-        logits = model(torch.tensor([tokens])).logits[0]
-        hook.remove()
-        prompts.append({
-            "tokens": tokens,
-            "hidden_states": family_fixtures.some_positions(states[0]),
-            "logits": family_fixtures.rounded(logits[-1].tolist()),
-            "greedy": family_fixtures.generate_surely(model, exact_model, tokens, 1, name)[0],
-            "beams": family_fixtures.generate_surely(model, exact_model, tokens, NUM_BEAMS, name),
-        })
-    expected = {
-        "made_by": "scripts/reader_fixtures.py",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "layer": layer,
-        "max_new_tokens": MAX_NEW_TOKENS,
-        "num_beams": NUM_BEAMS,
-        "shapes": shapes,
-    }
-    lines = ",\n".join(json.dumps(prompt, separators=(",", ":")) for prompt in prompts)
-    (directory / "expected.json").write_text(
-        f'{json.dumps(expected)[:-1]}, "prompts": [\n{lines}\n]}}\n', encoding="utf-8"
-    )
-    lengths = [len(prompt["greedy"]) for prompt in prompts]
-    num_bytes = sum(file.stat().st_size for file in directory.iterdir())
-    print(f"{name}: {num_bytes} bytes, greedy sequences of {min(lengths)} to {max(lengths)} tokens")
+        block = model.model.layers[layer - 1]
+        prompts.append(family_fixtures.decoder_only_prompt(model, exact_model, tokens, name, block))
+    family_fixtures.write_expected(directory, "scripts/reader_fixtures.py", layer, prompts, shapes=shapes)
 
 
 def llama_like(model_type, hidden, inner, layers, heads, kv_heads, vocab, **others):

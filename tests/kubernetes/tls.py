@@ -15,46 +15,23 @@ class Authority:
 
     def __init__(self, scratch):
         self.directory = Path(scratch)
-        self._openssl(
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.crt",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=baton-suite",
-        )
+        self._request("ca", "ca.crt", "baton-suite", "-x509", "-days", "2")
 
     def _openssl(self, *arguments):
         subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
+
+    def _request(self, key, file, name, *kind):
+        """A new key, and in `file` a request for its certificate, or of another `kind`."""
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+        place = ("-keyout", f"{key}.key", "-out", file)
+        self._openssl("req", *kind, *curve, "-nodes", *place, "-subj", f"/CN={name}")
 
     def issue(self):
         """New Secrets for all roles."""
         return [self._secret(role) for role in ROLES]
 
     def _secret(self, role):
-        self._openssl(
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            f"{role}.key",
-            "-out",
-            f"{role}.csr",
-            "-subj",
-            f"/CN=baton-{role}",
-        )
+        self._request(role, f"{role}.csr", f"baton-{role}")
         usage = "clientAuth" if role == "coordinator" else "serverAuth,clientAuth"
         extensions = f"subjectAltName=DNS:baton-{role},DNS:baton-worker\nextendedKeyUsage={usage}\n"
         (self.directory / "extensions").write_text(extensions)
