@@ -24,8 +24,9 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-import family_fixtures
-from family_fixtures import BEGIN, COMMON, END, VOCAB_SIZE
+import family_expectations
+from family_expectations import BEGIN, COMMON, END, VOCAB_SIZE
+from family_fixtures import T5_COMMON
 
 PROMPT_LENS = [1, 7, 18, 47]
 SIZES = {
@@ -120,7 +121,7 @@ CASES = {
     "umt5": (
         "UMT5ForConditionalGeneration",
         {
-            **family_fixtures.T5_COMMON, "d_model": 24, "d_kv": 8, "d_ff": 36, "num_layers": 3,
+            **T5_COMMON, "d_model": 24, "d_kv": 8, "d_ff": 36, "num_layers": 3,
             "num_decoder_layers": 2, "num_heads": 3,
         },
         3,
@@ -189,13 +190,13 @@ def make(name, directory):
         directory.mkdir(parents=True)
         shutil.copy(checkpoint / "config.json", directory)
     for index, length in enumerate(PROMPT_LENS):
-        tokens = family_fixtures.prompt(index, length)
+        tokens = family_expectations.prompt(index, length)
         if model.config.is_encoder_decoder:
-            prompts.append(family_fixtures.encoder_decoder_prompt(model, exact_model, tokens, name))
+            prompts.append(family_expectations.encoder_decoder_prompt(model, exact_model, tokens, name))
             continue
         block = model.model.layers[layer - 1]
-        prompts.append(family_fixtures.decoder_only_prompt(model, exact_model, tokens, name, block))
-    family_fixtures.write_expected(directory, "scripts/reader_fixtures.py", layer, prompts, shapes=shapes)
+        prompts.append(family_expectations.decoder_only_prompt(model, exact_model, tokens, name, block))
+    family_expectations.write_expected(directory, "scripts/reader_fixtures.py", layer, prompts, shapes=shapes)
 
 
 def llama_like(model_type, hidden, inner, layers, heads, kv_heads, vocab, **others):
