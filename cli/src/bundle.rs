@@ -442,7 +442,7 @@ fn memory_table(all: &[ServiceMemory], batch_tokens: usize) -> Vec<[String; 7]> 
             weights.name().to_owned(),
             size(memory.weights),
             size(memory.per_token),
-            size(memory.of_engine(batch_tokens)),
+            size(memory.of_engines(1, batch_tokens)),
             if memory.cache_per_token > 0 { size(memory.cache_per_token) } else { "-".to_owned() },
         ]
     });

@@ -78,7 +78,7 @@ fn rows(reader: &ModelConfig, layers: usize, small_model: &ModelConfig) -> Vec<S
     vec![
         row(&format!("reader: weights of {layers} of {total} blocks"), &|format| reading(format).weights),
         row("reader: at its most, with passes of 4,096 tokens", &|format| {
-            reading(format).of_engine(PASS_TOKENS)
+            reading(format).of_engines(1, PASS_TOKENS)
         }),
         row("small model: weights", &|format| writing(format).weights),
         row("small model: 64 rows of 256 tokens", &|format| {

@@ -4,8 +4,7 @@ use baton_bundle::Bundle;
 use baton_model::{Compute, UnavailableDevice};
 use clap::value_parser;
 
-use crate::device_memory::free_gpu_memory;
-use crate::machine_memory::available_memory;
+use crate::device_memory::free_memory;
 
 /// Values of `--weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -82,10 +81,8 @@ impl ComputeArgs {
     #[must_use]
     pub fn engines(&self, compute: Compute, weights_num_bytes: u64) -> usize {
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let (default, max_by_cpus, memory) = match compute.gpu() {
-            None => (num_cpus, num_cpus, available_memory()),
-            Some(index) => (1, usize::MAX, free_gpu_memory(index)),
-        };
+        let (default, max_by_cpus) = if compute.is_cpu() { (num_cpus, num_cpus) } else { (1, usize::MAX) };
+        let memory = free_memory(compute);
         let wanted = self.engines.map_or(default, usize::from);
         let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, weights_num_bytes));
         if engines < wanted {

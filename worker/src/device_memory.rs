@@ -1,6 +1,15 @@
-//! A GPU's free memory, from its driver. libtorch does not expose it.
+//! The free memory of the device that models run on. A GPU's is from its driver, because libtorch does not
+//! expose it.
 
-use nvml_wrapper::{Device, Nvml, error::NvmlError};
+use baton_model::Compute;
+use nvml_wrapper::Nvml;
+
+use crate::machine_memory::available_memory;
+
+/// Free bytes of the device; none if the system does not say.
+pub(crate) fn free_memory(compute: Compute) -> Option<u64> {
+    compute.gpu().map_or_else(available_memory, free_gpu_memory)
+}
 
 /// Free bytes of a GPU, numbered as CUDA numbers the GPUs that this process sees; none if the driver does not
 /// say, which is logged.
@@ -11,16 +20,12 @@ pub fn free_gpu_memory(index: usize) -> Option<u64> {
             DeviceName::Index(index) => nvml.device_by_index(index)?,
             DeviceName::Uuid(uuid) => nvml.device_by_uuid(uuid)?,
         };
-        free_memory(&device)
+        Ok(device.memory_info()?.free)
     });
     free.inspect_err(
         |error| tracing::warn!(%error, index, "the driver does not say how much memory the GPU has free"),
     )
     .ok()
-}
-
-fn free_memory(device: &Device<'_>) -> Result<u64, NvmlError> {
-    Ok(device.memory_info()?.free)
 }
 
 /// The driver's name of a GPU.
@@ -54,7 +59,7 @@ mod tests {
 
     #[test]
     fn free_memory_is_a_number_where_there_is_a_gpu() {
-        match baton_model::Compute::cuda(0) {
+        match Compute::cuda(0) {
             Err(_) => eprintln!("SKIPPED: there is no GPU"),
             Ok(_) => assert!(free_gpu_memory(0).is_some_and(|bytes| bytes > 1 << 20)),
         }

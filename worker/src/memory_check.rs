@@ -5,7 +5,7 @@ use std::fmt;
 use baton_bundle::{ModelMemory, WeightFormat};
 use baton_model::Compute;
 
-use crate::{device_memory::free_gpu_memory, machine_memory::available_memory};
+use crate::device_memory::free_memory;
 
 /// The models of a service as they will be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +48,7 @@ impl PlannedModels {
         compute: Compute,
         memory: impl Fn(WeightFormat) -> ModelMemory,
     ) -> Result<(), NotEnoughMemory> {
-        let free = match compute.gpu() {
-            None => available_memory(),
-            Some(index) => free_gpu_memory(index),
-        };
-        free.map_or(Ok(()), |free| self.check_against(free, compute.is_cpu(), memory))
+        free_memory(compute).map_or(Ok(()), |free| self.check_against(free, compute.is_cpu(), memory))
     }
 
     fn check_against(
@@ -61,34 +57,26 @@ impl PlannedModels {
         has_int8: bool,
         memory: impl Fn(WeightFormat) -> ModelMemory,
     ) -> Result<(), NotEnoughMemory> {
-        let needed = self.needed(memory(self.format));
-        if needed <= free {
+        let needed = |format, engines| memory(format).of_engines(engines, self.pass_tokens);
+        let all = needed(self.format, self.engines);
+        if all <= free {
             return Ok(());
         }
         let smaller = WeightFormat::ALL.into_iter().take_while(|&format| format != self.format);
         let mut advice = Vec::new();
         for format in smaller.filter(|&format| has_int8 || format != WeightFormat::Int8) {
-            let size = Size(self.needed(memory(format)));
+            let size = Size(needed(format, self.engines));
             advice.push(format!("--weights {} needs {size}", format.name()));
         }
         if self.engines > 1 {
-            let size = Size(Self { engines: 1, ..self }.needed(memory(self.format)));
+            let size = Size(needed(self.format, 1));
             advice.push(format!("--engines 1 needs {size}"));
         }
         let advice = match advice.is_empty() {
             true => "use a machine or a device with more memory, or a smaller model".to_owned(),
             false => advice.join(", "),
         };
-        Err(NotEnoughMemory { planned: self, memory: memory(self.format), needed, free, advice })
-    }
-
-    /// Bytes of all engines: the most that loading or passes take.
-    fn needed(self, memory: ModelMemory) -> u64 {
-        let engines = self.engines as u64;
-        // Engines load one after the other, and no pass begins before all are loaded.
-        let pass = memory.per_token.saturating_mul(self.pass_tokens as u64);
-        let weights = engines.saturating_mul(memory.weights);
-        weights.saturating_add(memory.loading.max(engines.saturating_mul(pass)))
+        Err(NotEnoughMemory { planned: self, memory: memory(self.format), needed: all, free, advice })
     }
 }
 

@@ -164,11 +164,14 @@ impl ModelMemory {
         }
     }
 
-    /// Bytes of an engine that is loaded, and reads passes of this many tokens; the most that loading or
-    /// reading takes.
+    /// Bytes of engines that are loaded, one after the other, and then read passes of this many tokens: the
+    /// most that loading or reading takes.
     #[must_use]
-    pub fn of_engine(&self, pass_tokens: usize) -> u64 {
-        self.weights + self.loading.max(self.per_token.saturating_mul(pass_tokens as u64))
+    pub fn of_engines(&self, engines: usize, pass_tokens: usize) -> u64 {
+        let engines = engines as u64;
+        let pass = self.per_token.saturating_mul(pass_tokens as u64);
+        let weights = engines.saturating_mul(self.weights);
+        weights.saturating_add(self.loading.max(engines.saturating_mul(pass)))
     }
 }
 
