@@ -2,7 +2,8 @@
 //! weights from which training started.
 //!
 //! An int8 matrix has a scale for each row, so the largest number of a row is 127 steps; see
-//! [`crate::SafetensorsFile`]. Embeddings, norms and biases stay unchanged.
+//! [`crate::SafetensorsFile`]. Embeddings, norms and biases stay unchanged. The difference of a matrix may
+//! also be stored as the product of two narrow matrices, which takes less room and loses some of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +14,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::file::{io_error, read_bytes, write_atomically};
+use crate::low_rank::factors;
 use crate::safetensors_file::scales_name;
+use crate::stored_weights::factor_names;
 use crate::{
     Bundle, BundleError, DirectoryInProgress, SLM_CHANGES, SafetensorsFile, StoredTensor, StoredWeights,
     write_manifest,
@@ -28,11 +31,22 @@ const MAX_STEPS: f32 = 127.0;
 pub struct CompactOptions {
     /// The bundle.
     pub bundle: PathBuf,
-    /// A bundle with the weights from which training started. The copy has its small model's weights, and the
-    /// changes of training beside them.
-    pub base: Option<PathBuf>,
+    /// The weights from which training started, if the copy has them and the changes of training beside them.
+    pub base: Option<CompactBase>,
     /// The directory to create.
     pub out: PathBuf,
+}
+
+/// The weights from which training started.
+#[derive(Debug, Clone)]
+pub struct CompactBase {
+    /// A bundle whose small model has them.
+    pub bundle: PathBuf,
+    /// The rank of products that replace the differences of matrices, where that takes less room. None stores
+    /// whole differences.
+    pub rank: Option<usize>,
+    /// How much of each difference is kept: 1 is all, less lies between base and trained bundle.
+    pub share: f32,
 }
 
 /// Makes the copy. Its `llm/` is a link to the bundle's.
@@ -45,10 +59,14 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
     let (_, config) = bundle.small_model()?;
     bundle.check_sha256(SLM_WEIGHTS)?;
     let trained = StoredWeights::open(&bundle.path(SLM_WEIGHTS))?;
-    let base = options.base.as_deref().map(Bundle::open).transpose()?;
+    let base = options
+        .base
+        .as_ref()
+        .map(|base| Ok::<_, BundleError>((Bundle::open(&base.bundle)?, base)))
+        .transpose()?;
     // The published weights: the base's own changes to them are part of the differences.
     let base_weights =
-        base.as_ref().map(|base| SafetensorsFile::open(&base.path(SLM_WEIGHTS))).transpose()?;
+        base.as_ref().map(|(base, _)| SafetensorsFile::open(&base.path(SLM_WEIGHTS))).transpose()?;
     let matrices: BTreeSet<String> =
         config.linear_layers().into_iter().map(|layer| format!("{}.weight", layer.module)).collect();
 
@@ -64,7 +82,7 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
             }),
         };
         fits(&stored, &bundle)?;
-        let Some((base, base_weights)) = base.as_ref().zip(base_weights.as_ref()) else {
+        let Some(((base, kept), base_weights)) = base.as_ref().zip(base_weights.as_ref()) else {
             match matrices.contains(&name) {
                 true => insert_int8(&mut tensors, &name, &stored.to_f32(), &shape),
                 false => drop(tensors.insert(name, (stored.dtype.into(), shape, stored.bytes))),
@@ -79,9 +97,10 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
         if after.iter().zip(&before).all(|(&after, &before)| after == stored.dtype.rounded(before)) {
             continue;
         }
-        let changes: Vec<f32> = after.into_iter().zip(before).map(|(after, before)| after - before).collect();
+        let change = |(after, before): (f32, f32)| (after - before) * kept.share;
+        let changes: Vec<f32> = after.into_iter().zip(before).map(change).collect();
         match matrices.contains(&name) {
-            true => insert_int8(&mut tensors, &name, &changes, &shape),
+            true => insert_changes(&mut tensors, &name, (changes.as_slice(), shape.as_slice()), kept.rank),
             false => {
                 let bytes = changes.into_iter().flat_map(f32::to_le_bytes).collect();
                 tensors.insert(name, (Dtype::F32, shape, bytes));
@@ -93,7 +112,7 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
     copy_parts(&bundle, directory.path())?;
     match &base {
         None => write_tensors(&directory.path().join(SLM_WEIGHTS), &tensors)?,
-        Some(base) => {
+        Some((base, _)) => {
             for name in [SLM_WEIGHTS, "slm/config.json"] {
                 base.check_sha256(name)?;
                 write_atomically(&directory.path().join(name), &read_bytes(&base.path(name))?)?;
@@ -107,6 +126,25 @@ pub fn compact(options: &CompactOptions) -> Result<Bundle, BundleError> {
 }
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Adds the difference of a matrix, as two factors of the given rank if these are smaller.
+fn insert_changes(
+    tensors: &mut Tensors,
+    name: &str,
+    (changes, shape): (&[f32], &[usize]),
+    rank: Option<usize>,
+) {
+    let (rows, columns) = (shape[0], shape[1]);
+    match rank.filter(|rank| rank * (rows + columns) < rows * columns) {
+        None => insert_int8(tensors, name, changes, shape),
+        Some(rank) => {
+            let [left_name, right_name] = factor_names(name);
+            let (left, right) = factors(changes, columns, rank);
+            insert_int8(tensors, &left_name, &left, &[rows, rank]);
+            insert_int8(tensors, &right_name, &right, &[rank, columns]);
+        }
+    }
+}
 
 /// Adds a matrix in int8 with the scales of its rows.
 fn insert_int8(tensors: &mut Tensors, name: &str, values: &[f32], shape: &[usize]) {

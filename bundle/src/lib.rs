@@ -29,6 +29,7 @@ mod family;
 mod file;
 mod languages;
 mod llm_writer;
+mod low_rank;
 mod manifest;
 mod manifest_rules;
 mod part_checks;
@@ -56,7 +57,7 @@ pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
 pub use baton_quality::QualityModel;
 pub use bundle::{Bundle, read_manifest, write_manifest, write_quality};
-pub use compact::{CompactOptions, compact};
+pub use compact::{CompactBase, CompactOptions, compact};
 pub use config::{
     BartActivation, BartConfig, BartKind, BartPositions, BartWiring, BlockNorms, DecoderConfig, DecoderPast,
     EncoderDecoderShape, ExpertsConfig, FamilyConfig, GateActivation, Gpt2Config, LinearLayer, LongRope,

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use baton_bundle::{
-    Bundle, BundleError, CompactOptions, ModelConfig, SLM_CHANGES, SafetensorsFile, StoredWeights,
-    WeightDtype, compact, summarize, verify, write_manifest, write_safetensors,
+    Bundle, BundleError, CompactBase, CompactOptions, ModelConfig, SLM_CHANGES, SafetensorsFile,
+    StoredWeights, WeightDtype, compact, summarize, verify, write_manifest, write_safetensors,
 };
 use support::{TinyBundle, assert_says, config, manifest, values};
 
@@ -42,9 +42,8 @@ fn trained() -> TinyBundle {
 }
 
 fn compacted(bundle: &Path, base: Option<&Path>, out: &Path) -> Bundle {
-    let options =
-        CompactOptions { bundle: bundle.to_owned(), base: base.map(Path::to_owned), out: out.to_owned() };
-    compact(&options).unwrap()
+    let base = base.map(|base| CompactBase { bundle: base.to_owned(), rank: None, share: 1.0 });
+    compact(&CompactOptions { bundle: bundle.to_owned(), base, out: out.to_owned() }).unwrap()
 }
 
 fn read(bundle: &Path, name: &str) -> Vec<f32> {
@@ -71,6 +70,53 @@ fn a_copy_with_a_base_keeps_the_base_and_reads_like_the_trained_weights() {
             assert!((found - expected).abs() <= half_a_step, "{name}: {found} {expected}");
         }
     }
+}
+
+#[test]
+fn a_share_of_the_differences_lies_between_base_and_trained_weights() {
+    let (base, trained, out) = (TinyBundle::sealed(), trained(), tempfile::tempdir().unwrap());
+    let copy = out.path().join("copy");
+    let half = CompactBase { bundle: base.path().to_owned(), rank: None, share: 0.5 };
+    compact(&CompactOptions { bundle: trained.path().to_owned(), base: Some(half), out: copy.clone() })
+        .unwrap();
+    for (number, (name, shape)) in config().tensor_shapes().into_iter().enumerate() {
+        let before = values(number, &shape);
+        let after = trained_values(number, &name, &shape);
+        for (found, (before, after)) in read(&copy, &name).into_iter().zip(before.into_iter().zip(after)) {
+            assert!((found - (before + after) / 2.0).abs() < 1e-3, "{name}: {found} {before} {after}");
+        }
+    }
+}
+
+#[test]
+fn differences_of_a_low_rank_are_stored_as_two_factors_and_read_as_their_product() {
+    let (base, trained, out) = (TinyBundle::sealed(), trained(), tempfile::tempdir().unwrap());
+    let copy = out.path().join("copy");
+    let low = CompactBase { bundle: base.path().to_owned(), rank: Some(1), share: 1.0 };
+    compact(&CompactOptions { bundle: trained.path().to_owned(), base: Some(low), out: copy.clone() })
+        .unwrap();
+    verify(&copy).unwrap();
+    let changes = SafetensorsFile::open(&copy.join(SLM_CHANGES)).unwrap();
+    for (number, (name, shape)) in config().tensor_shapes().into_iter().enumerate() {
+        let expected = trained_values(number, &name, &shape);
+        let found = read(&copy, &name);
+        if is_matrix(&name) {
+            assert_eq!(changes.info(&format!("{name}.left")).unwrap().shape, [shape[0], 1], "{name}");
+            assert_eq!(changes.info(&format!("{name}.right")).unwrap().shape, [1, shape[1]], "{name}");
+            assert!(changes.info(&name).is_none(), "{name}");
+        }
+        // All changes are 0.25 and up to 0.05 more, so the first direction has nearly all of them.
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 0.05, "{name}: {found} {expected}");
+        }
+    }
+    let name = "model.layers.0.mlp.up_proj.weight.left";
+    let alone = [(name.to_owned(), changes.info(name).unwrap().shape.clone())];
+    let factor = changes.read_f32(name).unwrap();
+    let numbers = |_: &str| Ok::<_, BundleError>(factor.clone());
+    write_safetensors(&copy.join(SLM_CHANGES), &alone, WeightDtype::F32, numbers).unwrap();
+    let refused = StoredWeights::open(&copy.join(SLM_WEIGHTS)).unwrap_err();
+    assert_says(&refused, &[name, "no such tensor", "these changes belong to other weights"]);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use baton_bundle::{
-    AddedLlm, Arithmetic, Bundle, BundleManifest, CompactOptions, LlmPart, LlmWriter, ModelMemory,
-    PartSummary, SlmPart, Task, WeightDtype, WeightFormat, add_llm, arithmetic_of_llm, arithmetic_of_mode,
-    compact, memory_of_decoder, memory_of_encoder, summarize, verify as verify_bundle,
+    AddedLlm, Arithmetic, Bundle, BundleManifest, CompactBase, CompactOptions, LlmPart, LlmWriter,
+    ModelMemory, PartSummary, SlmPart, Task, WeightDtype, WeightFormat, add_llm, arithmetic_of_llm,
+    arithmetic_of_mode, compact, memory_of_decoder, memory_of_encoder, summarize, verify as verify_bundle,
 };
 use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
@@ -155,6 +155,14 @@ struct CompactArgs {
     /// in slm/changes.safetensors. Example: `bundles/en-pt`.
     #[arg(long)]
     base: Option<PathBuf>,
+    /// Store the differences of matrices as products of this rank, where that takes less room; a low rank
+    /// loses some of what training changed. Default: whole differences, in int8. Example: 64.
+    #[arg(long, requires = "base", value_parser = clap::value_parser!(u16).range(1..))]
+    rank: Option<u16>,
+    /// Share of each difference that is kept. Less than 1 lies between the base and the trained model, and so
+    /// keeps more of what the base could do. Example: 0.5.
+    #[arg(long, requires = "base", default_value_t = 1.0)]
+    share: f32,
     /// Directory to create; it appears complete or not at all. Example: `models/en-pt`.
     #[arg(long)]
     out: PathBuf,
@@ -198,7 +206,8 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
         Command::ImportLlm(args) => import(args, out),
         Command::ImportSlm(args) => import_small(args, out),
         Command::AddLlm(args) => add(args, out),
-        Command::Compact(CompactArgs { bundle, base, out: target }) => {
+        Command::Compact(CompactArgs { bundle, base, rank, share, out: target }) => {
+            let base = base.map(|bundle| CompactBase { bundle, rank: rank.map(usize::from), share });
             let copy = compact(&CompactOptions { bundle, base, out: target })?;
             let size = |bytes: u64| HumanBytes(bytes).to_string();
             let slm = summarize(&copy)?.into_iter().find(|part| part.path == "slm");

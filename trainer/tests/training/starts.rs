@@ -3,8 +3,8 @@
 use std::fs;
 
 use baton_bundle::{
-    Bundle, BundleError, BundleManifest, CompactOptions, LlmWriter, MANIFEST_FILE, StoredWeights,
-    WeightDtype, compact, write_manifest, write_safetensors,
+    Bundle, BundleError, BundleManifest, CompactBase, CompactOptions, LlmWriter, MANIFEST_FILE,
+    StoredWeights, WeightDtype, compact, write_manifest, write_safetensors,
 };
 use baton_job::Mode;
 use baton_trainer::{SlmTokenizer, TrainConfig, TrainError, train};
@@ -79,7 +79,8 @@ fn a_start_in_two_files_is_their_sum() {
     let longer = TrainConfig { slm: None, start_from: Some(bundle.clone()), ..first };
     let trained = train(&longer, &workspace.path().join("longer"), quietly).unwrap().bundle;
     let copy = workspace.path().join("copy");
-    let options = CompactOptions { bundle: trained.clone(), base: Some(bundle), out: copy.clone() };
+    let base = CompactBase { bundle, rank: None, share: 1.0 };
+    let options = CompactOptions { bundle: trained.clone(), base: Some(base), out: copy.clone() };
     compact(&options).unwrap();
 
     // The same numbers in one file, in place of the trained ones.
