@@ -67,7 +67,11 @@ pub(crate) async fn run_attempt(
                 let impossible = |status| broken(FailureOrigin::Decoder.mark(status));
                 return check_receipt(&receipt, num_entries).map_err(impossible).map(|()| receipt);
             }
-            None => return Err(broken(Status::internal("the encoder sent an event without content"))),
+            Some(shard_event::Event::Found(_)) | None => {
+                return Err(broken(Status::internal(
+                    "the encoder sent an event that is not a coordinator's",
+                )));
+            }
         }
     }
     Err(broken(Status::unavailable("the encoder's stream ended without a receipt")))

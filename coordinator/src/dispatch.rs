@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_job::{Assignment, Lease, Pair, Role, Shard, ShardIndex, ShardScheduler, Totals, Work, WorkerId};
+use baton_job::{
+    Assignment, Lease, Pair, ReuseCounts, Role, Shard, ShardIndex, ShardScheduler, Totals, Work, WorkerId,
+};
 use baton_proto::ShardAttempt;
 use baton_proto::wire::{ShardProgress, ShardReceipt};
 use baton_telemetry::TraceContext;
@@ -99,6 +101,7 @@ impl PreparedJob {
             totals: committed.totals.clone(),
             resumed: committed.totals,
             drafts: DraftTotals::default(),
+            reuse: ReuseCounts::default(),
             end_of_input: None,
             rate_meter: RateMeter::default(),
             history: RunHistory::default(),
@@ -136,6 +139,7 @@ struct Dispatcher<'job> {
     totals: Totals,
     resumed: Totals,
     drafts: DraftTotals,
+    reuse: ReuseCounts,
     end_of_input: Option<EndOfInput>,
     rate_meter: RateMeter,
     history: RunHistory,
@@ -303,6 +307,7 @@ impl Dispatcher<'_> {
             num_entries: u32::try_from(shard.entries.len()).expect("shard.records_per_shard is a u32"),
             bundle_digest: self.job.record.bundle_digest.clone(),
             output_location: spec.output.clone(),
+            cache_location: spec.cache.clone(),
             mode: spec.mode,
             task: spec.task.clone(),
             generation: spec.generation.clone(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_job::layout::{REPORT_JSON_KEY, REPORT_PAGE_KEY};
-use baton_job::{Mode, RecordFailure, Totals, Verdict};
+use baton_job::{Mode, RecordFailure, ReuseCounts, Totals, Verdict};
 use baton_store::Store;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,7 @@ pub(crate) struct RunFigures {
     /// Hours of workers, summed over them.
     encoder_hours: f64,
     decoder_hours: f64,
+    reuse: ReuseCounts,
     /// `None` without prices.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Cost>,
@@ -94,9 +95,19 @@ impl RunFigures {
             output_tokens_per_second: rate(output_tokens),
             encoder_hours,
             decoder_hours,
+            reuse: ReuseCounts::default(),
             cost,
             samples,
         }
+    }
+
+    /// The same, with the origin of the run's outputs.
+    pub(crate) fn with_reuse(self, reuse: ReuseCounts) -> RunFigures {
+        RunFigures { reuse, ..self }
+    }
+
+    pub(crate) fn reuse(&self) -> ReuseCounts {
+        self.reuse
     }
 
     pub(crate) fn seconds(&self) -> f64 {

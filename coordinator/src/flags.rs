@@ -44,6 +44,10 @@ pub struct JobArgs {
     /// takes only inputs that are new since the last successful night. Example: s3://corpora/nightly
     #[arg(long, value_name = "DIR", env = "BATON_SKIP_DONE", help_heading = "Job")]
     skip_done: Option<String>,
+    /// Cache of outputs, which jobs share: segments that an earlier job has written with the same bundle and
+    /// options are not written again. Changes no output. Example: s3://corpora/cache
+    #[arg(long, value_name = "DIR", env = "BATON_CACHE", help_heading = "Job")]
+    cache: Option<String>,
     /// Models that read and write. hybrid: the large model reads, the small one writes; slm: the small one
     /// alone; llm: the large one alone; verified: the large one, for which the small one drafts. Default: the
     /// bundle's first.

@@ -53,7 +53,11 @@ pub(crate) async fn end_job(
         failures.add(&verdict);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let timings = Timings { finished_unix_seconds: now.as_secs(), last_run_seconds: run.seconds() };
+    let timings = Timings {
+        finished_unix_seconds: now.as_secs(),
+        last_run_seconds: run.seconds(),
+        last_run_reuse: run.reuse(),
+    };
     job.create_report(manifest.totals(), failures, run, now.as_secs()).await?;
     let ManifestPieces { head, parts, tail } = manifest.finish(job.record.bundle_digest.clone(), timings);
     let mut parts = parts.into_inner().map_err(|error| spool_error(error.into_error()))?;

@@ -174,6 +174,8 @@ fn log_report(report: &JobReport, partition: Partition) {
         drafted_tokens = report.drafts.drafted_tokens,
         accepted_tokens = report.drafts.accepted_tokens,
         llm_passes = report.drafts.llm_passes,
+        segments = report.reuse.segments,
+        reused_segments = report.reuse.reused(),
         seconds = report.elapsed.as_secs_f64(),
         "the coordinator is done"
     );

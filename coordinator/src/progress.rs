@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use baton_job::{BrokenInput, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
+use baton_job::{BrokenInput, ReuseCounts, Role, ShardCounts, Totals, WorkerView, broken_inputs_said};
 
 use crate::history::RunHistory;
 
@@ -56,6 +56,8 @@ pub struct JobStatus {
     pub output_tokens_per_second: f64,
     /// The course of the run so far.
     pub history: RunHistory,
+    /// The origin of the outputs that this run has committed.
+    pub reuse: ReuseCounts,
 }
 
 /// The state of a worker.
@@ -212,6 +214,8 @@ pub struct JobReport {
     pub job_has_ended: bool,
     /// The drafts of this run's shards; all 0 without drafts.
     pub drafts: DraftTotals,
+    /// The origin of the outputs of this run's shards.
+    pub reuse: ReuseCounts,
     /// Inputs that could not be read to their end.
     pub broken: Vec<BrokenInput>,
     /// Inputs after a broken one that this coordinator left unread, because another one may have read it
@@ -238,6 +242,7 @@ impl JobReport {
             was_complete: false,
             job_has_ended: false,
             drafts: DraftTotals::default(),
+            reuse: ReuseCounts::default(),
             broken: Vec::new(),
             num_unread_inputs: 0,
         }
@@ -251,10 +256,12 @@ impl JobReport {
     /// This report, plus the report of a later run of other partitions' shards.
     pub(crate) fn with_taken_over(self, more: JobReport) -> JobReport {
         let is_complete = more.is_complete();
-        let (mut totals, mut resumed, mut drafts) = (self.totals, self.resumed, self.drafts);
+        let (mut totals, mut resumed) = (self.totals, self.resumed);
+        let (mut drafts, mut reuse) = (self.drafts, self.reuse);
         totals += more.totals;
         resumed += more.resumed;
         drafts += more.drafts;
+        reuse += more.reuse;
         let report = JobReport::complete(totals, resumed, self.elapsed + more.elapsed);
         let outcome = if is_complete { report.outcome } else { more.outcome };
         JobReport {
@@ -262,6 +269,7 @@ impl JobReport {
             num_shards: self.num_shards,
             job_has_ended: more.job_has_ended,
             drafts,
+            reuse,
             broken: more.broken,
             num_unread_inputs: more.num_unread_inputs,
             ..report

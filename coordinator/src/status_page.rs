@@ -67,6 +67,7 @@ fn to_json(title: Option<&JobTitle>, status: &JobStatus) -> Value {
         },
         "warnings": progress.committed.warnings,
         "history": status.history.samples(),
+        "reuse": status.reuse,
         "output_tokens": {
             "done": progress.done_output_tokens(),
             "per_second": status.output_tokens_per_second,

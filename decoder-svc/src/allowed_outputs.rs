@@ -1,5 +1,5 @@
-//! The places where a decoder may write. A job names its output, so any caller who reaches the port could
-//! name any place that this process can write to. The operator limits these places.
+//! The places where a decoder may write. A job names its output and its cache, so any caller who reaches the
+//! port could name any place that this process can write to. The operator limits these places.
 
 use baton_store::Location;
 

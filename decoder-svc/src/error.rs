@@ -78,10 +78,10 @@ pub enum DecoderError {
         #[source]
         source: StoreError,
     },
-    /// The job's output lies outside the places where this decoder may write.
-    #[error("output {location} is not allowed on this decoder: --allow-output names {allowed}")]
+    /// The job's output or cache lies outside the places where this decoder may write.
+    #[error("output or cache {location} is not allowed on this decoder: --allow-output names {allowed}")]
     OutputNotAllowed {
-        /// The output, as the job names it.
+        /// The place, as the job names it.
         location: String,
         /// The allowed values.
         allowed: String,

@@ -1,6 +1,7 @@
 //! A record's outputs, from those of its segments.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use baton_job::{Alternative, FinishReason};
 use baton_quality::LogProbabilities;
@@ -15,8 +16,11 @@ pub(crate) struct SegmentOutput {
     pub(crate) log_probabilities: LogProbabilities,
 }
 
-/// The outputs for one prompt, best first and never empty, or the reason why there are none.
-pub(crate) type Generated = Result<Vec<SegmentOutput>, &'static str>;
+/// The outputs for one prompt, best first and never empty. Shared with what is remembered.
+pub(crate) type SegmentOutputs = Arc<[SegmentOutput]>;
+
+/// The outputs for one prompt, or the reason why there are none.
+pub(crate) type Generated = Result<SegmentOutputs, &'static str>;
 
 /// A segment of a record, and the outputs of its prompt.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +60,7 @@ pub(crate) fn joined(
     max_new_tokens: Option<u32>,
 ) -> Result<Joined, String> {
     let outputs = segments.iter().map(|read| read.written.as_ref().map_err(|&message| message.to_owned()));
-    let outputs: Vec<&Vec<SegmentOutput>> = outputs.collect::<Result<_, _>>()?;
+    let outputs: Vec<&SegmentOutputs> = outputs.collect::<Result<_, _>>()?;
     let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
     let prepared: Vec<Prepared<'_>> = segments.iter().map(|read| rules.prepare(&read.segment.text)).collect();
     let join_rank = |rank: usize| {

@@ -4,7 +4,7 @@
 //! One engine thread decodes the rows of all shards in one continuous batch. When all rows of a shard are
 //! done, they are detokenized, put in record order and committed by the commit protocol. In the modes where
 //! the LLM writes (`llm` and `verified`), it is loaded here. Turning prompts into states is the encoder's
-//! task.
+//! task. Prompts whose outputs are known, from earlier shards or from a cache, are not decoded again.
 
 mod allowed_outputs;
 mod collector;
@@ -18,7 +18,9 @@ mod judge;
 mod loaded;
 mod memory;
 mod metrics;
+mod output_cache;
 mod prompt_assembler;
+mod reuse;
 mod service;
 mod shard;
 mod writer;

@@ -12,6 +12,7 @@ use crate::engine::EngineQueue;
 use crate::engine_models::EngineModels;
 use crate::judge::QualityModels;
 use crate::metrics::DecoderMetrics;
+use crate::reuse::KnownOutputs;
 use crate::writer::Writer;
 use crate::{AllowedOutputs, DecoderError};
 
@@ -119,6 +120,8 @@ pub(crate) struct LoadedDecoder {
     pub(crate) allowed_outputs: AllowedOutputs,
     /// The estimates of outputs' quality.
     pub(crate) quality: QualityModels,
+    /// Outputs that need not be written again.
+    pub(crate) known: KnownOutputs,
 }
 
 impl DecoderService {
@@ -143,7 +146,9 @@ impl DecoderService {
         let limits = bundle.manifest().limits;
         let reads_llm_tokens = writer.reads.prompt_end.is_some();
         let quality = bundle.manifest().quality.iter();
+        let metrics = DecoderMetrics::default();
         let loaded = LoadedDecoder {
+            known: KnownOutputs::new(config.compute.arithmetic(), &metrics),
             desk: ShardDesk::new("decoder", bundle, modes, config.limits),
             engine,
             writer,
@@ -151,7 +156,7 @@ impl DecoderService {
                 true => limits.max_prompt_tokens,
                 false => limits.slm_prompt_tokens(),
             },
-            metrics: DecoderMetrics::default(),
+            metrics,
             allowed_outputs: AllowedOutputs::default(),
             quality: quality.map(|(mode, model)| (*mode, Arc::new(model.clone()))).collect(),
         };

@@ -67,8 +67,8 @@ struct Cli {
         help_heading = "Limits",
     )]
     max_waiting_tokens: u32,
-    /// Directory or prefix below which jobs may have their outputs; may be given more than once. Default: any
-    /// place that this process may write to. Example: s3://corpora/it
+    /// Directory or prefix below which jobs may have their outputs and caches; may be given more than once.
+    /// Default: any place that this process may write to. Example: s3://corpora/it
     #[arg(
         long = "allow-output",
         value_name = "PREFIX",

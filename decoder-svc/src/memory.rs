@@ -4,15 +4,15 @@
 use baton_job::OutputRow;
 use baton_proto::{DecodeHeader, RecordHead, ShardAttempt};
 
-use crate::joined::{Generated, SegmentOutput};
+use crate::joined::SegmentOutput;
 
 /// A record's bytes beside its strings: its head, its row, its place in lists; a generous estimate.
 const NUM_BYTES_PER_RECORD: usize = 2 * size_of::<RecordHead>() + size_of::<OutputRow>();
 /// A segment's bytes beside its strings: its place among the segments of its record, the overhead of
 /// allocating the strings, and its place in the list of a row.
 const NUM_BYTES_PER_SEGMENT: usize = 176;
-/// A prompt's bytes beside its outputs: its row, with the row's lists.
-const NUM_BYTES_PER_PROMPT: usize = 160;
+/// A prompt's bytes beside its outputs: its row, with the row's lists, and its key.
+const NUM_BYTES_PER_PROMPT: usize = 208;
 
 /// The announcements in the header of a shard's stream.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +22,14 @@ pub(crate) struct Announced {
     pub(crate) num_bytes: u64,
     num_text_bytes: u64,
     pub(crate) num_prompts: u64,
+    /// Whether a key for each prompt follows.
+    pub(crate) has_keys: bool,
 }
 
 impl Announced {
     pub(crate) fn by(header: &DecodeHeader) -> Self {
-        let &DecodeHeader { num_segments, num_bytes, num_text_bytes, num_prompts, .. } = header;
-        Self { num_segments, num_bytes, num_text_bytes, num_prompts }
+        let &DecodeHeader { num_segments, num_bytes, num_text_bytes, num_prompts, has_keys, .. } = header;
+        Self { num_segments, num_bytes, num_text_bytes, num_prompts, has_keys }
     }
 }
 
@@ -49,8 +51,7 @@ pub(crate) fn expected_num_bytes(attempt: &ShardAttempt, announced: Announced) -
     received_num_bytes(attempt, announced).saturating_add(written)
 }
 
-/// Bytes of a row's outputs.
-pub(crate) fn written_num_bytes(written: &Generated) -> usize {
-    let of_output = |output: &SegmentOutput| size_of::<SegmentOutput>() + output.alternative.output.len();
-    written.as_ref().map_or(0, |outputs| outputs.iter().map(of_output).sum())
+/// Bytes of a prompt's outputs.
+pub(crate) fn outputs_num_bytes(outputs: &[SegmentOutput]) -> usize {
+    outputs.iter().map(|output| size_of::<SegmentOutput>() + output.alternative.output.len()).sum()
 }

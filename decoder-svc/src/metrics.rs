@@ -1,6 +1,7 @@
 //! The decoder's metrics.
 
-use baton_telemetry::{Counter, Histogram, MetricsRegistry, seconds_histogram};
+use baton_job::ReuseCounts;
+use baton_telemetry::{Counter, Histogram, LabelledCounter, MetricsRegistry, seconds_histogram};
 
 use crate::engine::EngineLoad;
 
@@ -15,6 +16,10 @@ pub(crate) struct DecoderMetrics {
     /// Time of a commit, all its steps.
     pub(crate) commit_seconds: Histogram,
     pub(crate) committed_bytes: Counter,
+    /// Segments by the origin of their outputs.
+    pub(crate) segments: LabelledCounter,
+    /// Why a cache of outputs was of no use.
+    pub(crate) cache_problems: LabelledCounter,
 }
 
 impl Default for DecoderMetrics {
@@ -26,11 +31,24 @@ impl Default for DecoderMetrics {
             llm_passes: Counter::default(),
             commit_seconds: seconds_histogram(),
             committed_bytes: Counter::default(),
+            segments: LabelledCounter::new("origin"),
+            cache_problems: LabelledCounter::new("problem"),
         }
     }
 }
 
 impl DecoderMetrics {
+    /// Counts the segments of an attempt.
+    pub(crate) fn count(&self, counts: ReuseCounts) {
+        let ReuseCounts { segments, repeated, remembered, cached } = counts;
+        let decoded = segments.saturating_sub(counts.reused());
+        for (origin, number) in
+            [("decoded", decoded), ("repeated", repeated), ("remembered", remembered), ("cached", cached)]
+        {
+            self.segments.of(origin).inc_by(number);
+        }
+    }
+
     /// Registers them, and the load of the engine.
     pub(crate) fn register(&self, metrics: &MetricsRegistry, engine: EngineLoad) {
         metrics.counter("baton_decoder_output_tokens_total", "Tokens written", &self.output_tokens);
@@ -43,6 +61,10 @@ impl DecoderMetrics {
         metrics.histogram("baton_commit_seconds", "Time of a commit", &self.commit_seconds);
         let help = "Bytes of the parts that this decoder has created";
         metrics.counter("baton_committed_bytes_total", help, &self.committed_bytes);
+        let help = "Segments by the origin of their outputs: decoded, repeated, remembered or cached";
+        metrics.labelled_counter("baton_decoder_segments_total", help, &self.segments);
+        let help = "Uses of a cache of outputs that failed: unreachable, late or damaged";
+        metrics.labelled_counter("baton_decoder_cache_problems_total", help, &self.cache_problems);
         let load = engine.clone();
         metrics
             .reading("baton_decoder_slots_in_use", "Rows being decoded", move || load.slots_in_use() as i64);

@@ -54,6 +54,7 @@ impl ShardService for LoadedDecoder {
         memory: &mut MemoryShare,
     ) -> Result<Accepted, DecoderError> {
         self.allowed_outputs.check(&attempt.output_location)?;
+        attempt.cache_location.iter().try_for_each(|cache| self.allowed_outputs.check(cache))?;
         let generation = generation(&attempt.generation, &self.writer)?;
         memory.grow(expected_num_bytes(attempt, announced))?;
         Ok(Accepted { generation: Arc::new(generation), announced })

@@ -8,11 +8,12 @@ use baton_job::{Alternative, Mode};
 use baton_proto::wire::{
     DecodeShardRequest, Drafts, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
 };
-use baton_proto::{PromptHead, RecordHead, ShardAttempt, WireError, receive_error};
+use baton_proto::{FoundPrompts, PromptHead, RecordHead, ShardAttempt, WireError, receive_error};
 use baton_quality::LogProbabilities;
+use baton_reuse::SegmentKey;
 use baton_segments::Segment;
 use baton_store::{Location, Store};
-use baton_text::TextRules;
+use baton_text::{TextRules, View};
 use baton_worker::{EventSender, MemoryShare, OpenShard};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Streaming;
@@ -25,8 +26,9 @@ use crate::generation::output_text;
 use crate::joined::{Generated, SegmentOutput};
 use crate::judge::Judge;
 use crate::loaded::LoadedDecoder;
-use crate::memory::{Announced, received_num_bytes, written_num_bytes};
+use crate::memory::{Announced, outputs_num_bytes, received_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
+use crate::reuse::ShardReuse;
 use crate::writer::RowPrompt;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
@@ -50,6 +52,7 @@ struct ShardWork<'a> {
     announced: Announced,
     rules: Arc<TextRules>,
     collector: Mutex<ShardCollector>,
+    reuse: Mutex<ShardReuse>,
 }
 
 /// Runs an attempt; its receipt is the last event sent. Dropping the future cancels its rows.
@@ -58,28 +61,38 @@ pub(crate) async fn process(
     shard: OpenShard<LoadedDecoder>,
     events: &EventSender,
 ) -> Result<(), DecoderError> {
-    let OpenShard { attempt, accepted, rules, requests, mut memory, .. } = shard;
+    let OpenShard { attempt, accepted, rules, mut requests, mut memory, .. } = shard;
     let Accepted { generation, announced } = accepted;
     let judge = Judge::of(&attempt.generation, attempt.mode, &decoder.quality);
     let collector = ShardCollector::new(attempt.num_entries, announced.num_segments);
     let collector = Mutex::new(collector.obeying(Arc::clone(&rules)).judged_by(judge));
-    let work = ShardWork { decoder, attempt, generation, announced, rules, collector };
+    let mut reuse = ShardReuse::default();
+    if announced.has_keys {
+        let keys = receive_keys(&mut requests, announced.num_prompts).await?;
+        reuse = decoder.known.look_up(&attempt, keys).await;
+        tell_found(reuse.found(), events).await;
+    }
+    let reuse = Mutex::new(reuse);
+    let work = ShardWork { decoder, attempt, generation, announced, rules, collector, reuse };
     let store = work.open_output().await?;
     let (rows, results) = decoder.engine.open_group();
     let receive = work.receive(requests, rows);
     let ((), drafts) = tokio::try_join!(receive, work.collect(results, &mut memory, events))?;
 
-    let outcomes = work.take_outcomes();
+    let (outcomes, reuse) = (work.take_outcomes(), std::mem::take(&mut *work.reuse()));
+    let counts = reuse.counts();
+    decoder.metrics.count(counts);
     let receipt = match work.attempt.is_probe {
         true => probe_receipt(&outcomes),
-        false => work.commit(&store, &outcomes).await?,
+        // Side by side, as the cache is in no hurry, and nobody works on a shard after its receipt.
+        false => tokio::join!(work.commit(&store, &outcomes), reuse.save()).0?,
     };
     let drafts = (work.attempt.mode == Mode::Verified).then_some(Drafts {
         drafted_tokens: drafts.drafted,
         accepted_tokens: drafts.accepted,
         llm_passes: drafts.passes,
     });
-    let receipt = ShardReceipt { drafts, ..receipt };
+    let receipt = ShardReceipt { drafts, reuse: Some(counts.into()), ..receipt };
     let event = shard_event::Event::Receipt(receipt);
     let _ = events.send(Ok(ShardEvent { event: Some(event) })).await; // the commit stands, heard or not
     Ok(())
@@ -157,10 +170,7 @@ impl ShardWork<'_> {
                 }
                 Some(Message::Prompt(prompt)) => {
                     num_prompts += 1;
-                    if num_prompts > self.announced.num_prompts {
-                        let expected = "no more prompts than the header announced";
-                        return Err(WireError::UnexpectedMessage { expected }.into());
-                    }
+                    self.check_num_prompts(num_prompts)?;
                     let (head, payload): (PromptHead, _) = prompt.try_into()?;
                     charge(head.segment.num_bytes())?;
                     assembler.begin(head, payload)?
@@ -170,16 +180,29 @@ impl ShardWork<'_> {
                     let (segment, row) = repeat.try_into()?;
                     charge(segment.num_bytes())?;
                     self.collector().join(segment, row)?;
+                    self.reuse().repeat();
                     None
                 }
-                Some(Message::Header(_)) | None => {
+                Some(Message::Reused(reused)) => {
+                    num_prompts += 1;
+                    self.check_num_prompts(num_prompts)?;
+                    let PromptHead { segment, prompt_len, number } = reused.try_into()?;
+                    charge(segment.num_bytes())?;
+                    let outputs = self.reuse().reuse(number)?;
+                    let mut collector = self.collector();
+                    let row = collector.begin(segment, prompt_len)?;
+                    collector.finish(row, Ok(outputs));
+                    None
+                }
+                Some(Message::Header(_) | Message::Keys(_)) | None => {
                     let expected = "a record, a failure, or a prompt";
                     return Err(WireError::UnexpectedMessage { expected }.into());
                 }
             };
-            if let Some((PromptHead { segment, prompt_len }, prompt)) = complete {
+            if let Some((PromptHead { segment, prompt_len, number }, prompt)) = complete {
                 let random_stream = self.random_stream(&segment);
                 let generation = self.generation_of(&segment, &prompt);
+                self.reuse().begin(number)?;
                 let row = self.collector().begin(segment, prompt_len)?;
                 rows.submit(row, prompt, &generation, random_stream).await?;
             }
@@ -187,6 +210,15 @@ impl ShardWork<'_> {
         assembler.check_complete()?;
         self.collector().check_all_received()?;
         Ok(())
+    }
+
+    fn check_num_prompts(&self, num_prompts: u64) -> Result<(), WireError> {
+        match num_prompts <= self.announced.num_prompts {
+            true => Ok(()),
+            false => {
+                Err(WireError::UnexpectedMessage { expected: "no more prompts than the header announced" })
+            }
+        }
     }
 
     /// A segment's random numbers depend only on its place in the job. Entries number the lower bits,
@@ -218,10 +250,10 @@ impl ShardWork<'_> {
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
         let prepared = self.rules.prepare(&segment.text);
-        let terms: Vec<&str> = prepared.terms().collect();
+        let View { text, terms } = prepared.view(); // no more of it: equal views share outputs
         match (options.copies_words(), terms.is_empty()) {
             (_, false) => Some(Copying::of_terms(&terms.join(". "), vocabulary)),
-            (true, true) => Some(Copying::of_text(prepared.text(), copy_bias, name_bias, vocabulary)),
+            (true, true) => Some(Copying::of_text(text, copy_bias, name_bias, vocabulary)),
             (false, true) => None,
         }
     }
@@ -236,7 +268,8 @@ impl ShardWork<'_> {
     ) -> Result<DraftCounts, DecoderError> {
         let mut progress = ShardProgress::default();
         let mut drafts = DraftCounts::default();
-        let mut num_bytes = received_num_bytes(&self.attempt, self.announced);
+        let mut num_bytes = received_num_bytes(&self.attempt, self.announced) + self.reuse().num_bytes();
+        memory.settle(num_bytes.max(memory.num_bytes()));
         let mut reports = interval(REPORT_INTERVAL);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut num_steps_reported = self.decoder.engine.num_steps();
@@ -248,8 +281,9 @@ impl ShardWork<'_> {
                         self.count(num_tokens as u64, row.drafts);
                         drafts.add(row.drafts);
                         let generated = self.detokenize(&row);
-                        num_bytes += written_num_bytes(&generated);
+                        num_bytes += generated.as_ref().map_or(0, |outputs| outputs_num_bytes(outputs));
                         memory.settle(num_bytes.max(memory.num_bytes()));
+                        self.reuse().finish(row.row.index, &generated, &self.decoder.known);
                         let mut collector = self.collector();
                         collector.finish(row.row.index, generated);
                         progress.decoded_records = collector.num_done();
@@ -280,6 +314,10 @@ impl ShardWork<'_> {
 
     fn collector(&self) -> MutexGuard<'_, ShardCollector> {
         self.collector.lock().expect(NO_PANIC)
+    }
+
+    fn reuse(&self) -> MutexGuard<'_, ShardReuse> {
+        self.reuse.lock().expect(NO_PANIC)
     }
 
     /// The outcome of every entry, once all rows are done.
@@ -319,6 +357,35 @@ impl ShardWork<'_> {
     }
 }
 
+/// Reads the keys of `num_prompts` prompts, which are all that comes before the decoder's answer.
+async fn receive_keys(
+    requests: &mut Streaming<DecodeShardRequest>,
+    num_prompts: u64,
+) -> Result<Vec<SegmentKey>, DecoderError> {
+    let mut keys: Vec<SegmentKey> = Vec::new();
+    while (keys.len() as u64) < num_prompts {
+        let request = requests.message().await.map_err(DecoderError::Stream)?;
+        let Some(decode_shard_request::Message::Keys(next)) = request.and_then(|request| request.message)
+        else {
+            return Err(WireError::UnexpectedMessage { expected: "the keys of the shard's prompts" }.into());
+        };
+        keys.extend(Vec::<SegmentKey>::try_from(next)?);
+    }
+    match keys.len() as u64 == num_prompts {
+        true => Ok(keys),
+        false => {
+            Err(WireError::UnexpectedMessage { expected: "as many keys as the header announced prompts" }
+                .into())
+        }
+    }
+}
+
+/// Says which prompts need not be sent. If nobody reads the stream, another task cancels this one.
+async fn tell_found(found: FoundPrompts, events: &EventSender) {
+    let event = shard_event::Event::Found(found.into());
+    let _ = events.send(Ok(ShardEvent { event: Some(event) })).await;
+}
+
 fn receipt(commit: &Commit) -> ShardReceipt {
     let outputs = &commit.verdict.outputs;
     ShardReceipt {
@@ -332,6 +399,7 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         already_committed: commit.already_committed,
         drafts: None,
         warnings: outputs.warnings.iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        reuse: None,
     }
 }
 

@@ -6,6 +6,7 @@ use baton_bundle::{Bundle, Limits, memory_of_encoder};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
 use baton_proto::Connections;
+use baton_reuse::SegmentKeys;
 use baton_telemetry::{Counter, MetricsRegistry};
 use baton_worker::{ModelThreads, PlannedModels, ShardDesk, WorkerLimits};
 
@@ -70,6 +71,8 @@ pub(crate) struct LoadedEncoder {
     /// None where the decoder reads tokens alone.
     pub(crate) queue: Option<ModelQueue>,
     pub(crate) readers: PromptReaders,
+    /// Names segments, and how they are read here.
+    pub(crate) keys: SegmentKeys,
 }
 
 impl EncoderService {
@@ -98,7 +101,10 @@ impl EncoderService {
             }
             false => (None, ModelThreads::default()),
         };
+        // Where the decoder reads tokens, this process computes nothing.
+        let arithmetic = queue.as_ref().map_or_else(|| "none".to_owned(), |_| config.compute.arithmetic());
         let loaded = LoadedEncoder {
+            keys: SegmentKeys::new(&arithmetic),
             desk,
             connections,
             max_batch_tokens: config.max_batch_tokens,

@@ -3,7 +3,7 @@
 //!
 //! A segment's output depends on the models' view of it and, if the LLM reads whole records, on its place in
 //! the record. Without context, equal segments of all records therefore share a prompt; with it, only
-//! segments of equal records do.
+//! segments of equal records do. A prompt's key (`baton_reuse`) says the same beyond the shard.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,6 +11,7 @@ use std::ops::Range;
 use baton_bundle::{Limits, PromptReader, Reading, RecordSegment};
 use baton_job::{FailureCode, ReaderContext, Record, RecordFailure, ShardEntry};
 use baton_proto::RecordHead;
+use baton_reuse::{SegmentKey, SegmentKeys};
 use baton_segments::{Part, Piece, Segment, Unit, cut};
 use baton_text::TextRules;
 
@@ -27,8 +28,18 @@ pub(crate) struct ShardPrompts {
 #[derive(Debug)]
 pub(crate) struct SharedReading {
     pub(crate) reading: Reading,
-    /// For each of its prompts, the segments that share it, at least one: they have equal outputs.
-    pub(crate) prompts: Vec<Vec<Segment>>,
+    pub(crate) prompts: Vec<SharedPrompt>,
+}
+
+/// A prompt that is written once.
+#[derive(Debug)]
+pub(crate) struct SharedPrompt {
+    /// Names its outputs.
+    pub(crate) key: SegmentKey,
+    /// Its number among the shard's prompts, from 0.
+    pub(crate) number: u32,
+    /// The segments that share it; none if their records have failed.
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// How texts become prompts.
@@ -41,15 +52,17 @@ pub(crate) struct Cutting<'a> {
     pub(crate) context: ReaderContext,
     /// Decides which parts of a segment the models see.
     pub(crate) rules: &'a TextRules,
+    /// Names segments by what decides their outputs.
+    pub(crate) keys: &'a SegmentKeys,
 }
 
 /// The place of a prompt: its reading, and its number there.
 type Place = (usize, usize);
 
-/// Finds a reading again by the text that decides it: a segment as the models see it, or a whole record.
+/// Finds a reading again by what decides it: a segment as the models see it, or the text of a whole record.
 #[derive(Debug, Default)]
 struct Known {
-    segments: HashMap<String, Result<Place, Unreadable>>,
+    segments: HashMap<SegmentKey, Result<Place, Unreadable>>,
     records: HashMap<String, Vec<Place>>,
 }
 
@@ -81,7 +94,11 @@ impl ShardPrompts {
             shard.failures.push((index, failure));
         }
         // The rest are readings of records that failed because of another segment.
-        shard.readings.retain(|reading| reading.prompts.iter().any(|segments| !segments.is_empty()));
+        shard.readings.retain(|reading| reading.prompts.iter().any(|prompt| !prompt.segments.is_empty()));
+        for (number, prompt) in (0..).zip(shard.readings.iter_mut().flat_map(|reading| &mut reading.prompts))
+        {
+            prompt.number = number;
+        }
         shard
     }
 
@@ -94,7 +111,7 @@ impl ShardPrompts {
         let num_segments = pieces.len() as u32; // of a text of at most some hundred megabytes
         for (number, (piece, (reading, prompt))) in (0..).zip(pieces.into_iter().zip(places)) {
             let segment = Segment::of_piece(record.index_in_shard, number, piece);
-            self.readings[reading].prompts[prompt].push(segment);
+            self.readings[reading].prompts[prompt].segments.push(segment);
         }
         self.records.push(RecordHead::of(record, num_segments, llm_prompt_tokens));
         Ok(())
@@ -109,26 +126,23 @@ impl ShardPrompts {
     ) -> Result<(Vec<Piece<'r>>, Vec<Place>), RecordFailure> {
         let judge = |part: Range<usize>| {
             let prepared = cutting.rules.prepare(&record.text[part]);
-            let text = prepared.text();
-            if text.is_empty() {
+            let view = prepared.view();
+            if view.text.is_empty() {
                 return Part::Copied;
             }
-            let place = known.segments.get(text).cloned().unwrap_or_else(|| {
-                let place = self.read_alone(cutting, text);
-                known.segments.insert(text.to_owned(), place.clone());
-                place
-            });
-            part_of(place)
+            let key = cutting.keys.of_view(&view, record.max_new_tokens);
+            let place = known.segments.entry(key).or_insert_with(|| self.read_alone(cutting, view.text, key));
+            part_of(place.clone())
         };
         let (pieces, places) = cut(&record.text, cutting.unit, judge).into_iter().unzip();
         Ok((pieces, cutting.all_readable(record, places)?))
     }
 
-    fn read_alone(&mut self, cutting: Cutting<'_>, text: &str) -> Result<Place, Unreadable> {
+    fn read_alone(&mut self, cutting: Cutting<'_>, text: &str, key: SegmentKey) -> Result<Place, Unreadable> {
         let reading = cutting.reader.read(text).map_err(|_| Unreadable::Refused)?;
         match reading.excess(cutting.limits) {
             Some(excess) => Err(Unreadable::TooLong(excess)),
-            None => Ok(self.push(reading)[0]),
+            None => Ok(self.push(reading, vec![key])[0]),
         }
     }
 
@@ -142,31 +156,42 @@ impl ShardPrompts {
         let text = &record.text;
         let judge = |part: Range<usize>| {
             let prepared = cutting.rules.prepare(&text[part.clone()]);
-            if prepared.text().is_empty() {
+            let view = prepared.view();
+            if view.text.is_empty() {
                 return Part::Copied;
             }
+            let key = cutting.keys.of_view(&view, record.max_new_tokens);
             let origin = |range| prepared.source_range(range);
-            part_of(
-                cutting.segment_of_record(text, cutting.reader.record_segment(part, prepared.text(), origin)),
-            )
+            let segment = cutting.reader.record_segment(part, view.text, origin);
+            part_of(cutting.segment_of_record(text, segment).map(|segment| (segment, key)))
         };
         let (pieces, segments) = cut(text, cutting.unit, judge).into_iter().unzip();
         let segments = cutting.all_readable(record, segments)?;
         if let Some(places) = known.records.get(text) {
             return Ok((pieces, places.clone()));
         }
+        let (segments, keys): (Vec<RecordSegment>, Vec<SegmentKey>) = segments.into_iter().unzip();
+        let ranges: Vec<Range<usize>> = segments.iter().map(|segment| segment.range.clone()).collect();
+        let whole = SegmentKeys::of_record(text, &ranges);
+        let mut keys = keys.into_iter().enumerate().map(|(number, key)| key.within(whole, number));
         let readings = cutting.reader.read_record(text, segments, cutting.limits.max_prompt_tokens);
         let readings = readings.map_err(|_| cutting.failure(record, 0, Unreadable::Refused))?;
-        let places: Vec<Place> = readings.into_iter().flat_map(|reading| self.push(reading)).collect();
+        let push = |reading: Reading| {
+            let keys = keys.by_ref().take(reading.prompt_lens().len()).collect();
+            self.push(reading, keys)
+        };
+        let places: Vec<Place> = readings.into_iter().flat_map(push).collect();
         known.records.insert(text.clone(), places.clone());
         Ok((pieces, places))
     }
 
-    /// Takes in a reading; gives the places of its prompts.
-    fn push(&mut self, reading: Reading) -> Vec<Place> {
-        let num_prompts = reading.prompt_lens().len();
-        self.readings.push(SharedReading { reading, prompts: vec![Vec::new(); num_prompts] });
-        (0..num_prompts).map(|prompt| (self.readings.len() - 1, prompt)).collect()
+    /// Takes in a reading whose prompts have these keys; gives their places.
+    fn push(&mut self, reading: Reading, keys: Vec<SegmentKey>) -> Vec<Place> {
+        let place = self.readings.len();
+        let places = (0..keys.len()).map(|prompt| (place, prompt)).collect();
+        let prompt = |key| SharedPrompt { key, number: 0, segments: Vec::new() };
+        self.readings.push(SharedReading { reading, prompts: keys.into_iter().map(prompt).collect() });
+        places
     }
 
     /// Tokens that the LLM reads for a record with these prompts, if the small model reads its own tokens.
@@ -185,12 +210,22 @@ impl ShardPrompts {
 
     /// Segments of all records.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.readings.iter().flat_map(|reading| &reading.prompts).flatten()
+        self.prompts().flat_map(|prompt| &prompt.segments)
+    }
+
+    /// Prompts of all readings, in the order of their numbers.
+    fn prompts(&self) -> impl Iterator<Item = &SharedPrompt> {
+        self.readings.iter().flat_map(|reading| &reading.prompts)
+    }
+
+    /// The keys of all prompts, in the order of their numbers.
+    pub(crate) fn keys(&self) -> Vec<SegmentKey> {
+        self.prompts().map(|prompt| prompt.key).collect()
     }
 
     /// Prompts of all readings.
     pub(crate) fn num_prompts(&self) -> usize {
-        self.readings.iter().map(|reading| reading.prompts.len()).sum()
+        self.prompts().count()
     }
 
     /// Bytes of the prompts, beside those of the entries.
@@ -198,7 +233,7 @@ impl ShardPrompts {
         let of_segment = |segment: &Segment| segment.num_bytes() + size_of::<Segment>();
         let of_reading = |shared: &SharedReading| {
             size_of::<SharedReading>()
-                + shared.prompts.len() * size_of::<Vec<Segment>>()
+                + shared.prompts.len() * size_of::<SharedPrompt>()
                 + reading_num_bytes(&shared.reading)
         };
         self.segments().map(of_segment).sum::<usize>() + self.readings.iter().map(of_reading).sum::<usize>()
@@ -261,189 +296,4 @@ fn reading_num_bytes(reading: &Reading) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use baton_bundle::{LlmReader, PromptAttention, PromptTokenizer};
-    use baton_job::RecordSource;
-    use baton_text::TextOptions;
-
-    use super::*;
-
-    /// To its tokens, capitals and small letters are the same.
-    const LOSSY_TOKENIZER: &str = r#"{
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-        "normalizer": { "type": "Lowercase" }, "pre_tokenizer": { "type": "Whitespace" },
-        "post_processor": null, "decoder": null,
-        "model": {
-            "type": "WordLevel",
-            "vocab": { "read": 0, "reads": 1, "mail": 2, ".": 3, "x": 4, ":": 5, "?": 6 },
-            "unk_token": "x"
-        }
-    }"#;
-    /// Words and signs, including those of the template.
-    const MAX_PROMPT_TOKENS: usize = 8;
-
-    fn tokenizer(template: &str) -> PromptTokenizer {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tokenizer.json");
-        std::fs::write(&path, LOSSY_TOKENIZER).unwrap();
-        PromptTokenizer::open(&path, template).unwrap()
-    }
-
-    fn prompts(unit: Unit, texts: &[&str]) -> ShardPrompts {
-        let reader = PromptReader::LlmTokens(tokenizer("Read: {text}"));
-        prompts_by(&reader, unit, ReaderContext::Segment, &TextRules::none(), texts)
-    }
-
-    /// An LLM whose template has two tokens, and a small model with one token after its texts.
-    fn own_tokens() -> PromptReader {
-        let llm = LlmReader { tokenizer: tokenizer("Read: {text}"), attention: PromptAttention::Causal };
-        PromptReader::OwnTokens { slm: tokenizer("{text} ?"), llm: Some(llm) }
-    }
-
-    fn prompts_by(
-        reader: &PromptReader,
-        unit: Unit,
-        context: ReaderContext,
-        rules: &TextRules,
-        texts: &[&str],
-    ) -> ShardPrompts {
-        let texts: Vec<(&str, Option<u32>)> = texts.iter().map(|&text| (text, None)).collect();
-        limited_prompts_by(reader, unit, context, rules, &texts)
-    }
-
-    /// For texts whose records have these limits.
-    fn limited_prompts_by(
-        reader: &PromptReader,
-        unit: Unit,
-        context: ReaderContext,
-        rules: &TextRules,
-        texts: &[(&str, Option<u32>)],
-    ) -> ShardPrompts {
-        let record = |(index, &(text, max_new_tokens)): (u32, &(&str, Option<u32>))| {
-            let source = RecordSource { uri: "a.txt".into(), line: u64::from(index) + 1 };
-            let record = Record::new(index, format!("r{index}"), source, text);
-            ShardEntry::Prompt(Record { max_new_tokens, ..record })
-        };
-        let entries = (0..).zip(texts).map(record).collect();
-        let limits =
-            Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: 8, max_slm_prompt_tokens: None };
-        ShardPrompts::new(Cutting { reader, limits, unit, context, rules }, entries)
-    }
-
-    fn places(shard: &ShardPrompts) -> Vec<Vec<(u32, u32)>> {
-        let place = |segment: &Segment| (segment.record, segment.number);
-        let prompts = shard.readings.iter().flat_map(|reading| &reading.prompts);
-        prompts.map(|segments| segments.iter().map(place).collect()).collect()
-    }
-
-    #[test]
-    fn equal_texts_are_read_once_and_texts_of_equal_tokens_are_not_equal() {
-        let shard = prompts(Unit::Sentence, &["Reads mail. Reads mail.", "reads mail.", "Reads mail."]);
-        assert_eq!(places(&shard), [vec![(0, 0), (0, 1), (2, 0)], vec![(1, 0)]]);
-        assert_eq!(
-            shard.readings[0].reading, shard.readings[1].reading,
-            "which name it is, only the text says"
-        );
-        let num_segments: Vec<u32> = shard.records.iter().map(|record| record.num_segments).collect();
-        assert_eq!(num_segments, [2, 1, 1]);
-    }
-
-    #[test]
-    fn equal_texts_with_other_limits_are_prompts_of_their_own() {
-        let texts = [("mail.", None), ("mail.", Some(3)), ("mail.", Some(5)), ("mail.", Some(3))];
-        let reader = PromptReader::LlmTokens(tokenizer("Read: {text}"));
-        let shard =
-            limited_prompts_by(&reader, Unit::Record, ReaderContext::Segment, &TextRules::none(), &texts);
-        assert_eq!(places(&shard), [vec![(0, 0)], vec![(1, 0), (3, 0)], vec![(2, 0)]]);
-        let limits: Vec<Option<u32>> = shard.records.iter().map(|record| record.max_new_tokens).collect();
-        assert_eq!(limits, texts.map(|(_, limit)| limit));
-    }
-
-    #[test]
-    fn a_sentence_that_is_too_long_is_cut_and_a_whole_text_fails() {
-        let text = "Reads mail mail mail, reads mail mail mail.";
-        let shard = prompts(Unit::Sentence, &[text]);
-        let texts: Vec<&str> = shard.segments().map(|segment| segment.text.as_str()).collect();
-        assert_eq!(texts, ["Reads mail mail mail,", "reads mail mail mail."]);
-        assert!(shard.failures.is_empty());
-
-        let shard = prompts(Unit::Record, &["reads mail.", text]);
-        assert_eq!(places(&shard), [[(0, 0)]]);
-        let [(1, failure)] = &shard.failures[..] else { panic!("{:?}", shard.failures) };
-        assert_eq!(failure.code, FailureCode::PromptTooLong);
-        assert!(
-            failure.message.starts_with("the prompt has 12 tokens; the bundle reads at most 8"),
-            "{failure:?}"
-        );
-    }
-
-    #[test]
-    fn a_record_without_a_letter_has_nothing_to_read_and_is_copied() {
-        let shard = prompts(Unit::Sentence, &["-- 3.14", "mail."]);
-        assert_eq!(places(&shard), [[(1, 0)]]);
-        let copied: Vec<&str> = shard.records.iter().map(|record| record.copied.as_str()).collect();
-        assert_eq!(copied, ["-- 3.14", ""]);
-    }
-    /// Tokens that the LLM reads at once, and the prompts made from them.
-    fn sizes(shard: &ShardPrompts) -> Vec<(usize, usize)> {
-        shard.readings.iter().map(|shared| (shared.reading.llm_tokens.len(), shared.prompts.len())).collect()
-    }
-
-    fn llm_prompt_tokens(shard: &ShardPrompts) -> Vec<u32> {
-        shard.records.iter().map(|record| record.llm_prompt_tokens).collect()
-    }
-
-    #[test]
-    fn with_its_record_as_context_a_sentence_equals_only_that_of_an_equal_record() {
-        let texts = ["Mail. Reads mail.", "Reads mail.", "Mail. Reads mail."];
-        let (reader, rules) = (own_tokens(), TextRules::none());
-        let by_record = prompts_by(&reader, Unit::Sentence, ReaderContext::Record, &rules, &texts);
-        assert_eq!(places(&by_record), [vec![(0, 0), (2, 0)], vec![(0, 1), (2, 1)], vec![(1, 0)]]);
-        assert_eq!(sizes(&by_record), [(7, 2), (5, 1)], "a template and five words, once");
-        assert_eq!(llm_prompt_tokens(&by_record), [7, 5, 7], "as if each were the only one");
-
-        let by_segment = prompts_by(&reader, Unit::Sentence, ReaderContext::Segment, &rules, &texts);
-        assert_eq!(places(&by_segment), [vec![(0, 0), (2, 0)], vec![(0, 1), (1, 0), (2, 1)]]);
-        assert_eq!(sizes(&by_segment), [(4, 1), (5, 1)]);
-        assert_eq!(llm_prompt_tokens(&by_segment), [9, 5, 9]);
-    }
-
-    #[test]
-    fn a_record_that_is_longer_than_the_llm_reads_is_read_in_windows() {
-        let text = "Mail x. Reads x. Mail. Read x x.";
-        let shard =
-            prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &TextRules::none(), &[text]);
-        assert_eq!(places(&shard), [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)]]);
-        // Two and the template; the second and third; the third and fourth.
-        assert_eq!(sizes(&shard), [(8, 2), (7, 1), (8, 1)]);
-        assert_eq!(llm_prompt_tokens(&shard), [23]);
-        let alignment = &shard.readings[1].reading.segments[0].alignment;
-        assert_eq!(alignment.of_token(0), [5], "mail, behind the template and three tokens of context");
-    }
-
-    #[test]
-    fn a_prepared_segment_takes_the_states_of_the_characters_that_it_was_made_of() {
-        let rules = TextRules::new(&TextOptions::default()).unwrap();
-        let text = "x x. READ    MAIL.";
-        let shard = prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &rules, &[text]);
-        let [only] = &shard.readings[..] else { panic!("one window: {:?}", shard.failures) };
-        let second = &only.reading.segments[1];
-        assert_eq!(second.tokens, [0, 2, 3, 6], "read mail . ?");
-        let taken: Vec<&[u32]> = (0..4).map(|token| second.alignment.of_token(token)).collect();
-        assert_eq!(taken, [&[5][..], &[6], &[7], &[]]);
-    }
-
-    #[test]
-    fn a_sentence_too_long_for_either_model_is_cut_with_its_record_as_context_too() {
-        let text = "Reads mail mail mail, reads mail mail mail.";
-        let shard =
-            prompts_by(&own_tokens(), Unit::Sentence, ReaderContext::Record, &TextRules::none(), &[text]);
-        let texts: Vec<&str> = shard.segments().map(|segment| segment.text.as_str()).collect();
-        assert_eq!(texts, ["Reads mail mail mail,", "reads mail mail mail."]);
-        let whole =
-            prompts_by(&own_tokens(), Unit::Record, ReaderContext::Record, &TextRules::none(), &[text]);
-        let [(0, failure)] = &whole.failures[..] else { panic!("{:?}", whole.failures) };
-        assert_eq!(failure.code, FailureCode::PromptTooLong);
-        assert!(whole.readings.is_empty());
-    }
-}
+mod tests;

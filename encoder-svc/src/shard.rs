@@ -11,8 +11,9 @@ use baton_proto::wire::{
     encode_shard_request, shard_event,
 };
 use baton_proto::{
-    DecodeHeader, FailureOrigin, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead, PromptPayload, RecordHead,
-    Refusal, ShardAttempt, WireError, prompt_messages, receive_error,
+    DecodeHeader, FailureOrigin, FoundPrompts, IndexedEntry, MAX_MESSAGE_NUM_BYTES, PromptHead,
+    PromptPayload, RecordHead, Refusal, ShardAttempt, WireError, key_messages, prompt_messages,
+    receive_error,
 };
 use baton_segments::{Segment, Unit};
 use baton_telemetry::TraceContext;
@@ -23,7 +24,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::loaded::LoadedEncoder;
-use crate::prompts::{Cutting, ShardPrompts, SharedReading};
+use crate::prompts::{Cutting, ShardPrompts, SharedPrompt, SharedReading};
+use crate::reuse::{SetAside, set_aside};
 use crate::{EncoderError, pack_batches};
 
 /// Messages between the encode loop and the decoder's stream; the stream's window is the real queue.
@@ -47,6 +49,22 @@ struct ShardWork<'a> {
     events: &'a EventSender,
 }
 
+/// The decoder's answers before any prompt is read.
+struct DecoderAnswers {
+    /// It has taken the shard on.
+    begun: oneshot::Receiver<()>,
+    /// It has looked for outputs by the prompts' keys, and has these.
+    found: oneshot::Receiver<FoundPrompts>,
+}
+
+/// A prompt on its way to the decoder.
+struct SentPrompt {
+    prompt: SharedPrompt,
+    prompt_len: usize,
+    /// `None` if the decoder has its outputs.
+    payload: Option<PromptPayload>,
+}
+
 /// Runs an attempt; its receipt is the last event sent. Dropping the future cancels it.
 pub(crate) async fn process(
     encoder: &LoadedEncoder,
@@ -61,7 +79,10 @@ pub(crate) async fn process(
     memory.grow(shard.num_bytes())?; // given back when the shard is done
     let (to_decoder, decoder_requests) = mpsc::channel(DECODER_QUEUE);
     let (has_begun, begun) = oneshot::channel();
-    tokio::try_join!(work.feed(shard, to_decoder, begun), work.relay(decoder_requests, has_begun))?;
+    let (has_looked, found) = oneshot::channel();
+    let answers = DecoderAnswers { begun, found };
+    let feed = work.feed(shard, to_decoder, answers);
+    tokio::try_join!(feed, work.relay(decoder_requests, has_begun, has_looked))?;
     let ShardProgress { encoded_records, encoded_prompt_tokens, .. } = work.progress();
     let decoder = &work.accepted.decoder_endpoint;
     tracing::info!(encoded_records, encoded_prompt_tokens, decoder, "shard is done");
@@ -76,8 +97,9 @@ impl ShardWork<'_> {
         let limits = self.encoder.limits;
         let unit = if self.attempt.generation.by_sentence { Unit::Sentence } else { Unit::Record };
         let context = self.attempt.generation.reader_context;
+        let keys = self.encoder.keys.clone();
         let prepare = move || {
-            let cutting = Cutting { reader: &reader, limits, unit, context, rules: &rules };
+            let cutting = Cutting { reader: &reader, limits, unit, context, rules: &rules, keys: &keys };
             ShardPrompts::new(cutting, entries)
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
@@ -85,49 +107,74 @@ impl ShardWork<'_> {
     }
 
     /// Encodes batch after batch and hands the states to the decoder's stream, waiting wherever that is full.
-    /// Nothing is encoded before the decoder has taken the shard on.
+    /// Nothing is encoded before the decoder has taken the shard on and has said which outputs it has.
     async fn feed(
         &self,
         shard: ShardPrompts,
         to_decoder: mpsc::Sender<DecodeShardRequest>,
-        begun: oneshot::Receiver<()>,
+        answers: DecoderAnswers,
     ) -> Result<(), EncoderError> {
-        use decode_shard_request::Message;
         let to_decoder = DecoderStream(to_decoder);
-        let header = Message::Header(self.decode_header(&shard).into());
-        let has_ended = to_decoder.send(header).await.is_none() || begun.await.is_err();
-        if !has_ended {
-            self.feed_entries(shard, &to_decoder).await.transpose()?;
+        if let Some(found) = self.open(&shard, &to_decoder, answers).await {
+            self.feed_entries(shard, &found, &to_decoder).await.transpose()?;
         } // otherwise `relay` learns why
         Ok(())
+    }
+
+    /// Sends header and keys, and waits for the decoder's answers. `None` if the decoder ended the stream.
+    async fn open(
+        &self,
+        shard: &ShardPrompts,
+        to_decoder: &DecoderStream,
+        answers: DecoderAnswers,
+    ) -> Option<FoundPrompts> {
+        use decode_shard_request::Message;
+        let DecoderAnswers { begun, found } = answers;
+        to_decoder.send(Message::Header(self.decode_header(shard).into())).await?;
+        begun.await.ok()?;
+        if !self.has_keys() {
+            return Some(FoundPrompts::default());
+        }
+        for keys in key_messages(&shard.keys()) {
+            to_decoder.send(Message::Keys(keys)).await?;
+        }
+        found.await.ok()
     }
 
     /// `None` if the decoder ended the stream.
     async fn feed_entries(
         &self,
         shard: ShardPrompts,
+        found: &FoundPrompts,
         to_decoder: &DecoderStream,
     ) -> Option<Result<(), EncoderError>> {
         use decode_shard_request::Message;
-        let ShardPrompts { records, failures, mut readings } = shard;
+        let ShardPrompts { records, failures, readings } = shard;
         for failure in failures {
             to_decoder.send(Message::Failure(failure.into())).await?;
         }
-        let mut num_unread = vec![0_u32; self.attempt.num_entries as usize]; // segments
+        let mut unread = UnreadSegments::of(&records, self.attempt.num_entries);
         let num_without_segments = records.iter().filter(|record| record.num_segments == 0).count();
         for record in records {
-            num_unread[record.index as usize] = record.num_segments;
             to_decoder.send(Message::Record(record.into())).await?;
         }
-        self.report(|progress| progress.encoded_records += num_without_segments as u32).await;
 
+        let (set_aside, mut readings) = set_aside(readings, found);
         let mut num_prompts = 0; // sent
+        let mut num_records_done = num_without_segments as u32;
+        for SetAside { prompt, prompt_len } in set_aside {
+            num_records_done += unread.note_read(&prompt.segments);
+            let sent = SentPrompt { prompt, prompt_len, payload: None };
+            num_prompts += self.send(to_decoder, sent, num_prompts).await?;
+        }
+        self.report(|progress| progress.encoded_records += num_records_done).await;
+
         let num_tokens: Vec<usize> = readings.iter().map(|shared| shared.reading.num_tokens()).collect();
         for batch in pack_batches(&num_tokens, self.encoder.max_batch_tokens) {
             let (mut batch_readings, mut prompts) = (Vec::new(), Vec::new());
             for &place in &batch {
-                let SharedReading { reading, prompts: segments } = &mut readings[place];
-                prompts.extend(reading.prompt_lens().into_iter().zip(std::mem::take(segments)));
+                let SharedReading { reading, prompts: of_reading } = &mut readings[place];
+                prompts.extend(reading.prompt_lens().into_iter().zip(std::mem::take(of_reading)));
                 batch_readings.push(std::mem::take(reading));
             }
             let payloads = match self.payloads(batch_readings).await {
@@ -137,13 +184,10 @@ impl ShardWork<'_> {
             let batch_tokens: usize = batch.iter().map(|&place| num_tokens[place]).sum();
             self.encoder.prompt_tokens.inc_by(batch_tokens as u64);
             let mut num_records_read = 0;
-            for ((prompt_len, segments), payload) in prompts.into_iter().zip(payloads) {
-                for segment in &segments {
-                    let num_unread = &mut num_unread[segment.record as usize];
-                    *num_unread -= 1;
-                    num_records_read += u32::from(*num_unread == 0);
-                }
-                num_prompts += self.send(to_decoder, segments, (prompt_len, payload), num_prompts).await?;
+            for ((prompt_len, prompt), payload) in prompts.into_iter().zip(payloads) {
+                num_records_read += unread.note_read(&prompt.segments);
+                let sent = SentPrompt { prompt, prompt_len, payload: Some(payload) };
+                num_prompts += self.send(to_decoder, sent, num_prompts).await?;
             }
             self.report(|progress| {
                 progress.encoded_records += num_records_read;
@@ -156,22 +200,21 @@ impl ShardWork<'_> {
 
     /// Sends a prompt for its segments: once, with references for the other segments, or once for each
     /// segment if their outputs differ. `num_sent`: prompts sent before. Returns the number of sent prompts.
-    async fn send(
-        &self,
-        to_decoder: &DecoderStream,
-        segments: Vec<Segment>,
-        (prompt_len, payload): (usize, PromptPayload),
-        num_sent: u32,
-    ) -> Option<u32> {
+    async fn send(&self, to_decoder: &DecoderStream, sent: SentPrompt, num_sent: u32) -> Option<u32> {
         use decode_shard_request::Message;
+        let SentPrompt { prompt: SharedPrompt { segments, number, .. }, prompt_len, payload } = sent;
         let (prompt_len, mut num_prompts) = (prompt_len as u32, 0);
         for segment in segments {
             if num_prompts > 0 && !self.is_sampled() {
                 let repeat = Repeat { segment: Some(segment.into()), prompt: num_sent };
                 to_decoder.send(Message::Repeat(repeat)).await?;
-            } else {
-                num_prompts += 1;
-                to_decoder.send_prompt(PromptHead { segment, prompt_len }, payload.clone()).await?;
+                continue;
+            }
+            num_prompts += 1;
+            let head = PromptHead { segment, prompt_len, number };
+            match &payload {
+                Some(payload) => to_decoder.send_prompt(head, payload.clone()).await?,
+                None => to_decoder.send(Message::Reused(head.into())).await?,
             }
         }
         Some(num_prompts)
@@ -186,7 +229,13 @@ impl ShardWork<'_> {
             num_prompts: if self.is_sampled() { shard.segments().count() } else { shard.num_prompts() }
                 as u64,
             num_text_bytes: shard.segments().map(|segment| segment.text.len()).sum::<usize>() as u64,
+            has_keys: self.has_keys(),
         }
+    }
+
+    /// Whether outputs of equal segments are equal, and wanted: a probe is to decode.
+    fn has_keys(&self) -> bool {
+        !self.is_sampled() && !self.attempt.is_probe
     }
 
     /// Whether equal segments get different outputs.
@@ -213,12 +262,13 @@ impl ShardWork<'_> {
         Ok(payloads)
     }
 
-    /// Opens the decoder's stream, tells `has_begun` when the decoder has taken the shard on, and passes its
-    /// events on, until the receipt.
+    /// Opens the decoder's stream and passes the decoder's events on, until the receipt. Tells `has_begun`
+    /// when the decoder has taken the shard on, and `has_looked` which outputs it has.
     async fn relay(
         &self,
         decoder_requests: mpsc::Receiver<DecodeShardRequest>,
         has_begun: oneshot::Sender<()>,
+        has_looked: oneshot::Sender<FoundPrompts>,
     ) -> Result<(), EncoderError> {
         let decoder_endpoint = &self.accepted.decoder_endpoint;
         let answered = |origin: FailureOrigin, status: Status| {
@@ -239,6 +289,7 @@ impl ShardWork<'_> {
         let response = decoder.decode_shard(requests).await.map_err(refused)?;
         let _ = has_begun.send(()); // unheard, `feed` has failed
         let mut decoder_events = response.into_inner();
+        let mut has_looked = Some(has_looked);
         while let Some(event) = decoder_events.message().await.map_err(broken)? {
             match event.event {
                 Some(shard_event::Event::Progress(decoded)) => {
@@ -251,6 +302,9 @@ impl ShardWork<'_> {
                 Some(shard_event::Event::Receipt(_)) => {
                     let _ = self.events.send(Ok(event)).await; // a coordinator that left needs no receipt
                     return Ok(());
+                }
+                Some(shard_event::Event::Found(found)) => {
+                    let _ = has_looked.take().map(|has_looked| has_looked.send(found.into()));
                 }
                 None => return Err(WireError::MissingField { field: "ShardEvent.event" }.into()),
             }
@@ -268,6 +322,30 @@ impl ShardWork<'_> {
 
     fn progress(&self) -> ShardProgress {
         *self.progress.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The segments of each entry that are neither read nor found.
+struct UnreadSegments(Vec<u32>);
+
+impl UnreadSegments {
+    fn of(records: &[RecordHead], num_entries: u32) -> Self {
+        let mut num_unread = vec![0; num_entries as usize];
+        for record in records {
+            num_unread[record.index as usize] = record.num_segments;
+        }
+        Self(num_unread)
+    }
+
+    /// Notes that these are done. Returns the number of records that are then done.
+    fn note_read(&mut self, segments: &[Segment]) -> u32 {
+        let mut num_records = 0;
+        for segment in segments {
+            let num_unread = &mut self.0[segment.record as usize];
+            *num_unread -= 1;
+            num_records += u32::from(*num_unread == 0);
+        }
+        num_records
     }
 }
 

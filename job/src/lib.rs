@@ -15,6 +15,7 @@ pub mod layout;
 mod manifest;
 mod mode;
 mod partition;
+mod reuse_counts;
 mod schedule;
 mod shard;
 mod shard_set;
@@ -41,6 +42,7 @@ pub use manifest::{
 };
 pub use mode::Mode;
 pub use partition::{InvalidPartition, Partition};
+pub use reuse_counts::ReuseCounts;
 pub use schedule::{
     AfterFailure, Assignment, Backoff, Expired, Failure, Lease, Pair, Role, SchedulePolicy, Settled,
     ShardCounts, ShardScheduler, Work, WorkerId, WorkerState, WorkerView,

@@ -7,7 +7,7 @@ use baton_formats::PartFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{JOB_RECORD_KEY, MANIFEST_KEY, part_key};
-use crate::{JobError, OutputDefinition, Totals, Verdict};
+use crate::{JobError, OutputDefinition, ReuseCounts, Totals, Verdict};
 
 /// Version of the output directory's layout.
 pub const FORMAT_VERSION: u32 = 1;
@@ -50,7 +50,7 @@ pub struct ManifestSummary {
     pub bundle_digest: String,
     /// Counts over all parts.
     pub totals: Totals,
-    /// The duration.
+    /// How it went.
     pub timings: Timings,
 }
 
@@ -74,13 +74,16 @@ pub struct ManifestPieces<W> {
     pub tail: &'static [u8],
 }
 
-/// The duration of a job; for a restarted job, of its last run.
+/// How a job went: its duration, and what it did not have to write. For a restarted job, of its last run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// The time of writing the manifest, in seconds since 1970.
     pub finished_unix_seconds: u64,
     /// From the start of the last run to its last commit.
     pub last_run_seconds: f64,
+    /// The origin of the outputs that the last run committed.
+    #[serde(default, skip_serializing_if = "ReuseCounts::is_empty")]
+    pub last_run_reuse: ReuseCounts,
 }
 
 /// One part of the output.
@@ -320,7 +323,8 @@ mod tests {
         for verdict in verdicts {
             manifest.add(verdict).unwrap();
         }
-        let timings = Timings { finished_unix_seconds: 5, last_run_seconds: 1.5 };
+        let last_run_reuse = ReuseCounts { segments: 9, cached: 8, ..ReuseCounts::default() };
+        let timings = Timings { finished_unix_seconds: 5, last_run_seconds: 1.5, last_run_reuse };
         let ManifestPieces { head, parts, tail } = manifest.finish("digest".into(), timings);
         [&head, &parts[..], tail].concat()
     }
@@ -330,6 +334,7 @@ mod tests {
         let json = json_of(&[verdict(0, 3, 1), verdict(1, 4, 0)]);
         let summary = ManifestSummary::from_json(&json).unwrap();
         assert_eq!((summary.totals.records, summary.timings.finished_unix_seconds), (8, 5));
+        assert_eq!(summary.timings.last_run_reuse.cached, 8);
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let parts: Vec<PartEntry> = serde_json::from_value(json["parts"].clone()).unwrap();
         let keys: Vec<&str> = parts.iter().map(|part| part.key.as_str()).collect();

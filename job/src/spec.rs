@@ -3,8 +3,8 @@
 //! Owns the fields, their defaults and their validation. [`OutputDefinition`] is the part that defines output
 //! bytes; `_baton/job.json` records only that. Locations (`bundle`, `inputs`, `output`) are not part of it,
 //! because the bundle's digest and the input listing are recorded instead; `max_error_rate` is a policy.
-//! Machine settings (workers, windows, batch sizes, lease times) change no byte and belong to the services,
-//! not to the spec.
+//! A `cache` changes no byte. Machine settings (workers, windows, batch sizes, lease times) change no byte
+//! either, and belong to the services, not to the spec.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -38,6 +38,9 @@ pub struct JobSpec<G = GenerationOptions> {
     pub output: String,
     /// Directory or URI. The job skips the inputs of finished jobs whose outputs lie directly below it.
     pub skip_done: Option<String>,
+    /// Directory or URI of a cache of outputs, which jobs share: segments that an earlier job has written in
+    /// the same way are not written again. Default: none.
+    pub cache: Option<String>,
     /// The job fails if more than this share of its records failed, 0 to 1. Default 1: never.
     pub max_error_rate: f64,
     /// The mode: which models read and write. Default: the first of the bundle's modes; hybrid in most.
@@ -112,6 +115,7 @@ impl<G: Default> Default for JobSpec<G> {
             inputs: Vec::new(),
             output: String::new(),
             skip_done: None,
+            cache: None,
             max_error_rate: 1.0,
             mode: Mode::default(),
             task: None,
@@ -168,6 +172,7 @@ impl JobFile {
             inputs: self.inputs,
             output: self.output,
             skip_done: self.skip_done,
+            cache: self.cache,
             max_error_rate: self.max_error_rate,
             mode: self.mode,
             task: self.task,
@@ -197,6 +202,7 @@ impl<G> JobSpec<G> {
         self.inputs.iter().try_for_each(|input| non_empty("inputs", input))?;
         non_empty("output", &self.output)?;
         self.skip_done.iter().try_for_each(|prefix| non_empty("skip_done", prefix))?;
+        self.cache.iter().try_for_each(|prefix| non_empty("cache", prefix))?;
         if !(0.0..=1.0).contains(&self.max_error_rate) {
             return Err(not_allowed("max_error_rate", self.max_error_rate, "0.0 to 1.0"));
         }

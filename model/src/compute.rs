@@ -141,6 +141,13 @@ impl Compute {
         }
     }
 
+    /// The arithmetic in words, such as `int8 on a CPU`. Outputs with equal arithmetic are equal, except that
+    /// machines of one kind may differ in the last bits of floating-point sums.
+    #[must_use]
+    pub fn arithmetic(self) -> String {
+        format!("{} on a {}", self.weights_name(), if self.is_cpu() { "CPU" } else { "GPU" })
+    }
+
     /// The same arithmetic by operations that have gradients.
     #[must_use]
     pub const fn differentiable(self) -> Self {

@@ -18,6 +18,8 @@ pub struct ShardAttempt {
     pub bundle_digest: String,
     /// Directory or URI that the shard is committed to.
     pub output_location: String,
+    /// Directory or URI of the cache of outputs, if the job has one.
+    pub cache_location: Option<String>,
     /// The mode.
     pub mode: Mode,
     /// Name of the prompt template; `None`: the default one.
@@ -49,6 +51,7 @@ impl From<ShardAttempt> for wire::ShardHeader {
             first_entry: attempt.first_entry,
             probe: attempt.is_probe,
             protocol: PROTOCOL.to_owned(),
+            cache_location: attempt.cache_location,
             parts: Some(wire::PartOptions {
                 format: attempt.parts.format.to_string(),
                 origin: attempt.parts.has_origin,
@@ -85,6 +88,7 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
             num_entries: header.num_entries,
             bundle_digest: header.bundle_digest,
             output_location: header.output_location,
+            cache_location: header.cache_location,
             mode: header.mode.parse().map_err(|error| WireError::invalid("ShardHeader.mode", &error))?,
             task: header.task,
             parts: PartOptions { quality: generation.quality, ..parts(&header.parts.unwrap_or_default())? },
@@ -126,6 +130,7 @@ mod tests {
             num_entries: 256,
             bundle_digest: "d".repeat(64),
             output_location: "/out".into(),
+            cache_location: Some("s3://corpora/cache".into()),
             mode: Mode::Slm,
             task: Some("formal".into()),
             generation: GenerationOptions {
@@ -149,7 +154,8 @@ mod tests {
     fn a_header_survives_the_wire() {
         let header = wire::ShardHeader::from(attempt());
         assert_eq!(ShardAttempt::try_from(header), Ok(attempt()));
-        let bare = ShardAttempt { task: None, generation: GenerationOptions::default(), ..attempt() };
+        let generation = GenerationOptions::default();
+        let bare = ShardAttempt { task: None, cache_location: None, generation, ..attempt() };
         assert_eq!(ShardAttempt::try_from(wire::ShardHeader::from(bare.clone())), Ok(bare));
     }
 

@@ -12,6 +12,7 @@ mod error;
 mod failure_origin;
 mod prompts;
 mod refusal;
+mod reuse;
 mod security;
 mod transport;
 
@@ -22,6 +23,7 @@ pub use error::{WireError, error_chain, receive_error};
 pub use failure_origin::FailureOrigin;
 pub use prompts::{DecodeHeader, PromptHead, PromptPayload, RecordHead, prompt_messages};
 pub use refusal::Refusal;
+pub use reuse::{FoundPrompts, key_messages};
 pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, ServerSecurity};
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};
 

@@ -21,6 +21,8 @@ pub struct DecodeHeader {
     pub num_text_bytes: u64,
     /// Prompts of all segments: no more than segments.
     pub num_prompts: u64,
+    /// Whether a key for each of the prompts follows.
+    pub has_keys: bool,
 }
 
 /// A record whose text has been cut: its data for the output row.
@@ -51,6 +53,8 @@ pub struct PromptHead {
     pub segment: Segment,
     /// Length of the prompt, in tokens of the model that writes.
     pub prompt_len: u32,
+    /// Its number among the keys of the shard's prompts, if the shard has keys.
+    pub number: u32,
 }
 
 /// The models' input for a prompt in the decoder. Mode and options decide which of the two exist.
@@ -89,6 +93,7 @@ pub fn prompt_messages(
     let room = TARGET_MESSAGE_NUM_BYTES.saturating_sub(head.segment.num_bytes());
     let first = Message::Prompt(wire::Prompt {
         prompt_len: head.prompt_len,
+        number: head.number,
         segment: Some(head.segment.into()),
         states: split_at_most(&mut states, room),
         tokens,
@@ -106,9 +111,9 @@ fn split_at_most(states: &mut Bytes, max_num_bytes: usize) -> Bytes {
 
 impl From<DecodeHeader> for wire::DecodeShardHeader {
     fn from(header: DecodeHeader) -> Self {
-        let DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts } = header;
+        let DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts, has_keys } = header;
         let shard = Some(attempt.into());
-        wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, num_prompts }
+        wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, num_prompts, has_keys }
     }
 }
 
@@ -116,10 +121,11 @@ impl TryFrom<wire::DecodeShardHeader> for DecodeHeader {
     type Error = WireError;
 
     fn try_from(header: wire::DecodeShardHeader) -> Result<Self, WireError> {
-        let wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, num_prompts } = header;
+        let wire::DecodeShardHeader { shard, num_segments, num_bytes, num_text_bytes, .. } = header;
+        let (num_prompts, has_keys) = (header.num_prompts, header.has_keys);
         let shard = shard.ok_or(WireError::MissingField { field: "DecodeShardHeader.shard" })?;
         let attempt = shard.try_into()?;
-        Ok(DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts })
+        Ok(DecodeHeader { attempt, num_segments, num_bytes, num_text_bytes, num_prompts, has_keys })
     }
 }
 
@@ -180,9 +186,28 @@ impl TryFrom<wire::Prompt> for (PromptHead, PromptPayload) {
 
     /// The head, and the states or tokens that came with it.
     fn try_from(prompt: wire::Prompt) -> Result<Self, WireError> {
-        let wire::Prompt { segment, prompt_len, states, tokens } = prompt;
+        let wire::Prompt { segment, prompt_len, states, tokens, number } = prompt;
         let segment = segment.ok_or(WireError::MissingField { field: "Prompt.segment" })?;
-        Ok((PromptHead { segment: segment.into(), prompt_len }, PromptPayload { states, tokens }))
+        let segment = segment.into();
+        Ok((PromptHead { segment, prompt_len, number }, PromptPayload { states, tokens }))
+    }
+}
+
+impl From<PromptHead> for wire::Reused {
+    /// The head of a prompt that is not sent.
+    fn from(head: PromptHead) -> Self {
+        let PromptHead { segment, prompt_len, number } = head;
+        wire::Reused { segment: Some(segment.into()), prompt_len, number }
+    }
+}
+
+impl TryFrom<wire::Reused> for PromptHead {
+    type Error = WireError;
+
+    fn try_from(reused: wire::Reused) -> Result<Self, WireError> {
+        let wire::Reused { segment, prompt_len, number } = reused;
+        let segment = segment.ok_or(WireError::MissingField { field: "Reused.segment" })?;
+        Ok(PromptHead { segment: segment.into(), prompt_len, number })
     }
 }
 
@@ -219,7 +244,8 @@ mod tests {
 
     fn head() -> PromptHead {
         let (text, before, after) = ("for xfce4-panel".into(), "\n".into(), String::new());
-        PromptHead { segment: Segment { record: 4, number: 1, text, before, after }, prompt_len: 12 }
+        let segment = Segment { record: 4, number: 1, text, before, after };
+        PromptHead { segment, prompt_len: 12, number: 3 }
     }
 
     fn payload(states: Bytes) -> PromptPayload {
@@ -263,6 +289,7 @@ mod tests {
         assert_eq!(RecordHead::try_from(wire::RecordHead::from(record())), Ok(record()));
         let repeat = wire::Repeat { segment: Some(head().segment.into()), prompt: 7 };
         assert_eq!(<(Segment, u32)>::try_from(repeat), Ok((head().segment, 7)));
+        assert_eq!(PromptHead::try_from(wire::Reused::from(head())), Ok(head()));
     }
 
     #[test]
@@ -271,6 +298,8 @@ mod tests {
         assert_eq!(RecordHead::try_from(wire::RecordHead::default()), Err(missing));
         let missing = WireError::MissingField { field: "Prompt.segment" };
         assert_eq!(<(PromptHead, PromptPayload)>::try_from(wire::Prompt::default()), Err(missing));
+        let missing = WireError::MissingField { field: "Reused.segment" };
+        assert_eq!(PromptHead::try_from(wire::Reused::default()), Err(missing));
         let missing = WireError::MissingField { field: "Repeat.segment" };
         assert_eq!(<(Segment, u32)>::try_from(wire::Repeat::default()), Err(missing));
         let missing = WireError::MissingField { field: "DecodeShardHeader.shard" };

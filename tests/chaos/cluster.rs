@@ -127,7 +127,7 @@ impl Cluster {
         let layout = Layout {
             directory: directory.to_owned(),
             bundle: site.bundle.clone(),
-            job_flags: site.job_flags(output),
+            job_flags: site.flags_of(plan, output)?,
             environment,
             foreign_variables,
             encoders: dialled[..NUM_ENCODERS].to_vec(),
@@ -186,7 +186,7 @@ impl Cluster {
     /// have ended.
     pub(crate) fn start_next_job(&mut self, site: &Site, output: &str, job: usize) -> anyhow::Result<()> {
         self.processes.retain(|process| !process.is_coordinator());
-        self.layout.job_flags = site.job_flags(output);
+        self.layout.job_flags = site.flags_of(&self.plan, output)?;
         for index in 0..self.plan.num_coordinators {
             self.add_coordinator(index, &format!("-job-{job}"));
         }
@@ -298,13 +298,33 @@ impl Layout {
 impl Site {
     /// The run that nothing disturbs: `baton run`, all roles in one process.
     pub(crate) fn run_undisturbed(&self, output: &str) -> anyhow::Result<()> {
+        self.run(&self.job_flags(output))
+    }
+
+    /// The flags of a plan's job. If it has a cache, half of the corpus is put into it first.
+    fn flags_of(&self, plan: &Plan, output: &str) -> anyhow::Result<Vec<String>> {
+        if !plan.has_cache {
+            return Ok(self.job_flags(output));
+        }
+        let cache = ["--cache".to_owned(), self.storage.location(&format!("cache-of-{output}"))];
+        let half = ["--input".to_owned(), self.storage.half_of_corpus()];
+        let mut of_half = self.job_flags(&format!("half-of-{output}"));
+        let input = of_half.iter().position(|flag| flag == "--input").context("a job has an input")?;
+        of_half.splice(input..input + 2, half);
+        of_half.extend(cache.clone());
+        self.run(&of_half)?;
+        Ok(self.job_flags(output).into_iter().chain(cache).collect())
+    }
+
+    /// Runs a job in one process, in which some records fail.
+    fn run(&self, job_flags: &[String]) -> anyhow::Result<()> {
         const SOME_RECORDS_FAILED: i32 = 3;
         let mut command = Command::new(binary_path("baton"));
         let (environment, foreign_variables) = self.storage.environment(self.storage.endpoint());
         for variable in foreign_variables {
             command.env_remove(variable);
         }
-        let done = command.envs(environment).arg("run").args(self.job_flags(output)).output()?;
+        let done = command.envs(environment).arg("run").args(job_flags).output()?;
         let said = String::from_utf8_lossy(&done.stderr);
         let is_right = done.status.code() == Some(SOME_RECORDS_FAILED);
         ensure!(is_right, "the undisturbed run ended with {}: {said}", done.status);

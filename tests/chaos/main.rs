@@ -82,7 +82,8 @@ fn main() -> ExitCode {
     trials.push(Trial::test("a_fault_that_a_job_outruns_is_felt_in_the_next_job", move || {
         let stop = Fault::Stop(Process::Decoder(0), Duration::from_millis(200));
         let faults = vec![PlannedFault { after_share: 1.0, fault: stop }]; // when nothing is left to disturb
-        let plan = Plan { seed: 0, num_coordinators: 1, faults, ..Plan::of_seed(1) };
+        let has_cache = false;
+        let plan = Plan { seed: 0, has_cache, num_coordinators: 1, faults, ..Plan::of_seed(1) };
         let num_jobs = suite.run(&plan)?.num_jobs;
         if num_jobs == 2 { Ok(()) } else { Err(Failed::from(format!("it took {num_jobs} jobs"))) }
     }));
@@ -128,10 +129,11 @@ impl Suite {
                 ));
                 std::fs::rename(&directory, &kept)?;
                 let plan = format!(
-                    "{:?}, {:?}, {} coordinators\n  {}",
+                    "{:?}, {:?}, {} coordinators{}\n  {}",
                     plan.world,
                     plan.files,
                     plan.num_coordinators,
+                    if plan.has_cache { ", a cache" } else { "" },
                     planned.join("\n  ")
                 );
                 Err(Failed::from(format!("{error:#}\nlogs: {}\nplan: {plan}", kept.display())))

@@ -65,11 +65,14 @@ pub(crate) fn run(plan: &Plan, directory: &Path, site: &Site, expected: &Content
     drain(&mut cluster)?;
     drop(cluster);
 
+    let mut num_cached = 0;
     for job in 0..num_jobs {
         let contents = site.storage.contents(&output(job))?;
         check_each_record_once(&contents)?;
         check_same_bytes(&contents, expected)?;
+        num_cached += num_from_cache(&contents)?;
     }
+    ensure!(plan.has_cache == (num_cached > 0), "{num_cached} segments came from a cache");
     Ok(Report { faults: faults.to_string(), num_jobs, took: started.elapsed() })
 }
 
@@ -217,6 +220,12 @@ pub(crate) fn check_same_bytes(contents: &Contents, expected: &Contents) -> anyh
         );
     }
     Ok(())
+}
+
+/// Segments that the last coordinator had from a cache.
+fn num_from_cache(contents: &Contents) -> anyhow::Result<u64> {
+    let manifest: Value = serde_json::from_slice(contents.get("_SUCCESS").context("a manifest")?)?;
+    Ok(manifest["timings"]["last_run_reuse"]["cached"].as_u64().unwrap_or_default())
 }
 
 /// Manifest and report say how long the job took; nothing else may differ.

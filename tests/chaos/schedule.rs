@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) world: World,
     /// One run in four reads and writes Parquet, in turn in each world.
     pub(crate) files: Files,
+    /// One run in four has a cache of outputs, in turn in each world: half of the corpus is in it.
+    pub(crate) has_cache: bool,
     pub(crate) num_coordinators: usize,
     /// How long a process that has ended stays away.
     pub(crate) restart_delay: Duration,
@@ -126,7 +128,8 @@ impl Plan {
         let faults = planned.collect();
         let restart_delay = milliseconds(&mut random, 50..1_000);
         let files = if seed % 4 == 2 { Files::Parquet } else { Files::Jsonl };
-        Plan { seed, world, files, num_coordinators, restart_delay, faults }
+        let has_cache = seed % 4 == 1;
+        Plan { seed, world, files, has_cache, num_coordinators, restart_delay, faults }
     }
 }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::corpus::Files;
+use crate::corpus::{Files, half};
 use crate::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 
 const BUCKET: &str = "chaos";
+/// Half of the corpus, as JSONL.
+const HALF: &str = "half-of-the-corpus";
 /// Variables of the developer's own that must not reach the processes.
 const FOREIGN_VARIABLES: [&str; 4] =
     ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3"];
@@ -33,6 +35,8 @@ impl Storage {
             fs::create_dir_all(&corpus)?;
             fs::write(corpus.join(format!("corpus.{}", files.name())), files.corpus())?;
         }
+        fs::create_dir_all(directory.join(HALF))?;
+        fs::write(directory.join(HALF).join("corpus.jsonl"), half())?;
         Ok(Storage::Local(directory.to_owned()))
     }
 
@@ -44,12 +48,18 @@ impl Storage {
             let key = format!("{}/corpus.{}", corpus_directory(files), files.name());
             server.put_file(&format!("{BUCKET}/{key}"), &files.corpus());
         }
+        server.put_file(&format!("{BUCKET}/{HALF}/corpus.jsonl"), half().as_bytes());
         Storage::S3(server)
     }
 
     /// The location of the corpus, in the form for a process.
     pub(crate) fn corpus(&self, files: Files) -> String {
         self.location(&corpus_directory(files))
+    }
+
+    /// The location of half of the corpus.
+    pub(crate) fn half_of_corpus(&self) -> String {
+        self.location(HALF)
     }
 
     /// The location `name`, as a process is told it.

@@ -24,6 +24,7 @@ mod quality;
 mod recipes;
 mod refusals;
 mod restart;
+mod reuse;
 mod s3;
 mod sentences;
 mod services;

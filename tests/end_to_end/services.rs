@@ -65,6 +65,7 @@ impl Services {
             num_entries: shard.entries.len() as u32,
             bundle_digest: self.bundle.digest().to_owned(),
             output_location: self.directory.path().join("out").to_str().unwrap().to_owned(),
+            cache_location: None,
             mode: Mode::Hybrid,
             task: None,
             generation: GenerationOptions::default(),

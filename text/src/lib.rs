@@ -37,12 +37,14 @@ mod script;
 mod separators;
 mod term;
 mod unit;
+mod view;
 
 pub use finish::{Finished, Warning};
 pub use language::OtherLanguage;
 pub use prepare::Prepared;
 pub use term::{MAX_TERM_BYTES, MAX_TERMS, Term, TermError};
 pub use unit::UnitKind;
+pub use view::View;
 
 use language::LanguageCheck;
 use separators::Separators;

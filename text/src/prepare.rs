@@ -157,7 +157,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The terms that the model sees in the form for the output.
-    pub fn terms(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn terms(&self) -> impl Iterator<Item = &str> {
         let shown = self.shown.iter().filter(|unit| unit.kind == UnitKind::Term && !unit.is_carried);
         shown.map(|unit| unit.original.as_str())
     }

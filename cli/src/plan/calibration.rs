@@ -68,6 +68,7 @@ impl Calibration {
             format: None,
             separator: None,
             skip_done: None,
+            cache: None, // the estimate is of decoding
             keep_fields: false,
             output_format: PartFormat::default(),
             max_error_rate: 1.0,

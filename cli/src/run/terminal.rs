@@ -66,7 +66,11 @@ fn describe(status: &JobStatus) -> String {
     };
     let about = if progress.input_is_read { "" } else { "about " };
     let left = status.time_left().map_or("unknown time".to_owned(), |left| HumanDuration(left).to_string());
-    format!("{done} of {about}{} records, {rates}, {left} left", HumanCount(expected))
+    let reused = match status.reuse.reused() {
+        0 => String::new(),
+        _ => format!(", {:.0} % of segments reused", 100.0 * status.reuse.share()),
+    };
+    format!("{done} of {about}{} records, {rates}{reused}, {left} left", HumanCount(expected))
 }
 
 /// Reports the job's results and their place.
@@ -119,6 +123,9 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
             "  drafts      {:.1} % accepted, {per_pass:.2} tokens per pass of the large model",
             rate * 100.0
         );
+    }
+    if report.reuse.reused() > 0 {
+        tell!("  reuse       {}", report.reuse);
     }
     if !totals.warnings.is_empty() {
         tell!("  warnings    {}", totals.warnings);

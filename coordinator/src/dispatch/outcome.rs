@@ -1,6 +1,6 @@
 //! The consequences of the end of an attempt, and of the job.
 
-use baton_job::{AfterFailure, Failure, Lease, Role, ShardIndex, Totals, WarningCounts, Work};
+use baton_job::{AfterFailure, Failure, Lease, ReuseCounts, Role, ShardIndex, Totals, WarningCounts, Work};
 use baton_proto::wire::ShardReceipt;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -116,6 +116,7 @@ impl Dispatcher<'_> {
             };
         }
         if settled.is_first {
+            self.reuse += receipt.reuse.map(ReuseCounts::from).unwrap_or_default();
             add_receipt(&mut self.totals, receipt);
             let (records, errors) = (u64::from(receipt.records), u64::from(receipt.failed_records));
             self.watch.metrics.records.of("output").inc_by(records - errors);
@@ -181,16 +182,15 @@ impl Dispatcher<'_> {
             self.check_error_rate(0)?;
             let job_has_ended = self.end_job(num_shards).await?;
             self.publish_now();
-            let report = JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now());
-            return Ok(JobReport { job_has_ended, num_shards, drafts: self.drafts, ..report });
+            let report = self.report();
+            return Ok(JobReport { job_has_ended, num_shards, ..report });
         }
         self.publish_now();
         Ok(JobReport {
             outcome: JobOutcome::InputsBroken,
-            drafts: self.drafts,
             broken,
             num_unread_inputs: num_unread,
-            ..JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now())
+            ..self.report()
         })
     }
 
@@ -198,6 +198,7 @@ impl Dispatcher<'_> {
     async fn end_job(&self, num_shards: u32) -> Result<bool, CoordinatorError> {
         let policy = &self.options.policy;
         let run = RunFigures::new(self.now(), &self.progress(), &self.history, self.options.prices);
+        let run = run.with_reuse(self.reuse);
         for attempt in 1.. {
             match end_job(self.job, num_shards, &run).await {
                 Err(CoordinatorError::Store(error))
@@ -215,11 +216,13 @@ impl Dispatcher<'_> {
 
     /// Dropping the attempts cancels them.
     pub(super) fn interrupted(&self) -> JobReport {
-        JobReport {
-            outcome: JobOutcome::Interrupted,
-            drafts: self.drafts,
-            ..JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now())
-        }
+        JobReport { outcome: JobOutcome::Interrupted, ..self.report() }
+    }
+
+    /// The results of this run so far.
+    fn report(&self) -> JobReport {
+        let report = JobReport::complete(self.totals.clone(), self.resumed.clone(), self.now());
+        JobReport { drafts: self.drafts, reuse: self.reuse, ..report }
     }
 }
 

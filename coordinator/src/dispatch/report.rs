@@ -47,6 +47,7 @@ impl Dispatcher<'_> {
             records_per_second,
             output_tokens_per_second,
             history: self.history.clone(),
+            reuse: self.reuse,
         });
     }
 

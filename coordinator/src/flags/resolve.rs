@@ -23,6 +23,7 @@ impl JobArgs {
         let mut file = self.described()?;
         file.bundle = Location::parse_local(&file.bundle)?.to_string_lossy().into_owned();
         Location::parse(&file.output)?;
+        file.cache.iter().try_for_each(|cache| Location::parse(cache).map(drop))?;
         let (manifest, digest) = baton_bundle::read_manifest(Path::new(&file.bundle))?;
         if !self.says_mode() {
             file.mode = manifest.modes[0]; // as its services have it; a manifest has one
@@ -100,6 +101,7 @@ impl JobArgs {
         set(&mut spec.shard.records_per_shard, &self.records_per_shard);
         set(&mut spec.shard.bytes_per_shard, &self.bytes_per_shard);
         set(&mut spec.skip_done, &self.skip_done.clone().map(Some));
+        set(&mut spec.cache, &self.cache.clone().map(Some));
         set(&mut spec.task, &self.task.clone().map(Some));
         set(&mut spec.id_field, &self.id_field.clone().map(Some));
         set(&mut spec.format, &self.format.map(Some));

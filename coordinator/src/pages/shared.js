@@ -10,6 +10,8 @@
     if (bytes < 1e7) return `${count(bytes / 1e3)} kB`;
     return bytes < 1e10 ? `${count(bytes / 1e6)} MB` : `${count(bytes / 1e9)} GB`;
   };
+  const reused = ({ segments, repeated, remembered, cached }) =>
+    `${count(100 * (repeated + remembered + cached) / Math.max(1, segments))} % of ${count(segments)}`;
   const cell = (row, text, className = "") => {
     const cell = row.insertCell();
     cell.textContent = text;

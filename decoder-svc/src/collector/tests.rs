@@ -45,12 +45,8 @@ fn written(alternative: Alternative) -> SegmentOutput {
 
 fn generated(text: &str) -> Generated {
     let output = text.into();
-    Ok(vec![written(Alternative {
-        output,
-        score: -0.5,
-        output_tokens: 2,
-        finish_reason: FinishReason::Stop,
-    })])
+    let finish_reason = FinishReason::Stop;
+    Ok([written(Alternative { output, score: -0.5, output_tokens: 2, finish_reason })].into())
 }
 
 fn failure(line: u64) -> RecordFailure {
@@ -147,7 +143,7 @@ fn segments_in_any_order_are_joined_by_the_text_between_them() {
         let finish_reason = FinishReason::Length;
         written(Alternative { output: output.into(), score, output_tokens: 4, finish_reason })
     };
-    collector.finish(uno, Ok(vec![cut("uno.", -0.1), cut("Uno!", -0.2)]));
+    collector.finish(uno, Ok([cut("uno.", -0.1), cut("Uno!", -0.2)].into()));
     assert_eq!(collector.num_done(), 1);
 
     let [Outcome::Output { row, .. }] = &collector.into_outcomes()[..] else { panic!("no output") };

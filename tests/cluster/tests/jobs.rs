@@ -146,6 +146,44 @@ fn a_cluster_makes_the_bytes_of_one_process_and_one_trace_leads_through_its_logs
 }
 
 #[test]
+fn a_job_on_other_workers_takes_its_outputs_from_the_cache_and_no_model_runs() {
+    let job = Job::new();
+    let reference = job.run_in_one_process();
+    let cache = job.output("cache");
+    let allowed = ["--allow-output", job.directory.path().to_str().unwrap()];
+    let flags = ["--cache", cache.to_str().unwrap()];
+    for output in ["first", "second"] {
+        let (encoder, decoder) = (start("baton-encoder", &[]), start("baton-decoder", &allowed));
+        let ended = job.coordinate(output, &[encoder.endpoint()], &[decoder.endpoint()], &flags).wait();
+        job.check(output, &ended, &reference);
+        let num_cached = if output == "first" { 0.0 } else { NUM_RECORDS as f64 };
+        if num_cached > 0.0 {
+            assert_eq!(decoder.metric("baton_decoder_segments_total{origin=\"cached\"}"), num_cached);
+            assert_eq!(encoder.metric("baton_encoder_prompt_tokens_total"), 0.0);
+            assert_eq!(decoder.metric("baton_decoder_output_tokens_total"), 0.0);
+        } else {
+            assert_eq!(
+                decoder.metric("baton_decoder_segments_total{origin=\"decoded\"}"),
+                NUM_RECORDS as f64
+            );
+        }
+    }
+
+    let (encoder, decoder) = (start("baton-encoder", &[]), start("baton-decoder", &allowed));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let flags = ["--cache", elsewhere.path().to_str().unwrap()];
+    let mut refused = job.coordinate("refused", &[encoder.endpoint()], &[decoder.endpoint()], &flags);
+    wait_for("the refusal", || {
+        let log = refused.log().join("\n");
+        (log.contains("output or cache") && log.contains("--allow-output")).then_some(())
+    });
+    if refused.is_running() {
+        refused.kill();
+    }
+    assert_eq!(job.num_parts("refused"), 0);
+}
+
+#[test]
 fn mutual_tls_and_a_token_change_no_byte_and_a_coordinator_without_them_is_refused() {
     let job = Job::new();
     let reference = job.run_in_one_process();

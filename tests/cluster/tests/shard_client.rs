@@ -39,6 +39,7 @@ pub(crate) fn attempt(output: &Path, num_records: u32) -> ShardAttempt {
         num_entries: num_records,
         bundle_digest: Bundle::open(shared_bundle()).unwrap().digest().to_owned(),
         output_location: output.to_str().unwrap().to_owned(),
+        cache_location: None,
         mode: Mode::Hybrid,
         task: None,
         generation: GenerationOptions::default(),
