@@ -51,7 +51,7 @@ def convert(source, result):
         for name in weights:
             if name.startswith(prefix) and name.endswith("layer_norm.weight"):
                 tensors[ours + name[len(prefix) :]] = floats(weights[name])
-            elif name.startswith(prefix) and "relative_attention_bias" in name and name.endswith("_quantized"):
+            elif name.startswith(prefix) and name.endswith("relative_attention_bias.weight_quantized"):
                 plain = name[: -len("_quantized")]
                 tensors[ours + plain[len(prefix) :]] = dequantized(weights, plain)
         for name, product in zip(products, numbered(weights, len(products))):
