@@ -238,6 +238,7 @@ impl FinishedJob {
             has_errors: args.errors,
             has_alternatives: spec.generation.n_best > 1,
             quality: spec.generation.quality,
+            has_tier: !spec.tiers.is_empty(),
             separator: args.separator,
             ..WriteOptions::default()
         };

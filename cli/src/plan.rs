@@ -14,7 +14,7 @@ use baton_telemetry::tell;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
 use self::calibration::Calibration;
-use crate::run::MachineArgs;
+use crate::run::{MachineArgs, show_tiers};
 
 /// Inputs shown if all are sound; inputs with problems are always shown.
 const MAX_INPUTS_SHOWN: usize = 20;
@@ -141,6 +141,7 @@ fn show_estimate(plan: &JobPlan, measured: &Calibration, price_per_hour: Option<
         totals.records as f64 / seconds,
         totals.output_tokens as f64 / seconds,
     );
+    show_tiers(&totals.tiers);
     let estimate = measured.estimate(plan.inputs.iter().map(|input| input.text_num_bytes).sum());
     let read_by_llm = match estimate.llm_prompt_tokens {
         0 => String::new(),

@@ -17,7 +17,9 @@ use baton_bundle::Bundle;
 use baton_coordinator::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use baton_coordinator::process::{EXIT_CODES, exit_code};
 use baton_coordinator::status_page::{JobTitle, routes};
-use baton_coordinator::{Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown, signals};
+use baton_coordinator::{
+    Cluster, CoordinatorError, JobReport, JobWatch, PreparedJob, Shutdown, signals, tiers_said,
+};
 use baton_job::JobSpec;
 use baton_proto::{Connections, SecurityArgs};
 use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, tell};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 
 pub(crate) use in_process::{InProcessWorkers, run_unwatched};
 pub(crate) use machine::MachineArgs;
+pub(crate) use terminal::show_tiers;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +98,9 @@ fn run_job(args: &RunArgs) -> anyhow::Result<JobReport> {
         let generation = spec.generation.said();
         if !generation.is_empty() {
             tell!("generation: {generation}");
+        }
+        if let Some(tiers) = tiers_said(&spec.tiers) {
+            tell!("cascade: {tiers}");
         }
         let on_signal = |wish| match wish {
             Shutdown::Now => tell!("stopped; the same command continues where it stopped"),

@@ -23,7 +23,10 @@ pub(crate) struct AttemptRequest {
     pub(crate) encoder: Connection,
     pub(crate) decoder_endpoint: String,
     pub(crate) attempt: ShardAttempt,
+    /// The entries to send.
     pub(crate) shard: Arc<Shard>,
+    /// Entries of the whole shard.
+    pub(crate) num_records: u32,
     pub(crate) trace: TraceContext,
 }
 
@@ -41,8 +44,13 @@ pub(crate) async fn run_attempt(
     progress: mpsc::Sender<(Lease, ShardProgress)>,
 ) -> Result<ShardReceipt, AttemptFailure> {
     use encode_shard_request::Message;
-    let AttemptRequest { encoder, decoder_endpoint, attempt, shard, trace } = request;
-    let (lease, num_entries) = (attempt.lease, attempt.num_entries);
+    let AttemptRequest { encoder, decoder_endpoint, attempt, shard, num_records, trace } = request;
+    let lease = attempt.lease;
+    let expected = ExpectedReceipt {
+        num_entries: attempt.num_entries,
+        num_records: if attempt.is_probe { attempt.num_entries } else { num_records },
+        may_go_on: attempt.tier.as_ref().is_some_and(|tier| tier.threshold.is_some()) && !attempt.is_probe,
+    };
     let header = EncodeShardHeader { shard: Some(attempt.into()), decoder_endpoint };
     let mut messages = vec![Message::Header(header)];
     messages.extend(entry_batches(&shard).map(Message::Entries));
@@ -65,7 +73,7 @@ pub(crate) async fn run_attempt(
             }
             Some(shard_event::Event::Receipt(receipt)) => {
                 let impossible = |status| broken(FailureOrigin::Decoder.mark(status));
-                return check_receipt(&receipt, num_entries).map_err(impossible).map(|()| receipt);
+                return check_receipt(&receipt, expected).map_err(impossible).map(|()| receipt);
             }
             Some(shard_event::Event::Found(_)) | None => {
                 return Err(broken(Status::internal(
@@ -77,12 +85,33 @@ pub(crate) async fn run_attempt(
     Err(broken(Status::unavailable("the encoder's stream ended without a receipt")))
 }
 
-/// Refuses a receipt that is impossible for a shard of `num_entries` entries.
-fn check_receipt(receipt: &ShardReceipt, num_entries: u32) -> Result<(), Status> {
-    let ShardReceipt { records, failed_records, .. } = *receipt;
-    if records != num_entries || failed_records > records {
+/// The numbers that a receipt can have.
+#[derive(Debug, Clone, Copy)]
+struct ExpectedReceipt {
+    /// Entries of the attempt.
+    num_entries: u32,
+    /// Entries of all that a commit would report.
+    num_records: u32,
+    /// Whether records may go on to a next tier.
+    may_go_on: bool,
+}
+
+/// Refuses a receipt that is impossible.
+fn check_receipt(receipt: &ShardReceipt, expected: ExpectedReceipt) -> Result<(), Status> {
+    let ShardReceipt { records, failed_records, escalation, .. } = receipt;
+    let num_expected = match escalation {
+        Some(_) if !expected.may_go_on => {
+            return Err(Status::internal(
+                "the receipt says that records go on to a next tier, and there is none; the decoder is \
+                 broken, or of another version",
+            ));
+        }
+        Some(_) => expected.num_entries,
+        None => expected.num_records,
+    };
+    if *records != num_expected || failed_records > records {
         return Err(Status::internal(format!(
-            "the receipt of a shard of {num_entries} entries counts {failed_records} failures among \
+            "the receipt of a shard of {num_expected} entries counts {failed_records} failures among \
              {records} records; the decoder is broken, or of another version"
         )));
     }
@@ -174,6 +203,7 @@ fn classify(status: &Status, stage: AttemptStage) -> Failure {
 #[cfg(test)]
 mod tests {
     use baton_job::{RecordFailure, RecordSource, ShardIndex};
+    use baton_proto::wire::{Drafts, Escalation};
 
     use super::*;
 
@@ -200,20 +230,34 @@ mod tests {
 
     #[test]
     fn a_receipt_that_cannot_be_true_is_refused() {
-        use baton_proto::wire::Drafts;
         let receipt =
             |records, failed_records| ShardReceipt { records, failed_records, ..Default::default() };
-        check_receipt(&receipt(4, 4), 4).unwrap();
+        let expected = ExpectedReceipt { num_entries: 4, num_records: 4, may_go_on: false };
+        check_receipt(&receipt(4, 4), expected).unwrap();
         for (records, failed) in [(4, 5), (3, 0), (5, 0), (0, u32::MAX)] {
-            let status = check_receipt(&receipt(records, failed), 4).unwrap_err();
+            let status = check_receipt(&receipt(records, failed), expected).unwrap_err();
             assert!(
                 status.message().contains(&format!("{failed} failures among {records} records")),
                 "{status}"
             );
         }
         let drafts = Some(Drafts { drafted_tokens: 3, accepted_tokens: 4, llm_passes: 1 });
-        let status = check_receipt(&ShardReceipt { drafts, ..receipt(4, 0) }, 4).unwrap_err();
+        let status = check_receipt(&ShardReceipt { drafts, ..receipt(4, 0) }, expected).unwrap_err();
         assert!(status.message().contains("4 accepted drafts of 3"), "{status}");
+    }
+
+    #[test]
+    fn a_tiers_receipt_counts_its_entries_and_a_commit_all_of_the_shard() {
+        let escalation = Some(Escalation { positions: vec![3] });
+        let receipt = |records, escalation| ShardReceipt { records, escalation, ..Default::default() };
+        let second = ExpectedReceipt { num_entries: 4, num_records: 9, may_go_on: true };
+        check_receipt(&receipt(4, escalation.clone()), second).unwrap();
+        check_receipt(&receipt(9, None), second).unwrap();
+        check_receipt(&receipt(4, None), second).unwrap_err();
+        check_receipt(&receipt(9, escalation.clone()), second).unwrap_err();
+        let last = ExpectedReceipt { may_go_on: false, ..second };
+        let status = check_receipt(&receipt(4, escalation), last).unwrap_err();
+        assert!(status.message().contains("there is none"), "{status}");
     }
 
     fn shard() -> Arc<Shard> {

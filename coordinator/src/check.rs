@@ -1,11 +1,14 @@
-//! Checks a job's output against its own records: every part and every error file has the bytes that its
-//! shard's verdict states, and the manifest sums them up. Reads each part once; writes nothing.
+//! Checks a job's output against its own records. Every part and every error file has the bytes that its
+//! shard's verdict states; the verdict sums up the results of a cascade's tiers, and the manifest all
+//! verdicts. Reads each part once; writes nothing.
 
 use baton_job::layout::{
     ERRORS_PREFIX, JOB_RECORD_KEY, MANIFEST_KEY, PART_PREFIX, amendment_key, errors_key, part_key,
-    shard_of_errors_key, shard_of_part_key, verdict_key,
+    shard_of_errors_key, shard_of_part_key, tier_key, verdict_key,
 };
-use baton_job::{JobRecord, ManifestSummary, PartFormat, ShardIndex, ShardSet, Totals, Verdict, sha256_hex};
+use baton_job::{
+    JobRecord, ManifestSummary, PartFormat, ShardIndex, ShardSet, TierResult, Totals, Verdict, sha256_hex,
+};
 use baton_store::{Location, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -35,11 +38,12 @@ impl OutputCheck {
         let Some(record) = store.get(JOB_RECORD_KEY).await? else {
             return Err(CoordinatorError::NoJob { output: location.to_owned() });
         };
-        let format = JobRecord::from_json(&record)?.spec.output_format;
+        let spec = JobRecord::from_json(&record)?.spec;
+        let (format, num_tiers) = (spec.output_format, spec.tiers.len());
         let add = |shards: &mut ShardSet, key: &str| shards.extend(shard_of_part_key(key));
         let shards = store.fold_keys(PART_PREFIX, ShardSet::default(), add).await?;
         let mut check = OutputCheck::default();
-        let found = stream::iter(shards.iter()).map(|shard| check_shard(&store, shard, format));
+        let found = stream::iter(shards.iter()).map(|shard| check_all(&store, shard, (format, num_tiers)));
         let found: Vec<Result<Verdict, String>> = found.buffered(CONCURRENT_PARTS).try_collect().await?;
         for shard in found {
             match shard {
@@ -69,6 +73,18 @@ impl OutputCheck {
         if self.problems.is_empty() && self.totals != *stated {
             self.problems.push(format!("{MANIFEST_KEY} states other sums than the verdicts"));
         }
+    }
+}
+
+/// The verdict that the shard's objects follow, or the problem with them.
+async fn check_all(
+    store: &Store,
+    shard: ShardIndex,
+    (format, num_tiers): (PartFormat, usize),
+) -> Result<Result<Verdict, String>, CoordinatorError> {
+    match check_shard(store, shard, format).await? {
+        Ok(verdict) => check_tiers(store, verdict, num_tiers).await,
+        problem => Ok(problem),
     }
 }
 
@@ -112,4 +128,24 @@ async fn check_errors(store: &Store, verdict: Verdict) -> Result<Result<Verdict,
         Some(rows) if rows[..] == stated[..] => Ok(verdict),
         Some(_) => Err(format!("{key} is not what its verdict states")),
     })
+}
+
+/// The verdict, if the results of the shard's tiers are those that it sums up. The last tier of a cascade has
+/// no result of its own.
+async fn check_tiers(
+    store: &Store,
+    verdict: Verdict,
+    num_tiers: usize,
+) -> Result<Result<Verdict, String>, CoordinatorError> {
+    let with_result = verdict.tiers.iter().take(num_tiers.saturating_sub(1));
+    for (tier, sums) in (0..).zip(with_result) {
+        let key = tier_key(tier, verdict.shard);
+        let Some(bytes) = store.get(&key).await? else { return Ok(Err(format!("{key} is missing"))) };
+        match TierResult::from_bytes(tier, verdict.shard, bytes) {
+            Ok(result) if result.head.sums == *sums => {}
+            Ok(_) => return Ok(Err(format!("{key} is not what the shard's verdict sums up"))),
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+    }
+    Ok(Ok(verdict))
 }

@@ -10,7 +10,6 @@ mod report;
 mod take_over;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use baton_job::{
@@ -29,6 +28,7 @@ use crate::history::RunHistory;
 use crate::progress::{DraftTotals, RateMeter};
 use crate::reader::{CorpusReader, EndOfInput, ReadItem};
 use crate::share::Share;
+use crate::tiers::{OpenShard, TiersDone};
 use crate::{Cluster, CoordinatorError, JobReport, JobStatus, PreparedJob};
 pub use options::{JobWatch, RunOptions, Shutdown};
 
@@ -94,6 +94,7 @@ impl PreparedJob {
             scheduler,
             reader,
             found_at_start: committed.shards,
+            tiers_done: committed.tiers_done,
             open_shards: HashMap::new(),
             attempts: JoinSet::new(),
             running: HashMap::new(),
@@ -105,6 +106,7 @@ impl PreparedJob {
             end_of_input: None,
             rate_meter: RateMeter::default(),
             history: RunHistory::default(),
+            tier_time: vec![Duration::ZERO; self.spec.tiers.len()],
             published_at: None,
             obstacle: None,
             started,
@@ -131,7 +133,9 @@ struct Dispatcher<'job> {
     reader: CorpusReader,
     /// Shards that all partitions had committed when this run began: the input must have them.
     found_at_start: baton_job::ShardSet,
-    open_shards: HashMap<ShardIndex, Arc<Shard>>,
+    /// The tiers that earlier runs have done of shards that are not committed.
+    tiers_done: TiersDone,
+    open_shards: HashMap<ShardIndex, OpenShard>,
     attempts: JoinSet<AttemptEnd>,
     running: HashMap<Lease, RunningAttempt>,
     /// The last failure of each worker.
@@ -143,6 +147,8 @@ struct Dispatcher<'job> {
     end_of_input: Option<EndOfInput>,
     rate_meter: RateMeter,
     history: RunHistory,
+    /// The time of all leases that have ended, by tier; empty without a cascade.
+    tier_time: Vec<Duration>,
     published_at: Option<Duration>,
     obstacle: Option<String>,
     started: Instant,
@@ -158,6 +164,8 @@ struct Dispatcher<'job> {
 
 struct RunningAttempt {
     pair: Pair,
+    tier: u32,
+    began: Instant,
     work: Work,
     task: AbortHandle,
     progress: ShardProgress,
@@ -201,7 +209,7 @@ impl Dispatcher<'_> {
             let wakeup = self.wakeup();
             tokio::select! {
                 item = self.reader.next(), if wants_shard => match item.transpose()? {
-                    Some(ReadItem::Shard(shard)) => self.take_shard(shard),
+                    Some(ReadItem::Shard(shard)) => self.take_shard(shard).await?,
                     Some(ReadItem::End(end)) => self.take_end(end)?,
                     None => unreachable!("the reader ends with an end or an error"),
                 },
@@ -268,9 +276,9 @@ impl Dispatcher<'_> {
     }
 
     fn start_attempt(&mut self, assignment: Assignment) -> Result<(), CoordinatorError> {
-        let Assignment { lease, pair, work } = assignment;
-        let shard = self.open_shards.get(&lease.shard).expect("an offered shard is held until committed");
-        let shard = entries_for(&work, shard);
+        let Assignment { lease, pair, tier, work } = assignment;
+        let open = self.open_shards.get(&lease.shard).expect("an offered shard is held until committed");
+        let shard = entries_for(&work, &open.shard);
         let trace = TraceContext::begin();
         let [encoder_endpoint, decoder_endpoint] =
             [pair.encoder, pair.decoder].map(|worker| self.scheduler.endpoint(worker).to_owned());
@@ -282,25 +290,31 @@ impl Dispatcher<'_> {
             trace_id = trace.trace_id()
         );
         span.in_scope(|| {
-            tracing::debug!(encoder = encoder_endpoint, decoder = decoder_endpoint, ?work, "leased");
+            tracing::debug!(encoder = encoder_endpoint, decoder = decoder_endpoint, tier, ?work, "leased");
         });
         let request = AttemptRequest {
             encoder: self.cluster.connections.to(&encoder_endpoint)?,
             decoder_endpoint,
-            attempt: self.attempt(lease, &shard, &work),
+            attempt: self.attempt((lease, &work), open, &shard),
             shard,
+            num_records: open.num_entries,
             trace,
         };
         let events = self.events.clone();
         let attempt = async move { (lease, run_attempt(request, events).await) };
         let task = self.attempts.spawn(attempt.instrument(span));
         self.watch.metrics.leases.inc();
-        self.running.insert(lease, RunningAttempt { pair, work, task, progress: ShardProgress::default() });
+        let (began, progress) = (Instant::now(), ShardProgress::default());
+        self.running.insert(lease, RunningAttempt { pair, tier, began, work, task, progress });
         Ok(())
     }
 
-    fn attempt(&self, lease: Lease, shard: &Shard, work: &Work) -> ShardAttempt {
+    /// An attempt under a lease, with these of the shard's entries.
+    fn attempt(&self, (lease, work): (Lease, &Work), open: &OpenShard, shard: &Shard) -> ShardAttempt {
         let spec = &self.job.spec;
+        let tier = spec.tiers.get(open.tier as usize);
+        let (mode, generation) =
+            tier.map_or((spec.mode, &spec.generation), |tier| (tier.mode, &tier.generation));
         ShardAttempt {
             job_id: self.job.id(),
             lease,
@@ -308,21 +322,24 @@ impl Dispatcher<'_> {
             bundle_digest: self.job.record.bundle_digest.clone(),
             output_location: spec.output.clone(),
             cache_location: spec.cache.clone(),
-            mode: spec.mode,
+            mode,
             task: spec.task.clone(),
-            generation: spec.generation.clone(),
+            generation: generation.clone(),
             parts: self.job.parts.clone(),
             first_entry: shard.first_entry,
             is_probe: matches!(work, Work::Probe { .. }),
+            tier: open.tier_attempt(&spec.tiers, work),
         }
     }
 
-    fn take_shard(&mut self, shard: Shard) {
-        let num_prompts = shard.prompts().count() as u32; // at most shard.records_per_shard, a u32
-        let num_bytes = shard.prompts().map(|record| record.text.len() as u64).sum();
-        if self.scheduler.offer(shard.index, num_prompts, num_bytes) {
-            self.open_shards.insert(shard.index, Arc::new(shard));
+    async fn take_shard(&mut self, shard: Shard) -> Result<(), CoordinatorError> {
+        let num_done = self.tiers_done.remove(&shard.index).unwrap_or_default();
+        let open = self.job.open_shard(shard, num_done).await?;
+        let index = open.shard.index;
+        if self.scheduler.offer_from(open.tier, index, open.num_prompts(), open.num_bytes()) {
+            self.open_shards.insert(index, open);
         }
+        Ok(())
     }
 
     fn take_end(&mut self, end: EndOfInput) -> Result<(), CoordinatorError> {

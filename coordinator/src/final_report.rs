@@ -16,6 +16,7 @@ use crate::history::{RunHistory, Sample};
 use crate::new_inputs::of_each_output_below;
 use crate::pages;
 use crate::prepare::PreparedJob;
+use crate::tier_figures::{TierFigures, tier_figures};
 use crate::{CoordinatorError, Progress};
 
 /// Failures of a kind that the report quotes.
@@ -46,6 +47,9 @@ pub(crate) struct RunFigures {
     /// `None` without prices.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Cost>,
+    /// The time of all leases, by tier; empty without a cascade.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tier_seconds: Vec<f64>,
     samples: Vec<Sample>,
 }
 
@@ -97,6 +101,7 @@ impl RunFigures {
             decoder_hours,
             reuse: ReuseCounts::default(),
             cost,
+            tier_seconds: Vec::new(),
             samples,
         }
     }
@@ -108,6 +113,21 @@ impl RunFigures {
 
     pub(crate) fn reuse(&self) -> ReuseCounts {
         self.reuse
+    }
+
+    /// The same, with the time of all leases by tier.
+    pub(crate) fn with_tiers(self, tier_time: &[Duration]) -> RunFigures {
+        RunFigures { tier_seconds: tier_time.iter().map(Duration::as_secs_f64).collect(), ..self }
+    }
+
+    /// The price of the run's workers.
+    pub(crate) fn total_cost(&self) -> Option<f64> {
+        self.cost.as_ref().map(|cost| cost.total)
+    }
+
+    /// The time of all leases, by tier.
+    pub(crate) fn tier_seconds(&self) -> &[f64] {
+        &self.tier_seconds
     }
 
     pub(crate) fn seconds(&self) -> f64 {
@@ -165,6 +185,9 @@ struct FinalReport<'job> {
     partitions: u32,
     finished_unix_seconds: u64,
     totals: &'job Totals,
+    /// Of a cascade.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tiers: Vec<TierFigures>,
     failures: Vec<FailureKind>,
     run: &'job RunFigures,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,6 +234,7 @@ impl PreparedJob {
             partitions: self.partition.count(),
             finished_unix_seconds,
             totals,
+            tiers: tier_figures(&self.spec.tiers, &totals.tiers, run),
             failures: failures.sorted(),
             run,
             before: self.earlier_job().await?,

@@ -3,12 +3,13 @@
 //! A job comes from a file and flags: flags win, and both fill the same [`baton_job::JobSpec`] (`resolve`).
 //! Every flag is also an environment variable.
 
+mod cascade;
 mod resolve;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton_job::{Format, Mode, PartFormat, Partition, SchedulePolicy, Separator};
+use baton_job::{Cascade, Escalations, Format, Mode, PartFormat, Partition, SchedulePolicy, Separator};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
@@ -60,6 +61,23 @@ pub struct JobArgs {
             .map(|name| name.parse::<Mode>().expect("a possible value is a mode")),
     )]
     mode: Option<Mode>,
+    /// Several modes in place of one, the cheapest first, separated by commas: the first writes all records,
+    /// and each of the others those that the one before was not sure of. A mode may have generation options
+    /// of its own. Examples: --cascade slm,hybrid,llm; --cascade hybrid,hybrid:beams=4
+    #[arg(long, value_name = "TIERS", env = "BATON_CASCADE", conflicts_with = "mode", help_heading = "Job")]
+    cascade: Option<Cascade>,
+    /// The records that go on to the next tier of a cascade. A share: the worst outputs, by the bundle's
+    /// calibration. From 0 to 1: those with a lower estimate of quality. Below 0: those with a lower mean
+    /// log-probability. One value for all tiers, or one for each but the last. Examples: --escalate 20%;
+    /// --escalate 0.7,0.5; --escalate -0.9
+    #[arg(
+        long,
+        value_name = "SHARE|THRESHOLD",
+        env = "BATON_ESCALATE",
+        allow_hyphen_values = true,
+        help_heading = "Job"
+    )]
+    escalate: Option<Escalations>,
     /// Name of the bundle's prompt template. Default: default.
     #[arg(long, value_name = "TEMPLATE", env = "BATON_TASK", help_heading = "Job")]
     task: Option<String>,

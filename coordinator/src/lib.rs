@@ -34,6 +34,8 @@ pub mod signals;
 mod source;
 mod spool;
 pub mod status_page;
+mod tier_figures;
+mod tiers;
 
 pub use check::OutputCheck;
 pub use discovery::{Cluster, EndpointList, InvalidEndpointList};
@@ -45,3 +47,4 @@ pub use metrics::CoordinatorMetrics;
 pub use plan::{FailedRecords, InputPlan, JobPlan, MAX_SAMPLE};
 pub use prepare::PreparedJob;
 pub use progress::{DraftTotals, JobOutcome, JobReport, JobStatus, Progress, WorkerStatus};
+pub use tiers::tiers_said;

@@ -20,6 +20,7 @@ use crate::new_inputs::{input_object, new_inputs, recorded_inputs};
 use crate::share::Share;
 use crate::source::{needs_columns, part_options};
 use crate::spool::{STANDARD_INPUT, Spool};
+use crate::tiers::TiersDone;
 use crate::{CoordinatorError, JobReport};
 
 /// Verdicts read at once, where many are: hides the latency of an object store.
@@ -46,6 +47,8 @@ pub(crate) struct Committed {
     pub(crate) totals: Totals,
     /// Inputs that were found broken, by their place in the listing.
     pub(crate) broken: BTreeMap<usize, BrokenInput>,
+    /// Of the present share's other shards, the tiers that are done.
+    pub(crate) tiers_done: TiersDone,
 }
 
 impl PreparedJob {
@@ -143,7 +146,8 @@ impl PreparedJob {
         let shards = self.list_parts().await?;
         let own = shards.iter().filter(|&shard| share.has(shard));
         let totals = self.add_verdicts(Totals::default(), own).await?;
-        Ok(Committed { shards, totals, broken: self.broken_inputs().await? })
+        let tiers_done = self.tiers_done(share, &shards).await?;
+        Ok(Committed { shards, totals, broken: self.broken_inputs().await?, tiers_done })
     }
 
     /// The inputs that some run of the job has found broken, by their place in the listing.

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::flags::{ClusterArgs, DispatchArgs, JobArgs};
 use crate::signals::{INTERRUPTED, asked_to_stop, watch_signals};
 use crate::status_page::{JobTitle, routes};
+use crate::tiers::tiers_said;
 use crate::{
     BROKEN_INPUTS, Cluster, CoordinatorError, JobOutcome, JobReport, JobStatus, JobWatch, PreparedJob,
     Shutdown,
@@ -119,13 +120,14 @@ async fn run_job(args: &CoordinatorArgs) -> Result<JobReport, BoxError> {
     }
     let partition = args.dispatch.partition;
     let (output, generation) = (spec.output.clone(), spec.generation.said());
+    let cascade = tiers_said(&spec.tiers);
     let job = tokio::select! {
         job = PreparedJob::open(spec, &digest, partition) => job?,
         () = asked_to_stop(shutdown.clone()) => return Ok(JobReport::not_begun()),
     };
     title.send_replace(Some(JobTitle::of(&job)));
     readiness.send_replace(Readiness::Ready);
-    tracing::info!(output, %partition, %generation, "the job begins");
+    tracing::info!(output, %partition, %generation, cascade, "the job begins");
 
     let log = tokio::spawn(log_progress(job_watch.status.subscribe()));
     let cluster = Cluster::discover(connections, encoders, decoders);

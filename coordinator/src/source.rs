@@ -68,6 +68,7 @@ pub(crate) fn part_options(
         has_origin: spec.origin,
         has_alternatives,
         quality: spec.generation.quality,
+        has_tier: !spec.tiers.is_empty(),
         keep,
     };
     // An empty part shows whether the format can hold these columns.

@@ -66,6 +66,7 @@ fn to_json(title: Option<&JobTitle>, status: &JobStatus) -> Value {
             "per_second": status.records_per_second,
         },
         "warnings": progress.committed.warnings,
+        "tiers": progress.committed.tiers,
         "history": status.history.samples(),
         "reuse": status.reuse,
         "output_tokens": {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use baton_formats::ReviewRow;
-use baton_job::{FailureCode, FinishReason, OutputRow, RecordFailure, RecordSource};
+use baton_job::{FailureCode, FinishReason, Judgement, OutputRow, RecordFailure, RecordSource};
 use baton_proto::{RecordHead, WireError};
 use baton_segments::Segment;
 use baton_text::TextRules;
@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
         row: OutputRow,
         /// The same for a reader of the worst outputs, if the job asks for them.
         review: Option<Box<ReviewRow>>,
+        /// The decoder's knowledge of the output; `None` if no model wrote it.
+        judgement: Option<Judgement>,
     },
     /// It has an error row.
     Failed(RecordFailure),
@@ -255,11 +257,12 @@ impl Outcome {
             warnings: Vec::new(),
             quality: None,
             signals: None,
+            tier: None,
             alternatives,
             origin: None,
             fields,
         };
-        Outcome::Output { source, row, review: None }
+        Outcome::Output { source, row, review: None, judgement: None }
     }
 }
 
@@ -301,13 +304,14 @@ impl Open {
             warnings,
             quality: None,
             signals: None,
+            tier: None,
             alternatives,
             origin: None,
             fields,
         };
         let text = || source_text(&read);
-        let review = judge.judge(&mut row, (text, &source), log_probabilities, rules);
-        Outcome::Output { source, row, review: review.map(Box::new) }
+        let (judgement, review) = judge.judge(&mut row, (text, &source), log_probabilities, rules);
+        Outcome::Output { source, row, review: review.map(Box::new), judgement: Some(judgement) }
     }
 }
 

@@ -15,7 +15,9 @@ use std::collections::HashSet;
 
 use baton_formats::{OutputRow, PartOptions, ReviewRow, RowError, worst_rows};
 use baton_job::layout::{amendment_key, errors_key, part_key, review_key, verdict_key};
-use baton_job::{JobError, PartSummary, RecordSource, ShardIndex, Verdict, WarningCounts, sha256_hex};
+use baton_job::{
+    JobError, PartSummary, RecordSource, ShardIndex, TierSums, Verdict, WarningCounts, sha256_hex,
+};
 use baton_store::{CreateOutcome, Store, StoreError};
 use bytes::Bytes;
 
@@ -71,19 +73,30 @@ pub enum CommitError {
         /// Line of the record.
         line: u64,
     },
+    /// The results of a cascade's tiers do not make a whole shard.
+    #[error(
+        "the results of the tiers of shard {shard} do not fit together; they were changed after Baton wrote \
+         them, so use another output directory"
+    )]
+    TiersDisagree {
+        /// The shard.
+        shard: ShardIndex,
+    },
 }
 
-/// Commits `outcomes`, one per record in record order, as shard `shard` of the job in `store`.
+/// Commits `outcomes`, one per record in record order, as shard `shard` of the job in `store`. Those of a
+/// cascade were sorted out by its `tiers`.
 ///
 /// Dropping the future between two steps is a crash at that point: safe, and completed by the next attempt.
 pub(crate) async fn commit(
     store: &Store,
     shard: ShardIndex,
     (parts, review): (&PartOptions, Option<f64>),
-    outcomes: &[Outcome],
+    (outcomes, tiers): (&[Outcome], &[TierSums]),
 ) -> Result<Commit, CommitError> {
     let store_error = |source| CommitError::Store { shard, source };
     let (own_verdict, own_part) = judge(shard, parts, outcomes)?;
+    let own_verdict = Verdict { tiers: tiers.to_vec(), ..own_verdict };
     let part_key = part_key(shard, parts.format);
     let created =
         store.create(&verdict_key(shard), own_verdict.to_json().into()).await.map_err(store_error)?;
@@ -151,7 +164,8 @@ fn judge(
         parts.part(rows.iter().map(Cow::as_ref)).map_err(|source| CommitError::Row { shard, source })?;
     let sums = PartSummary::of(&part, rows.len() as u64);
     let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, warnings, ..sums };
-    Ok((Verdict { shard, records: outcomes.len() as u64, failed, failed_at, outputs }, part.into()))
+    let records = outcomes.len() as u64;
+    Ok((Verdict { shard, records, failed, failed_at, outputs, tiers: Vec::new() }, part.into()))
 }
 
 /// The part that an earlier attempt's verdict demands, made from this attempt's outcomes: the rows of all

@@ -107,7 +107,7 @@ impl DecoderError {
             Self::Commit(CommitError::Store { source, .. }) | Self::Output { source, .. } => {
                 source.is_retryable()
             }
-            Self::Commit(CommitError::Left { .. }) => false,
+            Self::Commit(CommitError::Left { .. } | CommitError::TiersDisagree { .. }) => false,
             _ => true,
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use baton_bundle::QualityModel;
 use baton_formats::ReviewRow;
 use baton_generation::QualityColumns;
-use baton_job::{FinishReason, GenerationOptions, Mode, OutputRow, RecordSource};
-use baton_quality::{Judged, LogProbabilities, Signals};
+use baton_job::{FinishReason, GenerationOptions, Judgement, Mode, OutputRow, RecordSource};
+use baton_quality::{Judged, LogProbabilities, Signals, rounded};
 use baton_text::TextRules;
 
 /// The models of quality of a bundle's modes.
@@ -18,6 +18,8 @@ pub(crate) type QualityModels = BTreeMap<Mode, Arc<QualityModel>>;
 pub(crate) struct Judge {
     columns: QualityColumns,
     makes_reviews: bool,
+    /// Whether a tier's end needs the estimates.
+    is_of_tier: bool,
     model: Option<Arc<QualityModel>>,
 }
 
@@ -26,21 +28,29 @@ impl Judge {
         Self {
             columns: options.quality,
             makes_reviews: options.review.is_some(),
+            is_of_tier: false,
             model: models.get(&mode).cloned(),
         }
     }
 
-    /// Writes into a row what the job asks for, and makes the row for a reader of the worst ones, if there
-    /// may be one. The text is asked for only if it is needed.
+    /// The same, for a tier of a cascade or not.
+    pub(crate) fn of_tier(self, is_of_tier: bool) -> Self {
+        Self { is_of_tier, ..self }
+    }
+
+    /// Judges an output: writes into its row what the job asks for, and makes the row for a reader of the
+    /// worst ones, if there may be one. The text is asked for only if it is needed.
     pub(crate) fn judge(
         &self,
         row: &mut OutputRow,
         (text, origin): (impl Fn() -> String, &RecordSource),
         log_probabilities: LogProbabilities,
         rules: &TextRules,
-    ) -> Option<ReviewRow> {
-        if self.columns == QualityColumns::None && !self.makes_reviews {
-            return None;
+    ) -> (Judgement, Option<ReviewRow>) {
+        let mean_logprob = rounded(log_probabilities.mean);
+        let is_of_tier = self.is_of_tier && self.model.is_some();
+        if self.columns == QualityColumns::None && !self.makes_reviews && !is_of_tier {
+            return (Judgement { estimate: None, mean_logprob }, None);
         }
         let source = text();
         let signals = Signals::of(Judged {
@@ -58,8 +68,7 @@ impl Judge {
         if self.columns == QualityColumns::Signals {
             row.signals = Some(Box::new(signals));
         }
-        let quality = quality.filter(|_| self.makes_reviews)?;
-        Some(ReviewRow {
+        let review = quality.filter(|_| self.makes_reviews).map(|quality| ReviewRow {
             id: row.id.clone(),
             quality,
             source,
@@ -67,6 +76,7 @@ impl Judge {
             warnings: row.warnings.clone(),
             signals,
             origin: origin.clone(),
-        })
+        });
+        (Judgement { estimate: quality, mean_logprob }, review)
     }
 }

@@ -23,6 +23,7 @@ mod prompt_assembler;
 mod reuse;
 mod service;
 mod shard;
+mod tier;
 mod writer;
 
 pub use allowed_outputs::AllowedOutputs;

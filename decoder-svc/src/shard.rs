@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use baton_decoding::{Copying, DraftCounts, FinishedRow, FinishedSequence, Generation};
-use baton_job::{Alternative, Mode};
+use baton_job::{Alternative, Mode, TierSums};
 use baton_proto::wire::{
-    DecodeShardRequest, Drafts, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request, shard_event,
+    DecodeShardRequest, Drafts, Escalation, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request,
+    shard_event,
 };
-use baton_proto::{FoundPrompts, PromptHead, RecordHead, ShardAttempt, WireError, receive_error};
+use baton_proto::{FoundPrompts, PromptHead, RecordHead, ShardAttempt, WireError, receive_error, wire};
 use baton_quality::LogProbabilities;
 use baton_reuse::SegmentKey;
 use baton_segments::Segment;
@@ -29,6 +30,7 @@ use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, outputs_num_bytes, received_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
 use crate::reuse::ShardReuse;
+use crate::tier::{TierEnd, end_tier};
 use crate::writer::RowPrompt;
 
 /// How often a stream reports progress: often for a progress bar, and far more often than leases expire.
@@ -64,6 +66,7 @@ pub(crate) async fn process(
     let OpenShard { attempt, accepted, rules, mut requests, mut memory, .. } = shard;
     let Accepted { generation, announced } = accepted;
     let judge = Judge::of(&attempt.generation, attempt.mode, &decoder.quality);
+    let judge = judge.of_tier(attempt.tier.is_some());
     let collector = ShardCollector::new(attempt.num_entries, announced.num_segments);
     let collector = Mutex::new(collector.obeying(Arc::clone(&rules)).judged_by(judge));
     let mut reuse = ShardReuse::default();
@@ -85,7 +88,7 @@ pub(crate) async fn process(
     let receipt = match work.attempt.is_probe {
         true => probe_receipt(&outcomes),
         // Side by side, as the cache is in no hurry, and nobody works on a shard after its receipt.
-        false => tokio::join!(work.commit(&store, &outcomes), reuse.save()).0?,
+        false => tokio::join!(work.end(&store, outcomes, &mut memory), reuse.save()).0?,
     };
     let drafts = (work.attempt.mode == Mode::Verified).then_some(Drafts {
         drafted_tokens: drafts.drafted,
@@ -99,10 +102,35 @@ pub(crate) async fn process(
 }
 
 impl ShardWork<'_> {
-    async fn commit(&self, store: &Store, outcomes: &[Outcome]) -> Result<ShardReceipt, DecoderError> {
+    /// Commits the shard, or ends its tier of a cascade.
+    async fn end(
+        &self,
+        store: &Store,
+        outcomes: Vec<Outcome>,
+        memory: &mut MemoryShare,
+    ) -> Result<ShardReceipt, DecoderError> {
+        let Some(tier) = &self.attempt.tier else { return self.commit(store, &outcomes, &[]).await };
+        let (shard, num_entries) = (self.attempt.lease.shard, self.attempt.num_entries);
+        match end_tier(store, shard, (tier, outcomes), memory).await? {
+            TierEnd::Done(whole) => self.commit(store, &whole.outcomes, &whole.tiers).await,
+            TierEnd::GoesOn(positions) => {
+                let escalated = positions.len();
+                tracing::info!(tier = tier.name, records = num_entries, escalated, "tier is done");
+                let escalation = Some(Escalation { positions });
+                Ok(ShardReceipt { records: num_entries, escalation, ..ShardReceipt::default() })
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        store: &Store,
+        outcomes: &[Outcome],
+        tiers: &[TierSums],
+    ) -> Result<ShardReceipt, DecoderError> {
         let (metrics, started) = (&self.decoder.metrics, Instant::now());
         let (shard, review) = (self.attempt.lease.shard, self.attempt.generation.review);
-        let commit = commit(store, shard, (&self.attempt.parts, review), outcomes).await?;
+        let commit = commit(store, shard, (&self.attempt.parts, review), (outcomes, tiers)).await?;
         let receipt = receipt(&commit);
         let elapsed = started.elapsed();
         metrics.commit_seconds.observe(elapsed.as_secs_f64());
@@ -224,7 +252,9 @@ impl ShardWork<'_> {
     /// A segment's random numbers depend only on its place in the job. Entries number the lower bits,
     /// segments the upper ones.
     fn random_stream(&self, segment: &Segment) -> u64 {
-        let entry = self.attempt.first_entry + u64::from(segment.record);
+        let tier = self.attempt.tier.as_ref();
+        let position = tier.map_or(segment.record, |tier| tier.position_of(segment.record));
+        let entry = self.attempt.first_entry + u64::from(position);
         entry ^ (u64::from(segment.number) << u32::BITS)
     }
 
@@ -400,6 +430,8 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         drafts: None,
         warnings: outputs.warnings.iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         reuse: None,
+        escalation: None,
+        tiers: commit.verdict.tiers.iter().map(wire::TierSums::from).collect(),
     }
 }
 

@@ -74,6 +74,28 @@ impl Compression {
         }
     }
 
+    /// The compressed bytes of a whole file.
+    ///
+    /// # Errors
+    /// The encoder cannot be made.
+    pub fn compressed(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut output = Vec::new();
+        let mut sink = self.encode(Box::new(&mut output))?;
+        sink.write_all(bytes)?;
+        sink.finish()?;
+        Ok(output)
+    }
+
+    /// The bytes of a whole file that was compressed.
+    ///
+    /// # Errors
+    /// It is no such file, or damaged.
+    pub fn decompressed(self, bytes: impl AsRef<[u8]> + Send + 'static) -> io::Result<Vec<u8>> {
+        let mut output = Vec::new();
+        self.decode(Box::new(Cursor::new(bytes)))?.read_to_end(&mut output)?;
+        Ok(output)
+    }
+
     /// A writer that compresses into `output`.
     ///
     /// # Errors

@@ -80,6 +80,9 @@ impl<'w> CellWriter<'w> {
         if options.quality != QualityColumns::None {
             header.push("quality".to_owned());
         }
+        if options.has_tier {
+            header.push("tier".to_owned());
+        }
         if options.has_origin {
             header.extend(["input", "line"].map(str::to_owned));
         }
@@ -127,6 +130,9 @@ impl RowWriter for CellWriter<'_> {
         if self.options.quality != QualityColumns::None {
             cells.push(row.quality.map(|quality| quality.to_string()).unwrap_or_default());
         }
+        if self.options.has_tier {
+            cells.push(row.tier.clone().unwrap_or_default());
+        }
         if self.options.has_origin {
             let origin = row.origin.as_ref();
             cells.push(origin.map(|origin| origin.uri.clone()).unwrap_or_default());
@@ -156,9 +162,9 @@ impl RowWriter for CellWriter<'_> {
         let mut cells = vec![String::new(); COLUMNS.len()];
         let id = failure.id.clone().unwrap_or_default();
         cells[0].clone_from(&id);
-        if self.options.quality != QualityColumns::None {
-            cells.push(String::new());
-        }
+        let num_judged = usize::from(self.options.quality != QualityColumns::None);
+        let num_empty = num_judged + usize::from(self.options.has_tier);
+        cells.resize(cells.len() + num_empty, String::new());
         if self.options.has_origin {
             cells.extend([failure.source.uri.clone(), failure.source.line.to_string()]);
         }

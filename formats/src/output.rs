@@ -35,6 +35,9 @@ pub struct OutputRow {
     /// The signals of its quality, where the job asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signals: Option<Box<Signals>>,
+    /// The tier of a cascade that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
     /// The other outputs of an n-best job, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,
@@ -112,6 +115,7 @@ mod tests {
             warnings: Vec::new(),
             quality: None,
             signals: None,
+            tier: None,
             alternatives: Vec::new(),
             origin: None,
             fields: KeptFields::default(),
@@ -155,6 +159,12 @@ mod tests {
     fn quality_follows_the_warnings() {
         let row = OutputRow { warnings: vec!["number_placed".into()], quality: Some(0.25), ..row() };
         assert!(line(&row).ends_with("\"warnings\":[\"number_placed\"],\"quality\":0.25}\n"));
+    }
+
+    #[test]
+    fn the_tier_of_a_cascade_follows_the_quality() {
+        let row = OutputRow { quality: Some(0.25), tier: Some("hybrid:beams=4".into()), ..row() };
+        assert!(line(&row).ends_with("\"quality\":0.25,\"tier\":\"hybrid:beams=4\"}\n"));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct PartOptions {
     pub has_alternatives: bool,
     /// The statements of rows about their outputs' quality.
     pub quality: QualityColumns,
+    /// Rows name the tier that wrote them.
+    pub has_tier: bool,
     /// Rows have the fields of their records.
     pub keep: KeepFields,
 }
@@ -46,6 +48,8 @@ pub struct WriteOptions {
     pub has_alternatives: bool,
     /// The statements of rows about their outputs' quality.
     pub quality: QualityColumns,
+    /// Rows name the tier that wrote them.
+    pub has_tier: bool,
     /// The form of kept fields in rows.
     pub keep: KeepFields,
     /// Names of the kept fields, of tables; each is a column.
@@ -251,6 +255,7 @@ impl PartOptions {
             has_origin: self.has_origin,
             has_alternatives: self.has_alternatives,
             quality: self.quality,
+            has_tier: self.has_tier,
             keep: self.keep.clone(),
             ..WriteOptions::default()
         };

@@ -137,6 +137,13 @@ impl FailureCode {
         FailureCode::Poisonous,
     ];
 
+    /// Whether other models, or other options of generation, may succeed with the record. A record that broke
+    /// its attempts is not given to others.
+    #[must_use]
+    pub fn depends_on_generation(self) -> bool {
+        matches!(self, FailureCode::PromptTooLong | FailureCode::ProcessingFailed)
+    }
+
     /// The name in error rows.
     pub fn as_str(self) -> &'static str {
         match self {

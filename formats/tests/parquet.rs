@@ -201,6 +201,7 @@ fn output_row(record: &Record) -> OutputRow {
         warnings: Vec::new(),
         quality: None,
         signals: None,
+        tier: None,
         alternatives: Vec::new(),
         origin: None,
         fields: record.fields.clone(),

@@ -10,6 +10,7 @@
 //! review.jsonl               the worst outputs with their texts, if the job asks for them
 //! _baton/review/000000.jsonl the shard's part of that
 //! _baton/broken/000000.json  an input that cannot be read to its end, so that there is no _SUCCESS
+//! _baton/tiers/0/000000.jsonl.zst  of a cascade: what the first tier did with the shard
 //! _baton/amendments/...      rare: verdicts with other sums, see [`amendment_key`]
 //! ```
 
@@ -35,6 +36,9 @@ pub const REVIEW_KEY: &str = "review.jsonl";
 /// The beginning of the key of every shard's worst outputs, and of no other.
 pub const REVIEW_PREFIX: &str = "_baton/review/";
 
+/// The beginning of the key of every [`TierResult`](crate::TierResult), and of no other.
+pub const TIER_PREFIX: &str = "_baton/tiers/";
+
 /// The beginning of every amendment's key, and of no other.
 pub const AMENDMENT_PREFIX: &str = "_baton/amendments/";
 
@@ -46,6 +50,7 @@ pub const ERRORS_PREFIX: &str = "errors/";
 
 const ERRORS_SUFFIX: &str = ".jsonl";
 const VERDICT_SUFFIX: &str = ".json";
+const TIER_SUFFIX: &str = ".jsonl.zst";
 
 /// Key of a shard's output rows. The shard is committed when this object exists.
 pub fn part_key(shard: ShardIndex, format: PartFormat) -> String {
@@ -70,6 +75,17 @@ pub fn review_key(shard: ShardIndex) -> String {
 /// The shard whose worst outputs have this key; `None` if the key is another object's.
 pub fn shard_of_review_key(key: &str) -> Option<ShardIndex> {
     parse(key, REVIEW_PREFIX, ERRORS_SUFFIX)
+}
+
+/// Key of the result of a shard's tier, which every tier but the last has.
+pub fn tier_key(tier: u32, shard: ShardIndex) -> String {
+    format!("{TIER_PREFIX}{tier}/{shard}{TIER_SUFFIX}")
+}
+
+/// The tier and shard whose result has this key; `None` if the key is another object's.
+pub fn tier_of_key(key: &str) -> Option<(u32, ShardIndex)> {
+    let (tier, of_shard) = key.strip_prefix(TIER_PREFIX)?.split_once('/')?;
+    Some((tier.parse().ok()?, parse(of_shard, "", TIER_SUFFIX)?))
 }
 
 /// Key of the record of a broken input, by its place in the listing from 0.
@@ -132,12 +148,14 @@ mod tests {
             assert_eq!(shard_of_review_key(&review_key(shard)), Some(shard));
             assert_eq!(shard_of_verdict_key(&verdict_key(shard)), Some(shard));
             assert_eq!(shard_of_amendment_key(&amendment_key(shard, "ab12")), Some(shard));
+            assert_eq!(tier_of_key(&tier_key(2, shard)), Some((2, shard)));
             assert_eq!(place_of_broken_input_key(&broken_input_key(index as usize)), Some(index as usize));
         }
         assert_eq!(part_key(ShardIndex(123), PartFormat::default()), "part-000123.jsonl");
         assert_eq!(part_key(ShardIndex(123), "jsonl.zst".parse().unwrap()), "part-000123.jsonl.zst");
         assert_eq!(errors_key(ShardIndex(123)), "errors/part-000123.jsonl");
         assert_eq!(verdict_key(ShardIndex(123)), "_baton/shards/000123.json");
+        assert_eq!(tier_key(1, ShardIndex(123)), "_baton/tiers/1/000123.jsonl.zst");
     }
 
     #[test]

@@ -6,10 +6,13 @@
 //!
 //! The path of a record: [`RecordReader`] turns a file into records and failures, and [`ShardCutter`] cuts
 //! the stream into [`Shard`]s. [`ShardScheduler`] decides which workers process a shard, and when.
+//! In a cascade, [`TierResult`] fixes which of its records go on to the next tier.
 //! [`Verdict`] fixes the result, and [`ManifestBuilder`] sums up the job. [`layout`] names every object of
 //! the output directory.
 
 mod broken_input;
+mod cascade;
+mod differences;
 mod error;
 pub mod layout;
 mod manifest;
@@ -21,6 +24,8 @@ mod shard;
 mod shard_set;
 mod spec;
 mod take_over;
+mod tier_result;
+mod tier_sums;
 mod totals;
 mod verdict;
 mod warnings;
@@ -35,6 +40,7 @@ pub use baton_generation::{
     TextTask,
 };
 pub use broken_input::{BrokenInput, BrokenKind, broken_inputs_said};
+pub use cascade::{Cascade, Escalation, Escalations, Judgement, MAX_TIERS, Threshold, Tier, TierName};
 pub use error::JobError;
 pub use manifest::{
     FORMAT_VERSION, InputObject, JobRecord, ManifestBuilder, ManifestPieces, ManifestSummary, PartEntry,
@@ -51,6 +57,8 @@ pub use shard::{Shard, ShardCutter, ShardEntry, ShardIndex};
 pub use shard_set::ShardSet;
 pub use spec::{JobFile, JobSpec, MAX_TEXT_NUM_BYTES, OutputDefinition, ShardLimits};
 pub use take_over::OtherPartitions;
+pub use tier_result::{KeptOutput, TierHead, TierResult};
+pub use tier_sums::{EstimateSum, TierSums, TierTotals};
 pub use totals::Totals;
 pub use verdict::{PartSummary, Verdict, hex, sha256_hex};
 pub use warnings::WarningCounts;

@@ -53,6 +53,14 @@ impl Mode {
         }
     }
 
+    /// The modes of processes that together serve jobs of all `modes`, in the order of [`Mode::ALL`].
+    pub fn of_processes(modes: &[Mode]) -> Vec<Mode> {
+        let is_served_by_another =
+            |mode: Mode| modes.iter().any(|&other| other != mode && other.served().contains(&mode));
+        let needed = |mode: &Mode| modes.contains(mode) && !is_served_by_another(*mode);
+        Mode::ALL.into_iter().filter(needed).collect()
+    }
+
     /// The name in job files and flags.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,5 +87,17 @@ impl FromStr for Mode {
             value: format!("{name:?}"),
             allowed: Mode::ALL.map(Mode::as_str).join(", "),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_for_hybrid_serves_the_small_model_too() {
+        assert_eq!(Mode::of_processes(&[Mode::Slm, Mode::Hybrid, Mode::Llm]), [Mode::Hybrid, Mode::Llm]);
+        assert_eq!(Mode::of_processes(&[Mode::Slm, Mode::Llm]), [Mode::Slm, Mode::Llm]);
+        assert_eq!(Mode::of_processes(&[Mode::Hybrid, Mode::Hybrid]), [Mode::Hybrid]);
     }
 }

@@ -10,13 +10,17 @@
 //!   ([`Work::Probe`]), and then processed without it.
 //! - Near the end, a lease that is far older than the typical one is doubled. The first commit wins. Reports
 //!   of a superseded attempt are stale and ignored, except that its commit counts.
+//! - In a cascade, a shard goes through its tiers in order, each under leases of its own. A worker may refuse
+//!   some tiers and serve others.
 
 mod fleet;
 mod open_shard;
 mod policy;
 mod search;
+mod stragglers;
+mod tiers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{ShardIndex, ShardSet};
@@ -25,9 +29,7 @@ pub use fleet::{Pair, Role, WorkerId, WorkerState, WorkerView};
 pub use open_shard::Work;
 use open_shard::{ActiveLease, OpenShard, SearchStage};
 pub use policy::{Backoff, SchedulePolicy};
-
-/// Durations of the last commits; the typical duration is taken from them.
-const NUM_RECENT_DURATIONS: usize = 64;
+use stragglers::RecentDurations;
 
 /// The time-limited right to process a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ pub struct Assignment {
     pub lease: Lease,
     /// The workers.
     pub pair: Pair,
+    /// The tier of a cascade that works, from 0; 0 without a cascade.
+    pub tier: u32,
     /// The work.
     pub work: Work,
 }
@@ -130,7 +134,7 @@ pub struct ShardScheduler {
     open: BTreeMap<ShardIndex, OpenShard>,
     committed: ShardSet,
     input_has_ended: bool,
-    recent_durations: VecDeque<Duration>,
+    recent_durations: RecentDurations,
     /// Successful attempts and probes. Of earlier runs only commits are known, and included.
     num_successes: u64,
 }
@@ -145,7 +149,7 @@ impl ShardScheduler {
             open: BTreeMap::new(),
             committed,
             input_has_ended: false,
-            recent_durations: VecDeque::new(),
+            recent_durations: RecentDurations::default(),
         }
     }
 
@@ -156,11 +160,7 @@ impl ShardScheduler {
 
     /// Adds a shard of `num_prompts` prompts with `num_bytes` of text; returns false if it is known already.
     pub fn offer(&mut self, shard: ShardIndex, num_prompts: u32, num_bytes: u64) -> bool {
-        if self.committed.contains(shard) || self.open.contains_key(&shard) {
-            return false;
-        }
-        self.open.insert(shard, OpenShard::new(num_prompts, num_bytes));
-        true
+        self.offer_from(0, shard, num_prompts, num_bytes)
     }
 
     /// Announces that no more shards will be offered.
@@ -175,21 +175,25 @@ impl ShardScheduler {
             self.open
                 .iter()
                 .filter(move |(_, shard)| shard.is_ready(now) && shard.must_be_alone() == alone)
-                .map(|(&index, shard)| (index, shard.avoid))
+                .map(move |(&index, shard)| {
+                    (index, Wish { avoid: shard.avoid, alone, ..Wish::of(shard.tier) })
+                })
         };
         let place = |wish| self.fleet.place(wish, now, &self.policy);
         let mut held = None;
-        for (shard, avoid) in ready(true) {
-            if let Some(pair) = place(Wish { avoid, alone: true, ..Wish::default() }) {
+        for (shard, wish) in ready(true) {
+            if let Some(pair) = place(wish) {
                 return Some(self.lease(shard, pair, now));
             }
             // That pair gets nothing new until this shard can have it alone.
-            held = self.fleet.soonest_free(now);
+            held = self.fleet.soonest_free(wish.tier, now);
         }
-        let next = ready(false).next();
-        if let Some((shard, avoid)) = next {
-            let pair = place(Wish { avoid, held, ..Wish::default() })?;
-            return Some(self.lease(shard, pair, now));
+        // Shards of a tier wait for the same workers, so only the first of each tier is tried.
+        let mut tiers_tried = BTreeSet::new();
+        for (shard, wish) in ready(false).filter(|(_, wish)| tiers_tried.insert(wish.tier)) {
+            if let Some(pair) = place(Wish { held, ..wish }) {
+                return Some(self.lease(shard, pair, now));
+            }
         }
         self.double(now)
     }
@@ -198,10 +202,9 @@ impl ShardScheduler {
     /// 0 when the encoder has just accepted the shard. Returns false if the lease is stale and its holder
     /// should stop.
     pub fn progress(&mut self, lease: Lease, num_encoded: u32, num_decoded: u32, now: Duration) -> bool {
-        let Some(active) = self.open.get_mut(&lease.shard).and_then(|shard| shard.active(lease.attempt))
-        else {
-            return false;
-        };
+        let Some(shard) = self.open.get_mut(&lease.shard) else { return false };
+        let tier = shard.tier;
+        let Some(active) = shard.active(lease.attempt) else { return false };
         active.deadline = now + self.policy.lease_ttl;
         active.was_taken_on = true;
         let pair = active.pair;
@@ -209,7 +212,7 @@ impl ShardScheduler {
         for (worker, num_bytes) in [(pair.encoder, encoded), (pair.decoder, decoded)] {
             self.fleet.lighten(worker, num_bytes);
             if num_bytes > 0 {
-                self.fleet.moved(worker);
+                self.fleet.moved(worker, tier);
             }
         }
         true
@@ -220,8 +223,8 @@ impl ShardScheduler {
         let mut losers = Vec::new();
         if let Some(mut shard) = self.open.remove(&lease.shard) {
             if let Some(active) = shard.take(lease.attempt) {
-                self.note_success(&active);
-                self.note_duration(now.saturating_sub(active.begun_at));
+                self.note_success(&active, shard.tier);
+                self.recent_durations.note(shard.tier, now.saturating_sub(active.begun_at));
             }
             for active in shard.leases {
                 self.release(&active);
@@ -253,13 +256,15 @@ impl ShardScheduler {
             search.passed();
         }
         shard.conclude_search_if_over(self.num_successes + 1);
-        self.note_success(&active);
+        let tier = shard.tier;
+        self.note_success(&active, tier);
     }
 
     /// Takes back a lease whose holder failed.
     pub fn failed(&mut self, lease: Lease, failure: Failure, now: Duration) -> AfterFailure {
         let Some(shard) = self.open.get_mut(&lease.shard) else { return AfterFailure::Stale };
         let Some(active) = shard.take(lease.attempt) else { return AfterFailure::Stale };
+        let tier = shard.tier;
         self.release(&active);
         let worker = |role| match role {
             Role::Encoder => active.pair.encoder,
@@ -271,10 +276,11 @@ impl ShardScheduler {
             Failure::Unreached(role) | Failure::Broke(role) => {
                 fleet.failed(worker(role), active.begun_at, now, policy);
             }
-            Failure::Refused(role) => fleet.refused(worker(role), now, policy),
+            Failure::Refused(role) => fleet.refused(worker(role), tier, now, policy),
             Failure::Rejected | Failure::Store | Failure::Hopeless => {}
         }
-        let is_refused_by_all = matches!(failure, Failure::Refused(role) if self.fleet.all_refuse(role));
+        let is_refused_by_all =
+            matches!(failure, Failure::Refused(role) if self.fleet.all_refuse(role, tier));
         let failure = if is_refused_by_all { Failure::Hopeless } else { failure };
         self.after_failure(lease.shard, active.pair, failure, now)
     }
@@ -302,17 +308,19 @@ impl ShardScheduler {
     pub fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let waiting = self.open.values().filter(|shard| shard.is_waiting()).map(|shard| shard.ready_at);
         let deadlines = self.open.values().flat_map(|shard| &shard.leases).map(|lease| lease.deadline);
-        let straggler_age = self.straggler_age();
-        let stragglers = self.open.values().flat_map(|shard| &shard.leases);
-        let stragglers = stragglers.filter_map(|lease| Some(lease.begun_at + straggler_age?));
+        let stragglers = self.open.values().flat_map(|shard| {
+            let age = self.straggler_age(shard.tier);
+            shard.leases.iter().filter_map(move |lease| Some(lease.begun_at + age?))
+        });
         let moments = waiting.chain(deadlines).chain(stragglers).chain(self.fleet.next_wakeup(now));
         moments.filter(|&moment| moment > now).min()
     }
 
-    /// The role that stops the job because none of its workers works.
+    /// The role that stops the job because none of its workers works at a tier that has shards.
     pub fn lacking_role(&self, now: Duration) -> Option<Role> {
-        let has_work = self.num_open() > 0;
-        [Role::Encoder, Role::Decoder].into_iter().find(|&role| has_work && !self.fleet.has_sound(role, now))
+        let tiers: BTreeSet<u32> = self.open.values().map(|shard| shard.tier).collect();
+        let lacks = |role| tiers.iter().any(|&tier| !self.fleet.has_sound(role, tier, now));
+        [Role::Encoder, Role::Decoder].into_iter().find(|&role| lacks(role))
     }
 
     /// Shards that all workers together take at once.
@@ -352,46 +360,14 @@ impl ShardScheduler {
 
     fn lease(&mut self, shard: ShardIndex, pair: Pair, now: Duration) -> Assignment {
         let state = self.open.get_mut(&shard).expect("only open shards are leased");
-        let work = state.work();
+        let (work, tier) = (state.work(), state.tier);
         let lease = state.lease(pair, now, self.policy.lease_ttl);
         self.fleet.begin(pair.encoder, lease.to_encode_num_bytes, lease.alone);
         self.fleet.begin(pair.decoder, lease.to_decode_num_bytes, lease.alone);
-        Assignment { lease: Lease { shard, attempt: lease.attempt }, pair, work }
-    }
-
-    /// Leases a straggler a second time, if nothing else waits for the workers. A shard that broke an attempt
-    /// may be late for a reason of its own, and takes its turns one by one.
-    fn double(&mut self, now: Duration) -> Option<Assignment> {
-        let age = self.straggler_age()?;
-        if self.open.values().any(OpenShard::is_waiting) {
-            return None;
+        for worker in [pair.encoder, pair.decoder] {
+            self.fleet.ask_again(worker, tier, now, &self.policy);
         }
-        let may_be_doubled = |shard: &OpenShard| {
-            shard.broken_attempts == 0
-                && matches!(shard.stage, SearchStage::Whole { .. })
-                && shard.leases.len() == 1
-        };
-        let (&shard, straggler) = self
-            .open
-            .iter()
-            .filter(|(_, shard)| may_be_doubled(shard))
-            .min_by_key(|(_, shard)| shard.leases[0].begun_at)
-            .filter(|(_, shard)| shard.leases[0].begun_at + age <= now)?;
-        let slow = straggler.leases[0].pair;
-        let wish = Wish { avoid: Some(slow), not_decoder: Some(slow.decoder), ..Wish::default() };
-        let pair = self.fleet.place(wish, now, &self.policy)?;
-        Some(self.lease(shard, pair, now))
-    }
-
-    /// The age from which a lease counts as a straggler; `None` before the end, or while nothing is known.
-    fn straggler_age(&self) -> Option<Duration> {
-        if !self.input_has_ended || self.recent_durations.is_empty() {
-            return None;
-        }
-        let mut durations: Vec<Duration> = self.recent_durations.iter().copied().collect();
-        let middle = durations.len() / 2;
-        let (_, typical, _) = durations.select_nth_unstable(middle);
-        Some((*typical * self.policy.straggler_factor).max(self.policy.min_straggler_age))
+        Assignment { lease: Lease { shard, attempt: lease.attempt }, pair, tier, work }
     }
 
     fn expire_lease(&mut self, lease: Lease, now: Duration) -> AfterFailure {
@@ -474,18 +450,11 @@ impl ShardScheduler {
         }
     }
 
-    fn note_success(&mut self, active: &ActiveLease) {
+    fn note_success(&mut self, active: &ActiveLease, tier: u32) {
         self.num_successes += 1;
         self.release(active);
-        self.fleet.succeeded(active.pair.encoder);
-        self.fleet.succeeded(active.pair.decoder);
-    }
-
-    fn note_duration(&mut self, duration: Duration) {
-        if self.recent_durations.len() == NUM_RECENT_DURATIONS {
-            self.recent_durations.pop_front();
-        }
-        self.recent_durations.push_back(duration);
+        self.fleet.succeeded(active.pair.encoder, tier);
+        self.fleet.succeeded(active.pair.decoder, tier);
     }
 
     fn release(&mut self, active: &ActiveLease) {

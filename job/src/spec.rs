@@ -13,7 +13,7 @@ use baton_formats::{BatchOptions, Format, KeepFields, PartFormat, ReaderOptions,
 use baton_generation::{GenerationLayer, GenerationOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::{JobError, Mode};
+use crate::{Cascade, Escalations, JobError, Mode, Tier};
 
 /// The longest text that a job may allow: with its id and some fields, it fits into one message between the
 /// processes.
@@ -45,6 +45,14 @@ pub struct JobSpec<G = GenerationOptions> {
     pub max_error_rate: f64,
     /// The mode: which models read and write. Default: the first of the bundle's modes; hybrid in most.
     pub mode: Mode,
+    /// Modes that write one after the other, in place of one mode. Default: none.
+    pub cascade: Option<Cascade>,
+    /// The outputs whose records go on to the next tier of a cascade.
+    pub escalate: Escalations,
+    /// The tiers that these two and the bundle add up to, the last with `mode` and `generation`. Empty
+    /// without a cascade.
+    #[serde(skip)]
+    pub tiers: Vec<Tier>,
     /// Name of the bundle's prompt template. Default: the bundle's default template.
     pub task: Option<String>,
     /// Field or column with the text. Default: `text`.
@@ -79,6 +87,8 @@ pub type JobFile = JobSpec<GenerationLayer>;
 #[allow(missing_docs)] // the fields are those of `JobSpec`
 pub struct OutputDefinition {
     pub mode: Mode,
+    #[serde(default)]
+    pub tiers: Vec<Tier>,
     pub task: Option<String>,
     pub text_field: String,
     pub id_field: Option<String>,
@@ -118,6 +128,9 @@ impl<G: Default> Default for JobSpec<G> {
             cache: None,
             max_error_rate: 1.0,
             mode: Mode::default(),
+            cascade: None,
+            escalate: Escalations::default(),
+            tiers: Vec::new(),
             task: None,
             text_field: "text".into(),
             id_field: None,
@@ -175,6 +188,9 @@ impl JobFile {
             cache: self.cache,
             max_error_rate: self.max_error_rate,
             mode: self.mode,
+            cascade: self.cascade,
+            escalate: self.escalate,
+            tiers: self.tiers,
             task: self.task,
             text_field: self.text_field,
             id_field: self.id_field,
@@ -206,6 +222,7 @@ impl<G> JobSpec<G> {
         if !(0.0..=1.0).contains(&self.max_error_rate) {
             return Err(not_allowed("max_error_rate", self.max_error_rate, "0.0 to 1.0"));
         }
+        self.validate_cascade()?;
         self.task.iter().try_for_each(|task| non_empty("task", task))?;
         non_empty("text_field", &self.text_field)?;
         self.id_field.iter().try_for_each(|field| non_empty("id_field", field))?;
@@ -216,6 +233,26 @@ impl<G> JobSpec<G> {
         }
         in_range("shard.records_per_shard", u64::from(self.shard.records_per_shard), 1..=65_536)?;
         in_range("shard.bytes_per_shard", self.shard.bytes_per_shard, 1..=64 * MIB)
+    }
+}
+
+impl<G> JobSpec<G> {
+    fn validate_cascade(&self) -> Result<(), JobError> {
+        let escalate = || format!("{:?}", self.escalate.to_string());
+        match &self.cascade {
+            None if self.escalate.is_empty() => Ok(()),
+            None => Err(not_allowed("escalate", escalate(), "only with `cascade`")),
+            Some(cascade) if self.escalate.is_empty() => {
+                let allowed = "with `escalate`: a share such as 20%, or a threshold";
+                Err(not_allowed("cascade", format!("{:?}", cascade.to_string()), allowed))
+            }
+            Some(cascade) if self.escalate.behind(cascade.tiers().len()).is_none() => {
+                let num_steps = cascade.tiers().len() - 1;
+                let allowed = format!("one value, or {num_steps}: one behind each tier but the last");
+                Err(not_allowed("escalate", escalate(), &allowed))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -230,10 +267,20 @@ impl JobSpec {
         Ok(self.generation.validate()?)
     }
 
+    /// The modes in which records are written, each once: that of the job, or those of its tiers.
+    pub fn modes(&self) -> Vec<Mode> {
+        let mut modes: Vec<Mode> = self.tiers.iter().map(|tier| tier.mode).collect();
+        modes.push(self.mode);
+        modes.sort_unstable();
+        modes.dedup();
+        modes
+    }
+
     /// The part that defines output bytes.
     pub fn output_definition(&self) -> OutputDefinition {
         OutputDefinition {
             mode: self.mode,
+            tiers: self.tiers.clone(),
             task: self.task.clone(),
             text_field: self.text_field.clone(),
             id_field: self.id_field.clone(),
@@ -285,15 +332,6 @@ impl JobSpec {
     }
 }
 
-impl OutputDefinition {
-    /// Names each field in which `current` differs from this recorded definition, with both values.
-    pub fn differences(&self, current: &OutputDefinition) -> Vec<String> {
-        let mut differences = Vec::new();
-        collect_differences("", &as_json(self), &as_json(current), &mut differences);
-        differences
-    }
-}
-
 fn not_allowed(field: &'static str, value: impl fmt::Display, allowed: &str) -> JobError {
     JobError::SpecValue { field, value: value.to_string(), allowed: allowed.to_owned() }
 }
@@ -309,31 +347,11 @@ fn in_range(field: &'static str, value: u64, allowed: RangeInclusive<u64>) -> Re
     Err(not_allowed(field, value, &format!("{} to {}", allowed.start(), allowed.end())))
 }
 
-fn as_json(definition: &OutputDefinition) -> serde_json::Value {
-    serde_json::to_value(definition).expect("a definition was validated and has string keys")
-}
-
-fn collect_differences(
-    field: &str,
-    recorded: &serde_json::Value,
-    current: &serde_json::Value,
-    differences: &mut Vec<String>,
-) {
-    if let (Some(recorded), Some(current)) = (recorded.as_object(), current.as_object()) {
-        for (name, value) in recorded {
-            let field = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
-            collect_differences(&field, value, &current[name], differences);
-        }
-    } else if recorded != current {
-        differences.push(format!("`{field}` was {recorded}, now {current}"));
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn valid() -> JobSpec {
+    pub(crate) fn valid() -> JobSpec {
         JobSpec {
             bundle: "bundle".into(),
             inputs: vec!["corpus.jsonl".into()],
@@ -424,19 +442,24 @@ mod tests {
     }
 
     #[test]
-    fn differences_name_each_field_with_both_values() {
-        let recorded = valid();
-        let mut current = valid();
-        current.output = "elsewhere".into(); // where output goes does not define its bytes
-        current.mode = Mode::Slm;
-        current.generation.max_new_tokens_per_prompt_token = Some(1.2);
-        assert_eq!(
-            recorded.output_definition().differences(&current.output_definition()),
-            [
-                "`mode` was \"hybrid\", now \"slm\"",
-                "`generation.max_new_tokens_per_prompt_token` was null, now 1.2"
-            ]
-        );
-        assert!(recorded.output_definition().differences(&recorded.output_definition()).is_empty());
+    fn a_cascade_needs_as_many_escalations_as_it_has_steps() {
+        let with = |cascade: &str, escalate: &str| {
+            let mut spec = valid();
+            spec.cascade = (!cascade.is_empty()).then(|| cascade.parse().unwrap());
+            spec.escalate = escalate.parse().unwrap_or_default();
+            spec.validate().map_err(|error| error.to_string())
+        };
+        for (cascade, escalate) in
+            [("slm,hybrid", "20%"), ("slm,hybrid,llm", "20%"), ("slm,hybrid,llm", "20%,0.5")]
+        {
+            with(cascade, escalate).unwrap();
+        }
+        assert!(with("", "20%").unwrap_err().contains("only with `cascade`"));
+        assert!(with("slm,hybrid", "").unwrap_err().contains("with `escalate`"));
+        assert!(with("slm,hybrid,llm", "1%,2%,3%").unwrap_err().contains("one value, or 2"));
+        let text = "cascade = 'slm,hybrid:beams=4'\nescalate = 0.25\n";
+        let file = JobFile::from_toml(text, "job.toml").unwrap();
+        assert_eq!(file.cascade.unwrap().to_string(), "slm,hybrid:beams=4");
+        assert_eq!(file.escalate.to_string(), "0.25");
     }
 }

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::is_zero;
-use crate::{Verdict, WarningCounts};
+use crate::{TierTotals, Verdict, WarningCounts};
 
 /// Counts over any number of shards.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Totals {
     /// Output rows by warning.
     #[serde(default, skip_serializing_if = "WarningCounts::is_empty")]
     pub warnings: WarningCounts,
+    /// The results of a cascade's tiers.
+    #[serde(default, skip_serializing_if = "TierTotals::is_empty")]
+    pub tiers: TierTotals,
 }
 
 impl AddAssign for Totals {
@@ -43,12 +46,14 @@ impl AddAssign for Totals {
         self.output_tokens += more.output_tokens;
         self.output_bytes += more.output_bytes;
         self.warnings.add(&more.warnings);
+        self.tiers.add_all(&more.tiers);
     }
 }
 
 impl Totals {
     /// Adds a shard.
     pub fn add(&mut self, verdict: &Verdict) {
+        self.tiers.add(&verdict.tiers);
         *self += Totals {
             shards: 1,
             records: verdict.records,
@@ -59,6 +64,7 @@ impl Totals {
             output_tokens: verdict.outputs.output_tokens,
             output_bytes: verdict.outputs.bytes,
             warnings: verdict.outputs.warnings.clone(),
+            tiers: TierTotals::default(),
         };
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::layout::verdict_key;
-use crate::{JobError, RecordFailure, ShardIndex, WarningCounts};
+use crate::{JobError, RecordFailure, ShardIndex, TierSums, WarningCounts};
 
 /// The result of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Verdict {
     pub failed_at: Vec<u32>,
     /// The content of the part: all other records.
     pub outputs: PartSummary,
+    /// The results of a cascade's tiers, as far as the shard came; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierSums>,
 }
 
 /// The content of a part.
@@ -144,7 +147,8 @@ pub(crate) mod tests {
         };
         let failed_at = (0..num_failed as u32).collect();
         let failed = failed.collect();
-        Verdict { shard: ShardIndex(shard), records: rows + num_failed, failed, failed_at, outputs }
+        let (shard, records) = (ShardIndex(shard), rows + num_failed);
+        Verdict { shard, records, failed, failed_at, outputs, tiers: Vec::new() }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use baton_job::{GenerationOptions, KeepFields, KeptColumns, Lease, Mode, PartOptions, ShardIndex};
 use bytes::Bytes;
 
-use crate::{MAX_ENTRIES_PER_SHARD, PROTOCOL, WireError, wire};
+use crate::{MAX_ENTRIES_PER_SHARD, PROTOCOL, TierAttempt, WireError, wire};
 
 /// One attempt at one shard, with its settings: the part of a job that both services know.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct ShardAttempt {
     pub first_entry: u64,
     /// True for a probe: the entries are some of the shard's, and nothing is committed.
     pub is_probe: bool,
+    /// The tier of a cascade; `None` without one.
+    pub tier: Option<TierAttempt>,
 }
 
 const VALIDATED: &str = "a job's generation options are validated, so its numbers are finite";
@@ -50,6 +52,7 @@ impl From<ShardAttempt> for wire::ShardHeader {
             mode: attempt.mode.as_str().to_owned(),
             first_entry: attempt.first_entry,
             probe: attempt.is_probe,
+            tier: attempt.tier.map(wire::TierHeader::from),
             protocol: PROTOCOL.to_owned(),
             cache_location: attempt.cache_location,
             parts: Some(wire::PartOptions {
@@ -82,6 +85,17 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
         }
         let generation: GenerationOptions = serde_json::from_str(&header.generation_json)
             .map_err(|error| WireError::invalid("ShardHeader.generation_json", &error))?;
+        let tier = header.tier.map(TierAttempt::try_from).transpose()?;
+        let num_positions = tier.as_ref().map_or(0, |tier| tier.positions.len());
+        if num_positions > 0 && num_positions != header.num_entries as usize {
+            let detail = format!("{num_positions}, but the attempt has {} entries", header.num_entries);
+            return Err(WireError::InvalidField { field: "TierHeader.positions", detail });
+        }
+        let parts = PartOptions {
+            quality: generation.quality,
+            has_tier: tier.is_some(),
+            ..parts(&header.parts.unwrap_or_default())?
+        };
         Ok(ShardAttempt {
             job_id: header.job_id,
             lease: Lease { shard: ShardIndex(header.shard_index), attempt: header.attempt },
@@ -91,10 +105,11 @@ impl TryFrom<wire::ShardHeader> for ShardAttempt {
             cache_location: header.cache_location,
             mode: header.mode.parse().map_err(|error| WireError::invalid("ShardHeader.mode", &error))?,
             task: header.task,
-            parts: PartOptions { quality: generation.quality, ..parts(&header.parts.unwrap_or_default())? },
+            parts,
             generation,
             first_entry: header.first_entry,
             is_probe: header.probe,
+            tier,
         })
     }
 }
@@ -121,6 +136,8 @@ fn parts(parts: &wire::PartOptions) -> Result<PartOptions, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use baton_job::Threshold;
+
     use super::*;
 
     fn attempt() -> ShardAttempt {
@@ -142,11 +159,18 @@ mod tests {
             parts: PartOptions {
                 format: "jsonl.zst".parse().unwrap(),
                 has_origin: true,
+                has_tier: true,
                 keep: KeepFields::AsJson,
                 ..PartOptions::default()
             },
             first_entry: 5_000_000_000,
             is_probe: true,
+            tier: Some(TierAttempt {
+                number: 0,
+                name: "slm".into(),
+                threshold: Some(Threshold::Estimate(0.7)),
+                positions: Vec::new(),
+            }),
         }
     }
 
@@ -186,6 +210,14 @@ mod tests {
             assert!(error.to_string().contains("another version of Baton"), "{error}");
             assert_eq!(tonic::Status::from(error).code(), tonic::Code::FailedPrecondition);
         }
+    }
+
+    #[test]
+    fn a_tier_with_other_positions_than_entries_is_refused() {
+        let tier = wire::TierHeader { number: 1, positions: vec![3], ..wire::TierHeader::default() };
+        let header = wire::ShardHeader { tier: Some(tier), ..attempt().into() };
+        let error = ShardAttempt::try_from(header).unwrap_err().to_string();
+        assert!(error.contains("TierHeader.positions") && error.contains("256 entries"), "{error}");
     }
 
     #[test]

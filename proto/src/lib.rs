@@ -14,6 +14,7 @@ mod prompts;
 mod refusal;
 mod reuse;
 mod security;
+mod tiers;
 mod transport;
 
 pub use attempt::ShardAttempt;
@@ -25,6 +26,7 @@ pub use prompts::{DecodeHeader, PromptHead, PromptPayload, RecordHead, prompt_me
 pub use refusal::Refusal;
 pub use reuse::{FoundPrompts, key_messages};
 pub use security::{ClientSecurity, Security, SecurityArgs, SecurityError, ServerSecurity};
+pub use tiers::TierAttempt;
 pub use transport::{MAX_ENTRIES_PER_SHARD, MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, server};
 
 /// Names this release and its contracts. Processes work together only with equal names.

@@ -22,6 +22,9 @@ use crate::storage::Storage;
 const GRPC_PORT: u16 = 7000;
 const HTTP_PORT: u16 = 9464;
 
+/// About a third of the records go on to the second tier.
+const CASCADE_THRESHOLD: &str = "-2.5";
+
 const START_DEADLINE: Duration = Duration::from_secs(300);
 
 /// How fast the coordinators notice and forgive: the defaults are for machines that fail once a week.
@@ -36,6 +39,7 @@ pub(crate) struct Site {
     pub(crate) bundle: PathBuf,
     pub(crate) storage: Arc<Storage>,
     pub(crate) files: Files,
+    pub(crate) cascade: bool,
 }
 
 /// All processes of one run. They end when it is dropped.
@@ -340,7 +344,10 @@ impl Site {
             ("--output-format", self.files.name().to_owned()),
             ("--keep-fields", (self.files == Files::Parquet).to_string()),
         ];
-        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let cascade = [("--cascade", "hybrid,hybrid:beams=2"), ("--escalate", CASCADE_THRESHOLD)];
+        let cascade = cascade.into_iter().filter(|_| self.cascade);
+        let flags = flags.into_iter().chain(cascade.map(|(flag, value)| (flag, value.to_owned())));
+        flags.flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }
 }
 

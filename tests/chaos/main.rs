@@ -79,13 +79,17 @@ fn main() -> ExitCode {
         let world = format!("{:?}", plan.world).to_lowercase();
         trials.push(Trial::test(name, move || suite.run(&plan).map(drop)).with_kind(world));
     }
+    let suite_of_late_fault = Arc::clone(&suite);
     trials.push(Trial::test("a_fault_that_a_job_outruns_is_felt_in_the_next_job", move || {
         let stop = Fault::Stop(Process::Decoder(0), Duration::from_millis(200));
         let faults = vec![PlannedFault { after_share: 1.0, fault: stop }]; // when nothing is left to disturb
         let has_cache = false;
         let plan = Plan { seed: 0, has_cache, num_coordinators: 1, faults, ..Plan::of_seed(1) };
-        let num_jobs = suite.run(&plan)?.num_jobs;
+        let num_jobs = suite_of_late_fault.run(&plan)?.num_jobs;
         if num_jobs == 2 { Ok(()) } else { Err(Failed::from(format!("it took {num_jobs} jobs"))) }
+    }));
+    trials.push(Trial::test("a_cascade_keeps_its_tiers_whatever_happens", move || {
+        suite.run(&Plan { seed: 1_000_000, cascade: true, has_cache: false, ..Plan::of_seed(1) }).map(drop)
     }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -102,7 +106,8 @@ struct Suite {
 #[derive(Default)]
 struct Places {
     storage: OnceLock<Arc<Storage>>,
-    sites: [OnceLock<(Site, Contents)>; Files::ALL.len()],
+    /// Without a cascade, then with one.
+    sites: [[OnceLock<(Site, Contents)>; Files::ALL.len()]; 2],
 }
 
 impl Suite {
@@ -113,7 +118,7 @@ impl Suite {
             .iter()
             .map(|fault| format!("{:.0} %: {}", fault.after_share * 100.0, fault.fault))
             .collect();
-        let (site, expected) = self.site(plan.world, plan.files);
+        let (site, expected) = self.site(plan);
         let directory = self.directory().path().join(format!("seed-{}", plan.seed));
         std::fs::create_dir(&directory)?;
         match run::run(plan, &directory, site, expected) {
@@ -145,9 +150,10 @@ impl Suite {
         self.directory.get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn site(&self, world: World, files: Files) -> &(Site, Contents) {
+    fn site(&self, plan: &Plan) -> &(Site, Contents) {
+        let &Plan { world, files, cascade, .. } = plan;
         let places = if world == World::S3 { &self.s3 } else { &self.local };
-        places.sites[files as usize].get_or_init(|| {
+        places.sites[usize::from(cascade)][files as usize].get_or_init(|| {
             let directory = self.directory().path();
             let storage = places.storage.get_or_init(|| {
                 Arc::new(match world {
@@ -159,8 +165,8 @@ impl Suite {
             if !bundle.exists() {
                 bundle::write_bundle(&bundle, 1);
             }
-            let site = Site { bundle, storage: Arc::clone(storage), files };
-            let output = format!("undisturbed-{}", files.name());
+            let site = Site { bundle, storage: Arc::clone(storage), files, cascade };
+            let output = format!("undisturbed-{}{}", files.name(), if cascade { "-cascade" } else { "" });
             site.run_undisturbed(&output).unwrap();
             let contents = site.storage.contents(&output).unwrap();
             (site, contents)

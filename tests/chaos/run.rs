@@ -71,6 +71,9 @@ pub(crate) fn run(plan: &Plan, directory: &Path, site: &Site, expected: &Content
         check_each_record_once(&contents)?;
         check_same_bytes(&contents, expected)?;
         num_cached += num_from_cache(&contents)?;
+        if plan.cascade {
+            check_tiers(&contents)?;
+        }
     }
     ensure!(plan.has_cache == (num_cached > 0), "{num_cached} segments came from a cache");
     Ok(Report { faults: faults.to_string(), num_jobs, took: started.elapsed() })
@@ -184,6 +187,18 @@ pub(crate) fn check_each_record_once(contents: &Contents) -> anyhow::Result<()> 
     }
     ensure!(times.is_empty(), "the outputs have records that the corpus has not: {:?}", times.keys());
     ensure!(num_errors == corpus::NUM_BAD, "{num_errors} error rows for {} bad lines", corpus::NUM_BAD);
+    Ok(())
+}
+
+/// Each shard has its first tier's result, and both tiers wrote rows.
+fn check_tiers(contents: &Contents) -> anyhow::Result<()> {
+    let num_results = contents.keys().filter(|key| key.starts_with("_baton/tiers/0/")).count();
+    ensure!(num_results == corpus::NUM_PARTS, "{num_results} results of the first tier");
+    let manifest: Value = serde_json::from_slice(&contents["_SUCCESS"]).context("the manifest")?;
+    for tier in [0, 1] {
+        let num_outputs = manifest["totals"]["tiers"][tier]["outputs"].as_u64().unwrap_or_default();
+        ensure!(num_outputs > 100, "tier {tier} wrote {num_outputs} rows");
+    }
     Ok(())
 }
 

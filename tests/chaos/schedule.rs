@@ -98,6 +98,8 @@ pub(crate) struct Plan {
     pub(crate) files: Files,
     /// One run in four has a cache of outputs, in turn in each world: half of the corpus is in it.
     pub(crate) has_cache: bool,
+    /// One run in five is a cascade.
+    pub(crate) cascade: bool,
     pub(crate) num_coordinators: usize,
     /// How long a process that has ended stays away.
     pub(crate) restart_delay: Duration,
@@ -129,7 +131,8 @@ impl Plan {
         let restart_delay = milliseconds(&mut random, 50..1_000);
         let files = if seed % 4 == 2 { Files::Parquet } else { Files::Jsonl };
         let has_cache = seed % 4 == 1;
-        Plan { seed, world, files, has_cache, num_coordinators, restart_delay, faults }
+        let cascade = seed % 5 == 4;
+        Plan { seed, world, files, has_cache, cascade, num_coordinators, restart_delay, faults }
     }
 }
 

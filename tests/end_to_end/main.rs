@@ -8,6 +8,7 @@
 mod bad_input;
 mod broken_inputs;
 mod bundle;
+mod cascade;
 mod command;
 mod determinism;
 mod disk_full;

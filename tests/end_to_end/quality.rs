@@ -11,7 +11,7 @@ use crate::command::{Ended, Job, baton};
 const NUM_RECORDS: usize = 240;
 
 /// A bundle with a model of random weights, without an estimate.
-fn write_bundle(directory: &Path) -> PathBuf {
+pub(crate) fn write_bundle(directory: &Path) -> PathBuf {
     let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
     write_small_model(&source, 3);
     let mut import = baton();
@@ -35,7 +35,7 @@ fn test_set() -> String {
     (0..NUM_RECORDS).map(record).collect::<Vec<_>>().join("\n")
 }
 
-fn fit(directory: &Path, bundle: &Path) -> Ended {
+pub(crate) fn fit(directory: &Path, bundle: &Path) -> Ended {
     let test = directory.join("test.jsonl");
     fs::write(&test, test_set()).unwrap();
     let mut eval = baton();

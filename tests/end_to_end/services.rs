@@ -72,6 +72,7 @@ impl Services {
             parts: baton_job::PartOptions::default(),
             first_entry: shard.first_entry,
             is_probe: false,
+            tier: None,
         }
     }
 

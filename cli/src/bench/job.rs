@@ -273,7 +273,8 @@ impl Bench<'_> {
                 let (compute, engines) = (self.compute, self.engines);
                 let encoder =
                     EncoderConfig { compute, engines, mode, limits: limits(), ..EncoderConfig::cpu() };
-                let workers = InProcessWorkers::start(&self.bundle, encoder, self.decoder(mode)?).await?;
+                let workers =
+                    InProcessWorkers::start(&self.bundle, vec![(encoder, self.decoder(mode)?)]).await?;
                 workers.run(async |cluster| run_unwatched(&job, cluster).await).await?
             }
         };

@@ -90,6 +90,7 @@ impl NullWorker {
             failed,
             failed_at: Vec::new(),
             outputs: PartSummary::of(&part, rows),
+            tiers: Vec::new(),
         };
         let part_key = part_key(shard, PartFormat::default());
         let objects = [(verdict_key(shard), verdict.to_json()), (part_key, part)];

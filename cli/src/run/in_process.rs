@@ -1,5 +1,5 @@
-//! Encoder and decoder in this process, reached through the job's connections. However the process ends, it
-//! leaves no socket and no file.
+//! Encoders and decoders in this process, a pair for each mode that takes models of its own, reached through
+//! the job's connections. However the process ends, it leaves no socket and no file.
 
 use baton_bundle::Bundle;
 use baton_coordinator::{Cluster, JobReport, JobWatch, PreparedJob, RunOptions, Shutdown};
@@ -10,43 +10,46 @@ use baton_worker::serve_locally;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// The two services, running.
+/// The services, running.
 pub(crate) struct InProcessWorkers {
     connections: Connections,
+    num_pairs: usize,
     services: JoinSet<anyhow::Result<()>>,
     stop: watch::Sender<bool>,
 }
 
 impl InProcessWorkers {
-    /// Loads both services' models and starts serving.
+    /// Loads the models of all services and starts serving.
     ///
     /// # Errors
     /// A model cannot be loaded.
     pub(crate) async fn start(
         bundle: &Bundle,
-        encoder: EncoderConfig,
-        decoder: DecoderConfig,
+        pairs: Vec<(EncoderConfig, DecoderConfig)>,
     ) -> anyhow::Result<InProcessWorkers> {
         let connections = Connections::default();
-        let (to_encoder, to_decoder) =
-            (connections.listen_locally("encoder"), connections.listen_locally("decoder"));
-        let encoder = EncoderService::load(bundle, encoder, connections.clone()).await?;
-        let decoder = DecoderService::load(bundle, decoder).await?;
         let (stop, stopped) = watch::channel(false);
         let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stop| *stop).await; // a dropped sender stops too
         };
         let mut services = JoinSet::new();
-        let shutdown = until_stopped(stopped.clone());
-        services.spawn(async { Ok(serve_locally(encoder.into_served(), to_encoder, shutdown).await?) });
-        let shutdown = until_stopped(stopped);
-        services.spawn(async { Ok(serve_locally(decoder.into_served(), to_decoder, shutdown).await?) });
-        Ok(InProcessWorkers { connections, services, stop })
+        let num_pairs = pairs.len();
+        for (number, (encoder, decoder)) in pairs.into_iter().enumerate() {
+            let [to_encoder, to_decoder] = names(number).map(|name| connections.listen_locally(&name));
+            let encoder = EncoderService::load(bundle, encoder, connections.clone()).await?;
+            let decoder = DecoderService::load(bundle, decoder).await?;
+            let shutdown = until_stopped(stopped.clone());
+            services.spawn(async { Ok(serve_locally(encoder.into_served(), to_encoder, shutdown).await?) });
+            let shutdown = until_stopped(stopped.clone());
+            services.spawn(async { Ok(serve_locally(decoder.into_served(), to_decoder, shutdown).await?) });
+        }
+        Ok(InProcessWorkers { connections, num_pairs, services, stop })
     }
 
-    /// The two services, from the coordinator's view.
+    /// The services, from the coordinator's view.
     fn cluster(&self) -> Cluster {
-        let (encoders, decoders) = (vec!["local:encoder".to_owned()], vec!["local:decoder".to_owned()]);
+        let endpoints = (0..self.num_pairs).map(|number| names(number).map(|name| format!("local:{name}")));
+        let (encoders, decoders) = endpoints.map(|[encoder, decoder]| (encoder, decoder)).unzip();
         Cluster::fixed(self.connections.clone(), encoders, decoders)
     }
 
@@ -76,11 +79,19 @@ impl InProcessWorkers {
         }
     }
 
-    /// Stops both services and waits until their model threads have ended.
+    /// Stops all services and waits until their model threads have ended.
     async fn stop(mut self) {
         self.stop.send_replace(true);
         // Serious errors have ended the job already.
         while self.services.join_next().await.is_some() {}
+    }
+}
+
+/// The names of a pair's services.
+fn names(number: usize) -> [String; 2] {
+    match number {
+        0 => ["encoder", "decoder"].map(str::to_owned),
+        _ => ["encoder", "decoder"].map(|role| format!("{role}-{number}")),
     }
 }
 

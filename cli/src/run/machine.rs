@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use baton_bundle::Bundle;
 use baton_decoder_svc::{DecoderConfig, DecoderError};
 use baton_encoder_svc::EncoderConfig;
-use baton_job::JobSpec;
+use baton_job::{JobSpec, Mode};
 use baton_model::Compute;
 use baton_telemetry::tell;
 use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
@@ -59,14 +59,25 @@ impl MachineArgs {
         // Within one process, only the coordinator bounds the work in flight.
         let limits =
             WorkerLimits { max_open_shards: shards_in_flight as usize, max_record_num_bytes: usize::MAX };
-        let decoder = self
-            .decoder(&bundle, (compute, engines), spec, limits)?
-            .with_room_for(&bundle, spec.generation.sequences_per_record() as usize)?;
-        InProcessWorkers::start(&bundle, self.encoder((compute, engines), spec, limits), decoder).await
+        let modes = Mode::of_processes(&spec.modes());
+        let pair = |&mode: &Mode| -> Result<(EncoderConfig, DecoderConfig), DecoderError> {
+            let decoder = self.decoder(&bundle, (compute, engines), mode, limits)?;
+            let decoder = match compute.gpu() {
+                // Each was sized as if it had the GPU alone.
+                Some(_) => {
+                    DecoderConfig { max_cache_tokens: decoder.max_cache_tokens / modes.len(), ..decoder }
+                }
+                None => decoder,
+            };
+            let decoder = decoder.with_room_for(&bundle, sequences_per_record(spec) as usize)?;
+            Ok((self.encoder((compute, engines), mode, limits), decoder))
+        };
+        let pairs = modes.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+        InProcessWorkers::start(&bundle, pairs).await
     }
 
-    fn encoder(&self, machine: (Compute, usize), spec: &JobSpec, limits: WorkerLimits) -> EncoderConfig {
-        let suited = EncoderConfig::for_device(spec.mode, machine);
+    fn encoder(&self, machine: (Compute, usize), mode: Mode, limits: WorkerLimits) -> EncoderConfig {
+        let suited = EncoderConfig::for_device(mode, machine);
         let max_batch_tokens =
             self.encode_batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
         EncoderConfig { max_batch_tokens, limits, ..suited }
@@ -76,11 +87,17 @@ impl MachineArgs {
         &self,
         bundle: &Bundle,
         machine: (Compute, usize),
-        spec: &JobSpec,
+        mode: Mode,
         limits: WorkerLimits,
     ) -> Result<DecoderConfig, DecoderError> {
-        let suited = DecoderConfig::for_device(bundle, spec.mode, machine)?;
+        let suited = DecoderConfig::for_device(bundle, mode, machine)?;
         let max_slots = self.decode_slots.map_or(suited.max_slots, |slots| slots as usize);
         Ok(DecoderConfig { max_slots, limits, ..suited })
     }
+}
+
+/// Sequences of one record that are decoded at once, at the tier that has most.
+fn sequences_per_record(spec: &JobSpec) -> u32 {
+    let of_tiers = spec.tiers.iter().map(|tier| tier.generation.sequences_per_record());
+    of_tiers.chain([spec.generation.sequences_per_record()]).max().unwrap_or(1)
 }

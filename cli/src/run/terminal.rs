@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use baton_coordinator::{JobOutcome, JobReport, JobStatus};
-use baton_job::Partition;
+use baton_job::{Partition, TierTotals};
 use baton_telemetry::tell;
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
@@ -127,6 +127,7 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
     if report.reuse.reused() > 0 {
         tell!("  reuse       {}", report.reuse);
     }
+    show_tiers(&totals.tiers);
     if !totals.warnings.is_empty() {
         tell!("  warnings    {}", totals.warnings);
     }
@@ -134,5 +135,23 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
     tell!("  outputs     {output}/part-*{suffix}: {shards} parts, {bytes}");
     if totals.errors > 0 {
         tell!("  errors      {output}/errors/part-*.jsonl");
+    }
+}
+
+/// A line for each tier of a cascade: its records, its work, and the estimates before and after.
+pub(crate) fn show_tiers(tiers: &TierTotals) {
+    let num_records = tiers.iter().next().map_or(0, |first| first.records).max(1);
+    for (place, tier) in tiers.iter().enumerate() {
+        let share = 100.0 * tier.records as f64 / num_records as f64;
+        let (records, outputs) = (HumanCount(tier.records), HumanCount(tier.outputs));
+        let (read, written) = (HumanCount(tier.prompt_tokens), HumanCount(tier.output_tokens));
+        let gain = tiers.gain(place).map_or(String::new(), |(before, after)| {
+            format!("; mean estimate {before:.3} before, {after:.3} after")
+        });
+        tell!(
+            "  tier        {}: {records} records ({share:.1} %), {outputs} outputs kept; {read} tokens read, \
+             {written} written{gain}",
+            tier.name
+        );
     }
 }

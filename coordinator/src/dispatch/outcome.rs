@@ -1,6 +1,9 @@
 //! The consequences of the end of an attempt, and of the job.
 
-use baton_job::{AfterFailure, Failure, Lease, ReuseCounts, Role, ShardIndex, Totals, WarningCounts, Work};
+use baton_job::{
+    AfterFailure, Failure, Lease, MAX_TIERS, ReuseCounts, Role, ShardIndex, TierSums, Totals, WarningCounts,
+    Work,
+};
 use baton_proto::wire::ShardReceipt;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -11,6 +14,7 @@ use crate::final_report::RunFigures;
 use crate::manifest::end_job;
 use crate::progress::DraftTotals;
 use crate::reader::EndOfInput;
+use crate::tiers::OpenShard;
 use crate::{CoordinatorError, JobOutcome, JobReport};
 
 /// A job fails for its share of errors only after this many records, because the first shards may be unlucky.
@@ -58,12 +62,26 @@ impl Dispatcher<'_> {
             // attempt will find it.
             return Ok(());
         };
-        match result {
+        if let Some(time) = self.tier_time.get_mut(running.tier as usize) {
+            *time += running.began.elapsed();
+        }
+        if let Ok(ShardReceipt { drafts: Some(drafts), .. }) = &result {
+            self.drafts += DraftTotals {
+                drafted_tokens: drafts.drafted_tokens,
+                accepted_tokens: drafts.accepted_tokens,
+                llm_passes: drafts.llm_passes,
+            };
+        }
+        match result.and_then(|receipt| Ok((self.next_tier(lease.shard, &receipt)?, receipt))) {
             Ok(_) if matches!(running.work, Work::Probe { .. }) => {
                 self.scheduler.probe_passed(lease);
                 Ok(())
             }
-            Ok(receipt) => self.absorb_commit(lease, &receipt),
+            Ok((None, receipt)) => self.absorb_commit(lease, &receipt),
+            Ok((Some(next), receipt)) => {
+                self.absorb_tier(lease, next, &receipt);
+                Ok(())
+            }
             Err(AttemptFailure { failure, reason }) => {
                 let worker = match failure {
                     Failure::Busy(role)
@@ -98,23 +116,49 @@ impl Dispatcher<'_> {
         }
     }
 
+    /// The shard at the next tier, if the receipt says that some of its records go on.
+    fn next_tier(
+        &self,
+        shard: ShardIndex,
+        receipt: &ShardReceipt,
+    ) -> Result<Option<OpenShard>, AttemptFailure> {
+        let Some(escalation) = &receipt.escalation else { return Ok(None) };
+        let next = self.open_shards.get(&shard).and_then(|open| open.escalated(&escalation.positions));
+        let broken = || AttemptFailure {
+            failure: Failure::Broke(Role::Decoder),
+            reason: "the receipt names records that the tier did not have".to_owned(),
+        };
+        next.ok_or_else(broken).map(Some)
+    }
+
+    /// Takes a shard to its next tier.
+    fn absorb_tier(&mut self, lease: Lease, next: OpenShard, receipt: &ShardReceipt) {
+        let (num_prompts, num_bytes) = (next.num_prompts(), next.num_bytes());
+        let Some(losers) = self.scheduler.tier_done(lease, num_prompts, num_bytes, self.now()) else {
+            return;
+        };
+        self.cancel(losers);
+        let Lease { shard, attempt } = lease;
+        tracing::debug!(%shard, attempt, num_prompts, "goes on to its next tier");
+        self.open_shards.insert(lease.shard, next);
+        self.reuse += receipt.reuse.map(ReuseCounts::from).unwrap_or_default();
+        self.moved_at = Instant::now();
+    }
+
+    fn cancel(&mut self, leases: Vec<Lease>) {
+        for lease in leases {
+            if let Some(running) = self.running.remove(&lease) {
+                running.task.abort();
+            }
+        }
+    }
+
     fn absorb_commit(&mut self, lease: Lease, receipt: &ShardReceipt) -> Result<(), CoordinatorError> {
         let Lease { shard, attempt } = lease;
         self.open_shards.remove(&shard);
         let settled = self.scheduler.committed(lease, self.now());
-        for loser in settled.losers {
-            if let Some(running) = self.running.remove(&loser) {
-                running.task.abort();
-            }
-        }
+        self.cancel(settled.losers);
         self.moved_at = Instant::now();
-        if let Some(drafts) = &receipt.drafts {
-            self.drafts += DraftTotals {
-                drafted_tokens: drafts.drafted_tokens,
-                accepted_tokens: drafts.accepted_tokens,
-                llm_passes: drafts.llm_passes,
-            };
-        }
         if settled.is_first {
             self.reuse += receipt.reuse.map(ReuseCounts::from).unwrap_or_default();
             add_receipt(&mut self.totals, receipt);
@@ -198,7 +242,7 @@ impl Dispatcher<'_> {
     async fn end_job(&self, num_shards: u32) -> Result<bool, CoordinatorError> {
         let policy = &self.options.policy;
         let run = RunFigures::new(self.now(), &self.progress(), &self.history, self.options.prices);
-        let run = run.with_reuse(self.reuse);
+        let run = run.with_reuse(self.reuse).with_tiers(&self.tier_time);
         for attempt in 1.. {
             match end_job(self.job, num_shards, &run).await {
                 Err(CoordinatorError::Store(error))
@@ -239,4 +283,6 @@ fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     totals.output_bytes = totals.output_bytes.saturating_add(receipt.part_num_bytes);
     let warnings = receipt.warnings.iter().map(|(name, &count)| (name.clone(), count));
     totals.warnings.add(&WarningCounts::of(warnings));
+    let tiers: Vec<TierSums> = receipt.tiers.iter().take(MAX_TIERS).map(TierSums::from).collect();
+    totals.tiers.add(&tiers);
 }

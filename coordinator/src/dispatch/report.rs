@@ -55,11 +55,16 @@ impl Dispatcher<'_> {
         let commits =
             self.running.values().filter(|running| matches!(running.work, super::Work::Commit { .. }));
         let in_flight = commits.map(|running| &running.progress);
+        let kept_by_tiers = self.open_shards.values().map(|open| u64::from(open.num_done()));
         let sample = self.reader.sample();
         Progress {
             committed: self.totals.clone(),
             resumed: self.resumed.clone(),
-            in_flight_records: in_flight.clone().map(|progress| u64::from(progress.decoded_records)).sum(),
+            in_flight_records: in_flight
+                .clone()
+                .map(|progress| u64::from(progress.decoded_records))
+                .chain(kept_by_tiers)
+                .sum(),
             in_flight_output_tokens: in_flight
                 .map(|progress| progress.decoded_output_tokens)
                 .fold(0, u64::saturating_add), // a worker's word

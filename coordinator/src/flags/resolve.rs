@@ -4,10 +4,10 @@ use std::path::Path;
 
 use baton_bundle::{BundleManifest, DEFAULT_TEMPLATE, LanguageChoice, TextTokenizer};
 use baton_generation::Setting;
-use baton_job::{GenerationLayer, GenerationOptions, JobError, JobFile, JobSpec};
+use baton_job::{Escalations, GenerationLayer, GenerationOptions, JobError, JobFile, JobSpec, Mode};
 use baton_store::Location;
 
-use super::JobArgs;
+use super::{JobArgs, cascade};
 use crate::CoordinatorError;
 use crate::glossary;
 
@@ -39,9 +39,19 @@ impl JobArgs {
             terms.extend(glossary::entries(path, task.source_language(), task.target_language())?);
             in_flags.terms = Setting::To(terms);
         }
-        let generation = generation(&proposed, [&file.generation, &in_flags])?;
+        let own = [&file.generation, &in_flags];
+        file.tiers = cascade::tiers(&manifest, &file, own)?;
+        let generation = match file.tiers.last() {
+            None => generation(&proposed, &own)?,
+            Some(last) => {
+                file.mode = last.mode;
+                last.generation.clone()
+            }
+        };
         let spec = file.resolved(generation);
-        match misfit(&manifest, &spec).or_else(|| unknown_stop_token(&manifest, &spec)) {
+        let problem_of =
+            |plain: &JobSpec| misfit(&manifest, plain).or_else(|| unknown_stop_token(&manifest, plain));
+        match cascade::plain_jobs(&spec).iter().find_map(problem_of) {
             Some(problem) => Err(CoordinatorError::BundleMisfit { bundle: spec.bundle, problem }),
             None => Ok((spec, digest)),
         }
@@ -60,7 +70,9 @@ impl JobArgs {
             Some(path) => {
                 let failed = |source| CoordinatorError::JobFile { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(failed)?;
-                JobFile::from_toml(&text, &path.display().to_string())?
+                let file = JobFile::from_toml(&text, &path.display().to_string())?;
+                cascade::check_one_of(&file, &text)?;
+                file
             }
         };
         self.overrule(&mut spec);
@@ -92,6 +104,11 @@ impl JobArgs {
         set(&mut spec.bundle, &self.bundle);
         set(&mut spec.output, &self.output);
         set(&mut spec.mode, &self.mode);
+        if self.mode.is_some() {
+            (spec.cascade, spec.escalate) = (None, Escalations::default());
+        }
+        set(&mut spec.cascade, &self.cascade.clone().map(Some));
+        set(&mut spec.escalate, &self.escalate);
         set(&mut spec.max_error_rate, &self.max_error_rate);
         set(&mut spec.text_field, &self.text_field);
         set(&mut spec.keep_fields, &self.keep_fields);
@@ -109,25 +126,32 @@ impl JobArgs {
     }
 }
 
-/// The bundle's proposal, overruled by the job's own layers: file and flags, in this order.
+/// The bundle's proposal, overruled by the job's own layers: file, flags and those of a tier, in this order.
 pub(super) fn generation(
     proposed: &GenerationLayer,
-    own: [&GenerationLayer; 2],
+    own: &[&GenerationLayer],
 ) -> Result<GenerationOptions, CoordinatorError> {
-    GenerationOptions::from_layers([proposed, own[0], own[1]]).map_err(|problem| {
+    let own = || own.iter().copied();
+    GenerationOptions::from_layers(std::iter::once(proposed).chain(own())).map_err(|problem| {
         // The proposal contributes to the problem if the problem vanishes or changes without it.
-        match GenerationOptions::from_layers(own) {
+        match GenerationOptions::from_layers(own()) {
             Err(without) if without == problem => JobError::from(problem).into(),
             _ => CoordinatorError::ProposedGeneration { proposed: proposed.to_string(), problem },
         }
     })
 }
 
+/// The problem with a mode that the bundle does not serve.
+pub(super) fn unserved(manifest: &BundleManifest, mode: Mode) -> Option<String> {
+    let served: Vec<&str> = manifest.modes.iter().map(|mode| mode.as_str()).collect();
+    let is_served = manifest.modes.contains(&mode);
+    (!is_served).then(|| format!("does not serve mode {mode}; try --mode {}", served.join(" or --mode ")))
+}
+
 fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     let mode = spec.mode;
-    if !manifest.modes.contains(&mode) {
-        let served: Vec<&str> = manifest.modes.iter().map(|mode| mode.as_str()).collect();
-        return Some(format!("does not serve mode {mode}; try --mode {}", served.join(" or --mode ")));
+    if let Some(problem) = unserved(manifest, mode) {
+        return Some(problem);
     }
     if let Some(task) = &spec.task
         && !manifest.template_names().any(|name| name == task)

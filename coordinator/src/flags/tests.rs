@@ -26,7 +26,7 @@ fn spec(args: &[&str]) -> Result<JobSpec, CoordinatorError> {
     let job = parse(args).unwrap().job;
     let file = job.described()?;
     let in_flags = job.generation.layer().unwrap();
-    let generation = generation(&GenerationLayer::default(), [&file.generation, &in_flags])?;
+    let generation = generation(&GenerationLayer::default(), &[&file.generation, &in_flags])?;
     Ok(file.resolved(generation))
 }
 
@@ -70,7 +70,7 @@ fn flags_overrule_the_job_file() {
 #[test]
 fn a_bundles_proposal_completes_the_jobs_options() {
     let proposed = layer("beams = 4\ncopy_bias = 6.0");
-    let merged = |file: &str, flags: &str| generation(&proposed, [&layer(file), &layer(flags)]).unwrap();
+    let merged = |file: &str, flags: &str| generation(&proposed, &[&layer(file), &layer(flags)]).unwrap();
     assert_eq!((merged("", "").beams, merged("", "").copy_bias), (4, 6.0));
     assert_eq!(merged("length_penalty = 0.5", "beams = 8").length_penalty, 0.5);
     assert_eq!((merged("copy_bias = 0.0", "").beams, merged("copy_bias = 0.0", "").copy_bias), (4, 0.0));
@@ -81,7 +81,7 @@ fn a_bundles_proposal_completes_the_jobs_options() {
 fn an_option_that_contradicts_the_bundles_proposal_is_refused_with_a_remedy() {
     let proposed = layer("beams = 4\nmax_new_tokens = 9");
     let message = |own: &str| {
-        let error = generation(&proposed, [&layer(""), &layer(own)]).unwrap_err();
+        let error = generation(&proposed, &[&layer(""), &layer(own)]).unwrap_err();
         assert!(error.is_usage_error());
         error.to_string()
     };
@@ -127,4 +127,32 @@ fn a_partition_is_parsed_and_the_default_is_the_whole_job() {
     assert!(parse(&[]).unwrap().dispatch.partition.is_whole());
     assert_eq!(parse(&["--partition", "1/3"]).unwrap().dispatch.partition, Partition::new(1, 3).unwrap());
     assert!(parse(&["--partition", "3/3"]).is_err());
+}
+
+#[test]
+fn a_cascade_and_a_mode_exclude_each_other_and_flags_win() {
+    let both = ["--mode", "slm", "--cascade", "slm,hybrid", "--escalate", "20%"];
+    assert!(parse(&both).is_err());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let write = |lines: &str| {
+        let text = format!("bundle = 'b'\ninputs = ['x']\noutput = 'o'\n{lines}");
+        std::fs::write(file.path(), text).unwrap();
+    };
+    write("cascade = 'slm,hybrid'\nescalate = '20%'\n");
+    let in_file = spec(&[path]).unwrap();
+    assert_eq!(in_file.cascade.unwrap().to_string(), "slm,hybrid");
+    let by_flag = spec(&[path, "--escalate", "-0.9"]).unwrap();
+    assert_eq!(by_flag.escalate.to_string(), "-0.9");
+    let plain = spec(&[path, "--mode", "slm"]).unwrap();
+    assert!(plain.cascade.is_none() && plain.escalate.is_empty() && plain.mode == Mode::Slm);
+
+    write("mode = 'slm'\ncascade = 'slm,hybrid'\nescalate = '20%'\n");
+    let error = spec(&[path]).unwrap_err().to_string();
+    assert!(error.contains("`mode` is \"slm\"; allowed: only without `cascade`"), "{error}");
+    write("mode = 'slm'\n");
+    let by_flags = spec(&[path, "--cascade", "hybrid,hybrid:beams=4", "--escalate", "0.5"]).unwrap();
+    assert_eq!(by_flags.cascade.unwrap().to_string(), "hybrid,hybrid:beams=4");
+    let error = spec(&[path, "--cascade", "slm,hybrid"]).unwrap_err().to_string();
+    assert!(error.contains("with `escalate`"), "{error}");
 }

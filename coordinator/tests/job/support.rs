@@ -177,8 +177,8 @@ async fn process(
     let shard = attempt.lease.shard;
     assert_eq!(rows + failed.len() as u64, u64::from(attempt.num_entries));
     let outputs = PartSummary::of(&part, rows);
-    let verdict =
-        Verdict { shard, records: rows + failed.len() as u64, failed, failed_at: Vec::new(), outputs };
+    let (records, failed_at, tiers) = (rows + failed.len() as u64, Vec::new(), Vec::new());
+    let verdict = Verdict { shard, records, failed, failed_at, outputs, tiers };
     if !attempt.is_probe {
         let store = Store::open(Location::parse(&attempt.output_location).unwrap()).await.unwrap();
         let _ = store.create(&verdict_key(shard), verdict.to_json().into()).await.unwrap();

@@ -24,11 +24,12 @@ fn output(line: u64) -> Outcome {
         warnings: Vec::new(),
         quality: None,
         signals: None,
+        tier: None,
         alternatives: Vec::new(),
         origin: None,
         fields: KeptFields::default(),
     };
-    Outcome::Output { source: source(line), row, review: None }
+    Outcome::Output { source: source(line), row, review: None, judgement: None }
 }
 
 fn failure(line: u64) -> Outcome {
@@ -43,7 +44,7 @@ async fn commit(
     parts: &PartOptions,
     outcomes: &[Outcome],
 ) -> Result<Commit, CommitError> {
-    super::commit(store, shard, (parts, None), outcomes).await
+    super::commit(store, shard, (parts, None), (outcomes, &[])).await
 }
 
 /// Three records; the second failed.
@@ -264,7 +265,7 @@ fn reviewed() -> Vec<Outcome> {
                 signals: signals(),
                 origin: source.clone(),
             };
-            Outcome::Output { source, row, review: Some(Box::new(review)) }
+            Outcome::Output { source, row, review: Some(Box::new(review)), judgement: None }
         }
         failed @ Outcome::Failed(_) => failed,
     };
@@ -295,12 +296,12 @@ async fn the_worst_outputs_are_there_before_the_part_and_stay_the_first_attempts
     for (review, expected) in [(1.0, vec!["r3"]), (9.0, vec!["r3", "r1"]), (0.8, vec!["r1", "r3"])] {
         let (_directory, store) = empty_store().await;
         let parts = PartOptions::default();
-        super::commit(&store, SHARD, (&parts, Some(review)), &reviewed()).await.unwrap();
+        super::commit(&store, SHARD, (&parts, Some(review)), (&reviewed(), &[])).await.unwrap();
         let rows = store.get("_baton/review/000007.jsonl").await.unwrap().unwrap();
         assert_eq!(ids(&rows), expected);
-        super::commit(&store, SHARD, (&parts, Some(review)), &reviewed()).await.unwrap();
+        super::commit(&store, SHARD, (&parts, Some(review)), (&reviewed(), &[])).await.unwrap();
     }
     let (_directory, store) = empty_store().await;
-    super::commit(&store, SHARD, (&PartOptions::default(), Some(0.1)), &reviewed()).await.unwrap();
+    super::commit(&store, SHARD, (&PartOptions::default(), Some(0.1)), (&reviewed(), &[])).await.unwrap();
     assert_eq!(store.get("_baton/review/000007.jsonl").await.unwrap(), None, "none is that bad");
 }

@@ -124,6 +124,7 @@ fn answers_have_the_shape_of_their_request_and_count_tokens() {
         warnings: Vec::new(),
         quality: None,
         signals: None,
+        tier: None,
         alternatives: vec![Alternative {
             output: "due".into(),
             score: -1.0,

@@ -73,6 +73,7 @@ fn row(id: &str) -> OutputRow {
         warnings: Vec::new(),
         quality: None,
         signals: None,
+        tier: None,
         alternatives: Vec::new(),
         origin: Some(RecordSource { uri: "a.jsonl".into(), line: 7 }),
         fields: KeptFields::Json(fields),
@@ -117,7 +118,7 @@ fn a_collected_file_has_nulls_where_a_record_failed() {
 }
 
 #[test]
-fn a_part_keeps_quality_and_signals_and_their_absence() {
+fn a_part_keeps_quality_and_signals_and_their_absence_and_tiers() {
     let signals = Signals {
         mean_logprob: -0.25,
         worst_logprob: -2.5,
@@ -130,9 +131,12 @@ fn a_part_keeps_quality_and_signals_and_their_absence() {
         source_words: 7,
     };
     let rows = [OutputRow { quality: Some(0.875), signals: Some(Box::new(signals)), ..row("a") }, row("b")];
-    let rows = rows.map(|row| OutputRow { origin: None, fields: KeptFields::default(), ..row });
+    let tier = Some("slm".to_owned());
+    let rows =
+        rows.map(|row| OutputRow { origin: None, fields: KeptFields::default(), tier: tier.clone(), ..row });
     let format = PartFormat::of_file("a.parquet", None).unwrap();
-    let options = WriteOptions { quality: QualityColumns::Signals, ..WriteOptions::default() };
+    let quality = QualityColumns::Signals;
+    let options = WriteOptions { quality, has_tier: true, ..WriteOptions::default() };
     let part = format.part(&rows, &options).unwrap();
     let read: Vec<OutputRow> =
         format.reader(Box::new(std::io::Cursor::new(part))).unwrap().map(Result::unwrap).collect();

@@ -154,6 +154,9 @@ impl<'w> RowBatches<'w> {
         if self.options.quality == QualityColumns::Signals {
             columns.push(Arc::new(signals(entries)?));
         }
+        if self.options.has_tier {
+            columns.push(text_column(entries, |entry| entry.row().and_then(|row| row.tier.as_deref())));
+        }
         if self.options.has_alternatives {
             columns.push(Arc::new(alternatives(entries)?));
         }
@@ -251,6 +254,9 @@ fn fields(options: &WriteOptions) -> Vec<Field> {
     }
     if options.quality == QualityColumns::Signals {
         fields.push(Field::new("signals", DataType::Struct(signal_fields()), true));
+    }
+    if options.has_tier {
+        fields.push(text("tier"));
     }
     if options.has_alternatives {
         fields.push(list("alternatives", alternative_field()));

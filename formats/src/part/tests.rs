@@ -17,6 +17,7 @@ fn row(id: &str, output: &str) -> OutputRow {
         warnings: Vec::new(),
         quality: None,
         signals: None,
+        tier: None,
         alternatives: Vec::new(),
         origin: None,
         fields: KeptFields::default(),

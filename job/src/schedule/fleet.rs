@@ -3,8 +3,11 @@
 //! A worker that fails rests, longer each time, and is then tried with one shard before it gets more.
 //! Failures of several attempts that were under way at the first failure count as one incident. A worker's
 //! load is counted in bytes of text, which stand in for tokens.
+//!
+//! A worker that refuses a tier is asked for it again occasionally, with one shard, and works at other tiers
+//! meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::policy::SchedulePolicy;
@@ -72,8 +75,10 @@ pub struct WorkerView {
 }
 
 /// An attempt's requirements for its workers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Wish {
+    /// The tier that both must serve.
+    pub(super) tier: u32,
     /// Workers on which the shard failed before; used only if there are no others.
     pub(super) avoid: Option<Pair>,
     /// Kept free for another shard.
@@ -82,6 +87,13 @@ pub(super) struct Wish {
     pub(super) not_decoder: Option<WorkerId>,
     /// Whether both workers must have nothing else to do, now and until the attempt ends.
     pub(super) alone: bool,
+}
+
+impl Wish {
+    /// Any workers of this tier.
+    pub(super) fn of(tier: u32) -> Wish {
+        Wish { tier, avoid: None, held: None, not_decoder: None, alone: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +114,10 @@ struct Worker {
     failed_at: Duration,
     rests_until: Duration,
     is_on_trial: bool,
-    refuses: bool,
+    /// The tiers that it refuses, and when each may be asked for again.
+    refused: BTreeMap<u32, Duration>,
+    /// The tiers that it has worked at.
+    served: BTreeSet<u32>,
     busy_answers: u32,
     busy_until: Duration,
 }
@@ -123,8 +138,9 @@ impl Fleet {
         }
         // A worker that left is remembered for as long as it would rest, so leaving and returning does not
         // end its rest.
-        self.workers
-            .retain(|_, worker| worker.is_member || worker.num_leases > 0 || worker.rests_until > now);
+        let is_left_alone =
+            |worker: &Worker| worker.rests_until > now || worker.refused.values().any(|&until| until > now);
+        self.workers.retain(|_, worker| worker.is_member || worker.num_leases > 0 || is_left_alone(worker));
     }
 
     /// The best pair for an attempt, encoder and decoder chosen independently; `None` if either is lacking.
@@ -133,7 +149,9 @@ impl Fleet {
             let capacity = if wish.alone { 1 } else { self.capacity(role, policy) };
             self.of_role(role)
                 .filter(|(id, worker)| {
-                    worker.has_room(now, capacity) && Some(*id) != held && Some(*id) != wish.not_decoder
+                    worker.has_room(wish.tier, now, capacity)
+                        && Some(*id) != held
+                        && Some(*id) != wish.not_decoder
                 })
                 .min_by_key(|(id, worker)| (Some(*id) == avoided, worker.load()))
                 .map(|(id, _)| id)
@@ -145,10 +163,10 @@ impl Fleet {
         })
     }
 
-    /// The pair that will be free first, if both roles have a worker that may work now.
-    pub(super) fn soonest_free(&self, now: Duration) -> Option<Pair> {
+    /// The pair that will be free first, if both roles have a worker that may work at this tier now.
+    pub(super) fn soonest_free(&self, tier: u32, now: Duration) -> Option<Pair> {
         let best = |role| {
-            let workers = self.of_role(role).filter(|(_, worker)| worker.may_work(now));
+            let workers = self.of_role(role).filter(|(_, worker)| worker.may_work_at(tier, now));
             workers.min_by_key(|(_, worker)| worker.load()).map(|(id, _)| id)
         };
         Some(Pair { encoder: best(Role::Encoder)?, decoder: best(Role::Decoder)? })
@@ -190,11 +208,18 @@ impl Fleet {
         worker.rests_until = now + policy.rest.pause(worker.failures, seed(id, worker.failures, policy));
     }
 
-    /// Notes that the worker does not serve this job.
-    pub(super) fn refused(&mut self, id: WorkerId, now: Duration, policy: &SchedulePolicy) {
+    /// Notes that the worker does not serve a tier of this job.
+    pub(super) fn refused(&mut self, id: WorkerId, tier: u32, now: Duration, policy: &SchedulePolicy) {
         let worker = self.get_mut(id);
-        (worker.refuses, worker.is_on_trial) = (true, true);
-        worker.rests_until = now + policy.rest.max;
+        worker.served.remove(&tier);
+        worker.refused.insert(tier, now + policy.rest.max);
+    }
+
+    /// Notes that a worker is being asked for a tier. If it had refused that, it is asked once.
+    pub(super) fn ask_again(&mut self, id: WorkerId, tier: u32, now: Duration, policy: &SchedulePolicy) {
+        if let Some(until) = self.get_mut(id).refused.get_mut(&tier) {
+            *until = now + policy.rest.max;
+        }
     }
 
     /// Notes that the worker has no room.
@@ -207,28 +232,33 @@ impl Fleet {
         }
     }
 
-    /// Notes that the worker works.
-    pub(super) fn moved(&mut self, id: WorkerId) {
+    /// Notes that the worker works at a tier.
+    pub(super) fn moved(&mut self, id: WorkerId, tier: u32) {
         let worker = self.get_mut(id);
-        (worker.is_on_trial, worker.refuses, worker.busy_answers) = (false, false, 0);
+        (worker.is_on_trial, worker.busy_answers) = (false, 0);
+        worker.refused.remove(&tier);
+        worker.served.insert(tier);
     }
 
     /// Notes that the worker completed an attempt.
-    pub(super) fn succeeded(&mut self, id: WorkerId) {
-        self.moved(id);
+    pub(super) fn succeeded(&mut self, id: WorkerId, tier: u32) {
+        self.moved(id, tier);
         self.get_mut(id).failures = 0;
     }
 
-    /// Whether every worker of a role refuses this job.
-    pub(super) fn all_refuse(&self, role: Role) -> bool {
+    /// Whether every worker of a role refuses this tier.
+    pub(super) fn all_refuse(&self, role: Role, tier: u32) -> bool {
         let mut members = self.of_role(role).filter(|(_, worker)| worker.is_member).peekable();
-        members.peek().is_some() && members.all(|(_, worker)| worker.refuses)
+        members.peek().is_some() && members.all(|(_, worker)| worker.refused.contains_key(&tier))
     }
 
-    /// Whether any worker of a role is working, or may get a shard without a trial.
-    pub(super) fn has_sound(&self, role: Role, now: Duration) -> bool {
-        let is_sound =
-            |worker: &Worker| !worker.is_on_trial && (worker.num_leases > 0 || worker.may_work(now));
+    /// Whether any worker of a role is working, or may get a shard of this tier without a trial.
+    pub(super) fn has_sound(&self, role: Role, tier: u32, now: Duration) -> bool {
+        let is_sound = |worker: &Worker| {
+            !worker.is_on_trial
+                && !worker.refused.contains_key(&tier)
+                && (worker.num_leases > 0 || worker.may_work(now))
+        };
         self.of_role(role).any(|(_, worker)| is_sound(worker))
     }
 
@@ -242,7 +272,11 @@ impl Fleet {
     /// The next moment at which a worker that may not work now may work.
     pub(super) fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let members = self.workers.values().filter(|worker| worker.is_member);
-        members.map(|worker| worker.rests_until.max(worker.busy_until)).filter(|&until| until > now).min()
+        let until = |worker: &Worker| {
+            let asked_again = worker.refused.values().copied();
+            asked_again.chain([worker.rests_until.max(worker.busy_until)]).filter(|&until| until > now).min()
+        };
+        members.filter_map(until).min()
     }
 
     pub(super) fn views(&self, now: Duration) -> impl Iterator<Item = WorkerView> {
@@ -285,7 +319,8 @@ impl Worker {
             failed_at: Duration::ZERO,
             rests_until: Duration::ZERO,
             is_on_trial: false,
-            refuses: false,
+            refused: BTreeMap::new(),
+            served: BTreeSet::new(),
             busy_answers: 0,
             busy_until: Duration::ZERO,
         }
@@ -295,9 +330,18 @@ impl Worker {
         self.is_member && self.rests_until <= now && self.busy_until <= now
     }
 
-    fn has_room(&self, now: Duration, capacity: u32) -> bool {
+    fn may_work_at(&self, tier: u32, now: Duration) -> bool {
+        self.may_work(now) && self.refused.get(&tier).is_none_or(|&until| until <= now)
+    }
+
+    /// Whether it has refused every tier that it was asked about.
+    fn refuses_all(&self) -> bool {
+        self.served.is_empty() && !self.refused.is_empty()
+    }
+
+    fn has_room(&self, tier: u32, now: Duration, capacity: u32) -> bool {
         let capacity = if self.is_on_trial { 1 } else { capacity };
-        self.may_work(now) && !self.is_taken && self.num_leases < capacity
+        self.may_work_at(tier, now) && !self.is_taken && self.num_leases < capacity
     }
 
     fn load(&self) -> (u64, u32) {
@@ -307,7 +351,7 @@ impl Worker {
     fn view(&self, id: WorkerId, now: Duration) -> WorkerView {
         let state = match () {
             () if !self.is_member => WorkerState::Left,
-            () if self.refuses => WorkerState::Refusing,
+            () if self.refuses_all() => WorkerState::Refusing,
             () if self.rests_until > now => WorkerState::Resting,
             () if self.busy_until > now => WorkerState::Busy,
             () if self.is_on_trial => WorkerState::OnTrial,

@@ -24,6 +24,9 @@ pub enum Work {
 
 #[derive(Debug)]
 pub(super) struct OpenShard {
+    /// The tier that its attempts are made for. All its leases are of this tier.
+    pub(super) tier: u32,
+    /// Prompts that the tier gets.
     pub(super) num_prompts: u32,
     /// Bytes of text, of all prompts.
     pub(super) num_bytes: u64,
@@ -66,8 +69,9 @@ pub(super) struct ActiveLease {
 }
 
 impl OpenShard {
-    pub(super) fn new(num_prompts: u32, num_bytes: u64) -> OpenShard {
+    pub(super) fn new(tier: u32, num_prompts: u32, num_bytes: u64) -> OpenShard {
         OpenShard {
+            tier,
             num_prompts,
             num_bytes,
             stage: SearchStage::Whole { accused: Vec::new() },

@@ -9,6 +9,8 @@ pub(crate) struct Faults {
     pub(crate) busy: bool,
     pub(crate) poison: bool,
     pub(crate) restarts: bool,
+    /// Shards go through several tiers, and some workers serve only some of them.
+    pub(crate) cascade: bool,
 }
 
 /// Counts of events.
@@ -26,6 +28,9 @@ pub(crate) struct Fired {
     pub(crate) doubled_leases: u64,
     /// Commits of attempts that the coordinator had given up.
     pub(crate) late_commits: u64,
+    /// Shards that went on to a next tier.
+    pub(crate) tiers: u64,
+    pub(crate) refusals: u64,
 }
 
 impl Fired {
@@ -41,5 +46,7 @@ impl Fired {
         self.expiries += other.expiries;
         self.doubled_leases += other.doubled_leases;
         self.late_commits += other.late_commits;
+        self.tiers += other.tiers;
+        self.refusals += other.refusals;
     }
 }

@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod cascade;
 mod faults;
+mod setting;
 mod world;
 
 use faults::{Faults, Fired};
@@ -22,6 +24,19 @@ fn run_schedules(seeds: std::ops::Range<u64>, faults: Faults) -> Fired {
     fired
 }
 
+/// Everything that may happen to a job without a cascade.
+fn all_faults() -> Faults {
+    Faults {
+        deaths: true,
+        stalls: true,
+        membership: true,
+        busy: true,
+        poison: true,
+        restarts: true,
+        cascade: false,
+    }
+}
+
 #[test]
 fn an_undisturbed_job_leases_each_shard_once_but_for_stragglers() {
     let fired = run_schedules(0..200, Faults::default());
@@ -33,9 +48,7 @@ fn an_undisturbed_job_leases_each_shard_once_but_for_stragglers() {
 
 #[test]
 fn every_shard_is_committed_once_under_faults_and_only_poisonous_records_fail() {
-    let faults =
-        Faults { deaths: true, stalls: true, membership: true, busy: true, poison: true, restarts: true };
-    let fired = run_schedules(0..4000, faults);
+    let fired = run_schedules(0..4000, all_faults());
     let kinds = [
         fired.deaths,
         fired.stalls,
@@ -52,8 +65,7 @@ fn every_shard_is_committed_once_under_faults_and_only_poisonous_records_fail() 
 
 #[test]
 fn a_coordinator_that_lives_long_hammers_no_worker() {
-    let faults =
-        Faults { deaths: true, stalls: true, membership: true, busy: true, poison: true, restarts: false };
+    let faults = Faults { restarts: false, ..all_faults() };
     let fired = run_schedules(5000..7000, faults); // each knock at a dead worker is checked
     assert!(fired.deaths > 1000 && fired.poisonous_records > 1000, "{fired:?}");
 }
@@ -68,4 +80,31 @@ fn poison_alone_is_found_without_help_from_other_faults() {
 fn deaths_alone_accuse_no_record() {
     let fired = run_schedules(20_000..21_000, Faults { deaths: true, ..Faults::default() });
     assert!(fired.deaths > 1000 && fired.poisonous_records == 0, "{fired:?}");
+}
+
+#[test]
+fn an_undisturbed_cascade_leases_each_tier_of_a_shard_once_but_for_stragglers_and_refusals() {
+    let fired = run_schedules(30_000..30_400, Faults { cascade: true, ..Faults::default() });
+    let leases = fired.shards + fired.tiers + fired.doubled_leases + fired.refusals;
+    let num_refused_doubles = leases - fired.attempts; // they count as both
+    assert!(num_refused_doubles <= fired.doubled_leases, "{fired:?}");
+    assert!(fired.tiers > fired.shards / 2 && fired.refusals > 100, "{fired:?}");
+}
+
+#[test]
+fn a_cascade_under_faults_commits_every_shard_once_and_only_poisonous_records_fail() {
+    let faults = Faults { membership: false, cascade: true, ..all_faults() };
+    let fired = run_schedules(31_000..34_000, faults);
+    let kinds = [
+        fired.deaths,
+        fired.stalls,
+        fired.busy_answers,
+        fired.poisonous_records,
+        fired.restarts,
+        fired.expiries,
+        fired.late_commits,
+        fired.tiers,
+        fired.refusals,
+    ];
+    assert!(kinds.iter().all(|&count| count > 100), "a fault hardly fired: {fired:?}");
 }

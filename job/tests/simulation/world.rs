@@ -11,7 +11,9 @@ use baton_job::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::cascade::{End, Tiers};
 use crate::faults::{Faults, Fired};
+use crate::setting::{Poison, Shard, Worker, shards, workers};
 
 /// Faults happen before this moment. Afterwards none happen, so that every job ends.
 const FAULTS_END: Duration = Duration::from_secs(600);
@@ -19,31 +21,6 @@ const FAULTS_END: Duration = Duration::from_secs(600);
 const TOO_LONG: Duration = Duration::from_secs(200_000);
 /// The pause between a worker's start of work and its first report.
 const LATENCY: Duration = Duration::from_millis(5);
-
-/// A poisonous record's effect on an attempt with it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Poison {
-    KillsDecoder,
-    KillsEncoder,
-    IsRejected,
-    HangsDecoder,
-}
-
-#[derive(Debug)]
-struct Shard {
-    num_prompts: u32,
-    poisonous: BTreeMap<u32, Poison>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Worker {
-    is_member: bool,
-    dead_until: Duration,
-    stalled_until: Duration,
-    /// Attempts since its death that found it dead.
-    knocks: u32,
-    died_at: Duration,
-}
 
 /// An attempt on its way through the workers, which the coordinator may have given up.
 #[derive(Debug, Clone)]
@@ -55,6 +32,9 @@ struct Attempt {
     encoder: String,
     decoder: String,
     was_taken_on: bool,
+    /// By their numbers in the whole shard: all prompts of its tier, and those that it works on.
+    of_tier: Vec<u32>,
+    prompts: Vec<u32>,
     steps_left: u32,
 }
 
@@ -77,6 +57,7 @@ pub(crate) struct World {
     num_events: u64,
     workers: BTreeMap<String, Worker>,
     shards: Vec<Shard>,
+    tiers: Tiers,
     attempts: BTreeMap<u64, Attempt>,
     num_attempts: u64,
     scheduler: ShardScheduler,
@@ -94,36 +75,8 @@ fn policy(seed: u64) -> SchedulePolicy {
 impl World {
     pub(crate) fn new(seed: u64, faults: Faults) -> World {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut workers = BTreeMap::new();
-        for (prefix, count) in [("e", rng.random_range(1..4)), ("d", rng.random_range(1..5))] {
-            for index in 0..count {
-                workers.insert(format!("{prefix}{index}"), Worker { is_member: true, ..Worker::default() });
-            }
-        }
-        // If everything fails, no record can be blamed. The first shard is therefore sound, and so is one
-        // record of each larger one.
-        let mut shards = vec![Shard { num_prompts: 5, poisonous: BTreeMap::new() }];
-        for _ in 0..rng.random_range(1..30) {
-            let num_prompts = rng.random_range(0..20);
-            shards.push(Shard { num_prompts, poisonous: BTreeMap::new() });
-        }
-        if faults.poison {
-            for _ in 0..rng.random_range(0..4) {
-                let shard = rng.random_range(1..shards.len());
-                let shard = &mut shards[shard];
-                let most = if shard.num_prompts > 1 { shard.num_prompts - 1 } else { shard.num_prompts };
-                if shard.poisonous.len() < most as usize {
-                    let poisons = [
-                        Poison::KillsDecoder,
-                        Poison::KillsEncoder,
-                        Poison::IsRejected,
-                        Poison::HangsDecoder,
-                    ];
-                    let poison = poisons[rng.random_range(0..poisons.len())];
-                    shard.poisonous.insert(rng.random_range(0..shard.num_prompts), poison);
-                }
-            }
-        }
+        let workers = workers(&mut rng, faults);
+        let shards = shards(&mut rng, faults);
         let num_poisonous = shards.iter().map(|shard| shard.poisonous.len() as u64).sum();
         let fired =
             Fired { shards: shards.len() as u64, poisonous_records: num_poisonous, ..Fired::default() };
@@ -136,6 +89,7 @@ impl World {
             num_events: 0,
             workers,
             shards,
+            tiers: Tiers::new(seed, if faults.cascade { 2 + (seed % 2) as u32 } else { 1 }),
             attempts: BTreeMap::new(),
             num_attempts: 0,
             scheduler: ShardScheduler::new(policy(seed), ShardSet::default()),
@@ -281,11 +235,8 @@ impl World {
 
     fn is_poisoned(&self, attempt: &Attempt) -> Option<Poison> {
         let shard = &self.shards[attempt.assignment.lease.shard.0 as usize];
-        let has = |prompt: &u32| match &attempt.assignment.work {
-            Work::Commit { accused } => !accused.contains(prompt),
-            Work::Probe { prompts } => prompts.contains(prompt),
-        };
-        shard.poisonous.iter().find(|(prompt, _)| has(prompt)).map(|(_, poison)| *poison)
+        let mut poisonous = shard.poisonous.iter();
+        poisonous.find(|(prompt, _)| attempt.prompts.contains(prompt)).map(|(_, poison)| *poison)
     }
 
     fn offer(&mut self) {
@@ -294,7 +245,8 @@ impl World {
         {
             let num_prompts = self.shards[self.next_to_offer].num_prompts;
             let shard = ShardIndex(self.next_to_offer as u32);
-            self.scheduler.offer(shard, num_prompts, 100 * u64::from(num_prompts));
+            let (tier, num_prompts) = self.tiers.read(shard, num_prompts);
+            self.scheduler.offer_from(tier, shard, num_prompts, 100 * u64::from(num_prompts));
             self.next_to_offer += 1;
         }
         if self.next_to_offer == self.shards.len() {
@@ -312,6 +264,7 @@ impl World {
                     let may = match worker.state {
                         WorkerState::Ready => true,
                         WorkerState::OnTrial => worker.num_shards == 0,
+                        WorkerState::Refusing => self.faults.cascade, // it may serve another tier
                         _ => false,
                     };
                     assert!(may, "seed {}: {worker:?} was given a shard", self.seed);
@@ -330,8 +283,10 @@ impl World {
             };
             self.fired.doubled_leases +=
                 u64::from(self.attempts.values().any(|attempt| same_shard(&attempt)));
+            let of_tier = self.tiers.of_tier(assignment.lease.shard);
+            let prompts = self.tiers.prompts_of(assignment.lease, assignment.tier, &assignment.work);
             let num_prompts = match &assignment.work {
-                Work::Commit { .. } => self.shards[assignment.lease.shard.0 as usize].num_prompts,
+                Work::Commit { .. } => of_tier.len() as u32,
                 Work::Probe { prompts } => prompts.len() as u32,
             };
             let attempt = Attempt {
@@ -341,6 +296,8 @@ impl World {
                 encoder,
                 decoder,
                 was_taken_on: false,
+                of_tier,
+                prompts,
                 steps_left: 1 + self.rng.random_range(0..=num_prompts / 3),
             };
             self.plan(LATENCY, Event::Step(attempt.id));
@@ -371,6 +328,11 @@ impl World {
                 self.fail(id, Failure::Unreached(role));
                 return;
             }
+            if !attempt.was_taken_on && worker.refused_tier == Some(attempt.assignment.tier) {
+                self.fired.refusals += 1;
+                self.fail(id, Failure::Refused(role));
+                return;
+            }
             if self.faults.busy && !attempt.was_taken_on && self.now < FAULTS_END && self.rng.random_bool(0.1)
             {
                 self.fired.busy_answers += 1;
@@ -378,13 +340,10 @@ impl World {
                 return;
             }
         }
-        let lease = attempt.assignment.lease;
         if !attempt.was_taken_on {
             self.attempts.get_mut(&id).unwrap().was_taken_on = true;
             self.report(&attempt, 0);
-        } else if let Some(num_done) =
-            self.shards[lease.shard.0 as usize].num_prompts.checked_div(attempt.steps_left)
-        {
+        } else if let Some(num_done) = (attempt.of_tier.len() as u32).checked_div(attempt.steps_left) {
             self.report(&attempt, num_done);
             self.attempts.get_mut(&id).unwrap().steps_left -= 1;
             if attempt.steps_left == 1
@@ -437,21 +396,36 @@ impl World {
 
     fn complete(&mut self, attempt: &Attempt) {
         self.attempts.remove(&attempt.id);
-        let lease = attempt.assignment.lease;
-        let is_known = self.committed.contains_key(&lease.shard);
-        if let Work::Commit { accused } = &attempt.assignment.work {
-            self.committed.entry(lease.shard).or_insert_with(|| accused.clone());
-        }
-        if attempt.incarnation != self.incarnation {
-            self.fired.late_commits += u64::from(!is_known);
-            return;
-        }
-        match &attempt.assignment.work {
-            Work::Commit { .. } => {
-                let settled = self.scheduler.committed(lease, self.now);
-                self.cancel(&settled.losers);
+        let Assignment { lease, tier, work, .. } = &attempt.assignment;
+        let (shard, tier) = (lease.shard, *tier);
+        let is_known = self.committed.contains_key(&shard);
+        let is_current = attempt.incarnation == self.incarnation;
+        let Work::Commit { .. } = work else {
+            if is_current {
+                self.scheduler.probe_passed(*lease);
             }
-            Work::Probe { .. } => self.scheduler.probe_passed(lease),
+            return;
+        };
+        match self.tiers.end(shard, tier, &attempt.of_tier, &attempt.prompts) {
+            End::GoesOn(prompts) if is_current => {
+                let num_prompts = prompts.len() as u32;
+                let num_bytes = 100 * u64::from(num_prompts);
+                if let Some(losers) = self.scheduler.tier_done(*lease, num_prompts, num_bytes, self.now) {
+                    self.fired.tiers += 1;
+                    self.tiers.go_on(shard, tier + 1, prompts);
+                    self.cancel(&losers);
+                }
+            }
+            End::GoesOn(_) => {}
+            End::Committed(failed) => {
+                self.committed.entry(shard).or_insert(failed);
+                if is_current {
+                    let settled = self.scheduler.committed(*lease, self.now);
+                    self.cancel(&settled.losers);
+                } else {
+                    self.fired.late_commits += u64::from(!is_known);
+                }
+            }
         }
     }
 

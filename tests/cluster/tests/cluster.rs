@@ -4,6 +4,7 @@
 
 #[path = "../../end_to_end/bundle.rs"]
 mod bundle;
+mod cascades;
 mod certificates;
 mod documents;
 mod jobs;

@@ -82,10 +82,10 @@ impl Job {
         self.contents(output).keys().filter(|name| name.starts_with("part-")).count()
     }
 
-    /// Parts, error rows and verdicts by name.
+    /// Parts, error rows, verdicts and results of tiers by name.
     pub(crate) fn contents(&self, output: &str) -> BTreeMap<String, Vec<u8>> {
         let mut contents = BTreeMap::new();
-        for directory in ["", "errors", "_baton/shards"] {
+        for directory in ["", "errors", "_baton/shards", "_baton/tiers/0", "_baton/tiers/1"] {
             let Ok(entries) = fs::read_dir(self.output(output).join(directory)) else { continue };
             for entry in entries {
                 let entry = entry.unwrap();

@@ -44,6 +44,7 @@ pub(crate) fn attempt(output: &Path, num_records: u32) -> ShardAttempt {
         task: None,
         generation: GenerationOptions::default(),
         is_probe: false,
+        tier: None,
         parts: baton_job::PartOptions::default(),
         first_entry: 0,
     }
