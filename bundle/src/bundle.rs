@@ -186,7 +186,18 @@ impl Bundle {
     /// # Errors
     /// The manifest has no template of this name, or a tokenizer does not load.
     pub fn prompt_reader(&self, mode: Mode, template: Option<&str>) -> Result<PromptReader, BundleError> {
-        self.prompt_reader_for(mode, template, &LanguageChoice::default())
+        let small_model = self.manifest.small_model().filter(|_| mode.uses_slm());
+        let reads_own = |model: SmallModel<'_>| matches!(model.prompts, PromptSource::OwnTokens { .. });
+        if !small_model.is_some_and(reads_own) {
+            return Ok(PromptReader::LlmTokens(self.prompt_tokenizer(template)?));
+        }
+        let llm = |(_, config): (&LlmPart, &ModelConfig)| {
+            let tokenizer = self.prompt_tokenizer(template)?;
+            Ok::<_, BundleError>(LlmReader { tokenizer, attention: config.prompt_attention() })
+        };
+        let llm = (mode != Mode::Slm).then(|| llm(self.llm()?)).transpose()?;
+        let slm = self.slm_prompt_tokenizer(template, &LanguageChoice::default())?;
+        Ok(PromptReader::OwnTokens { slm, llm })
     }
 
     /// The same in other languages.
@@ -199,17 +210,13 @@ impl Bundle {
         template: Option<&str>,
         languages: &LanguageChoice,
     ) -> Result<PromptReader, BundleError> {
-        let small_model = self.manifest.small_model().filter(|_| mode.uses_slm());
-        let reads_own = |model: SmallModel<'_>| matches!(model.prompts, PromptSource::OwnTokens { .. });
-        if !small_model.is_some_and(reads_own) {
-            return Ok(PromptReader::LlmTokens(self.prompt_tokenizer(template)?));
+        let reader = self.prompt_reader(mode, template)?;
+        match reader {
+            PromptReader::OwnTokens { .. } => {
+                reader.with_slm_template(&self.slm_template(template, languages)?)
+            }
+            PromptReader::LlmTokens(_) => Ok(reader),
         }
-        let llm = |(_, config): (&LlmPart, &ModelConfig)| {
-            let tokenizer = self.prompt_tokenizer(template)?;
-            Ok::<_, BundleError>(LlmReader { tokenizer, attention: config.prompt_attention() })
-        };
-        let llm = (mode != Mode::Slm).then(|| llm(self.llm()?)).transpose()?;
-        Ok(PromptReader::OwnTokens { slm: self.slm_prompt_tokenizer(template, languages)?, llm })
     }
 
     /// The small model's tokenizer with one of its own templates; `None` takes the default.
@@ -223,10 +230,22 @@ impl Bundle {
         languages: &LanguageChoice,
     ) -> Result<PromptTokenizer, BundleError> {
         let slm = self.small_model()?.0.slm;
-        let template = slm
-            .template_for(self.template(&slm.templates, template)?, languages)
-            .map_err(|problem| BundleError::Manifest { path: self.path(MANIFEST_FILE), problem })?;
+        let template = self.slm_template(template, languages)?;
         PromptTokenizer::open(&self.path(slm.tokenizer.prompt_file()), &template)
+    }
+
+    /// One of the small model's own templates, with the tokens of languages in it; `None` takes the default.
+    ///
+    /// # Errors
+    /// The manifest has no such template, or the small model no such language.
+    pub fn slm_template(
+        &self,
+        template: Option<&str>,
+        languages: &LanguageChoice,
+    ) -> Result<String, BundleError> {
+        let slm = self.small_model()?.0.slm;
+        slm.template_for(self.template(&slm.templates, template)?, languages)
+            .map_err(|problem| BundleError::Manifest { path: self.path(MANIFEST_FILE), problem })
     }
 
     /// The token that every output of the small model begins with because of its language.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_job::GenerationOptions;
+use baton_job::{GenerationOptions, LanguageChoice};
 use serde::{Deserialize, Serialize};
 
 use crate::SlmPart;
@@ -14,6 +14,9 @@ use crate::SlmPart;
 pub const SOURCE_LANGUAGE_PLACEHOLDER: &str = "{source_language}";
 /// In a template: the token of the language that is written.
 pub const TARGET_LANGUAGE_PLACEHOLDER: &str = "{target_language}";
+
+/// Characters of a record's language that a message shows at most.
+const MAX_CODE_CHARS: usize = 32;
 
 /// The languages of a small model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,23 +33,6 @@ pub struct SlmLanguages {
     /// Whether every output begins with the token of its language, without the model's choice.
     #[serde(default)]
     pub target_first: bool,
-}
-
-/// Languages by their codes; none means the bundle's own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct LanguageChoice {
-    /// The language that is read.
-    pub source: Option<String>,
-    /// The language that is written.
-    pub target: Option<String>,
-}
-
-impl LanguageChoice {
-    /// The choice that a job makes.
-    #[must_use]
-    pub fn of(options: &GenerationOptions) -> Self {
-        Self { source: options.source_language.clone(), target: options.target_language.clone() }
-    }
 }
 
 impl SlmPart {
@@ -80,22 +66,51 @@ impl SlmPart {
     /// The problem with a choice of languages for a template: one is not known, or it would change nothing.
     #[must_use]
     pub fn language_problem(&self, template: &str, choice: &LanguageChoice) -> Option<String> {
-        let target_first = self.languages.as_ref().is_some_and(|languages| languages.target_first);
-        let takes = [
-            template.contains(SOURCE_LANGUAGE_PLACEHOLDER),
-            target_first | template.contains(TARGET_LANGUAGE_PLACEHOLDER),
-        ];
-        for ((side, code), takes) in
-            [(Side::Source, &choice.source), (Side::Target, &choice.target)].into_iter().zip(takes)
-        {
-            if let Some(code) = code.as_ref().filter(|_| !takes) {
-                return Some(format!(
-                    "its small model is not told the {} language, so it cannot be `{code}`",
-                    side.name()
-                ));
+        for (side, code) in [(Side::Source, &choice.source), (Side::Target, &choice.target)] {
+            if let Some(code) = code.as_ref().filter(|_| !self.is_told(side, template)) {
+                return Some(format!("{}, so it cannot be `{code}`", not_told(side)));
             }
         }
         self.template_for(template, choice).err().or_else(|| self.first_token(choice).err())
+    }
+
+    /// The problem with the fields that name records' languages, for a template: they would change nothing.
+    #[must_use]
+    pub fn language_field_problem(&self, template: &str, options: &GenerationOptions) -> Option<String> {
+        let fields =
+            [(Side::Source, &options.source_language_field), (Side::Target, &options.target_language_field)];
+        let (side, field) = fields.into_iter().find_map(|(side, field)| {
+            Some((side, field.as_ref()?)).filter(|_| !self.is_told(side, template))
+        })?;
+        Some(format!("{}, so no field `{field}` can name it", not_told(side)))
+    }
+
+    /// The problem with the languages that a record's fields name: one is not known. The message names the
+    /// field.
+    #[must_use]
+    pub fn problem_of_record(&self, own: &LanguageChoice, options: &GenerationOptions) -> Option<String> {
+        let sides =
+            [(&own.source, &options.source_language_field), (&own.target, &options.target_language_field)];
+        sides.into_iter().find_map(|(code, field)| {
+            let (code, tokens) = (code.as_ref()?, self.languages.as_ref().map(|languages| &languages.tokens));
+            if tokens.is_some_and(|tokens| tokens.contains_key(code)) {
+                return None;
+            }
+            let known = tokens.into_iter().flat_map(BTreeMap::keys);
+            let field = field.as_deref().unwrap_or("language");
+            let shown: String = code.chars().take(MAX_CODE_CHARS).flat_map(char::escape_debug).collect();
+            let known = number_and_some(code, known);
+            Some(format!("field `{field}` is `{shown}`, a language that the bundle lacks; it has {known}"))
+        })
+    }
+
+    /// Whether a language has a part in the prompts of a template, or in outputs.
+    fn is_told(&self, side: Side, template: &str) -> bool {
+        let target_first = self.languages.as_ref().is_some_and(|languages| languages.target_first);
+        match side {
+            Side::Source => template.contains(SOURCE_LANGUAGE_PLACEHOLDER),
+            Side::Target => target_first || template.contains(TARGET_LANGUAGE_PLACEHOLDER),
+        }
     }
 
     fn token_of(&self, side: Side, choice: &LanguageChoice) -> Result<&str, String> {
@@ -113,13 +128,22 @@ impl SlmPart {
     }
 }
 
+fn not_told(side: Side) -> String {
+    format!("its small model is not told the {} language", side.name())
+}
+
 /// The message about a language that is not among `known`, with those that might have been meant.
 pub fn unknown_language<'a>(code: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
+    format!("it has no language `{code}`, but {}", number_and_some(code, known))
+}
+
+/// The number of languages in `known`, and some of them: first those that resemble `code`.
+fn number_and_some<'a>(code: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
     const NUM_SHOWN: usize = 8;
     let begin: String = code.chars().take(2).collect();
     let (alike, others): (Vec<_>, Vec<_>) = known.clone().partition(|other| other.starts_with(&begin));
     let shown: Vec<&str> = alike.into_iter().chain(others).map(String::as_str).take(NUM_SHOWN).collect();
-    format!("it has no language `{code}`, but {}, such as {}", known.count(), shown.join(", "))
+    format!("{}, such as {}", known.count(), shown.join(", "))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -42,6 +42,7 @@ mod slm_tokenizer;
 mod spm_vocabulary;
 mod stored_weights;
 mod summary;
+mod text_rules;
 mod tokenizer;
 mod verify;
 mod windows;
@@ -55,6 +56,7 @@ pub use adapter::{
 };
 pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
+pub use baton_job::LanguageChoice;
 pub use baton_quality::QualityModel;
 pub use bundle::{Bundle, read_manifest, write_manifest, write_quality};
 pub use compact::{CompactBase, CompactOptions, compact};
@@ -68,8 +70,8 @@ pub use error::BundleError;
 pub use family::Family;
 pub use file::{DirectoryInProgress, io_error, read_bytes, sha256_of_file, write_atomically};
 pub use languages::{
-    LanguageChoice, SOURCE_LANGUAGE_PLACEHOLDER, SlmLanguages, TARGET_LANGUAGE_PLACEHOLDER,
-    language_of_token, unknown_language,
+    SOURCE_LANGUAGE_PLACEHOLDER, SlmLanguages, TARGET_LANGUAGE_PLACEHOLDER, language_of_token,
+    unknown_language,
 };
 pub use manifest::{
     Alignment, BUNDLE_FILES, BundleManifest, DEFAULT_TEMPLATE, FileDigest, Fusion, Limits, LlmAdapter,
@@ -84,5 +86,6 @@ pub use shortlist::LexicalShortlist;
 pub use slm_tokenizer::SlmTokenizer;
 pub use stored_weights::StoredWeights;
 pub use summary::{PartSummary, summarize};
+pub use text_rules::RulesByLanguage;
 pub use tokenizer::{PromptTokenizer, TEXT_PLACEHOLDER, TextTokenizer};
 pub use verify::verify;

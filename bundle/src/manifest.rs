@@ -133,19 +133,6 @@ impl Task {
             Task::Summarization { .. } => None,
         }
     }
-
-    /// The rules that an attempt's texts follow: a summary may omit units that a translation must keep.
-    ///
-    /// # Errors
-    /// An option of the texts is invalid.
-    pub fn text_rules(
-        &self,
-        options: &baton_job::GenerationOptions,
-    ) -> Result<baton_text::TextRules, baton_job::OptionError> {
-        let (language, target_language) = (Some(self.source_language()), self.target_language());
-        let may_leave_out = target_language.is_none();
-        options.text_rules(baton_job::TextTask { language, target_language, may_leave_out })
-    }
 }
 
 impl fmt::Display for Task {

@@ -1,8 +1,8 @@
 //! The rules among the fields of `bundle.json` that need no other file.
 
-use baton_job::{GenerationOptions, Mode, ReaderContext};
+use baton_job::{GenerationOptions, LanguageChoice, Mode, ReaderContext};
 
-use crate::languages::{LanguageChoice, SlmLanguages};
+use crate::languages::SlmLanguages;
 use crate::manifest::{
     Alignment, BundleManifest, DEFAULT_TEMPLATE, Fusion, Limits, LlmPart, MANIFEST_FORMAT, PromptSource,
     SLM_SHORTLIST, SlmPart, SmallModel, are_layers_below,

@@ -66,6 +66,18 @@ impl PromptReader {
         Ok(Reading { llm_tokens: llm.ids, segments: vec![segment] })
     }
 
+    /// This reader with another template of the small model's. Both share their tokenizers.
+    ///
+    /// # Errors
+    /// The template cannot be used.
+    ///
+    /// # Panics
+    /// The small model reads the LLM's tokens.
+    pub fn with_slm_template(&self, template: &str) -> Result<Self, BundleError> {
+        let PromptReader::OwnTokens { slm, llm } = self else { panic!("{NO_TEMPLATES}") };
+        Ok(PromptReader::OwnTokens { slm: slm.with_template(template)?, llm: llm.clone() })
+    }
+
     /// Whether an LLM can read whole records for the segments that a small model reads.
     #[must_use]
     pub fn reads_records(&self) -> bool {
@@ -165,4 +177,5 @@ impl PromptReader {
     }
 }
 
+const NO_TEMPLATES: &str = "only a small model with its own tokens has templates of its own";
 const NO_RECORDS: &str = "only a small model with its own tokens allows the LLM to read whole records";

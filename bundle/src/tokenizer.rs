@@ -6,6 +6,7 @@
 //! training. `Translate: {text}` gives the tokens `Translate`, `:` and `▁Hello`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
@@ -47,17 +48,30 @@ impl PromptTokenizer {
     /// The file cannot be read or is no tokenizer; the template does not have `{text}` exactly once, or gives
     /// no token beside it (so a prompt is never empty).
     pub fn open(path: &Path, template: &str) -> Result<Self, BundleError> {
-        let refused = |problem| BundleError::Template { template: template.to_owned(), problem };
-        let (before, after) = split_template(template).map_err(refused)?;
-        let tokenizer = TextTokenizer::open(path)?;
-        let ids = |tokens: &[FixedToken]| tokens.iter().map(|token| token.id).collect::<Vec<u32>>();
+        split_template(template).map_err(|problem| template_error(template, problem))?;
+        Self::new(TextTokenizer::open(path)?, template)
+    }
 
-        let tokens = tokenizer.encode_fixed(before)?;
+    /// The same tokenizer, shared, with another template.
+    ///
+    /// # Errors
+    /// The template cannot be used.
+    pub fn with_template(&self, template: &str) -> Result<Self, BundleError> {
+        Self::new(self.tokenizer.clone(), template)
+    }
+
+    fn new(tokenizer: TextTokenizer, template: &str) -> Result<Self, BundleError> {
+        let refused = |problem| template_error(template, problem);
+        let (before, after) = split_template(template).map_err(refused)?;
+        let ids = |tokens: &[FixedToken]| tokens.iter().map(|token| token.id).collect::<Vec<u32>>();
+        let fixed_tokenizer = tokenizer.recognizing_special_tokens();
+
+        let tokens = fixed_tokenizer.encode_fixed(before)?;
         let num_fixed = tokens.iter().rposition(|token| token.is_special).map_or(0, |place| place + 1);
         let words_start = num_fixed.checked_sub(1).map_or(0, |last| tokens[last].span.end);
         let (ids_before, words_before) = (ids(&tokens[..num_fixed]), &before[words_start..]);
 
-        let tokens = tokenizer.encode_fixed(after)?;
+        let tokens = fixed_tokenizer.encode_fixed(after)?;
         let first_special = tokens.iter().position(|token| token.is_special);
         let words_end = first_special.map_or(after.len(), |first| tokens[first].span.start);
         let ids_after = ids(&tokens[first_special.unwrap_or(tokens.len())..]);
@@ -110,14 +124,18 @@ impl PromptTokenizer {
     }
 }
 
+fn template_error(template: &str, problem: &'static str) -> BundleError {
+    BundleError::Template { template: template.to_owned(), problem }
+}
+
 /// Token ids of a fixed text around prompts, in which special tokens are special.
 ///
 /// # Errors
 /// The tokenizer does not load or refuses the text, or there is no token in it.
 pub(crate) fn fixed_text_ids(path: &Path, text: &str) -> Result<Vec<u32>, BundleError> {
-    let tokens = TextTokenizer::open(path)?.encode_fixed(text)?;
+    let tokens = TextTokenizer::open(path)?.recognizing_special_tokens().encode_fixed(text)?;
     if tokens.is_empty() {
-        return Err(BundleError::Template { template: text.to_owned(), problem: "gives no token" });
+        return Err(template_error(text, "gives no token"));
     }
     Ok(tokens.into_iter().map(|token| token.id).collect())
 }
@@ -129,7 +147,7 @@ struct FixedToken {
     span: Span,
 }
 
-/// Encodes and decodes a model's outputs.
+/// Encodes and decodes a model's outputs. Clones share the vocabulary.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     path: PathBuf,
@@ -139,8 +157,8 @@ pub struct TextTokenizer {
 #[derive(Debug, Clone)]
 enum Vocabulary {
     /// A `tokenizer.json`, with special tokens encoded as the text that they are.
-    HuggingFace(Box<Tokenizer>),
-    SentencePiece(Box<SpmVocabulary>),
+    HuggingFace(Arc<Tokenizer>),
+    SentencePiece(Arc<SpmVocabulary>),
 }
 
 impl TextTokenizer {
@@ -151,8 +169,8 @@ impl TextTokenizer {
     /// The file cannot be read or is no tokenizer.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let vocabulary = match path.extension().is_some_and(|extension| extension == "spm") {
-            true => Vocabulary::SentencePiece(Box::new(SpmVocabulary::open(path)?)),
-            false => Vocabulary::HuggingFace(Box::new(load(path)?)),
+            true => Vocabulary::SentencePiece(Arc::new(SpmVocabulary::open(path)?)),
+            false => Vocabulary::HuggingFace(Arc::new(load(path)?)),
         };
         Ok(Self { path: path.to_owned(), vocabulary })
     }
@@ -201,7 +219,20 @@ impl TextTokenizer {
         })
     }
 
-    /// Tokens of a text in which special tokens are special.
+    /// The same, for texts in which special tokens are special.
+    fn recognizing_special_tokens(&self) -> Self {
+        let vocabulary = match &self.vocabulary {
+            Vocabulary::SentencePiece(vocabulary) => Vocabulary::SentencePiece(Arc::clone(vocabulary)),
+            Vocabulary::HuggingFace(tokenizer) => {
+                let mut tokenizer = Tokenizer::clone(tokenizer);
+                tokenizer.set_encode_special_tokens(false);
+                Vocabulary::HuggingFace(Arc::new(tokenizer))
+            }
+        };
+        Self { path: self.path.clone(), vocabulary }
+    }
+
+    /// Tokens of a text in which special tokens are special, if this tokenizer recognizes them.
     fn encode_fixed(&self, text: &str) -> Result<Vec<FixedToken>, BundleError> {
         let tokenizer = match &self.vocabulary {
             Vocabulary::SentencePiece(vocabulary) => {
@@ -211,8 +242,6 @@ impl TextTokenizer {
             }
             Vocabulary::HuggingFace(tokenizer) => tokenizer,
         };
-        let mut tokenizer = tokenizer.as_ref().clone();
-        tokenizer.set_encode_special_tokens(false);
         let encoding = tokenizer.encode(text, false).map_err(tokenizer_error(&self.path))?;
         let tokens = encoding.get_tokens().iter().zip(encoding.get_ids()).zip(encoding.get_offsets());
         let fixed = |((token, &id), &(start, end)): ((&String, &u32), &(usize, usize))| FixedToken {

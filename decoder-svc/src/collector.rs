@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use baton_bundle::RulesByLanguage;
 use baton_formats::ReviewRow;
-use baton_job::{FailureCode, FinishReason, Judgement, OutputRow, RecordFailure, RecordSource};
+use baton_job::{FailureCode, FinishReason, Judgement, LanguageChoice, OutputRow, RecordFailure, RecordSource};
 use baton_proto::{RecordHead, WireError};
 use baton_segments::Segment;
-use baton_text::TextRules;
 
 use crate::joined::{Generated, Joined, ReadSegment, joined, source_text};
 use crate::judge::Judge;
@@ -40,7 +40,7 @@ pub(crate) struct ShardCollector {
     /// Segments that records may still announce.
     num_segments_left: u64,
     /// Turns the text written for a segment into its output.
-    rules: Arc<TextRules>,
+    rules: Arc<RulesByLanguage>,
     /// Judges outputs.
     judge: Judge,
 }
@@ -83,13 +83,13 @@ impl ShardCollector {
     pub(crate) fn new(num_entries: u32, num_segments: u64) -> Self {
         let num_entries = num_entries as usize;
         let entries = vec![Entry::Missing; num_entries];
-        let rules = Arc::new(TextRules::none());
+        let rules = Arc::new(RulesByLanguage::none());
         let (rows, num_segments_left) = (Vec::new(), num_segments);
         Self { entries, rows, num_open: num_entries, num_segments_left, rules, judge: Judge::default() }
     }
 
     /// Applies rules to the written texts.
-    pub(crate) fn obeying(self, rules: Arc<TextRules>) -> Self {
+    pub(crate) fn obeying(self, rules: Arc<RulesByLanguage>) -> Self {
         Self { rules, ..self }
     }
 
@@ -155,11 +155,11 @@ impl ShardCollector {
         self.rows[row as usize].places[0].0
     }
 
-    /// Maximum of tokens in a record's output, if its own limit is below the job's.
-    pub(crate) fn max_new_tokens(&self, record: u32) -> Option<u32> {
+    /// The settings that a record has of its own: the maximum of tokens in its output, and its languages.
+    pub(crate) fn own_settings(&self, record: u32) -> (Option<u32>, LanguageChoice) {
         match self.entries.get(record as usize) {
-            Some(Entry::Open(open)) => open.head.max_new_tokens,
-            _ => None,
+            Some(Entry::Open(open)) => (open.head.max_new_tokens, open.head.languages.clone()),
+            _ => (None, LanguageChoice::default()),
         }
     }
 
@@ -273,7 +273,7 @@ impl Open {
     }
 
     /// The outcome of a record whose segments all have their outputs.
-    fn outcome(&mut self, rows: &[Row], rules: &TextRules, judge: &Judge) -> Outcome {
+    fn outcome(&mut self, rows: &[Row], rules: &RulesByLanguage, judge: &Judge) -> Outcome {
         let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
         let row_of = |placed: &PlacedSegment| &rows[placed.row as usize];
         let prompt_tokens = segments.iter().map(|placed| row_of(placed).prompt_len).sum();
@@ -284,6 +284,7 @@ impl Open {
                 written: row_of(placed).written.as_ref().expect("all are written"),
             })
             .collect();
+        let rules = &*rules.of(&self.head.languages);
         let RecordHead { id, source, fields, llm_prompt_tokens, max_new_tokens, .. } = self.head.clone();
         let Joined { best, alternatives, warnings, log_probabilities } =
             match joined(&read, rules, max_new_tokens) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use baton_bundle::TextTokenizer;
 use baton_decoding::{FinishReason, FinishedSequence, Generation, StopCondition};
-use baton_job::GenerationOptions;
+use baton_job::{GenerationOptions, LanguageChoice};
 
 use crate::DecoderError;
 use crate::writer::Writer;
@@ -29,7 +29,7 @@ pub(crate) fn generation(options: &GenerationOptions, writer: &Writer) -> Result
             .ok_or_else(|| DecoderError::UnknownStopToken { token: token.clone() })
     };
     Ok(Generation {
-        first_token: writer.first_token(options)?,
+        first_token: writer.first_token(options, &LanguageChoice::default())?,
         prompt_end_len: writer.reads.prompt_end.as_ref().map_or(0, Vec::len),
         characters: Some(Arc::clone(&writer.characters)),
         stop_tokens: options.stop_tokens.iter().map(stop_token).collect::<Result<_, _>>()?,

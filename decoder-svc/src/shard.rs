@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use baton_bundle::RulesByLanguage;
 use baton_decoding::{Copying, DraftCounts, FinishedRow, FinishedSequence, Generation};
-use baton_job::{Alternative, Mode, TierSums};
+use baton_job::{Alternative, LanguageChoice, Mode, TierSums};
 use baton_proto::wire::{
     DecodeShardRequest, Drafts, Escalation, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request,
     shard_event,
@@ -14,7 +15,7 @@ use baton_quality::LogProbabilities;
 use baton_reuse::SegmentKey;
 use baton_segments::Segment;
 use baton_store::{Location, Store};
-use baton_text::{TextRules, View};
+use baton_text::View;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Streaming;
@@ -52,7 +53,7 @@ struct ShardWork<'a> {
     attempt: ShardAttempt,
     generation: Arc<Generation>,
     announced: Announced,
-    rules: Arc<TextRules>,
+    rules: Arc<RulesByLanguage>,
     collector: Mutex<ShardCollector>,
     reuse: Mutex<ShardReuse>,
 }
@@ -229,7 +230,7 @@ impl ShardWork<'_> {
             };
             if let Some((PromptHead { segment, prompt_len, number }, prompt)) = complete {
                 let random_stream = self.random_stream(&segment);
-                let generation = self.generation_of(&segment, &prompt);
+                let generation = self.generation_of(&segment, &prompt)?;
                 self.reuse().begin(number)?;
                 let row = self.collector().begin(segment, prompt_len)?;
                 rows.submit(row, prompt, &generation, random_stream).await?;
@@ -258,28 +259,34 @@ impl ShardWork<'_> {
         entry ^ (u64::from(segment.number) << u32::BITS)
     }
 
-    /// The options of a row: those of the job, with the limit of its record, the words that it may copy, and
-    /// the tokens that its prompt lists.
-    fn generation_of(&self, segment: &Segment, prompt: &RowPrompt) -> Arc<Generation> {
-        let limit = self.collector().max_new_tokens(segment.record);
+    /// The options of a row: those of the job, with the limit and language of its record, the words that it
+    /// may copy, and the tokens that its prompt lists.
+    fn generation_of(&self, segment: &Segment, prompt: &RowPrompt) -> Result<Arc<Generation>, DecoderError> {
+        let (limit, languages) = self.collector().own_settings(segment.record);
         let listed = prompt.own_tokens.as_ref().and_then(|tokens| self.decoder.writer.listed(tokens));
-        let copying = self.copying_of(segment);
-        if limit.is_none() && listed.is_none() && copying.is_none() {
-            return Arc::clone(&self.generation);
+        let copying = self.copying_of(segment, &languages);
+        if limit.is_none() && languages.target.is_none() && listed.is_none() && copying.is_none() {
+            return Ok(Arc::clone(&self.generation));
         }
         let limit = limit.map_or(usize::MAX, |limit| limit.max(1) as usize);
         let model_limit = self.generation.model_limit.min(limit);
-        Arc::new(Generation { model_limit, listed, copying, ..Generation::clone(&self.generation) })
+        let first_token = match languages.target {
+            Some(_) => self.decoder.writer.first_token(&self.attempt.generation, &languages)?,
+            None => self.generation.first_token,
+        };
+        let generation = Generation::clone(&self.generation);
+        Ok(Arc::new(Generation { model_limit, first_token, listed, copying, ..generation }))
     }
 
-    fn copying_of(&self, segment: &Segment) -> Option<Copying> {
+    fn copying_of(&self, segment: &Segment, languages: &LanguageChoice) -> Option<Copying> {
         let options = &self.attempt.generation;
         if !options.copies_words() && options.terms.is_empty() {
             return None;
         }
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
-        let prepared = self.rules.prepare(&segment.text);
+        let rules = self.rules.of(languages);
+        let prepared = rules.prepare(&segment.text);
         let View { text, terms } = prepared.view(); // no more of it: equal views share outputs
         match (options.copies_words(), terms.is_empty()) {
             (_, false) => Some(Copying::of_terms(&terms.join(". "), vocabulary)),

@@ -85,20 +85,23 @@ impl Writer {
         Some(listed.into())
     }
 
-    /// The first token of outputs, for the language that a job asks for.
+    /// The first token of outputs, for the language that a record names, or else the job.
     ///
     /// # Errors
     /// There is no such language.
-    pub(crate) fn first_token(&self, options: &GenerationOptions) -> Result<Option<u32>, DecoderError> {
+    pub(crate) fn first_token(
+        &self,
+        options: &GenerationOptions,
+        of_record: &LanguageChoice,
+    ) -> Result<Option<u32>, DecoderError> {
         let Some(bundle) = &self.slm_of else { return Ok(None) };
-        bundle.first_token(&LanguageChoice::of(options), &self.tokenizer).map_err(|error| {
-            DecoderError::Generation {
-                source: OptionError {
-                    option: "target_language",
-                    value: format!("{:?}", options.target_language),
-                    allowed: format!("a language of the bundle; {error}"),
-                },
-            }
+        let languages = of_record.or(&LanguageChoice::of(options));
+        bundle.first_token(&languages, &self.tokenizer).map_err(|error| DecoderError::Generation {
+            source: OptionError {
+                option: "target_language",
+                value: format!("{:?}", languages.target),
+                allowed: format!("a language of the bundle; {error}"),
+            },
         })
     }
 

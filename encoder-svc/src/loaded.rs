@@ -70,7 +70,7 @@ pub(crate) struct LoadedEncoder {
     pub(crate) prompt_tokens: Counter,
     /// None where the decoder reads tokens alone.
     pub(crate) queue: Option<ModelQueue>,
-    pub(crate) readers: PromptReaders,
+    pub(crate) readers: Arc<PromptReaders>,
     /// Names segments, and how they are read here.
     pub(crate) keys: SegmentKeys,
 }
@@ -111,7 +111,7 @@ impl EncoderService {
             limits: manifest.limits,
             prompt_tokens: Counter::default(),
             queue,
-            readers,
+            readers: Arc::new(readers),
         };
         Ok(Self { loaded: Arc::new(loaded), model_threads })
     }

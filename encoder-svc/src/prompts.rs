@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use baton_bundle::{Limits, PromptReader, Reading, RecordSegment};
-use baton_job::{FailureCode, ReaderContext, Record, RecordFailure, ShardEntry};
+use baton_job::{FailureCode, LanguageChoice, ReaderContext, Record, RecordFailure, ShardEntry};
 use baton_proto::RecordHead;
 use baton_reuse::{SegmentKey, SegmentKeys};
 use baton_segments::{Part, Piece, Segment, Unit, cut};
@@ -42,7 +42,7 @@ pub(crate) struct SharedPrompt {
     pub(crate) segments: Vec<Segment>,
 }
 
-/// How texts become prompts.
+/// How texts become prompts; it depends on the languages of their record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cutting<'a> {
     pub(crate) reader: &'a PromptReader,
@@ -75,17 +75,25 @@ enum Unreadable {
 }
 
 impl ShardPrompts {
-    /// Cuts and tokenizes the entries of a shard.
-    pub(crate) fn new(cutting: Cutting<'_>, entries: Vec<ShardEntry>) -> Self {
+    /// Cuts and tokenizes the entries of a shard. `cutting` is asked for the languages that a record names,
+    /// and says so if it does not know them.
+    pub(crate) fn new<'a>(
+        cutting: impl Fn(&LanguageChoice) -> Result<Cutting<'a>, String>,
+        entries: Vec<ShardEntry>,
+    ) -> Self {
         let mut shard = Self::default();
-        let mut known: HashMap<Option<u32>, Known> = HashMap::new();
+        let mut known: HashMap<(Option<u32>, LanguageChoice), Known> = HashMap::new();
         for (index, entry) in (0..).zip(entries) {
             let failure = match entry {
                 ShardEntry::Failed(failure) => failure,
                 ShardEntry::Prompt(record) => {
-                    // Equal texts whose records have different limits may get different outputs.
-                    let known = known.entry(record.max_new_tokens).or_default();
-                    match shard.add(cutting, record, known) {
+                    // Equal texts whose records have other limits or languages may get other outputs.
+                    let known = known.entry((record.max_new_tokens, record.languages.clone())).or_default();
+                    let added = match cutting(&record.languages) {
+                        Ok(cutting) => shard.add(cutting, record, known),
+                        Err(problem) => Err(record.failure(FailureCode::UnknownLanguage, problem)),
+                    };
+                    match added {
                         Ok(()) => continue,
                         Err(failure) => failure,
                     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_job::LanguageChoice;
 use baton_proto::wire::encoder_server::{Encoder, EncoderServer};
 use baton_proto::wire::{
     EncodeShardRequest, GetEncoderInfoRequest, GetEncoderInfoResponse, encode_shard_request,
@@ -51,9 +52,9 @@ impl ShardService for LoadedEncoder {
         decoder_endpoint: String,
         _: &mut MemoryShare,
     ) -> Result<Accepted, EncoderError> {
-        let reader = self.readers.of(attempt)?;
+        self.readers.of(attempt, &LanguageChoice::default())?;
         self.connections.to(&decoder_endpoint)?; // refused here, it says nothing against the shard
-        Ok(Accepted { decoder_endpoint, reader })
+        Ok(Accepted { decoder_endpoint })
     }
 
     async fn work(self: Arc<Self>, shard: OpenShard<Self>, events: EventSender) -> Result<(), EncoderError> {

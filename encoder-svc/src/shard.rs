@@ -1,10 +1,11 @@
 //! One attempt at one shard, from its first record to the decoder's receipt.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use baton_bundle::{PromptReader, Reading};
+use baton_bundle::{Reading, RulesByLanguage};
 use baton_generation::Method;
-use baton_job::ShardEntry;
+use baton_job::{LanguageChoice, ShardEntry};
 use baton_proto::wire::decoder_client::DecoderClient;
 use baton_proto::wire::{
     DecodeShardRequest, EncodeShardRequest, Repeat, ShardEvent, ShardProgress, decode_shard_request,
@@ -17,7 +18,6 @@ use baton_proto::{
 };
 use baton_segments::{Segment, Unit};
 use baton_telemetry::TraceContext;
-use baton_text::TextRules;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,7 +35,6 @@ const DECODER_QUEUE: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) decoder_endpoint: String,
-    pub(crate) reader: Arc<PromptReader>,
 }
 
 /// An attempt under way.
@@ -43,7 +42,7 @@ struct ShardWork<'a> {
     encoder: &'a LoadedEncoder,
     attempt: ShardAttempt,
     accepted: Accepted,
-    rules: Arc<TextRules>,
+    rules: Arc<RulesByLanguage>,
     trace: TraceContext,
     progress: Mutex<ShardProgress>,
     events: &'a EventSender,
@@ -92,14 +91,29 @@ pub(crate) async fn process(
 impl ShardWork<'_> {
     /// Cuts and tokenizes off the async threads; a shard of long texts takes a while.
     async fn prepare(&self, entries: Vec<ShardEntry>) -> ShardPrompts {
-        let reader = Arc::clone(&self.accepted.reader);
-        let rules = Arc::clone(&self.rules);
+        let (readers, rules) = (Arc::clone(&self.encoder.readers), Arc::clone(&self.rules));
+        let attempt = self.attempt.clone();
         let limits = self.encoder.limits;
         let unit = if self.attempt.generation.by_sentence { Unit::Sentence } else { Unit::Record };
         let context = self.attempt.generation.reader_context;
         let keys = self.encoder.keys.clone();
         let prepare = move || {
-            let cutting = Cutting { reader: &reader, limits, unit, context, rules: &rules, keys: &keys };
+            let languages = entries.iter().filter_map(ShardEntry::record).map(|record| &record.languages);
+            let languages: BTreeSet<LanguageChoice> = languages.cloned().collect();
+            let speaking = |languages: LanguageChoice| {
+                let spoken = match readers.problem_of_record(&attempt, &languages) {
+                    None => readers.of(&attempt, &languages).map_err(|error| error.to_string()),
+                    Some(problem) => Err(problem),
+                };
+                let keys = keys.speaking(&languages);
+                let spoken = spoken.map(|reader| (reader, rules.of(&languages), keys));
+                (languages, spoken)
+            };
+            let by_language: BTreeMap<_, _> = languages.into_iter().map(speaking).collect();
+            let cutting = |languages: &LanguageChoice| {
+                let (reader, rules, keys) = by_language[languages].as_ref().map_err(String::clone)?;
+                Ok(Cutting { reader, limits, unit, context, rules, keys })
+            };
             ShardPrompts::new(cutting, entries)
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;

@@ -46,7 +46,7 @@ pub enum CheckError {
 /// its own fields. An input without rows is in order.
 ///
 /// # Errors
-/// None of the rows has the text field, or the id field that was asked for; or the input cannot be read.
+/// None of the rows has the text field, or another field that was asked for; or the input cannot be read.
 pub fn check_fields(
     uri: &str,
     source: InputSource,
@@ -54,8 +54,8 @@ pub fn check_fields(
 ) -> Result<Option<KeptColumns>, CheckError> {
     let mut reader = RecordReader::new(uri, source, options)?;
     let wanted = [(options.text_field.as_str(), "--text-field")].into_iter();
-    let mut missing: Vec<(&str, &'static str)> =
-        wanted.chain(options.id_field.as_deref().map(|field| (field, "--id-field"))).collect();
+    let wanted = wanted.chain(options.id_field.as_deref().map(|field| (field, "--id-field")));
+    let mut missing: Vec<(&str, &'static str)> = wanted.chain(options.language_fields.flags()).collect();
     let (mut names, mut hint) = (BTreeSet::new(), "");
     for _ in 0..NUM_ROWS {
         let Some(found) = reader.find_next()? else { break };
@@ -90,6 +90,7 @@ mod tests {
         let options = ReaderOptions {
             text_field: "text".into(),
             id_field: id_field.map(str::to_owned),
+            language_fields: crate::LanguageFields::default(),
             format: None,
             separator: None,
             keep: crate::KeepFields::No,

@@ -36,6 +36,9 @@ pub(crate) enum FieldValue<'row> {
     Cell(Cell<'row>),
 }
 
+/// The name of the type of values that are no value.
+pub(crate) const NULL: &str = "null";
+
 /// Why there is no text in a value.
 pub(crate) enum NoText {
     /// It is of this JSON type.
@@ -209,7 +212,7 @@ impl<'row> FieldValue<'row> {
                 Some(b'{') => "an object",
                 Some(b'[') => "an array",
                 Some(b't' | b'f') => "a boolean",
-                Some(b'n') => "null",
+                Some(b'n') => NULL,
                 _ => "a number",
             },
         }

@@ -46,7 +46,7 @@ pub use input_failure::{InputFailure, InputFailureCause};
 pub use kept::{KeepFields, KeptColumns, KeptFields, MixedColumn};
 pub use output::{Alternative, OutputRow};
 pub use part::{PartFormat, PartOptions, PartReader, PartWriter, RowError, WriteOptions};
-pub use reader::{FoundRecord, ReaderOptions, RecordReader};
+pub use reader::{FoundRecord, LanguageFields, ReaderOptions, RecordReader};
 pub use record::{FailureCode, Record, RecordFailure, RecordSource, UnknownFailureCode};
 pub use review::{ReviewRow, worst_rows};
 pub use row::{InputSource, RangedRead};

@@ -10,11 +10,12 @@
 use std::io;
 use std::sync::Arc;
 
+use baton_generation::LanguageChoice;
 use serde_json::{Map, Value};
 
 use crate::batch::{BatchOptions, request};
 use crate::columns::may_be_id;
-use crate::fields::{FieldValue, Fields, NoText};
+use crate::fields::{FieldValue, Fields, NULL, NoText};
 use crate::gauge::Gauge;
 use crate::kept::{KeepFields, KeptColumns, KeptFields};
 use crate::record::{FailureCode, Record, RecordFailure, RecordSource};
@@ -39,6 +40,8 @@ pub struct ReaderOptions {
     pub text_field: String,
     /// Field or column that holds the id; `None`: `id`, else `custom_id`, else file and line.
     pub id_field: Option<String>,
+    /// Fields or columns with the codes of a record's languages.
+    pub language_fields: LanguageFields,
     /// Format of the file; `None`: told from its name.
     pub format: Option<Format>,
     /// The byte between the cells of a table; `None`: the separator in a first line `sep=;`, else the
@@ -52,11 +55,35 @@ pub struct ReaderOptions {
     pub max_text_bytes: usize,
 }
 
+/// The fields that name a record's languages. A row without such a field, or with an empty one, names none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LanguageFields {
+    /// The language of the text.
+    pub source: Option<String>,
+    /// The language of the output.
+    pub target: Option<String>,
+}
+
+impl LanguageFields {
+    /// Each field that is named, with the flag that names it.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let source = self.source.as_deref().map(|field| (field, "--source-language-field"));
+        source.into_iter().chain(self.target.as_deref().map(|field| (field, "--target-language-field")))
+    }
+}
+
 impl ReaderOptions {
     /// A row with more bytes is a failure and never held in memory. JSON escapes one byte of text as six at
     /// most (`\u0041`), so an allowed text always fits, with room for other fields.
     pub(crate) fn max_row_bytes(&self) -> usize {
         self.max_text_bytes.saturating_mul(8).saturating_add(64 * 1024)
+    }
+
+    /// The names, or paths, of all fields that make a record.
+    pub(crate) fn record_fields(&self) -> Vec<&str> {
+        let ids = self.id_field.as_deref().map_or_else(|| ID_FIELDS.to_vec(), |field| vec![field]);
+        let languages = self.language_fields.flags().map(|(field, _)| field);
+        std::iter::once(self.text_field.as_str()).chain(ids).chain(languages).collect()
     }
 }
 
@@ -272,10 +299,11 @@ impl Shape {
             KeepFields::AsJson => Ok((text, KeptFields::Json(fields.all_but(id_field)?))),
             KeepFields::AsColumns(columns) => Ok((text, KeptFields::Columns(fields.in_columns(columns)?))),
         };
-        match self.text(&fields).and_then(kept) {
-            Ok((text, fields)) => {
+        let languages = || self.languages(&fields);
+        match self.text(&fields).and_then(kept).and_then(|(text, kept)| Ok((text, kept, languages()?))) {
+            Ok((text, fields, languages)) => {
                 let source = RecordSource { uri: self.uri.clone(), line };
-                Ok(Record { fields, ..Record::new(0, id, source, text) })
+                Ok(Record { fields, languages, ..Record::new(0, id, source, text) })
             }
             Err(fault) => Err(self.failure(line, Some(id), fault)),
         }
@@ -300,6 +328,21 @@ impl Shape {
             }
         }
         Ok((format!("{}:{line}", self.uri), None))
+    }
+
+    /// The languages that a record's fields name.
+    fn languages(&self, fields: &Fields<'_>) -> Result<LanguageChoice, Fault> {
+        let code = |name: &Option<String>| {
+            let Some(name) = name else { return Ok(None) };
+            match fields.get(name).map(FieldValue::to_text) {
+                Some(Ok(code)) => Ok(Some(code.trim().to_owned()).filter(|code| !code.is_empty())),
+                Some(Err(NoText::Type(NULL))) | None => Ok(None),
+                Some(Err(NoText::Type(found))) => Err(wrong_type(name, found, "a string")),
+                Some(Err(NoText::Invalid(fault))) => Err(fault),
+            }
+        };
+        let LanguageFields { source, target } = &self.options.language_fields;
+        Ok(LanguageChoice { source: code(source)?, target: code(target)? })
     }
 
     fn text(&self, fields: &Fields<'_>) -> Result<String, Fault> {

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use baton_generation::LanguageChoice;
+
 use crate::KeptFields;
 
 /// Where a record came from. Unique within a job.
@@ -36,6 +38,8 @@ pub struct Record {
     pub fields: KeptFields,
     /// Maximum of tokens in its output, if its own limit is below the job's.
     pub max_new_tokens: Option<u32>,
+    /// Its own languages, as far as its fields name them; unchecked.
+    pub languages: LanguageChoice,
 }
 
 /// A record that ends as an error row. Serialized, it is that row.
@@ -72,6 +76,8 @@ pub enum FailureCode {
     TextTooLong,
     /// The prompt has more tokens than the bundle accepts.
     PromptTooLong,
+    /// The small model does not know the language that a field names.
+    UnknownLanguage,
     /// Encoding or decoding the record failed.
     ProcessingFailed,
     /// Every attempt that had the record broke, also those that had no other.
@@ -79,7 +85,7 @@ pub enum FailureCode {
 }
 
 impl Record {
-    /// A record without kept fields and without its own limit.
+    /// A record without kept fields and without limit or languages of its own.
     #[must_use]
     pub fn new(
         index_in_shard: u32,
@@ -94,12 +100,13 @@ impl Record {
             text: text.into(),
             fields: KeptFields::default(),
             max_new_tokens: None,
+            languages: LanguageChoice::default(),
         }
     }
 
-    /// Bytes of id, text and kept fields: the record's weight in a shard.
+    /// Bytes of id, text, languages and kept fields: the record's weight in a shard.
     pub fn payload_num_bytes(&self) -> u64 {
-        (self.id.len() + self.text.len() + self.fields.num_bytes()) as u64
+        (self.id.len() + self.text.len() + self.languages.num_bytes() + self.fields.num_bytes()) as u64
     }
 
     /// This record's failure with `code`.
@@ -124,7 +131,7 @@ impl RecordFailure {
 
 impl FailureCode {
     /// Every code.
-    pub const ALL: [FailureCode; 10] = [
+    pub const ALL: [FailureCode; 11] = [
         FailureCode::InvalidJson,
         FailureCode::InvalidUtf8,
         FailureCode::InvalidRow,
@@ -133,6 +140,7 @@ impl FailureCode {
         FailureCode::EmptyText,
         FailureCode::TextTooLong,
         FailureCode::PromptTooLong,
+        FailureCode::UnknownLanguage,
         FailureCode::ProcessingFailed,
         FailureCode::Poisonous,
     ];
@@ -155,6 +163,7 @@ impl FailureCode {
             FailureCode::EmptyText => "empty_text",
             FailureCode::TextTooLong => "text_too_long",
             FailureCode::PromptTooLong => "prompt_too_long",
+            FailureCode::UnknownLanguage => "unknown_language",
             FailureCode::ProcessingFailed => "processing_failed",
             FailureCode::Poisonous => "poisonous",
         }

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::{
-    BatchOptions, Format, FormatError, InputFailure, InputSource, KeepFields, RangedRead, ReaderOptions,
-    RecordFailure, RecordReader,
+    BatchOptions, Format, FormatError, InputFailure, InputSource, KeepFields, LanguageFields, RangedRead,
+    ReaderOptions, RecordFailure, RecordReader,
 };
 
 /// Maximum of bytes in a text; a longer one is a failure.
@@ -67,6 +67,7 @@ impl RowFile {
         let options = ReaderOptions {
             text_field: "text".to_owned(),
             id_field: None,
+            language_fields: LanguageFields::default(),
             format,
             separator: None,
             keep: KeepFields::AsJson,

@@ -87,10 +87,8 @@ impl Table {
         has_quotes: bool,
         options: &ReaderOptions,
     ) -> Table {
-        let ids =
-            options.id_field.clone().map_or_else(|| vec!["id".into(), "custom_id".into()], |id| vec![id]);
-        let unique_columns =
-            (!options.keep.keeps_any()).then(|| [vec![options.text_field.clone()], ids].concat());
+        let of_record = || options.record_fields().into_iter().map(str::to_owned).collect();
+        let unique_columns = (!options.keep.keeps_any()).then(of_record);
         Table {
             input,
             bytes: Vec::new(),

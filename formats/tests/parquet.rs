@@ -11,8 +11,8 @@ use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use baton_formats::{
     BatchOptions, CheckError, FailureCode, FinishReason, InputFailure, InputFailureCause, InputSource,
-    KeepFields, KeptColumns, OutputRow, PartFormat, PartOptions, RangedRead, ReaderOptions, Record,
-    RecordFailure, RecordReader, RowFile, check_fields,
+    KeepFields, KeptColumns, LanguageFields, OutputRow, PartFormat, PartOptions, RangedRead, ReaderOptions,
+    Record, RecordFailure, RecordReader, RowFile, check_fields,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -43,6 +43,7 @@ fn options(keep: KeepFields) -> ReaderOptions {
     ReaderOptions {
         text_field: "text".into(),
         id_field: None,
+        language_fields: LanguageFields::default(),
         format: None,
         separator: None,
         keep,

@@ -18,6 +18,17 @@ schema! {
         default: "the bundle's", allowed: Allowed::Text, value_name: "CODE", example: "fra_Latn",
     }
 
+    /// Field or column with the language of a record's text, one that the small model knows. A record without
+    /// the field has the job's source language.
+    source_language_field: Option<String> = None, {
+        default: "none", allowed: Allowed::Text, value_name: "FIELD", example: "lang",
+    }
+
+    /// The same for the language of a record's output.
+    target_language_field: Option<String> = None, {
+        default: "none", allowed: Allowed::Text, value_name: "FIELD", example: "to",
+    }
+
     /// Longest output, tokens, the end token included. The bundle's limit always holds.
     max_new_tokens: Option<u32> = None, {
         default: "the bundle's limit", allowed: Allowed::Integers(1, u32::MAX as u64),

@@ -36,8 +36,8 @@ pub use baton_formats::{
     UnknownFailureCode,
 };
 pub use baton_generation::{
-    EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, OptionError, ReaderContext, Setting,
-    TextTask,
+    EarlyStopping, FinishReason, GenerationLayer, GenerationOptions, LanguageChoice, OptionError,
+    ReaderContext, Setting, TextTask,
 };
 pub use broken_input::{BrokenInput, BrokenKind, broken_inputs_said};
 pub use cascade::{Cascade, Escalation, Escalations, Judgement, MAX_TIERS, Threshold, Tier, TierName};

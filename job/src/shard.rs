@@ -151,10 +151,18 @@ impl<W: Fn(ShardIndex) -> bool> ShardCutter<W> {
 impl Shard {
     /// Its records to process, in order.
     pub fn prompts(&self) -> impl Iterator<Item = &Record> {
-        self.entries.iter().filter_map(|entry| match entry {
+        self.entries.iter().filter_map(ShardEntry::record)
+    }
+}
+
+impl ShardEntry {
+    /// The record, if it is one to process.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
             ShardEntry::Prompt(record) => Some(record),
             ShardEntry::Failed(_) => None,
-        })
+        }
     }
 }
 

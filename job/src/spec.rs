@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use baton_formats::{BatchOptions, Format, KeepFields, PartFormat, ReaderOptions, Separator};
+use baton_formats::{BatchOptions, Format, KeepFields, LanguageFields, PartFormat, ReaderOptions, Separator};
 use baton_generation::{GenerationLayer, GenerationOptions};
 use serde::{Deserialize, Serialize};
 
@@ -323,6 +323,10 @@ impl JobSpec {
         ReaderOptions {
             text_field: self.text_field.clone(),
             id_field: self.id_field.clone(),
+            language_fields: LanguageFields {
+                source: self.generation.source_language_field.clone(),
+                target: self.generation.target_language_field.clone(),
+            },
             format: self.format,
             separator: self.separator,
             keep: if self.keep_fields { KeepFields::AsJson } else { KeepFields::No },

@@ -1,6 +1,8 @@
 //! The entries of a shard: records to process, and records that have failed already.
 
-use baton_job::{FailureCode, KeptFields, Record, RecordFailure, RecordSource, Shard, ShardEntry};
+use baton_job::{
+    FailureCode, KeptFields, LanguageChoice, Record, RecordFailure, RecordSource, Shard, ShardEntry,
+};
 use bytes::Bytes;
 
 use crate::{MAX_MESSAGE_NUM_BYTES, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
@@ -67,6 +69,7 @@ fn encode(index: u32, entry: &ShardEntry) -> wire::Entry {
                 extra_fields_json,
                 kept_columns,
                 max_new_tokens: record.max_new_tokens,
+                languages: encode_languages(&record.languages),
             })
         }
         ShardEntry::Failed(failure) => Entry::Failure((index, failure.clone()).into()),
@@ -91,6 +94,7 @@ impl TryFrom<wire::Entry> for IndexedEntry {
                         "Record.extra_fields_json",
                     )?,
                     max_new_tokens: record.max_new_tokens,
+                    languages: decode_languages(record.languages),
                 });
                 Ok(IndexedEntry { index: record.index, entry })
             }
@@ -139,6 +143,17 @@ pub(crate) fn decode_source(
     Ok(RecordSource { uri: source.uri, line: source.line })
 }
 
+/// Absent if the record names no language, which is the common case.
+pub(crate) fn encode_languages(languages: &LanguageChoice) -> Option<wire::Languages> {
+    let LanguageChoice { source, target } = languages;
+    (!languages.is_empty()).then(|| wire::Languages { source: source.clone(), target: target.clone() })
+}
+
+pub(crate) fn decode_languages(languages: Option<wire::Languages>) -> LanguageChoice {
+    let wire::Languages { source, target } = languages.unwrap_or_default();
+    LanguageChoice { source, target }
+}
+
 /// A JSON object in UTF-8, or a row of columns; empty without fields, which is the common case.
 pub(crate) fn encode_fields(fields: &KeptFields) -> (Bytes, Bytes) {
     match fields {
@@ -181,7 +196,9 @@ mod tests {
         };
         let max_new_tokens = (index == 2).then_some(7);
         let record = Record::new(index, format!("r{index}"), source(u64::from(index) + 1), text);
-        ShardEntry::Prompt(Record { fields, max_new_tokens, ..record })
+        let target = (index == 4).then(|| "it".to_owned());
+        let languages = LanguageChoice { target, ..LanguageChoice::default() };
+        ShardEntry::Prompt(Record { fields, max_new_tokens, languages, ..record })
     }
 
     fn decoded(batches: Vec<wire::EntryBatch>) -> Vec<IndexedEntry> {

@@ -1,11 +1,11 @@
 //! An encoder's messages to a decoder about a shard: its size, its records, and the prompts of their
 //! segments.
 
-use baton_job::{KeptFields, Record, RecordSource};
+use baton_job::{KeptFields, LanguageChoice, Record, RecordSource};
 use baton_segments::Segment;
 use bytes::Bytes;
 
-use crate::entries::{decode_fields, decode_source, encode_fields};
+use crate::entries::{decode_fields, decode_languages, decode_source, encode_fields, encode_languages};
 use crate::{ShardAttempt, TARGET_MESSAGE_NUM_BYTES, WireError, wire};
 
 /// The header of a decoder's stream.
@@ -44,6 +44,8 @@ pub struct RecordHead {
     pub llm_prompt_tokens: u32,
     /// Maximum of tokens in its output, if its own limit is below the job's.
     pub max_new_tokens: Option<u32>,
+    /// Its own languages, as far as it names them.
+    pub languages: LanguageChoice,
 }
 
 /// A prompt's segment and length.
@@ -70,15 +72,26 @@ impl RecordHead {
     /// The head of a record that has been cut into `num_segments`.
     #[must_use]
     pub fn of(record: Record, num_segments: u32, llm_prompt_tokens: u32) -> Self {
-        let Record { index_in_shard: index, id, source, fields, text, max_new_tokens } = record;
+        let Record { index_in_shard: index, id, source, fields, text, max_new_tokens, languages } = record;
         let copied = if num_segments == 0 { text } else { String::new() };
-        RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens, max_new_tokens }
+        RecordHead {
+            index,
+            id,
+            source,
+            fields,
+            num_segments,
+            copied,
+            llm_prompt_tokens,
+            max_new_tokens,
+            languages,
+        }
     }
 
     /// Bytes of its strings and kept fields.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
-        self.id.len() + self.source.uri.len() + self.copied.len() + self.fields.num_bytes()
+        let languages = self.languages.num_bytes();
+        self.id.len() + self.source.uri.len() + self.copied.len() + languages + self.fields.num_bytes()
     }
 }
 
@@ -142,6 +155,7 @@ impl From<RecordHead> for wire::RecordHead {
             llm_prompt_tokens: head.llm_prompt_tokens,
             kept_columns,
             max_new_tokens: head.max_new_tokens,
+            languages: encode_languages(&head.languages),
         }
     }
 }
@@ -163,6 +177,7 @@ impl TryFrom<wire::RecordHead> for RecordHead {
             copied: head.copied,
             llm_prompt_tokens: head.llm_prompt_tokens,
             max_new_tokens: head.max_new_tokens,
+            languages: decode_languages(head.languages),
         })
     }
 }
@@ -239,6 +254,7 @@ mod tests {
             copied: "--".into(),
             llm_prompt_tokens: 40,
             max_new_tokens: Some(40),
+            languages: LanguageChoice { source: Some("en".into()), target: None },
         }
     }
 

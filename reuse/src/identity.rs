@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use baton_generation::GenerationOptions;
+use baton_generation::{GenerationOptions, LanguageChoice};
 use baton_text::View;
 
 use crate::digest::{Fields, from_hex, hex};
@@ -65,6 +65,18 @@ impl SegmentKeys {
     #[must_use]
     pub fn new(arithmetic: &str) -> Self {
         Self { start: Fields::of("segment").with(arithmetic.as_bytes()) }
+    }
+
+    /// The same, of segments whose records name languages of their own.
+    #[must_use]
+    pub fn speaking(&self, languages: &LanguageChoice) -> Self {
+        if languages.is_empty() {
+            return self.clone();
+        }
+        let LanguageChoice { source, target } = languages;
+        let start = Fields::of("segment in languages").with(&self.start.clone().name());
+        let start = start.with_any(source.as_ref().map(String::as_bytes));
+        Self { start: start.with_any(target.as_ref().map(String::as_bytes)) }
     }
 
     /// The key of a segment that is read by itself; `max_new_tokens` is its record's own limit.
@@ -259,13 +271,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_texts_terms_limits_records_and_arithmetic_apart() {
+    fn a_key_tells_texts_terms_limits_records_languages_and_arithmetic_apart() {
         let (keys, other_keys) = (SegmentKeys::new("int8"), SegmentKeys::new("f32"));
         let view = |text, terms: &[&'static str]| View { text, terms: terms.to_vec() };
         let alone = keys.of_view(&view("open the disk", &[]), None);
         let one = SegmentKeys::of_record("Open. Open.", &[0..5, 6..11]);
         let other = SegmentKeys::of_record("Open. Open.", &[0..11]);
+        let speaking = |source: Option<&str>, target: Option<&str>| {
+            let [source, target] = [source, target].map(|code| code.map(str::to_owned));
+            keys.speaking(&LanguageChoice { source, target }).of_view(&view("open the disk", &[]), None)
+        };
+        assert_eq!(speaking(None, None), alone);
         let names = [
+            speaking(Some("it"), None),
+            speaking(None, Some("it")),
+            speaking(Some("en"), Some("it")),
             alone,
             other_keys.of_view(&view("open the disk", &[]), None),
             keys.of_view(&view("open a disk", &[]), None),

@@ -142,6 +142,30 @@ pub(crate) fn write_marian(directory: &Path, seed: u64) {
         "pad_token_id": pad, "decoder_start_token_id": pad, "bad_words_ids": [[pad]],
         "share_encoder_decoder_embeddings": true, "decoder_vocab_size": pad + 1,
     });
+    write_model(directory, &config, seed);
+}
+
+/// Writes an NLLB-200 in a hub's form, with the tokens of its 202 languages.
+#[allow(dead_code, reason = "each test binary uses a part of this file")]
+pub(crate) fn write_nllb(directory: &Path, seed: u64) {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../import/tests/fixtures/nllb");
+    fs::create_dir_all(directory).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(files.join(name), directory.join(name)).unwrap();
+    }
+    let inner = 2 * WIDTH;
+    let config = serde_json::json!({
+        "model_type": "m2m_100", "d_model": WIDTH, "vocab_size": 1704, "encoder_layers": 2,
+        "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner, "activation_function": "relu",
+        "scale_embedding": true, "max_position_embeddings": 512, "max_length": 200, "bos_token_id": 0,
+        "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
+    });
+    write_model(directory, &config, seed);
+}
+
+/// Writes the settings of an encoder-decoder, and random weights.
+fn write_model(directory: &Path, config: &serde_json::Value, seed: u64) {
     fs::write(directory.join("config.json"), config.to_string()).unwrap();
     let shapes = ModelConfig::read(&directory.join("config.json")).unwrap().tensor_shapes();
     let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));

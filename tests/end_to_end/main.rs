@@ -19,6 +19,7 @@ mod formats;
 mod generation;
 mod generation_options;
 mod guides;
+mod languages;
 mod llm_mode;
 mod parquet;
 mod quality;

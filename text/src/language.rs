@@ -3,6 +3,7 @@
 
 use whatlang::{Detector, Lang, detect};
 
+use crate::code::language_of_code;
 use crate::finish::Warning;
 
 /// Shorter texts have too few letters for certainty.
@@ -110,7 +111,7 @@ fn are_alike(a: Lang, b: Lang) -> bool {
 }
 
 fn language(code: &str) -> Option<Lang> {
-    Some(match code.split(['-', '_']).next().unwrap_or_default() {
+    Some(match language_of_code(code) {
         "af" => Lang::Afr,
         "ar" => Lang::Ara,
         "be" => Lang::Bel,

@@ -18,6 +18,7 @@
 
 mod carrier;
 mod case;
+mod code;
 mod dashes;
 mod edges;
 mod finish;

@@ -1,5 +1,7 @@
 //! Small numbers in words, so that a number that a model wrote in words can get its digits back.
 
+use crate::code::language_of_code;
+
 /// Forms of 0, 1, 2 and so on, separated by `|`; several forms of one number by white space.
 const WORDS: [(&str, &str); 8] = [
     (
@@ -48,7 +50,7 @@ const WORDS: [(&str, &str); 8] = [
 
 /// Whether `word` is the number of these digits in words of `language`, a code such as `pt_BR`.
 pub(crate) fn is_number_word(word: &str, digits: &str, language: &str) -> bool {
-    let language = language.split(['-', '_']).next().unwrap_or_default();
+    let language = language_of_code(language);
     let Some((_, words)) = WORDS.iter().find(|(code, _)| *code == language) else { return false };
     let Ok(value) = digits.parse::<usize>() else { return false };
     let is_plain = digits == value.to_string(); // "007" is no count

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::code::{language_of_code, script_of_code};
 use crate::normal::is_invisible;
 
 /// The scripts that are distinguished.
@@ -33,9 +34,12 @@ const ALL: [Script; 10] = [
 ];
 
 impl Script {
-    /// The script that a language (its code, such as `en` or `pt_BR`) is mostly written in.
+    /// The script that a language is mostly written in, or that its code names: `en`, `pt_BR`, `srp_Latn`.
     pub(crate) fn of_language(code: &str) -> Script {
-        match code.split(['-', '_']).next().unwrap_or_default() {
+        if let Some(script) = script_of_code(code).and_then(Script::named) {
+            return script;
+        }
+        match language_of_code(code) {
             "el" => Script::Greek,
             "ru" | "uk" | "be" | "bg" | "mk" | "sr" | "kk" | "ky" | "mn" | "tg" => Script::Cyrillic,
             "hy" => Script::Armenian,
@@ -49,6 +53,25 @@ impl Script {
             "zh" | "ja" | "ko" | "yue" => Script::EastAsian,
             _ => Script::Latin,
         }
+    }
+
+    /// By its code of ISO 15924; `None` for a script that is not distinguished.
+    fn named(code: &str) -> Option<Script> {
+        Some(match code {
+            "Latn" => Script::Latin,
+            "Grek" => Script::Greek,
+            "Cyrl" => Script::Cyrillic,
+            "Armn" => Script::Armenian,
+            "Hebr" => Script::Hebrew,
+            "Arab" => Script::Arabic,
+            "Deva" | "Beng" | "Taml" | "Telu" | "Gujr" | "Knda" | "Mlym" | "Guru" | "Sinh" | "Orya" => {
+                Script::Indic
+            }
+            "Thai" | "Laoo" => Script::Thai,
+            "Geor" => Script::Georgian,
+            "Hans" | "Hant" | "Jpan" | "Hang" | "Kore" => Script::EastAsian,
+            _ => return None,
+        })
     }
 
     /// The script of a letter; `None` for signs, and for letters of other scripts.

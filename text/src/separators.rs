@@ -1,5 +1,7 @@
 //! The separators of numbers in a language: between groups of three digits, and before decimals.
 
+use crate::code::language_of_code;
+
 /// How a language writes numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Separators {
@@ -15,7 +17,7 @@ const SPACES: Separators = Separators { group: '\u{a0}', decimal: ',' };
 impl Separators {
     /// Those of a language, a code such as `pt_BR`.
     pub(crate) fn of_language(code: &str) -> Self {
-        match code.split(['-', '_']).next().unwrap_or_default() {
+        match language_of_code(code) {
             "ca" | "da" | "de" | "el" | "es" | "gl" | "hr" | "id" | "is" | "it" | "nl" | "pt" | "ro"
             | "sl" | "sr" | "tr" | "vi" => POINTS,
             "be" | "bg" | "cs" | "et" | "fi" | "fr" | "hu" | "lt" | "lv" | "nb" | "nn" | "no" | "pl"

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
+use crate::code::language_of_code;
+
 /// Maximum of terms in one job.
 pub const MAX_TERMS: usize = 10_000;
 /// Maximum of bytes of all terms in one job: each shard's header has them.
@@ -198,7 +200,7 @@ fn cased_as(source: &str, target: &str) -> Arc<str> {
 
 /// The stemmer of a language.
 fn algorithm(language: &str) -> Option<Algorithm> {
-    Some(match language.split(['-', '_']).next().unwrap_or_default() {
+    Some(match language_of_code(language) {
         "ar" => Algorithm::Arabic,
         "da" => Algorithm::Danish,
         "nl" => Algorithm::Dutch,

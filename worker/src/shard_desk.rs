@@ -7,12 +7,11 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
-use baton_bundle::{Bundle, BundleManifest};
+use baton_bundle::{Bundle, BundleManifest, RulesByLanguage};
 use baton_job::Mode;
 use baton_proto::wire::{ShardEvent, WorkerInfo};
 use baton_proto::{ShardAttempt, WireError};
 use baton_telemetry::{MetricsRegistry, TraceContext};
-use baton_text::TextRules;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -73,7 +72,7 @@ pub struct OpenShard<S: ShardService> {
     /// The service's notes.
     pub accepted: S::Accepted,
     /// The rules for the parts of its texts that the models see.
-    pub rules: Arc<TextRules>,
+    pub rules: Arc<RulesByLanguage>,
     /// The messages to come.
     pub requests: Streaming<S::Request>,
     /// Its share of the memory budget, until its work is done.
@@ -162,13 +161,13 @@ impl ShardDesk {
 }
 
 /// The rules of an attempt's texts.
-fn rules_of(manifest: &BundleManifest, attempt: &ShardAttempt) -> Result<TextRules, WireError> {
+fn rules_of(manifest: &BundleManifest, attempt: &ShardAttempt) -> Result<RulesByLanguage, WireError> {
     const FIELD: &str = "ShardHeader.generation_json";
     let ShardAttempt { mode, generation, .. } = attempt;
     if let Some(problem) = manifest.problem_of_options(*mode, generation) {
         return Err(WireError::invalid(FIELD, &format!("the bundle {problem}")));
     }
-    manifest.task.text_rules(generation).map_err(|error| WireError::invalid(FIELD, &error))
+    RulesByLanguage::new(&manifest.task, generation).map_err(|error| WireError::invalid(FIELD, &error))
 }
 
 impl From<UnsuitedWorker> for Status {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use baton_bench::peak_memory_bytes;
 use baton_coordinator::{JobPlan, PreparedJob, RunOptions};
-use baton_job::{JobSpec, PartFormat, Partition, ShardLimits, Totals};
+use baton_job::{GenerationOptions, JobSpec, PartFormat, Partition, ShardLimits, Totals};
 use serde_json::json;
 
 use crate::run::{MachineArgs, run_unwatched};
@@ -72,6 +72,11 @@ impl Calibration {
             keep_fields: false,
             output_format: PartFormat::default(),
             max_error_rate: 1.0,
+            generation: GenerationOptions {
+                source_language_field: None,
+                target_language_field: None,
+                ..spec.generation.clone()
+            },
             shard: ShardLimits { records_per_shard: RECORDS_PER_SHARD, ..spec.shard.clone() },
             ..spec.clone()
         };

@@ -173,14 +173,16 @@ fn misfit(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
 /// The problem with the languages that the job names.
 fn language_problem(manifest: &BundleManifest, spec: &JobSpec) -> Option<String> {
     let languages = LanguageChoice::of(&spec.generation);
-    if languages == LanguageChoice::default() {
+    let fields = [&spec.generation.source_language_field, &spec.generation.target_language_field];
+    if languages.is_empty() && fields.iter().all(|field| field.is_none()) {
         return None;
     }
     let template = spec.task.as_deref().unwrap_or(DEFAULT_TEMPLATE);
     let slm = manifest.slm.as_ref().filter(|_| spec.mode.uses_slm());
     match slm.and_then(|slm| Some((slm, slm.templates.get(template)?))) {
         Some((slm, template)) => {
-            let problem = slm.language_problem(template, &languages)?;
+            let problem = slm.language_problem(template, &languages);
+            let problem = problem.or_else(|| slm.language_field_problem(template, &spec.generation))?;
             Some(format!("cannot serve the job's languages: {problem}"))
         }
         None => Some(format!("has no languages to choose from in mode {}", spec.mode)),

@@ -1,5 +1,6 @@
 //! Segments, rows and records in every order of arrival.
 
+use baton_bundle::Task;
 use baton_generation::{GenerationOptions, QualityColumns};
 use baton_job::{Alternative, KeptFields, Mode};
 use baton_quality::LogProbabilities;
@@ -16,7 +17,18 @@ fn record(index: u32, num_segments: u32) -> RecordHead {
     let (id, copied) = (format!("r{index}"), "--".to_owned());
     let (source, fields) = (source(index.into()), KeptFields::default());
     let (llm_prompt_tokens, max_new_tokens) = (11, None);
-    RecordHead { index, id, source, fields, num_segments, copied, llm_prompt_tokens, max_new_tokens }
+    let languages = LanguageChoice::default();
+    RecordHead {
+        index,
+        id,
+        source,
+        fields,
+        num_segments,
+        copied,
+        llm_prompt_tokens,
+        max_new_tokens,
+        languages,
+    }
 }
 
 fn segment(record: u32, number: u32, before: &str, after: &str) -> Segment {
@@ -64,7 +76,8 @@ fn texts(collector: ShardCollector) -> Vec<String> {
 
 #[test]
 fn the_rules_repair_written_text() {
-    let rules = TextRules::new(&baton_text::TextOptions::default()).unwrap();
+    let task = Task::Translation { source: "en".into(), target: "it".into() };
+    let rules = RulesByLanguage::new(&task, &GenerationOptions::default()).unwrap();
     let mut collector = collector(&[1]).obeying(Arc::new(rules));
     let segment = Segment { text: "- Open %s now".into(), ..whole(0) };
     let row = collector.begin(segment, 3).unwrap();

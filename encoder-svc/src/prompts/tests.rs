@@ -66,7 +66,7 @@ fn limited_prompts_by(
     let limits =
         Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: 8, max_slm_prompt_tokens: None };
     let keys = &SegmentKeys::new("int8 on a CPU");
-    ShardPrompts::new(Cutting { reader, limits, unit, context, rules, keys }, entries)
+    ShardPrompts::new(|_| Ok(Cutting { reader, limits, unit, context, rules, keys }), entries)
 }
 
 fn places(shard: &ShardPrompts) -> Vec<Vec<(u32, u32)>> {
@@ -119,6 +119,37 @@ fn equal_prompts_of_any_shard_have_equal_keys_and_numbers_follow_them() {
     assert!(!with_context.iter().any(|key| keys(&["Mail. Reads x."], ReaderContext::Record).contains(key)));
     let shard = prompts(Unit::Sentence, &one);
     assert_eq!(shard.prompts().map(|prompt| prompt.number).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn texts_in_different_languages_are_prompts_of_their_own_and_unknown_ones_fail() {
+    let [english, other] =
+        ["Read: {text}", "x: {text}"].map(|template| PromptReader::LlmTokens(tokenizer(template)));
+    let (rules, keys) = (TextRules::none(), SegmentKeys::new("int8 on a CPU"));
+    let limits =
+        Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: 8, max_slm_prompt_tokens: None };
+    let cutting = |languages: &LanguageChoice| {
+        let reader = match languages.source.as_deref() {
+            None => &english,
+            Some("x") => &other,
+            Some(_) => return Err("field `lang` is unknown".to_owned()),
+        };
+        let (unit, context) = (Unit::Record, ReaderContext::Segment);
+        Ok(Cutting { reader, limits, unit, context, rules: &rules, keys: &keys })
+    };
+    let entry = |(index, source): (u32, Option<&str>)| {
+        let place = RecordSource { uri: "a.txt".into(), line: u64::from(index) + 1 };
+        let languages = LanguageChoice { source: source.map(str::to_owned), target: None };
+        ShardEntry::Prompt(Record { languages, ..Record::new(index, "r", place, "mail.") })
+    };
+    let sources = [None, Some("x"), Some("?"), None, Some("x")];
+    let shard = ShardPrompts::new(cutting, (0..).zip(sources).map(entry).collect());
+    assert_eq!(places(&shard), [vec![(0, 0), (3, 0)], vec![(1, 0), (4, 0)]]);
+    assert_eq!(shard.readings[0].reading.llm_tokens, [0, 5, 2, 3], "read : mail .");
+    assert_eq!(shard.readings[1].reading.llm_tokens, [4, 5, 2, 3], "x : mail .");
+    let [(2, failure)] = &shard.failures[..] else { panic!("{:?}", shard.failures) };
+    assert_eq!(failure.code, FailureCode::UnknownLanguage);
+    assert_eq!(shard.records[1].languages.source.as_deref(), Some("x"), "the decoder needs it too");
 }
 
 #[test]

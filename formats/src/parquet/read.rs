@@ -79,12 +79,8 @@ pub(super) fn open(input: Box<dyn RangedRead>, options: &ReaderOptions) -> io::R
 
 /// Whether the options name this column, or a part of it.
 fn names_field(options: &ReaderOptions, column: &str) -> bool {
-    let ids = match &options.id_field {
-        Some(field) => vec![field.as_str()],
-        None => vec!["id", "custom_id"],
-    };
     let is_meant = |name: &str| name == column || name.split('.').next() == Some(column);
-    is_meant(&options.text_field) || ids.into_iter().any(is_meant)
+    options.record_fields().into_iter().any(is_meant)
 }
 
 fn check_signature(input: &dyn RangedRead) -> io::Result<()> {

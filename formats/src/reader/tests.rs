@@ -11,6 +11,7 @@ fn options() -> ReaderOptions {
     ReaderOptions {
         text_field: "text".into(),
         id_field: None,
+        language_fields: LanguageFields::default(),
         format: None,
         separator: None,
         keep: KeepFields::No,
@@ -116,6 +117,37 @@ fn a_failure_keeps_the_id_and_never_quotes_the_text() {
         let failure = failure("a.jsonl", line.as_bytes(), &options());
         assert_eq!((failure.id.as_deref(), failure.message.as_str()), (id, message));
     }
+}
+
+#[test]
+fn fields_name_the_languages_of_a_record_and_an_empty_one_names_none() {
+    let language_fields = LanguageFields { source: Some("from.code".into()), target: Some("to".into()) };
+    let options = ReaderOptions { language_fields, ..options() };
+    let lines = [
+        r#"{"text":"a","from":{"code":"pt"},"to":"de"}"#,
+        r#"{"text":"a","from":"pt","to":null}"#,
+        r#"{"text":"a","to":" it "}"#,
+        r#"{"text":"a","to":""}"#,
+        r#"{"text":"a","to":7}"#,
+    ];
+    let languages = |items: Items| -> Vec<Result<[Option<String>; 2], String>> {
+        let of_record = |record: Record| [record.languages.source, record.languages.target];
+        items.into_iter().map(|item| item.map(of_record).map_err(|failure| failure.message)).collect()
+    };
+    let named =
+        |source: Option<&str>, target: Option<&str>| Ok([source, target].map(|code| code.map(str::to_owned)));
+    assert_eq!(
+        languages(read_with("a.jsonl", lines.join("\n").as_bytes(), &options)),
+        [
+            named(Some("pt"), Some("de")),
+            named(None, None),
+            named(None, Some("it")),
+            named(None, None),
+            Err("field `to` is a number, expected a string".to_owned()),
+        ]
+    );
+    let table = languages(read_with("a.csv", b"text,to\na,de\na,\n", &options));
+    assert_eq!(table, [named(None, Some("de")), named(None, None)]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cascades;
 mod certificates;
 mod documents;
 mod jobs;
+mod languages;
 mod lifecycle;
 mod limits;
 mod security;
