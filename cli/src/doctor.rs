@@ -15,7 +15,7 @@ use baton_bundle::{Bundle, verify};
 use baton_model::Compute;
 use baton_proto::error_chain;
 use baton_store::{CreateOutcome, Location, Store};
-use baton_worker::{available_memory, weights_num_bytes};
+use baton_worker::{available_memory, pair_num_bytes};
 use indicatif::HumanBytes;
 
 /// The object to probe a store with, beside outputs. No input listing takes it for an input, and no job's
@@ -128,18 +128,21 @@ fn memory(bundle: Option<&Path>) -> Finding {
         };
     };
     let free = format!("{} available", HumanBytes(available));
-    let weights =
-        bundle.and_then(|bundle| Bundle::open(bundle).ok()).map(|bundle| weights_num_bytes(&bundle));
-    let (outcome, said) = match weights {
-        Some(weights) if weights > available => (
+    let compute = Compute::fastest_cpu();
+    let needed = bundle.and_then(|bundle| Bundle::open(bundle).ok()).map(|bundle| {
+        let mode = bundle.manifest().modes[0]; // an open bundle has one
+        (mode, pair_num_bytes(&bundle, mode, compute))
+    });
+    let (outcome, said) = match needed {
+        Some((mode, needed)) if needed > available => (
             Outcome::Bad,
             format!(
-                "{free}, but the bundle's weights take up to {}: free memory, or use a larger machine",
-                HumanBytes(weights)
+                "{free}, but mode {mode} takes {} with one engine: free memory, or use a larger machine",
+                HumanBytes(needed)
             ),
         ),
-        Some(weights) => {
-            (Outcome::Good, format!("{free}, the bundle's weights take up to {}", HumanBytes(weights)))
+        Some((mode, needed)) => {
+            (Outcome::Good, format!("{free}, mode {mode} takes {} with one engine", HumanBytes(needed)))
         }
         None => (Outcome::Good, free),
     };

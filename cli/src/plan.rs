@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the plan is what the command is asked for")]
 
 mod calibration;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     match plan(args) {
         Ok(((spec, digest), plan)) => {
             show(&plan);
+            memory::show(&spec);
             if let Some(num_records) = args.calibrate {
                 let measured =
                     Calibration::measure((&spec, &digest), &plan, num_records as usize, &args.machine)?;

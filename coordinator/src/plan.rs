@@ -8,7 +8,7 @@ use baton_store::{InputFile, Location, StoreError, list_inputs};
 use tokio::runtime::Handle;
 
 use crate::CoordinatorError;
-use crate::new_inputs::new_inputs;
+use crate::new_inputs::{new_inputs, without_rows_about_rows};
 use crate::reader::Tally;
 use crate::source::open_source;
 
@@ -65,7 +65,8 @@ impl JobPlan {
     pub async fn of(spec: JobSpec) -> Result<JobPlan, CoordinatorError> {
         spec.validate()?;
         Location::parse(&spec.output)?;
-        let inputs = new_inputs(&spec, list_inputs(&spec.inputs).await?).await?;
+        let listed = without_rows_about_rows(&spec, list_inputs(&spec.inputs).await?);
+        let inputs = new_inputs(&spec, listed).await?;
         let runtime = Handle::current();
         let read = move || {
             let options = spec.reader_options();

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use crate::new_inputs::{input_object, new_inputs, recorded_inputs};
+use crate::new_inputs::{input_object, new_inputs, recorded_inputs, without_rows_about_rows};
 use crate::share::Share;
 use crate::source::{needs_columns, part_options};
 use crate::spool::{STANDARD_INPUT, Spool};
@@ -73,7 +73,7 @@ impl PreparedJob {
         let spool = if is_spooled { Some(Spool::fill().await?) } else { None };
         let listed = match &spool {
             Some(spool) => vec![spool.input.clone()],
-            None => list_inputs(&spec.inputs).await?,
+            None => without_rows_about_rows(&spec, list_inputs(&spec.inputs).await?),
         };
         for input in &listed {
             Format::of(&input.uri, spec.format).map_err(JobError::from)?;

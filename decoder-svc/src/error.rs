@@ -5,7 +5,7 @@ use baton_decoding::SubmitError;
 use baton_generation::OptionError;
 use baton_proto::{FailureOrigin, WireError, error_chain};
 use baton_store::StoreError;
-use baton_worker::{ModelThreadError, ServeError, UnsuitedWorker};
+use baton_worker::{ModelThreadError, NotEnoughMemory, ServeError, UnsuitedWorker};
 use tonic::Status;
 
 use crate::commit::CommitError;
@@ -21,6 +21,9 @@ pub enum DecoderError {
         #[source]
         source: BundleError,
     },
+    /// The models do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] NotEnoughMemory),
     /// The cache could not hold the longest record that the bundle serves.
     #[error(
         "a cache of {max_cache_tokens} tokens cannot hold one prompt and output of this bundle: give it at \
@@ -99,6 +102,7 @@ impl DecoderError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Unsuited(_)
+            | Self::Memory(_)
             | Self::Generation { .. }
             | Self::UnknownStopToken { .. }
             | Self::Refused { .. }

@@ -6,7 +6,10 @@ use baton_bundle::Bundle;
 use baton_job::Mode;
 use baton_model::{Compute, cache_num_bytes_per_token};
 use baton_telemetry::MetricsRegistry;
-use baton_worker::{ModelThreads, ShardDesk, WorkerLimits, free_gpu_memory};
+use baton_worker::{
+    CPU_CACHE_TOKENS, CPU_PASS_TOKENS, ModelService, ModelThreads, PlannedModels, ShardDesk, WorkerLimits,
+    free_gpu_memory,
+};
 
 use crate::engine::EngineQueue;
 use crate::engine_models::EngineModels;
@@ -47,8 +50,8 @@ impl DecoderConfig {
             compute: Compute::fastest_cpu(),
             engines: 1,
             max_slots: 64,
-            max_cache_tokens: 32_768,
-            max_prefill_tokens: 1024,
+            max_cache_tokens: CPU_CACHE_TOKENS,
+            max_prefill_tokens: CPU_PASS_TOKENS,
             max_waiting_tokens: 32_768,
             limits: WorkerLimits::default(),
             mode: Mode::Hybrid,
@@ -128,8 +131,8 @@ impl DecoderService {
     /// Loads the model of a bundle that writes, and its tokenizer.
     ///
     /// # Errors
-    /// A part of the bundle cannot be loaded, or the cache cannot hold the longest record that the bundle
-    /// serves.
+    /// A part of the bundle cannot be loaded. Or the models do not fit into memory, or the longest record not
+    /// into the cache.
     pub async fn load(bundle: &Bundle, config: DecoderConfig) -> Result<Self, DecoderError> {
         let writer = Writer::of(bundle, config.mode)?;
         let needed_cache_tokens = writer.max_sequence_tokens(bundle);
@@ -137,6 +140,7 @@ impl DecoderService {
             let max_cache_tokens = config.max_cache_tokens;
             return Err(DecoderError::CacheTooSmall { max_cache_tokens, needed_cache_tokens });
         }
+        check_memory(bundle, &config)?;
         let model_bundle = bundle.clone();
         let load = move || EngineModels::load(&model_bundle, &config);
         let (engine, engine_threads) =
@@ -179,4 +183,17 @@ impl DecoderService {
         self.loaded.desk.register_metrics(metrics);
         self.loaded.metrics.register(metrics, self.loaded.engine.load());
     }
+}
+
+/// Refuses models that do not fit into memory.
+fn check_memory(bundle: &Bundle, config: &DecoderConfig) -> Result<(), DecoderError> {
+    let DecoderConfig { compute, engines, max_cache_tokens, max_prefill_tokens, mode, .. } = *config;
+    let memory = |format| ModelService::Decoder.memory(bundle, mode, format);
+    // A prompt is read in one pass, even if it is longer than other passes.
+    let pass_tokens = max_prefill_tokens.max(bundle.manifest().limits.max_prompt_tokens);
+    let format = compute.weight_format();
+    memory(format).map_err(|source| DecoderError::Bundle { source })?;
+    let (service, cache_tokens) = (ModelService::Decoder, max_cache_tokens);
+    let planned = PlannedModels { service, format, engines, pass_tokens, cache_tokens };
+    Ok(planned.check(compute, |format| memory(format).unwrap_or_default())?)
 }

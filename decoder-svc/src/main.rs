@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use baton_decoder_svc::{AllowedOutputs, DecoderConfig, DecoderService};
 use baton_store::Location;
-use baton_worker::{ListenAddress, WorkerArgs};
+use baton_worker::{ListenAddress, ModelService, WorkerArgs};
 use clap::{Parser, value_parser};
 
 /// The decoder of a Baton cluster: writes outputs with the small model, or in mode llm with the large one,
@@ -84,7 +84,7 @@ struct Cli {
 fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
-    baton_worker::run("decoder", &cli.worker, cli.listen, async move |bundle, host| {
+    baton_worker::run(ModelService::Decoder, &cli.worker, cli.listen, async move |bundle, host| {
         let suited = DecoderConfig::for_device(&bundle, host.mode, (host.compute, host.engines))?;
         let or = |flag: Option<u32>, suited: usize| flag.map_or(suited, |value| value as usize);
         let config = DecoderConfig {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, Limits, memory_of_encoder};
+use baton_bundle::{Bundle, Limits};
 use baton_job::Mode;
 use baton_model::{Compute, PromptEncoder};
 use baton_proto::Connections;
 use baton_reuse::SegmentKeys;
 use baton_telemetry::{Counter, MetricsRegistry};
-use baton_worker::{ModelThreads, PlannedModels, ShardDesk, WorkerLimits};
+use baton_worker::{CPU_PASS_TOKENS, ModelService, ModelThreads, PlannedModels, ShardDesk, WorkerLimits};
 
 use crate::EncoderError;
 use crate::model_queue::ModelQueue;
@@ -39,7 +39,7 @@ impl EncoderConfig {
         Self {
             compute: Compute::fastest_cpu(),
             engines: 1,
-            max_batch_tokens: 1024,
+            max_batch_tokens: CPU_PASS_TOKENS,
             limits: WorkerLimits::default(),
             mode: Mode::Hybrid,
         }
@@ -127,11 +127,12 @@ impl EncoderService {
 /// Refuses models that do not fit into memory.
 fn check_memory(bundle: &Bundle, config: &EncoderConfig) -> Result<(), EncoderError> {
     let EncoderConfig { compute, engines, max_batch_tokens, mode, .. } = *config;
-    let memory = |format| memory_of_encoder(bundle, mode, format);
+    let memory = |format| ModelService::Encoder.memory(bundle, mode, format);
     // A text is read in one pass, even if it is longer than a batch.
     let pass_tokens = max_batch_tokens.max(bundle.manifest().limits.max_prompt_tokens);
     let format = compute.weight_format();
     memory(format).map_err(|source| EncoderError::Bundle { source })?;
-    let planned = PlannedModels { service: "encoder", format, engines, pass_tokens };
+    let service = ModelService::Encoder;
+    let planned = PlannedModels { service, format, engines, pass_tokens, cache_tokens: 0 };
     Ok(planned.check(compute, |format| memory(format).unwrap_or_default())?)
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use baton_encoder_svc::{EncoderConfig, EncoderService};
 use baton_proto::Connections;
-use baton_worker::{ListenAddress, WorkerArgs};
+use baton_worker::{ListenAddress, ModelService, WorkerArgs};
 use clap::{Parser, value_parser};
 
 /// The encoder of a Baton cluster: reads prompts with the large model and streams their states to decoders.
@@ -42,7 +42,7 @@ struct Cli {
 fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
-    baton_worker::run("encoder", &cli.worker, cli.listen, async move |bundle, host| {
+    baton_worker::run(ModelService::Encoder, &cli.worker, cli.listen, async move |bundle, host| {
         let suited = EncoderConfig::for_device(host.mode, (host.compute, host.engines));
         let max_batch_tokens =
             cli.encode_batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);

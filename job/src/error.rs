@@ -11,7 +11,7 @@ use baton_generation::OptionError;
 pub enum JobError {
     /// The generation options of bundle, job file and flags are invalid.
     #[error("job spec: {0}")]
-    Generation(#[from] OptionError),
+    Generation(OptionError),
     /// The job file is not TOML, or has an unknown field, or a field of a wrong type.
     #[error("{origin}, line {line}: {message}")]
     SpecSyntax {
@@ -107,4 +107,27 @@ pub enum JobError {
         /// sha256 of the part, hexadecimal.
         found: String,
     },
+}
+
+impl From<OptionError> for JobError {
+    /// The message has the option's whole text, so the option is not named as a source as well: chains of
+    /// errors would say it twice.
+    fn from(error: OptionError) -> Self {
+        JobError::Generation(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_invalid_option_is_named_once_in_a_chain_of_errors() {
+        let (option, value, allowed) = ("beams", "0".to_owned(), "1 to 64".to_owned());
+        let error = JobError::from(OptionError { option, value, allowed });
+        assert!(error.to_string().starts_with("job spec: `generation.beams` is 0"), "{error}");
+        assert!(error.source().is_none());
+    }
 }

@@ -1,7 +1,7 @@
 //! Codes of languages, as models and people write them: `pt`, `pt_BR`, `por`, `por_Latn`, `zh-Hans`.
 
-/// Codes of three letters (ISO 639-2 and 639-3, also of single varieties) with those of two letters, for the
-/// languages of which this crate knows something.
+/// Codes of three letters (ISO 639-2 and 639-3) with those of two letters, for the languages of which this
+/// crate knows something.
 const THREE_LETTERS: [(&str, &str); 92] = [
     ("afr", "af"),
     ("ara", "ar"),

@@ -1,6 +1,5 @@
 //! The flags for a model's arithmetic: device, number format, engines.
 
-use baton_bundle::Bundle;
 use baton_model::{Compute, UnavailableDevice};
 use clap::value_parser;
 
@@ -76,44 +75,37 @@ impl ComputeArgs {
         Ok(compute)
     }
 
-    /// Engines per model, each with `weights_num_bytes` of weights: the requested number, limited by CPUs and
-    /// memory. A reduced number is logged.
+    /// Engines per model, each of which takes `engine_num_bytes` of memory: the requested number, limited by
+    /// CPUs and memory. A reduced number is logged.
     #[must_use]
-    pub fn engines(&self, compute: Compute, weights_num_bytes: u64) -> usize {
+    pub fn engines(&self, compute: Compute, engine_num_bytes: u64) -> usize {
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let (default, max_by_cpus) = if compute.is_cpu() { (num_cpus, num_cpus) } else { (1, usize::MAX) };
         let memory = free_memory(compute);
         let wanted = self.engines.map_or(default, usize::from);
-        let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, weights_num_bytes));
+        let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, engine_num_bytes));
         if engines < wanted {
             tracing::warn!(
                 "{wanted} engines are more than there is room for: {num_cpus} CPUs, and {} of free memory \
-                 for {} of weights each; using {engines}",
+                 for {} each; using {engines}",
                 in_mib(memory.unwrap_or_default()),
-                in_mib(weights_num_bytes)
+                in_mib(engine_num_bytes)
             );
         }
         engines
     }
 }
 
-/// Copies of the weights that fit into memory while a fifth of it stays free; at least one.
-fn max_by_memory(available_num_bytes: Option<u64>, weights_num_bytes: u64) -> usize {
+/// Engines that fit into memory while a fifth of it stays free; at least one.
+fn max_by_memory(available_num_bytes: Option<u64>, engine_num_bytes: u64) -> usize {
     match available_num_bytes {
-        Some(bytes) if weights_num_bytes > 0 => ((bytes / 5 * 4 / weights_num_bytes) as usize).max(1),
+        Some(bytes) if engine_num_bytes > 0 => ((bytes / 5 * 4 / engine_num_bytes) as usize).max(1),
         _ => usize::MAX,
     }
 }
 
 fn in_mib(num_bytes: u64) -> String {
     format!("{} MiB", num_bytes >> 20)
-}
-
-/// Bytes of all weights of a bundle as stored: the most that an engine needs, in bf16.
-#[must_use]
-pub fn weights_num_bytes(bundle: &Bundle) -> u64 {
-    let files = &bundle.manifest().files;
-    files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, digest)| digest.bytes).sum()
 }
 
 impl WeightsFlag {

@@ -18,14 +18,16 @@ mod serve;
 mod shard_desk;
 
 pub use admission::{Admission, ShardPermit};
-pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag, weights_num_bytes};
+pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag};
 pub use device_memory::free_gpu_memory;
 pub use environment::settle_libraries;
 pub use limits::WorkerLimits;
 pub use listen::{InvalidListenAddress, ListenAddress, ListenError};
 pub use machine_memory::available_memory;
 pub use memory_budget::{MemoryBudget, MemoryShare};
-pub use memory_check::{NotEnoughMemory, PlannedModels};
+pub use memory_check::{
+    CPU_CACHE_TOKENS, CPU_PASS_TOKENS, ModelService, NotEnoughMemory, PlannedModels, pair_num_bytes,
+};
 pub use model_thread::{ModelThreadError, ModelThreads, Pulse};
 pub use process::{EXIT_CODES, Host, WorkerArgs, run};
 pub use serve::{ServeError, ServeOptions, Served, ServedService, serve, serve_locally};

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::listen::{Bound, open_tcp, open_unix};
 use crate::serve::{Served, ServedService};
-use crate::{ComputeArgs, ListenAddress, ServeOptions, WorkerLimits, serve, weights_num_bytes};
+use crate::{ComputeArgs, ListenAddress, ModelService, ServeOptions, WorkerLimits, serve};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -115,9 +115,9 @@ pub struct Host {
 }
 
 /// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then
-/// serves it with [`Host::serve`]. `role` is its name in logs and metrics: `encoder`, `decoder`.
+/// serves it with [`Host::serve`].
 pub fn run<F>(
-    role: &'static str,
+    service: ModelService,
     args: &WorkerArgs,
     listen: ListenAddress,
     start: impl FnOnce(Bundle, Host) -> F,
@@ -125,6 +125,7 @@ pub fn run<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
+    let role = service.name();
     // More threads would split a product's sums differently, which would change output bytes.
     baton_model::set_num_threads(1);
     if let Err(error) = args.telemetry.log.init("info") {
@@ -150,7 +151,7 @@ where
             .worker_threads(num_cores.clamp(2, MAX_RUNTIME_THREADS))
             .enable_all()
             .build()?;
-        let result = runtime.block_on(run_service(role, args, security.client, listen, options, start));
+        let result = runtime.block_on(run_service(service, args, security.client, listen, options, start));
         runtime.shutdown_background(); // connections that peers keep open are not waited for
         result
     })();
@@ -167,7 +168,7 @@ where
 }
 
 async fn run_service<F>(
-    role: &'static str,
+    service: ModelService,
     args: &WorkerArgs,
     client_security: ClientSecurity,
     listen: ListenAddress,
@@ -177,6 +178,7 @@ async fn run_service<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
+    let role = service.name();
     let (drain, hurry) = (CancellationToken::new(), options.hurry.clone());
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminations, interrupts] = signals;
@@ -221,7 +223,7 @@ where
                 format!("the bundle does not serve mode {mode}; try --mode {}", served.join(" or --mode "));
             return Err(problem.into());
         }
-        let engines = compute_args.engines(compute, weights_num_bytes(&bundle));
+        let engines = compute_args.engines(compute, service.engine_num_bytes(&bundle, mode, compute));
         start(bundle, Host { mode, engines, ..host }).await
     };
     tokio::pin!(serving);

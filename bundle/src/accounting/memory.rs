@@ -165,13 +165,26 @@ impl ModelMemory {
     }
 
     /// Bytes of engines that are loaded, one after the other, and then read passes of this many tokens: the
-    /// most that loading or reading takes.
+    /// most that loading or reading takes. Caches come on top.
     #[must_use]
     pub fn of_engines(&self, engines: usize, pass_tokens: usize) -> u64 {
         let engines = engines as u64;
         let pass = self.per_token.saturating_mul(pass_tokens as u64);
         let weights = engines.saturating_mul(self.weights);
         weights.saturating_add(self.loading.max(engines.saturating_mul(pass)))
+    }
+
+    /// Bytes of the cache of an engine that holds this many tokens.
+    #[must_use]
+    pub fn of_cache(&self, cache_tokens: usize) -> u64 {
+        self.cache_per_token.saturating_mul(cache_tokens as u64)
+    }
+
+    /// Bytes of one engine at work, with passes and a cache of these sizes.
+    #[must_use]
+    pub fn of_engine(&self, pass_tokens: usize, cache_tokens: usize) -> u64 {
+        let pass = self.per_token.saturating_mul(pass_tokens as u64);
+        self.weights.saturating_add(pass).saturating_add(self.of_cache(cache_tokens))
     }
 }
 

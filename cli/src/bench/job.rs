@@ -15,7 +15,7 @@ use baton_encoder_svc::EncoderConfig;
 use baton_job::{GenerationOptions, JobSpec, Mode, Partition};
 use baton_model::Compute;
 use baton_proto::{Connections, SecurityArgs};
-use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
+use baton_worker::{ComputeArgs, WorkerLimits, pair_num_bytes};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::Value;
@@ -131,7 +131,8 @@ pub(super) fn run(args: &JobBenchArgs) -> anyhow::Result<()> {
     }
     ensure!(args.rounds > 0, "--rounds is at least 1");
     let compute = args.compute.compute()?;
-    let engines = args.compute.engines(compute, weights_num_bytes(&bundle));
+    let pair = modes.iter().map(|&mode| pair_num_bytes(&bundle, mode, compute)).max();
+    let engines = args.compute.engines(compute, pair.unwrap_or_default());
     let texts = read_texts(args)?;
     let bench = Bench { args, bundle, compute, engines, texts, directory: tempfile::tempdir()? };
     bench.write_corpus()?;

@@ -8,7 +8,7 @@ use baton_encoder_svc::EncoderConfig;
 use baton_job::{JobSpec, Mode};
 use baton_model::Compute;
 use baton_telemetry::tell;
-use baton_worker::{ComputeArgs, WorkerLimits, weights_num_bytes};
+use baton_worker::{ComputeArgs, WorkerLimits, pair_num_bytes};
 use clap::value_parser;
 
 use super::InProcessWorkers;
@@ -55,7 +55,7 @@ impl MachineArgs {
         let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
         tell!("loading models");
         let compute = self.compute.compute()?;
-        let engines = self.compute.engines(compute, weights_num_bytes(&bundle));
+        let engines = self.compute.engines(compute, pair_num_bytes(&bundle, spec.mode, compute));
         // Within one process, only the coordinator bounds the work in flight.
         let limits =
             WorkerLimits { max_open_shards: shards_in_flight as usize, max_record_num_bytes: usize::MAX };
