@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use baton_bundle::RulesByLanguage;
 use baton_formats::ReviewRow;
-use baton_job::{FailureCode, FinishReason, Judgement, LanguageChoice, OutputRow, RecordFailure, RecordSource};
+use baton_job::{
+    FailureCode, FinishReason, Judgement, LanguageChoice, OutputRow, RecordFailure, RecordSource,
+};
 use baton_proto::{RecordHead, WireError};
 use baton_segments::Segment;
 
@@ -13,6 +15,7 @@ use crate::joined::{Generated, Joined, ReadSegment, joined, source_text};
 use crate::judge::Judge;
 
 /// The outcome of one entry.
+#[allow(clippy::large_enum_variant, reason = "nearly all entries have an output row")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     /// It has an output row.

@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(with == without, is_exempt, "{}", option.name);
         }
         let is_option = |name: &&str| OPTIONS.iter().any(|option| option.name == *name);
-        assert!(BEFORE_OR_AFTER.iter().all(|name| is_option(name)), "an option is gone");
+        assert!(BEFORE_OR_AFTER.iter().all(is_option), "an option is gone");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Files {
 /// The lines of every second pair of shards, as JSONL: a job over them cuts the same shards.
 pub(crate) fn half() -> String {
     let corpus = jsonl();
-    let is_in_half = |(number, _): &(usize, &str)| number / (2 * RECORDS_PER_SHARD) % 2 == 0;
+    let is_in_half = |(number, _): &(usize, &str)| (number / (2 * RECORDS_PER_SHARD)).is_multiple_of(2);
     corpus.split_inclusive('\n').enumerate().filter(is_in_half).map(|(_, line)| line).collect()
 }
 

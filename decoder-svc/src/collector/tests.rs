@@ -175,7 +175,7 @@ fn an_output_ends_before_the_segment_that_would_exceed_the_limit_of_its_record()
         let mut collector = ShardCollector::new(1, 3);
         let head = RecordHead { max_new_tokens: Some(limit), ..record(0, 3) };
         collector.begin_record(head).unwrap();
-        assert_eq!(collector.max_new_tokens(0), Some(limit));
+        assert_eq!(collector.own_settings(0).0, Some(limit));
         for (number, text) in ["uno.", "due.", "tre."].into_iter().enumerate() {
             let (before, after) = if number == 0 { ("", "") } else { (" ", "\n") };
             let row = collector.begin(segment(0, number as u32, before, after), 3).unwrap();

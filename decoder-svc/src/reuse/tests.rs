@@ -25,6 +25,7 @@ fn attempt(job: &str, cache: Option<&Path>) -> ShardAttempt {
         parts: PartOptions::default(),
         first_entry: 0,
         is_probe: false,
+        tier: None,
     }
 }
 
