@@ -118,7 +118,7 @@ pub(crate) fn write_small_model(directory: &Path, seed: u64) {
 /// Writes an opus-mt with several target languages in a hub's form: two SentencePiece models, `vocab.json`.
 #[allow(dead_code, reason = "each test binary uses a part of this file")]
 pub(crate) fn write_marian(directory: &Path, seed: u64) {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let crates = workspace();
     let (files, models) =
         (crates.join("import/tests/fixtures/marian"), crates.join("bundle/tests/fixtures/sentencepiece"));
     fs::create_dir_all(directory).unwrap();
@@ -148,7 +148,7 @@ pub(crate) fn write_marian(directory: &Path, seed: u64) {
 /// Writes an NLLB-200 in a hub's form, with the tokens of its 202 languages.
 #[allow(dead_code, reason = "each test binary uses a part of this file")]
 pub(crate) fn write_nllb(directory: &Path, seed: u64) {
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../import/tests/fixtures/nllb");
+    let files = workspace().join("import/tests/fixtures/nllb");
     fs::create_dir_all(directory).unwrap();
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         fs::copy(files.join(name), directory.join(name)).unwrap();
@@ -162,6 +162,12 @@ pub(crate) fn write_nllb(directory: &Path, seed: u64) {
         "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
     });
     write_model(directory, &config, seed);
+}
+
+/// The directory of the workspace, in which the crate of this test lies.
+fn workspace() -> &'static Path {
+    let is_workspace = |directory: &&Path| directory.join("Cargo.lock").exists();
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(is_workspace).unwrap()
 }
 
 /// Writes the settings of an encoder-decoder, and random weights.
