@@ -57,10 +57,13 @@ enum Command {
 fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
-    if let Err(error) = cli.log.init("warn") {
-        tell!("error: {}", baton_proto::error_chain(&error));
-        return ExitCode::from(2);
-    }
+    let _logging = match cli.log.init("warn", "cli") {
+        Ok(logging) => logging,
+        Err(error) => {
+            tell!("error: {}", baton_proto::error_chain(&error));
+            return ExitCode::from(2);
+        }
+    };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Collect(args) => collect::run(&args),

@@ -17,7 +17,6 @@ use baton_job::{
 };
 use baton_proto::ShardAttempt;
 use baton_proto::wire::{ShardProgress, ShardReceipt};
-use baton_telemetry::TraceContext;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -279,16 +278,17 @@ impl Dispatcher<'_> {
         let Assignment { lease, pair, tier, work } = assignment;
         let open = self.open_shards.get(&lease.shard).expect("an offered shard is held until committed");
         let shard = entries_for(&work, &open.shard);
-        let trace = TraceContext::begin();
         let [encoder_endpoint, decoder_endpoint] =
             [pair.encoder, pair.decoder].map(|worker| self.scheduler.endpoint(worker).to_owned());
         let span = tracing::info_span!(
+            parent: None,
             "shard",
             job = self.job.id(),
             shard = %lease.shard,
             attempt = lease.attempt,
-            trace_id = trace.trace_id()
+            trace_id = tracing::field::Empty
         );
+        let trace = self.job.trace.place.continue_with(&span);
         span.in_scope(|| {
             tracing::debug!(encoder = encoder_endpoint, decoder = decoder_endpoint, tier, ?work, "leased");
         });

@@ -12,6 +12,7 @@ use baton_job::{
     ShardSet, Totals, Verdict, sha256_hex,
 };
 use baton_store::{CreateOutcome, InputFile, Location, Store, is_named_by, list_inputs};
+use baton_telemetry::JobTrace;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -36,6 +37,7 @@ pub struct PreparedJob {
     pub(crate) spool: Option<Spool>,
     pub(crate) partition: Partition,
     pub(crate) parts: PartOptions,
+    pub(crate) trace: JobTrace,
 }
 
 /// The committed work of a job's earlier runs.
@@ -92,7 +94,8 @@ impl PreparedJob {
         let listed = inputs.iter().map(input_object).collect();
         let record = JobRecord::new(spec.output_definition(), bundle_digest.to_owned(), listed);
         let parts = PartOptions::default(); // until the inputs are looked at
-        let mut job = PreparedJob { spec, store, record, inputs, spool, partition, parts };
+        let trace = JobTrace::begin(&spec.output);
+        let mut job = PreparedJob { spec, store, record, inputs, spool, partition, parts, trace };
         match &recorded {
             Some(recorded) => job.check_resumable(recorded)?,
             None => job.check_empty().await?,

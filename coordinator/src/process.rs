@@ -59,10 +59,13 @@ pub struct CoordinatorArgs {
 /// Runs the process to its exit code. All its messages are log lines.
 #[must_use]
 pub fn run(args: &CoordinatorArgs) -> ExitCode {
-    if let Err(error) = args.telemetry.log.init("info") {
-        tell!("error: {}", error_chain(&error));
-        return ExitCode::from(2);
-    }
+    let _logging = match args.telemetry.log.init("info", "coordinator") {
+        Ok(logging) => logging,
+        Err(error) => {
+            tell!("error: {}", error_chain(&error));
+            return ExitCode::from(2);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

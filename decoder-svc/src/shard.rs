@@ -19,6 +19,7 @@ use baton_text::View;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Streaming;
+use tracing::Instrument;
 
 use crate::DecoderError;
 use crate::collector::{Outcome, ShardCollector};
@@ -131,7 +132,9 @@ impl ShardWork<'_> {
     ) -> Result<ShardReceipt, DecoderError> {
         let (metrics, started) = (&self.decoder.metrics, Instant::now());
         let (shard, review) = (self.attempt.lease.shard, self.attempt.generation.review);
-        let commit = commit(store, shard, (&self.attempt.parts, review), (outcomes, tiers)).await?;
+        let commit = commit(store, shard, (&self.attempt.parts, review), (outcomes, tiers))
+            .instrument(tracing::info_span!("commit"))
+            .await?;
         let receipt = receipt(&commit);
         let elapsed = started.elapsed();
         metrics.commit_seconds.observe(elapsed.as_secs_f64());

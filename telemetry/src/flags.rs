@@ -1,4 +1,4 @@
-//! The flags of logs and of the HTTP port, the same in every process.
+//! The flags of logs, of the export to a collector and of the HTTP port, the same in every process.
 
 use std::net::{AddrParseError, SocketAddr};
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub struct TelemetryArgs {
     pub http_listen: HttpListen,
 }
 
-/// Flags of logging.
+/// Flags of logging, and of the export to a collector.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
     /// Filter of the log lines on stderr, in the syntax of tracing's EnvFilter. Examples: info;
@@ -28,6 +28,22 @@ pub struct LogArgs {
     /// Form of a log line.
     #[arg(long, value_name = "FORMAT", global = true, env = "BATON_LOG_FORMAT", default_value = "human")]
     pub log_format: LogFormat,
+    /// OpenTelemetry collector that gets spans and metrics, by OTLP over gRPC. Other settings are in the
+    /// standard OTEL_ variables. Example: http://collector:4317
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_parser = collector_endpoint
+    )]
+    pub otlp_endpoint: Option<String>,
+}
+
+/// Refuses what is no address of a collector before anything starts.
+fn collector_endpoint(text: &str) -> Result<String, &'static str> {
+    let has_scheme = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    if has_scheme { Ok(text.to_owned()) } else { Err("write it like http://collector:4317") }
 }
 
 /// Form of a log line.
@@ -83,6 +99,13 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().http_listen.address(), Some(([0, 0, 0, 0], 9464).into()));
         assert_eq!(parse(&["--http-listen", "none"]).unwrap().http_listen.address(), None);
         assert!(parse(&["--http-listen", "somewhere"]).is_err());
+    }
+
+    #[test]
+    fn a_collector_is_named_by_a_url() {
+        let endpoint = |text| parse(&["--otlp-endpoint", text]).map(|args| args.log.otlp_endpoint);
+        assert_eq!(endpoint("http://collector:4317").unwrap().as_deref(), Some("http://collector:4317"));
+        assert!(endpoint("collector:4317").unwrap_err().to_string().contains("http://collector:4317"));
     }
 
     #[test]

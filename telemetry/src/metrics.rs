@@ -1,14 +1,18 @@
-//! The registry of a process's metrics, and their text form for Prometheus.
+//! The registry of a process's metrics: their text form for Prometheus, and the same values for a collector.
 //!
 //! Each service owns its metrics and registers them under their full names, so that searching the source
-//! finds a name from a dashboard.
+//! finds a name from a dashboard. A collector gets them under these names as well. The export reads values
+//! from here when it sends; without an export, registering there does nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{self, Meter};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text::encode};
-use prometheus_client::metrics::{MetricType, family::Family, histogram::exponential_buckets, info::Info};
-pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+use prometheus_client::metrics::{MetricType, family::Family, histogram, info::Info};
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use prometheus_client::registry::{Metric, Registry};
 
 const NO_PANIC: &str = "no holder of this lock panics";
@@ -22,6 +26,7 @@ const NUM_BUCKETS: u16 = 18;
 #[derive(Debug, Clone)]
 pub struct MetricsRegistry {
     registry: Arc<Mutex<Registry>>,
+    export: Meter,
 }
 
 impl MetricsRegistry {
@@ -29,7 +34,8 @@ impl MetricsRegistry {
     /// the role: `encoder`, `decoder`, `coordinator`.
     #[must_use]
     pub fn new(process: &'static str) -> Self {
-        let metrics = Self { registry: Arc::default() };
+        let export = opentelemetry::global::meter("baton"); // of no provider, it ignores all
+        let metrics = Self { registry: Arc::default(), export };
         let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("process", process)]);
         // The format appends _info.
         metrics.register("baton_build", "Version and role of this process", build);
@@ -43,6 +49,9 @@ impl MetricsRegistry {
     /// The name does not.
     pub fn counter(&self, name: &'static str, help: &'static str, counter: &Counter) {
         self.register(without_total(name), help, counter.clone());
+        let counter = counter.clone();
+        let export = self.export.u64_observable_counter(name).with_description(help);
+        let _ = export.with_callback(move |to| to.observe(counter.get(), &[])).build();
     }
 
     /// Adds a counter with one label. Its name ends with `_total`.
@@ -51,11 +60,23 @@ impl MetricsRegistry {
     /// The name does not.
     pub fn labelled_counter(&self, name: &'static str, help: &'static str, counter: &LabelledCounter) {
         self.register(without_total(name), help, counter.by_value.clone());
+        let counter = counter.clone();
+        let export = self.export.u64_observable_counter(name).with_description(help);
+        let observe = move |to: &dyn metrics::AsyncInstrument<u64>| {
+            let values = counter.values.lock().expect(NO_PANIC).clone();
+            for value in values {
+                to.observe(counter.of(value).get(), &[KeyValue::new(counter.label, value)]);
+            }
+        };
+        let _ = export.with_callback(observe).build();
     }
 
     /// Adds a gauge.
     pub fn gauge(&self, name: &'static str, help: &'static str, gauge: &Gauge) {
         self.register(name, help, gauge.clone());
+        let gauge = gauge.clone();
+        let export = self.export.i64_observable_gauge(name).with_description(help);
+        let _ = export.with_callback(move |to| to.observe(gauge.get(), &[])).build();
     }
 
     /// Adds a gauge that reads its value on each scrape.
@@ -65,12 +86,17 @@ impl MetricsRegistry {
         help: &'static str,
         read: impl Fn() -> i64 + Send + Sync + 'static,
     ) {
-        self.register(name, help, Reading(Box::new(read)));
+        let reading = Reading(Arc::new(read));
+        self.register(name, help, reading.clone());
+        let export = self.export.i64_observable_gauge(name).with_description(help);
+        let _ = export.with_callback(move |to| to.observe(reading.0(), &[])).build();
     }
 
     /// Adds a histogram, such as [`seconds_histogram`].
     pub fn histogram(&self, name: &'static str, help: &'static str, histogram: &Histogram) {
-        self.register(name, help, histogram.clone());
+        self.register(name, help, histogram.scraped.clone());
+        let export = self.export.f64_histogram(name).with_description(help);
+        histogram.exported.get_or_init(|| export.with_boundaries(bounds().collect()).build());
     }
 
     /// All metrics as text, in the OpenMetrics format.
@@ -92,26 +118,51 @@ impl MetricsRegistry {
 pub struct LabelledCounter {
     label: &'static str,
     by_value: Family<[(&'static str, &'static str); 1], Counter>,
+    values: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl LabelledCounter {
     /// A counter whose label is called `label`.
     #[must_use]
     pub fn new(label: &'static str) -> Self {
-        Self { label, by_value: Family::default() }
+        Self { label, by_value: Family::default(), values: Arc::default() }
     }
 
     /// The counter of a value. Values are few and known in the source, because each is a time series.
     #[must_use]
     pub fn of(&self, value: &'static str) -> Counter {
+        self.values.lock().expect(NO_PANIC).insert(value);
         self.by_value.get_or_create_owned(&[(self.label, value)])
+    }
+}
+
+/// A histogram. Clones share its values.
+#[derive(Debug, Clone)]
+pub struct Histogram {
+    scraped: histogram::Histogram,
+    /// Set when the histogram is registered.
+    exported: Arc<OnceLock<metrics::Histogram<f64>>>,
+}
+
+impl Histogram {
+    /// Counts a value.
+    pub fn observe(&self, value: f64) {
+        self.scraped.observe(value);
+        if let Some(exported) = self.exported.get() {
+            exported.record(value, &[]);
+        }
     }
 }
 
 /// A histogram of durations in seconds, from a millisecond to two minutes.
 #[must_use]
 pub fn seconds_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, NUM_BUCKETS))
+    Histogram { scraped: histogram::Histogram::new(bounds()), exported: Arc::default() }
+}
+
+/// The upper bounds of its buckets.
+fn bounds() -> impl Iterator<Item = f64> {
+    histogram::exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, NUM_BUCKETS)
 }
 
 /// The format appends the suffix itself.
@@ -127,7 +178,8 @@ fn resident_memory_num_bytes() -> i64 {
 }
 
 /// A gauge that reads its value elsewhere.
-struct Reading(Box<dyn Fn() -> i64 + Send + Sync>);
+#[derive(Clone)]
+struct Reading(Arc<dyn Fn() -> i64 + Send + Sync>);
 
 impl fmt::Debug for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

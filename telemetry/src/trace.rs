@@ -1,15 +1,21 @@
-//! The trace that follows one attempt at a shard through all processes: the W3C trace context, in gRPC
-//! metadata.
+//! The trace that follows a job through all processes: the W3C trace context, in gRPC metadata.
 //!
-//! The coordinator begins a trace for each attempt; encoder and decoder continue it. Its id is a field of
-//! their spans, so one search over the logs of all processes finds the whole history of an attempt.
+//! The coordinator begins a trace for the job, and a span in it for each attempt at a shard; encoder and
+//! decoder continue it. The trace's id is a field of their spans, so one search over the logs of all
+//! processes finds the whole history of a job. If spans are exported (`otlp.rs`), a collector shows them as
+//! one tree.
+//!
+//! A span that takes part declares a field `trace_id = tracing::field::Empty`.
 //!
 //! Reference: <https://www.w3.org/TR/trace-context/>.
 
 use std::fmt;
 use std::str::FromStr;
 
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use tonic::metadata::MetadataMap;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 const TRACEPARENT: &str = "traceparent";
 
@@ -28,18 +34,73 @@ pub struct TraceContext {
     flags: u8,
 }
 
-impl TraceContext {
-    /// Begins a trace.
+/// A job's trace, and the job's span in it, which ends when this is dropped.
+#[derive(Debug)]
+pub struct JobTrace {
+    /// The span's place; spans of the job's work continue it.
+    pub place: TraceContext,
+    _span: Span,
+}
+
+impl JobTrace {
+    /// Begins the trace of `job`.
     #[must_use]
-    pub fn begin() -> Self {
-        Self { trace_id: rand::random::<u128>().max(1), span_id: random_span_id(), flags: 1 } // 1: sampled
+    pub fn begin(job: &str) -> Self {
+        // Nothing is logged within it: the spans of shards have its fields.
+        let span = tracing::info_span!(parent: None, "job", job, trace_id = tracing::field::Empty);
+        Self { place: TraceContext::begin(&span), _span: span }
+    }
+}
+
+impl TraceContext {
+    /// Begins a trace with `span`.
+    #[must_use]
+    pub fn begin(span: &Span) -> Self {
+        Self::of(span)
+            .unwrap_or_else(|| Self {
+                trace_id: rand::random::<u128>().max(1),
+                span_id: random_span_id(),
+                flags: 1, // sampled
+            })
+            .shown_by(span)
     }
 
-    /// Continues the trace of a request, or begins one if it has none.
+    /// Continues this trace with `span`, which must not have been entered.
     #[must_use]
-    pub fn continue_from(metadata: &MetadataMap) -> Self {
-        let caller = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse::<Self>().ok());
-        caller.map_or_else(Self::begin, |caller| Self { span_id: random_span_id(), ..caller })
+    pub fn continue_with(self, span: &Span) -> Self {
+        let parent = SpanContext::new(
+            TraceId::from(self.trace_id),
+            SpanId::from(self.span_id),
+            TraceFlags::new(self.flags),
+            true,
+            TraceState::NONE,
+        );
+        // Without an export there is no span to join, only the trace's id.
+        let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent));
+        Self::of(span).unwrap_or_else(|| Self { span_id: random_span_id(), ..self }).shown_by(span)
+    }
+
+    /// The trace of a request, if its caller has one.
+    #[must_use]
+    pub fn of_caller(metadata: &MetadataMap) -> Option<Self> {
+        metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok())
+    }
+
+    /// The place of an exported span.
+    fn of(span: &Span) -> Option<Self> {
+        let context = span.context();
+        let context = context.span().span_context().clone();
+        context.is_valid().then(|| Self {
+            trace_id: u128::from_be_bytes(context.trace_id().to_bytes()),
+            span_id: u64::from_be_bytes(context.span_id().to_bytes()),
+            flags: context.trace_flags().to_u8(),
+        })
+    }
+
+    /// Shows the trace's id in the log lines of `span`.
+    fn shown_by(self, span: &Span) -> Self {
+        span.record("trace_id", self.trace_id());
+        self
     }
 
     /// Adds the trace to the metadata of a request.
@@ -105,25 +166,25 @@ mod tests {
     fn a_callers_trace_is_continued_with_a_span_of_our_own() {
         let mut metadata = MetadataMap::new();
         metadata.insert(TRACEPARENT, EXAMPLE.parse().unwrap());
-        let context = TraceContext::continue_from(&metadata);
+        let caller = TraceContext::of_caller(&metadata).unwrap();
+        let context = caller.continue_with(&Span::none());
         assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(context.span_id, 0x00f0_67aa_0ba9_02b7);
 
         let request = context.request(());
-        let next = TraceContext::continue_from(request.metadata());
-        assert_eq!(next.trace_id(), context.trace_id());
+        assert_eq!(TraceContext::of_caller(request.metadata()), Some(context));
     }
 
     #[test]
     fn a_traceparent_parses_back_from_its_display() {
         assert_eq!(EXAMPLE.parse::<TraceContext>().unwrap().to_string(), EXAMPLE);
-        let begun = TraceContext::begin();
+        let begun = TraceContext::begin(&Span::none());
         assert_eq!(begun.to_string().parse(), Ok(begun));
-        assert_ne!(begun.trace_id(), TraceContext::begin().trace_id());
+        assert_ne!(begun.trace_id(), TraceContext::begin(&Span::none()).trace_id());
     }
 
     #[test]
-    fn later_versions_are_understood_and_nonsense_begins_a_new_trace() {
+    fn later_versions_are_understood_and_nonsense_is_no_trace() {
         let later = EXAMPLE.replacen("00", "01", 1) + "-more";
         assert!(later.parse::<TraceContext>().is_ok());
         for nonsense in [

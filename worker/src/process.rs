@@ -128,10 +128,13 @@ where
     let role = service.name();
     // More threads would split a product's sums differently, which would change output bytes.
     baton_model::set_num_threads(1);
-    if let Err(error) = args.telemetry.log.init("info") {
-        baton_telemetry::tell!("error: {}", error_chain(&error));
-        return ExitCode::from(2);
-    }
+    let _logging = match args.telemetry.log.init("info", role) {
+        Ok(logging) => logging,
+        Err(error) => {
+            baton_telemetry::tell!("error: {}", error_chain(&error));
+            return ExitCode::from(2);
+        }
+    };
     let security = match args.security.load() {
         Ok(security) => security,
         Err(error) => {

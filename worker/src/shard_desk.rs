@@ -206,7 +206,7 @@ impl<S: ShardService> ShardHandler<S> {
     ) -> Result<Response<ShardEvents>, Status> {
         let service = self.service()?;
         let desk = service.desk();
-        let trace = TraceContext::continue_from(request.metadata());
+        let caller = TraceContext::of_caller(request.metadata());
         let mut requests = request.into_inner();
         let mut memory = desk.records.share();
         let header = async {
@@ -220,13 +220,16 @@ impl<S: ShardService> ShardHandler<S> {
         };
         let (permit, (attempt, accepted, rules)) = desk.admission.admit_with_header(header).await?;
         let span = tracing::info_span!(
+            parent: None,
             "process_shard",
             role = desk.role,
             job = attempt.job_id,
             shard = %attempt.lease.shard,
             attempt = attempt.lease.attempt,
-            trace_id = trace.trace_id(),
+            trace_id = tracing::field::Empty,
         );
+        let begin = || TraceContext::begin(&span);
+        let trace = caller.map_or_else(begin, |caller| caller.continue_with(&span));
         let shard = OpenShard { attempt, accepted, rules, requests, memory, trace };
         Ok(Response::new(run(span, permit, |events| service.work(shard, events))))
     }

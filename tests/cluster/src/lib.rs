@@ -30,8 +30,10 @@ pub fn command(name: &str) -> Command {
     let binary = build_directory.join(name);
     assert!(binary.exists(), "{} is missing: run cargo build --workspace --bins", binary.display());
     let mut command = Command::new(binary);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if ["BATON_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
     command.stdin(Stdio::null());
     command

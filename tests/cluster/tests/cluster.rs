@@ -13,3 +13,4 @@ mod lifecycle;
 mod limits;
 mod security;
 mod shard_client;
+mod telemetry;

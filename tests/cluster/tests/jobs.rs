@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use crate::bundle::shared_bundle;
 use crate::certificates::Certificates;
 
-const NUM_RECORDS: usize = 240;
+pub(crate) const NUM_RECORDS: usize = 240;
 const RECORDS_PER_SHARD: &str = "8";
 
 /// A word that every record has, and nothing else.
-const SECRET_WORD: &str = "xylophone";
+pub(crate) const SECRET_WORD: &str = "xylophone";
 
 /// A corpus, and a directory for outputs.
 pub(crate) struct Job {
@@ -26,7 +26,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    fn new() -> Job {
+    pub(crate) fn new() -> Job {
         let line = |index: usize| {
             let words = ["small tools", "of mail", "and logs", "read quickly"][index % 4];
             format!("{{\"id\":\"r{index}\",\"text\":\"{SECRET_WORD} {words} {index}\"}}\n")
