@@ -202,7 +202,6 @@ fn classify(status: &Status, stage: AttemptStage) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use baton_job::{RecordFailure, RecordSource, ShardIndex};
     use baton_proto::wire::{Drafts, Escalation};
 
     use super::*;
@@ -261,17 +260,7 @@ mod tests {
     }
 
     fn shard() -> Arc<Shard> {
-        let source = |line| RecordSource { uri: "a.txt".into(), line };
-        let record =
-            |index| ShardEntry::Prompt(Record::new(index, format!("r{index}"), source(index.into()), "x"));
-        let failed = RecordFailure {
-            source: source(1),
-            id: None,
-            code: FailureCode::InvalidJson,
-            message: String::new(),
-        };
-        let entries = vec![record(0), ShardEntry::Failed(failed), record(2), record(3)];
-        Arc::new(Shard { index: ShardIndex(5), first_entry: 500, entries })
+        Arc::new(crate::tiers::tests::shard())
     }
 
     #[test]

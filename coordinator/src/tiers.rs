@@ -150,12 +150,13 @@ impl PreparedJob {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use baton_job::{FailureCode, RecordFailure, RecordSource};
 
     use super::*;
 
-    fn shard() -> Shard {
+    /// Four records, and behind the first of them a row that is none.
+    pub(crate) fn shard() -> Shard {
         let source = |line| RecordSource { uri: "a.txt".into(), line };
         let record =
             |index| ShardEntry::Prompt(Record::new(index, format!("r{index}"), source(index.into()), "x"));

@@ -234,4 +234,4 @@ async fn verdict_of_part(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

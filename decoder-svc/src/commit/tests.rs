@@ -12,10 +12,11 @@ fn source(line: u64) -> RecordSource {
     RecordSource { uri: "a.jsonl".into(), line }
 }
 
-fn output(line: u64) -> Outcome {
-    let row = OutputRow {
-        id: format!("r{line}"),
-        output: format!("riga {line}"),
+/// The row of an output.
+pub(crate) fn row(id: String, output: String) -> OutputRow {
+    OutputRow {
+        id,
+        output,
         score: -0.25,
         prompt_tokens: 5,
         llm_prompt_tokens: 7,
@@ -28,7 +29,11 @@ fn output(line: u64) -> Outcome {
         alternatives: Vec::new(),
         origin: None,
         fields: KeptFields::default(),
-    };
+    }
+}
+
+fn output(line: u64) -> Outcome {
+    let row = row(format!("r{line}"), format!("riga {line}"));
     Outcome::Output { source: source(line), row, review: None, judgement: None }
 }
 

@@ -1,12 +1,13 @@
 //! Every point at which an attempt at a tier can die, and every race between two attempts.
 
 use baton_job::layout::verdict_key;
-use baton_job::{FailureCode, FinishReason, Judgement, KeptFields, PartOptions, RecordFailure, RecordSource};
+use baton_job::{FailureCode, Judgement, PartOptions, RecordFailure, RecordSource};
 use baton_store::Location;
 use baton_worker::MemoryBudget;
 use bytes::Bytes;
 
 use super::*;
+use crate::commit::tests::row;
 use crate::commit::{Commit, commit};
 
 const SHARD: ShardIndex = ShardIndex(7);
@@ -17,22 +18,8 @@ fn source(position: u32) -> RecordSource {
 
 /// An output of the entry at this position of the shard.
 fn output(position: u32, text: &str, estimate: f64) -> Outcome {
-    let row = OutputRow {
-        id: format!("r{position}"),
-        output: format!("{text} {position}"),
-        score: -0.123_456_789,
-        prompt_tokens: 5,
-        llm_prompt_tokens: 7,
-        output_tokens: 3,
-        finish_reason: FinishReason::Stop,
-        warnings: Vec::new(),
-        quality: None,
-        signals: None,
-        tier: None,
-        alternatives: Vec::new(),
-        origin: None,
-        fields: KeptFields::default(),
-    };
+    let row = row(format!("r{position}"), format!("{text} {position}"));
+    let row = OutputRow { score: -0.123_456_789, ..row };
     let judgement = Some(Judgement { estimate: Some(estimate), mean_logprob: -0.5 });
     Outcome::Output { source: source(position), row, review: None, judgement }
 }
