@@ -8,7 +8,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -21,15 +21,27 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One of Baton's commands, not started yet. Its environment excludes settings of the tester's shell.
+/// Where one of Baton's programs lies.
 #[must_use]
-pub fn command(name: &str) -> Command {
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let build_directory =
         test.parent().and_then(Path::parent).expect("tests lie in deps/ of the build directory");
     let binary = build_directory.join(name);
     assert!(binary.exists(), "{} is missing: run cargo build --workspace --bins", binary.display());
-    let mut command = Command::new(binary);
+    binary
+}
+
+/// One of Baton's commands, not started yet. Its environment excludes settings of the tester's shell.
+#[must_use]
+pub fn command(name: &str) -> Command {
+    command_of(&program(name))
+}
+
+/// The same of a program that lies elsewhere.
+#[must_use]
+pub fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if ["BATON_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
@@ -154,7 +166,12 @@ impl Worker {
     /// Starts `baton-encoder` or `baton-decoder` on free ports and waits until it serves.
     #[must_use]
     pub fn start(name: &str, bundle: &Path, flags: &[&str]) -> Worker {
-        let mut command = command(name);
+        Worker::start_by(command(name), bundle, flags)
+    }
+
+    /// The same by a command that has no arguments yet.
+    #[must_use]
+    pub fn start_by(mut command: Command, bundle: &Path, flags: &[&str]) -> Worker {
         command.arg("--bundle").arg(bundle).args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json"]).args(flags);
         let mut process = Process::start(command);

@@ -14,3 +14,4 @@ mod limits;
 mod security;
 mod shard_client;
 mod telemetry;
+mod upgrades;

@@ -66,10 +66,21 @@ impl Job {
         flags: &[&str],
     ) -> Process {
         let mut coordinator = command("baton-coordinator");
-        self.add_flags(&mut coordinator, output);
-        coordinator.args(["--encoders", &encoders.join(","), "--decoders", &decoders.join(",")]);
-        coordinator.args(["--http-listen", "127.0.0.1:0", "--log-format", "json"]).args(flags);
+        self.add_coordinator_flags(&mut coordinator, output, encoders, decoders);
+        coordinator.args(flags);
         Process::start(coordinator)
+    }
+
+    pub(crate) fn add_coordinator_flags(
+        &self,
+        command: &mut Command,
+        output: &str,
+        encoders: &[String],
+        decoders: &[String],
+    ) {
+        self.add_flags(command, output);
+        command.args(["--encoders", &encoders.join(","), "--decoders", &decoders.join(",")]);
+        command.args(["--http-listen", "127.0.0.1:0", "--log-format", "json"]);
     }
 
     fn add_flags(&self, command: &mut Command, output: &str) {
@@ -78,7 +89,7 @@ impl Job {
         command.arg("--output").arg(self.output(output));
     }
 
-    fn num_parts(&self, output: &str) -> usize {
+    pub(crate) fn num_parts(&self, output: &str) -> usize {
         self.contents(output).keys().filter(|name| name.starts_with("part-")).count()
     }
 
