@@ -1,7 +1,10 @@
 """The parts of tests/kubernetes/ that need no cluster: its corpus, its manifests, and its list of paths."""
 
+import hashlib
+import io
 import json
 import sys
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -10,8 +13,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests/kubernetes")]
 
 import paths  # noqa: E402
+import preemption  # noqa: E402
 import reference  # noqa: E402
 import steps  # noqa: E402
+import versions  # noqa: E402
 from k8s.checks import network  # noqa: E402
 from k8s.manifests import Manifests  # noqa: E402
 from manifests import Overlays, find  # noqa: E402
@@ -49,7 +54,7 @@ class Rendered(unittest.TestCase):
         self.assertEqual(find(items, "ConfigMap", "baton-job")["data"]["job.toml"], self.job)
 
     def test_each_component_of_a_step_renders_with_the_cpu_overlay(self):
-        for component in ("tls", "bundle-volume", "priority"):
+        for component in ("tls", "bundle-volume", "priority", "kueue", "keda"):
             self.assertTrue(self.overlays.render("cpu", self.job, [component]))
 
     def test_the_paths_that_are_tried_are_those_of_the_policies(self):
@@ -67,6 +72,76 @@ class Probe(unittest.TestCase):
     def test_lines_of_the_probe_are_read_and_others_are_not(self):
         text = "10.0.0.1 7001 open\n10.0.0.2 8333 shut\nsomething else\n"
         self.assertEqual(paths.parse(text), {("10.0.0.1", 7001): True, ("10.0.0.2", 8333): False})
+
+
+def archive_of(directory, role, program):
+    """An image archive like those of `docker save`, whose second layer has the program."""
+
+    def tar(files):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return out.getvalue()
+
+    layers = [tar({"etc/passwd": b"nobody"}), tar({f"usr/local/bin/baton-{role}": program})]
+    digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    config = {"rootfs": {"type": "layers", "diff_ids": digests}, "history": [{}, {}]}
+    names = ["one/layer.tar", "two/layer.tar"]
+    manifest = [{"Config": "c.json", "RepoTags": ["localhost/baton/x:1"], "Layers": names}]
+    files = dict(zip(names, layers))
+    files |= {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    path = Path(directory) / f"{role}.tar"
+    path.write_bytes(tar(files))
+    return path
+
+
+class OtherVersion(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.scratch = Path(scratch.name)
+        self.program = f"ab {versions.dist.version()}-{versions.fingerprint()} cd".encode()
+
+    def test_only_the_fingerprint_of_the_program_changes(self):
+        other = versions.of_another_version(self.program)
+        self.assertEqual(len(other), len(self.program))
+        differing = [index for index, byte in enumerate(other) if byte != self.program[index]]
+        self.assertTrue(differing and set(differing) <= set(range(len(other) - 9, len(other) - 3)), differing)
+
+    def test_a_program_of_other_contracts_is_refused(self):
+        with self.assertRaises(versions.OtherVersionError):
+            versions.of_another_version(b"0.1.0-00000000")
+
+    def test_the_other_image_has_the_changed_program_in_a_layer_of_its_own(self):
+        target = self.scratch / "other.tar"
+        archive = archive_of(self.scratch, "decoder", self.program)
+        tag = versions.make_other_archive(archive, "decoder", target)
+        self.assertEqual(tag, f"localhost/baton/x:1{versions.SUFFIX}")
+        with tarfile.open(target) as image:
+            entry = json.load(image.extractfile("manifest.json"))[0]
+            config = json.load(image.extractfile(entry["Config"]))
+            layers = [image.extractfile(name).read() for name in entry["Layers"]]
+        self.assertEqual(len(config["history"]), 3)
+        digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        self.assertEqual(config["rootfs"]["diff_ids"], digests)
+        with tarfile.open(fileobj=io.BytesIO(layers[-1])) as layer:
+            program = layer.extractfile("usr/local/bin/baton-decoder").read()
+            self.assertEqual(layer.getmember("usr/local/bin/baton-decoder").mode, 0o755)
+        self.assertEqual(program, versions.of_another_version(self.program))
+
+
+class Requests(unittest.TestCase):
+    def test_a_pod_asks_for_its_containers_or_for_its_largest_init_container(self):
+        def container(cpu):
+            return {"resources": {"requests": {"cpu": cpu}}}
+
+        spec = {"initContainers": [container("300m")], "containers": [container("50m"), container("0.1"), {}]}
+        self.assertEqual(preemption.requested({"spec": spec}), 300)
+        del spec["initContainers"]
+        self.assertEqual(preemption.requested({"spec": spec}), 150)
 
 
 class Steps(unittest.TestCase):

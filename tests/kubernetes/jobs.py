@@ -29,6 +29,7 @@ class Suite:
         self.run = f"run-{time.time():.0f}"
         self.inputs = [f"s3://{BUCKET}/{self.run}/in/corpus.jsonl"]
         self.wanted = {}
+        self.has_other_version = False
 
     def corpus(self, seed, num_records):
         return corpus(seed, num_records, self.options.max_text_bytes)
@@ -36,7 +37,7 @@ class Suite:
     def prepare(self):
         """Makes and uploads the corpus, and runs the job locally."""
         data = self.corpus(self.options.seed, self.options.records)
-        self.wanted = self.reference.digests(data, self.options.records_per_shard)
+        self.wanted = self.digests(data)
         storage.put(f"{BUCKET}/{self.run}/in/corpus.jsonl", data)
 
     def job_text(self, output, inputs=None):
@@ -68,11 +69,13 @@ class Suite:
         apply([item for item in items if item["kind"] in ("ConfigMap", "Secret")] + [job])
         return RunningJob(self, name, f"{self.run}/{output}", self.wanted)
 
+    def digests(self, data):
+        """{part: sha256} of a local job over `data`."""
+        return self.reference.digests(data, self.options.records_per_shard)
+
     def running(self, name, output, data):
         """A job that something else began, over `data`."""
-        return RunningJob(
-            self, name, f"{self.run}/{output}", self.reference.digests(data, self.options.records_per_shard)
-        )
+        return RunningJob(self, name, f"{self.run}/{output}", self.digests(data))
 
     def more_records(self, number):
         """Another corpus of the same seed, a tenth as long."""
@@ -131,16 +134,16 @@ class RunningJob:
 
     def finish(self, seconds=JOB_SECONDS):
         """Waits for the Job's end and compares all parts."""
-
-        def ended():
-            found = get("job", self.name)["status"].get("conditions", [])
-            kinds = {entry["type"]: entry for entry in found if entry["status"] == "True"}
-            if "Failed" in kinds:
-                raise StepFailed(f"the Job failed: {kinds['Failed'].get('message')}\n{self.logs()}")
-            return "Complete" in kinds
-
-        wait_until(f"the Job {self.name} is complete", ended, seconds)
+        wait_until(f"the Job {self.name} is complete", self.job_has_completed, seconds)
         self.expect_equal_bytes()
+
+    def job_has_completed(self):
+        """Whether the Job has ended well; fails if it has ended otherwise."""
+        found = get("job", self.name)["status"].get("conditions", [])
+        kinds = {entry["type"]: entry for entry in found if entry["status"] == "True"}
+        if "Failed" in kinds:
+            raise StepFailed(f"the Job failed: {kinds['Failed'].get('message')}\n{self.logs()}")
+        return "Complete" in kinds
 
     def expect_equal_bytes(self):
         """Each part has the bytes of the local run, and nothing failed."""
@@ -158,6 +161,18 @@ class RunningJob:
 
     def record(self):
         return json.loads(storage.read(f"{self.prefix()}/_baton/job.json"))
+
+    def settled_count(self):
+        """The number of parts once workers have finished what they had in hand."""
+        seen = [self.committed()]
+
+        def unchanged():
+            time.sleep(2)
+            seen.append(self.committed())
+            return seen[-1] == seen[-2]
+
+        wait_until("nothing more is committed", unchanged, 60)
+        return seen[-1]
 
     def logs(self, lines=20):
         return kubectl("logs", f"job/{self.name}", "--all-pods", f"--tail={lines}", check=False)

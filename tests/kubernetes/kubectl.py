@@ -46,11 +46,10 @@ def get(*arguments):
     return json.loads(text) if text.strip() else None
 
 
-def apply(items):
-    """Applies objects, dicts."""
-    kubectl(
-        "apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    )
+def apply(items, namespace=NAMESPACE):
+    """Applies objects, dicts; those that have a namespace must be in this one."""
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=text)
 
 
 def pods(*roles):

@@ -5,9 +5,12 @@ import json
 import tempfile
 import time
 
+import fullness
 import paths
+import preemption
 import storage
 import tls
+import upgrades
 import volume
 from jobs import BUCKET, JOB_SECONDS, NAME, SkipStep, kill, run_outside, twin_deployment
 from kubectl import (
@@ -79,7 +82,7 @@ def a_job_is_suspended_and_resumed(suite):
     job.wait_for_share(0.2)
     kubectl("patch", "job", NAME, "--patch", json.dumps({"spec": {"suspend": True}}))
     wait_until("no coordinator runs", lambda: not pods("coordinator"), 90)
-    before = settled_count(job)
+    before = job.settled_count()
     job.expect_running()
     kubectl("patch", "job", NAME, "--patch", json.dumps({"spec": {"suspend": False}}))
     job.finish()
@@ -403,14 +406,9 @@ def move_names_away(node):
         kubectl("uncordon", node)
 
 
-def settled_count(job):
-    """The number of parts once workers have finished what they had in hand."""
-    seen = [job.committed()]
-
-    def unchanged():
-        time.sleep(2)
-        seen.append(job.committed())
-        return seen[-1] == seen[-2]
-
-    wait_until("nothing more is committed", unchanged, 60)
-    return seen[-1]
+STEPS += [
+    fullness.storage_is_full_for_a_minute,
+    preemption.all_pods_of_baton_are_preempted_at_once,
+    upgrades.workers_are_upgraded_before_coordinators_and_versions_never_mix,
+    upgrades.coordinators_are_upgraded_before_workers_and_versions_never_mix,
+]

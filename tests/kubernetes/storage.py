@@ -66,6 +66,27 @@ def thaw():
     )
 
 
+def fill():
+    """Takes all of the room that is left for the server's data: the file system's, and then that in the last
+    blocks of the server's own files, until it has refused many small objects in a row."""
+    _shell(
+        "dd if=/dev/zero of=/data/fill bs=64k; head -c 1000 /dev/zero > /tmp/small; number=0; refused=0; "
+        "while [ $refused -lt 100 ] && [ $number -lt 2000 ]; do number=$((number + 1)); "
+        f"if wget -q -O /dev/null --post-file=/tmp/small {BUCKETS}/corpora/fill/$number; "
+        "then refused=0; else refused=$((refused + 1)); fi; done"
+    )
+
+
+def make_room():
+    _shell("rm -f /data/fill")
+
+
+def has_room():
+    """Whether the server's file system takes another block."""
+    script = "dd if=/dev/zero of=/data/probe bs=4k count=1 && echo yes || true; rm -f /data/probe"
+    return _shell(script).strip() == "yes"
+
+
 def answers():
     """Whether the server answers within three seconds."""
     script = "timeout 3 wget -q -O - http://127.0.0.1:8333/healthz > /dev/null && echo yes || true"

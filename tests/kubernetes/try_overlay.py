@@ -3,7 +3,7 @@
 import storage
 from jobs import NAME, RunningJob
 from kubectl import apply, kubectl, pods, wait_until
-from manifests import REPOSITORY, find, without
+from manifests import REPOSITORY, container_of, find, set_environment, without
 from reference import job_file
 
 OVERLAY = REPOSITORY / "k8s/overlays/try"
@@ -21,13 +21,23 @@ def overlays_try_ends_by_itself_as_its_guide_says(suite):
     print("    " + row.splitlines()[0])
 
 
+# The room for all jobs of a run. It lies in the memory that the server's container may take.
+DATA_SIZE = "256Mi"
+
+
 def provide_storage(suite):
-    """The server of overlays/try in a pod whose containers see each other's processes, so that it can be
-    stopped. The keys are in the Secret that the manifests name."""
+    """The server of overlays/try with two differences. The pod's containers see each other's processes, so
+    that the server can be stopped; its data has a file system of its own, so that it can be filled. The keys
+    are in the Secret that the manifests name."""
     text = job_file(["s3://corpora/en"], "s3://corpora/translated", RECORDS_PER_SHARD)
     items = suite.overlays.render_as_it_is("try", text)
     server = find(items, "Deployment", "baton-storage")
-    server["spec"]["template"]["spec"]["shareProcessNamespace"] = True
+    pod = server["spec"]["template"]["spec"]
+    pod["shareProcessNamespace"] = True
+    data = next(volume for volume in pod["volumes"] if volume["name"] == "data")
+    data["emptyDir"] = {"medium": "Memory", "sizeLimit": DATA_SIZE}
+    # Its index of names would not recover from a full file system without a new start.
+    set_environment(container_of(server, "s3"), WEED_LEVELDB2_DIR="/tmp/names")
     keys = find(items, "Secret", "baton-s3")
     keys["metadata"]["name"] = "baton-s3"
     apply([item for item in items if item["kind"] == "Namespace"])
