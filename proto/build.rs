@@ -6,10 +6,10 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos = ["baton/v1/shard.proto", "baton/v1/encoder.proto", "baton/v1/decoder.proto"];
+    let protos = ["shard", "encoder", "decoder", "blocks"].map(|name| format!("baton/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=baton");
     let mut compiler = protox::Compiler::new(["."])?;
-    compiler.include_imports(true).include_source_info(true).open_files(protos)?;
+    compiler.include_imports(true).include_source_info(true).open_files(&protos)?;
     // For server reflection.
     let out_dir = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out_dir).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Names the contracts by the release and a fingerprint of the `.proto` files, so that no change is
 /// forgotten.
-fn protocol(protos: &[&str]) -> Result<String, Box<dyn Error>> {
+fn protocol(protos: &[String]) -> Result<String, Box<dyn Error>> {
     let mut sha256 = Sha256::new();
     for proto in protos {
         println!("cargo:rerun-if-changed={proto}");

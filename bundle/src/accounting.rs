@@ -16,7 +16,8 @@ use baton_job::Mode;
 use serde::Serialize;
 
 pub use self::{
-    memory::{ModelMemory, WeightFormat, memory_of_decoder, memory_of_encoder},
+    memory::{ModelMemory, WeightFormat, memory_of_decoder, memory_of_encoder, memory_of_encoder_part},
+    parameters::block_weights,
     token_flops::TokenFlops,
 };
 use self::{

@@ -21,6 +21,7 @@ mod accounting;
 mod adapter;
 mod add_llm;
 mod alignment;
+mod block_ranges;
 mod bundle;
 mod compact;
 mod config;
@@ -48,8 +49,8 @@ mod verify;
 mod windows;
 
 pub use accounting::{
-    Arithmetic, ModelMemory, TokenFlops, WeightFormat, arithmetic_of_llm, arithmetic_of_mode,
-    memory_of_decoder, memory_of_encoder,
+    Arithmetic, ModelMemory, TokenFlops, WeightFormat, arithmetic_of_llm, arithmetic_of_mode, block_weights,
+    memory_of_decoder, memory_of_encoder, memory_of_encoder_part,
 };
 pub use adapter::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraAdapter, LoraShape, adapter_files, lora_tensor_names,
@@ -58,6 +59,7 @@ pub use add_llm::{AddedLlm, add_llm};
 pub use alignment::{Reading, SegmentPrompt, Span, SpannedTokens, TokenAlignment};
 pub use baton_job::LanguageChoice;
 pub use baton_quality::QualityModel;
+pub use block_ranges::{BlockShare, InvalidBlocks, balanced_ranges};
 pub use bundle::{Bundle, read_manifest, write_manifest, write_quality};
 pub use compact::{CompactBase, CompactOptions, compact};
 pub use config::{

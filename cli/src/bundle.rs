@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use baton_bundle::{
     AddedLlm, Arithmetic, Bundle, BundleManifest, CompactBase, CompactOptions, LlmPart, LlmWriter,
     ModelMemory, PartSummary, SlmPart, Task, WeightDtype, WeightFormat, add_llm, arithmetic_of_llm,
-    arithmetic_of_mode, compact, memory_of_decoder, memory_of_encoder, summarize, verify as verify_bundle,
+    arithmetic_of_mode, balanced_ranges, block_weights, compact, memory_of_decoder, memory_of_encoder,
+    memory_of_encoder_part, summarize, verify as verify_bundle,
 };
 use baton_import::{ImportOptions, SlmImportOptions, import_llm, import_slm};
 use baton_job::Mode;
@@ -178,6 +179,9 @@ struct ShowArgs {
     /// Tokens of a batch, for the memory that it takes.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     batch_tokens: usize,
+    /// Parts that an encoder's LLM is split into, by --device or --blocks of the encoder: the memory of each.
+    #[arg(long, value_name = "PARTS", default_value_t = 1)]
+    parts: usize,
 }
 
 #[derive(Debug, Args)]
@@ -312,7 +316,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let parts = summarize(&bundle)?;
     let arithmetic = arithmetic_by_reader(&bundle)?;
-    let memory = memory_by_mode(&bundle)?;
+    let memory = memory_by_mode(&bundle, args.parts)?;
     if args.json {
         let json = serde_json::json!({
             "digest": bundle.digest(),
@@ -419,20 +423,38 @@ fn arithmetic_table(arithmetic: &[(String, Arithmetic)]) -> Vec<[String; 4]> {
 #[derive(Debug, Serialize)]
 struct ServiceMemory {
     mode: Mode,
-    service: &'static str,
+    service: String,
     weights: WeightFormat,
     #[serde(flatten)]
     memory: ModelMemory,
 }
 
 /// Of each service, mode and format; a service without models is left out.
-fn memory_by_mode(bundle: &Bundle) -> anyhow::Result<Vec<ServiceMemory>> {
+fn memory_by_mode(bundle: &Bundle, num_parts: usize) -> anyhow::Result<Vec<ServiceMemory>> {
+    let parts = match num_parts {
+        1 => Vec::new(),
+        _ => {
+            let (part, llm) = bundle.llm()?;
+            balanced_ranges(&block_weights(llm)[..part.layers], num_parts)?
+        }
+    };
     let mut all = Vec::new();
     for &mode in &bundle.manifest().modes {
         for weights in WeightFormat::ALL {
-            let encoder = memory_of_encoder(bundle, mode, weights)?;
-            let decoder = memory_of_decoder(bundle, mode, weights)?;
-            let services = [("encoder", encoder), ("decoder", decoder)];
+            let mut services = match mode.reads_llm() {
+                true => parts
+                    .iter()
+                    .map(|blocks| {
+                        let name = format!("encoder, blocks {}..{}", blocks.start, blocks.end);
+                        Ok((name, memory_of_encoder_part(bundle, (mode, weights), blocks.clone())?))
+                    })
+                    .collect::<anyhow::Result<Vec<_>>>()?,
+                false => Vec::new(),
+            };
+            if services.is_empty() {
+                services.push(("encoder".to_owned(), memory_of_encoder(bundle, mode, weights)?));
+            }
+            services.push(("decoder".to_owned(), memory_of_decoder(bundle, mode, weights)?));
             let used = services.into_iter().filter(|(_, memory)| memory.weights > 0);
             all.extend(used.map(|(service, memory)| ServiceMemory { mode, service, weights, memory }));
         }
@@ -447,7 +469,7 @@ fn memory_table(all: &[ServiceMemory], batch_tokens: usize) -> Vec<[String; 7]> 
         let size = |bytes: u64| HumanBytes(bytes).to_string();
         [
             mode.to_string(),
-            (*service).to_owned(),
+            service.clone(),
             weights.name().to_owned(),
             size(memory.weights),
             size(memory.per_token),

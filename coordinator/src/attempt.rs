@@ -169,6 +169,7 @@ impl AttemptFailure {
 fn classify(status: &Status, stage: AttemptStage) -> Failure {
     let (role, stage) = match FailureOrigin::of(status) {
         None => (Role::Encoder, stage),
+        Some(FailureOrigin::EncoderOpening) => (Role::Encoder, AttemptStage::Opening),
         Some(FailureOrigin::DecoderOpening) => (Role::Decoder, AttemptStage::Opening),
         Some(FailureOrigin::Decoder) => (Role::Decoder, AttemptStage::Open),
         Some(FailureOrigin::Store) => return Failure::Store,
@@ -212,6 +213,7 @@ mod tests {
         let opening = |status| classify(&status, AttemptStage::Opening);
         let decoder = |status| FailureOrigin::Decoder.mark(status);
         let decoder_opening = |status| FailureOrigin::DecoderOpening.mark(status);
+        let chain_opening = |status| FailureOrigin::EncoderOpening.mark(status);
         assert_eq!(opening(Status::unavailable("no route")), Failure::Unreached(Role::Encoder));
         assert_eq!(opening(Status::failed_precondition("other bundle")), Failure::Refused(Role::Encoder));
         assert_eq!(opening(Status::internal("bug")), Failure::Broke(Role::Encoder));
@@ -221,6 +223,8 @@ mod tests {
         assert_eq!(open(Status::invalid_argument("too large")), Failure::Rejected);
         assert_eq!(open(Status::failed_precondition("disk full")), Failure::Hopeless);
         assert_eq!(open(decoder(Status::unavailable("reset"))), Failure::Broke(Role::Decoder));
+        assert_eq!(open(chain_opening(Status::unavailable("x"))), Failure::Unreached(Role::Encoder));
+        assert_eq!(open(chain_opening(Status::failed_precondition("x"))), Failure::Refused(Role::Encoder));
         assert_eq!(open(decoder_opening(Status::unavailable("x"))), Failure::Unreached(Role::Decoder));
         assert_eq!(open(decoder_opening(Status::unauthenticated("x"))), Failure::Refused(Role::Decoder));
         assert_eq!(open(decoder(Refusal::Busy.status("full"))), Failure::Busy(Role::Decoder));

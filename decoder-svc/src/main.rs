@@ -85,7 +85,10 @@ fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
     baton_worker::run(ModelService::Decoder, &cli.worker, cli.listen, async move |bundle, host| {
-        let suited = DecoderConfig::for_device(&bundle, host.mode, (host.compute, host.engines))?;
+        let compute = host.devices[0];
+        let engine_num_bytes = ModelService::Decoder.engine_num_bytes(&bundle, host.mode, compute);
+        let machine = (compute, host.engines(engine_num_bytes));
+        let suited = DecoderConfig::for_device(&bundle, host.mode, machine)?;
         let or = |flag: Option<u32>, suited: usize| flag.map_or(suited, |value| value as usize);
         let config = DecoderConfig {
             max_slots: or(cli.decode_slots, suited.max_slots),

@@ -2,25 +2,30 @@
 
 use std::sync::Arc;
 
-use baton_bundle::{Bundle, Limits};
+use baton_bundle::{BlockShare, Bundle, Limits};
 use baton_job::Mode;
-use baton_model::{Compute, PromptEncoder};
-use baton_proto::Connections;
+use baton_model::Compute;
+use baton_proto::{Connections, PartName};
 use baton_reuse::SegmentKeys;
 use baton_telemetry::{Counter, MetricsRegistry};
-use baton_worker::{CPU_PASS_TOKENS, ModelService, ModelThreads, PlannedModels, ShardDesk, WorkerLimits};
+use baton_worker::{CPU_PASS_TOKENS, ModelThreads, ShardDesk, WorkerLimits};
 
-use crate::EncoderError;
-use crate::model_queue::ModelQueue;
+use crate::reader::Reader;
 use crate::readers::PromptReaders;
+use crate::split::Split;
+use crate::{EncoderError, chain};
 
 /// How the encoder computes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EncoderConfig {
-    /// Device and number format.
-    pub compute: Compute,
-    /// Threads that run the LLM, each with its own copy of the weights.
+    /// Devices that share the LLM's blocks, in their order, at least one, with one number format.
+    pub devices: Vec<Compute>,
+    /// Threads that run the LLM, or each part of it, each with its own copy of the weights.
     pub engines: usize,
+    /// The LLM's blocks that this process runs. Default: all, or an equal part if there is a chain.
+    pub blocks: Option<BlockShare>,
+    /// Endpoints of the processes that run the blocks after these, in order.
+    pub chain: Vec<String>,
     /// Prompt tokens in one forward pass. More use the hardware better, and cost activations: about 100 KiB a
     /// token at d_model 576.
     pub max_batch_tokens: usize,
@@ -37,19 +42,39 @@ impl EncoderConfig {
     #[must_use]
     pub fn cpu() -> Self {
         Self {
-            compute: Compute::fastest_cpu(),
+            devices: vec![Compute::fastest_cpu()],
             engines: 1,
+            blocks: None,
+            chain: Vec::new(),
             max_batch_tokens: CPU_PASS_TOKENS,
             limits: WorkerLimits::default(),
             mode: Mode::Hybrid,
         }
     }
 
-    /// The configuration for a device: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of 16,384 tokens.
+    /// The configuration for devices, at least one: on a CPU, [`EncoderConfig::cpu`]; on a GPU, batches of
+    /// 16,384 tokens.
     #[must_use]
-    pub fn for_device(mode: Mode, (compute, engines): (Compute, usize)) -> Self {
-        let config = Self { compute, engines, mode, ..Self::cpu() };
-        if compute.is_cpu() { config } else { Self { max_batch_tokens: 16_384, ..config } }
+    pub fn for_devices(mode: Mode, devices: Vec<Compute>) -> Self {
+        let max_batch_tokens = if devices[0].is_cpu() { CPU_PASS_TOKENS } else { 16_384 };
+        Self { devices, mode, max_batch_tokens, ..Self::cpu() }
+    }
+
+    /// Whether this process has the LLM's first block and thus serves coordinators; otherwise it is a
+    /// [`PartService`](crate::PartService).
+    ///
+    /// # Errors
+    /// There are no such blocks.
+    pub fn is_first(&self, bundle: &Bundle) -> Result<bool, EncoderError> {
+        Ok(Split::of(bundle, self)?.blocks().start == 0)
+    }
+
+    /// Bytes that one engine of each part takes on the first device.
+    ///
+    /// # Errors
+    /// There are no such blocks.
+    pub fn engine_num_bytes(&self, bundle: &Bundle) -> Result<u64, EncoderError> {
+        Ok(Split::of(bundle, self)?.engine_num_bytes(bundle, self))
     }
 }
 
@@ -69,17 +94,19 @@ pub(crate) struct LoadedEncoder {
     pub(crate) limits: Limits,
     pub(crate) prompt_tokens: Counter,
     /// None where the decoder reads tokens alone.
-    pub(crate) queue: Option<ModelQueue>,
+    pub(crate) reader: Option<Arc<Reader>>,
     pub(crate) readers: Arc<PromptReaders>,
     /// Names segments, and how they are read here.
     pub(crate) keys: SegmentKeys,
 }
 
 impl EncoderService {
-    /// Loads the models of a bundle that read prompts. `connections` reach the decoders.
+    /// Loads the models of a bundle that read prompts. `connections` reach the decoders, and the processes
+    /// that run later blocks; the service is loaded when these are there.
     ///
     /// # Errors
-    /// A part of the bundle cannot be loaded, or the models do not fit into memory.
+    /// A part of the bundle cannot be loaded, or the models do not fit into memory. Or a process of the chain
+    /// has loaded something else.
     pub async fn load(
         bundle: &Bundle,
         config: EncoderConfig,
@@ -90,27 +117,35 @@ impl EncoderService {
         let modes: Vec<Mode> = served.collect();
         let readers =
             PromptReaders::load(bundle, &modes).map_err(|source| EncoderError::Bundle { source })?;
-        check_memory(bundle, &config)?;
+        let split = Split::of(bundle, &config)?;
+        split.check_memory(bundle, &config)?;
         let desk = ShardDesk::new("encoder", bundle, &modes, config.limits);
-        let (queue, model_threads) = match config.mode.uses_slm() {
-            true => {
-                let bundle = bundle.clone();
-                let load = move || PromptEncoder::load(&bundle, &modes, config.compute);
-                let (queue, threads) = ModelQueue::start(config.engines, load).await?;
-                (Some(queue), threads)
-            }
-            false => (None, ModelThreads::default()),
-        };
         // Where the decoder reads tokens, this process computes nothing.
-        let arithmetic = queue.as_ref().map_or_else(|| "none".to_owned(), |_| config.compute.arithmetic());
+        let mut arithmetic = "none".to_owned();
+        let (mut reader, mut model_threads) = (None, ModelThreads::default());
+        let mut max_batch_tokens = config.max_batch_tokens;
+        if config.mode.uses_slm() {
+            split.log();
+            arithmetic = config.devices[0].arithmetic();
+            let (mut here, threads) = Reader::start(bundle, modes, (&split, &config)).await?;
+            if config.mode.reads_llm() {
+                let (bundle_digest, blocks) = (bundle.digest().to_owned(), split.blocks());
+                let own = PartName { bundle_digest, blocks, arithmetic: arithmetic.clone() };
+                let others = (&connections, config.chain.as_slice());
+                let (parts, max_tokens) = chain::reach(bundle, (&own, split.num_blocks), others).await?;
+                max_batch_tokens = max_batch_tokens.min(max_tokens);
+                here.extend(parts);
+            }
+            (reader, model_threads) = (Some(Arc::new(here)), threads);
+        }
         let loaded = LoadedEncoder {
             keys: SegmentKeys::new(&arithmetic),
             desk,
             connections,
-            max_batch_tokens: config.max_batch_tokens,
+            max_batch_tokens,
             limits: manifest.limits,
             prompt_tokens: Counter::default(),
-            queue,
+            reader,
             readers: Arc::new(readers),
         };
         Ok(Self { loaded: Arc::new(loaded), model_threads })
@@ -119,20 +154,15 @@ impl EncoderService {
     /// Registers the encoder's metrics.
     pub fn register_metrics(&self, metrics: &MetricsRegistry) {
         self.loaded.desk.register_metrics(metrics);
-        let help = "Tokens of the prompts that the LLM has read";
-        metrics.counter("baton_encoder_prompt_tokens_total", help, &self.loaded.prompt_tokens);
+        register_prompt_tokens(metrics, &self.loaded.prompt_tokens);
     }
 }
 
-/// Refuses models that do not fit into memory.
-fn check_memory(bundle: &Bundle, config: &EncoderConfig) -> Result<(), EncoderError> {
-    let EncoderConfig { compute, engines, max_batch_tokens, mode, .. } = *config;
-    let memory = |format| ModelService::Encoder.memory(bundle, mode, format);
-    // A text is read in one pass, even if it is longer than a batch.
-    let pass_tokens = max_batch_tokens.max(bundle.manifest().limits.max_prompt_tokens);
-    let format = compute.weight_format();
-    memory(format).map_err(|source| EncoderError::Bundle { source })?;
-    let service = ModelService::Encoder;
-    let planned = PlannedModels { service, format, engines, pass_tokens, cache_tokens: 0 };
-    Ok(planned.check(compute, |format| memory(format).unwrap_or_default())?)
+/// Registers the counter of the tokens that the LLM, or this part of it, has read.
+pub(crate) fn register_prompt_tokens(metrics: &MetricsRegistry, counter: &Counter) {
+    metrics.counter(
+        "baton_encoder_prompt_tokens_total",
+        "Tokens of the prompts that the LLM has read",
+        counter,
+    );
 }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use baton_encoder_svc::{EncoderConfig, EncoderService};
+use baton_bundle::BlockShare;
+use baton_encoder_svc::{EncoderConfig, EncoderService, PartService};
 use baton_proto::Connections;
 use baton_worker::{ListenAddress, ModelService, WorkerArgs};
 use clap::{Parser, value_parser};
@@ -17,7 +18,9 @@ use clap::{Parser, value_parser};
     version,
     max_term_width = 100,
     after_help = format!(
-        "{}\n\nExample:\n  baton-encoder --bundle models/en-it --listen 0.0.0.0:7001",
+        "{}\n\nExamples:\n  baton-encoder --bundle models/en-it --listen 0.0.0.0:7001\n  \
+         baton-encoder --bundle models/en-it --device cuda:0,cuda:1\n  \
+         baton-encoder --bundle models/en-it --blocks 2/2 --listen 0.0.0.0:7001",
         baton_worker::EXIT_CODES,
     )
 )]
@@ -35,6 +38,21 @@ struct Cli {
         help_heading = "Limits",
     )]
     encode_batch_tokens: Option<u32>,
+    /// Blocks of the large model that this process runs: a range such as 0..16, or a share such as 1/2, the
+    /// first of two. A process without block 0 serves only the encoder whose --chain names it. Default: all,
+    /// or the first share of as many as --chain makes.
+    #[arg(long, value_name = "BLOCKS", env = "BATON_BLOCKS", help_heading = "Split model")]
+    blocks: Option<BlockShare>,
+    /// Endpoints of the encoders that run the blocks after these, in order, separated by commas. Example:
+    /// http://encoder-2:7001
+    #[arg(
+        long,
+        value_name = "ENDPOINTS",
+        env = "BATON_CHAIN",
+        value_delimiter = ',',
+        help_heading = "Split model"
+    )]
+    chain: Vec<String>,
     #[command(flatten)]
     worker: WorkerArgs,
 }
@@ -43,10 +61,23 @@ fn main() -> ExitCode {
     baton_worker::settle_libraries();
     let cli = Cli::parse();
     baton_worker::run(ModelService::Encoder, &cli.worker, cli.listen, async move |bundle, host| {
-        let suited = EncoderConfig::for_device(host.mode, (host.compute, host.engines));
+        let suited = EncoderConfig::for_devices(host.mode, host.devices.clone());
         let max_batch_tokens =
             cli.encode_batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
-        let config = EncoderConfig { max_batch_tokens, limits: host.limits, ..suited };
+        let config = EncoderConfig {
+            max_batch_tokens,
+            limits: host.limits,
+            blocks: cli.blocks,
+            chain: cli.chain,
+            ..suited
+        };
+        let engines = host.engines(config.engine_num_bytes(&bundle)?);
+        let config = EncoderConfig { engines, ..config };
+        if !config.is_first(&bundle)? {
+            let service = PartService::load(&bundle, &config).await?;
+            service.register_metrics(&host.metrics);
+            return host.serve(service.into_served()).await;
+        }
         let connections = Connections::new(host.client_security.clone());
         let service = EncoderService::load(&bundle, config, connections).await?;
         service.register_metrics(&host.metrics);

@@ -1,6 +1,7 @@
 //! One attempt at one shard, from its first record to the decoder's receipt.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use baton_bundle::{Reading, RulesByLanguage};
@@ -19,6 +20,7 @@ use baton_proto::{
 use baton_segments::{Segment, Unit};
 use baton_telemetry::TraceContext;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
+use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -184,18 +186,24 @@ impl ShardWork<'_> {
         self.report(|progress| progress.encoded_records += num_records_done).await;
 
         let num_tokens: Vec<usize> = readings.iter().map(|shared| shared.reading.num_tokens()).collect();
-        for batch in pack_batches(&num_tokens, self.encoder.max_batch_tokens) {
+        let batches = pack_batches(&num_tokens, self.encoder.max_batch_tokens).into_iter().map(|batch| {
             let (mut batch_readings, mut prompts) = (Vec::new(), Vec::new());
             for &place in &batch {
                 let SharedReading { reading, prompts: of_reading } = &mut readings[place];
                 prompts.extend(reading.prompt_lens().into_iter().zip(std::mem::take(of_reading)));
                 batch_readings.push(std::mem::take(reading));
             }
-            let payloads = match self.payloads(batch_readings).await {
+            let batch_tokens: usize = batch.iter().map(|&place| num_tokens[place]).sum();
+            async move { (batch_tokens, prompts, self.payloads(batch_readings).await) }
+        });
+        // With an LLM in several parts, a batch is in each of them.
+        let num_at_once = self.encoder.reader.as_ref().map_or(1, |reader| reader.num_parts());
+        let mut encoded = pin!(stream::iter(batches).buffered(num_at_once));
+        while let Some((batch_tokens, prompts, payloads)) = encoded.next().await {
+            let payloads = match payloads {
                 Ok(payloads) => payloads,
                 Err(error) => return Some(Err(error)),
             };
-            let batch_tokens: usize = batch.iter().map(|&place| num_tokens[place]).sum();
             self.encoder.prompt_tokens.inc_by(batch_tokens as u64);
             let mut num_records_read = 0;
             for ((prompt_len, prompt), payload) in prompts.into_iter().zip(payloads) {
@@ -267,8 +275,8 @@ impl ShardWork<'_> {
             (false, false) => vec![PromptPayload::default(); reading.prompt_lens().len()],
         };
         let mut payloads: Vec<PromptPayload> = readings.iter().flat_map(payloads_of).collect();
-        if let Some(queue) = &self.encoder.queue {
-            let states = queue.encode(mode, readings).await.ok_or(EncoderError::BatchLost)?;
+        if let Some(reader) = &self.encoder.reader {
+            let states = reader.encode(mode, readings).await?;
             for (payload, states) in payloads.iter_mut().zip(states.into_iter().flatten()) {
                 payload.states = states.data;
             }

@@ -24,6 +24,21 @@ pub enum UnavailableDevice {
     /// Int8 kernels are for CPUs.
     #[error("int8 weights run on the CPU alone: use --weights bf16 on a GPU, or --device cpu")]
     Int8OnCuda,
+    /// The process does not split its models.
+    #[error(
+        "--device names {devices} devices, but only an encoder splits its LLM over several: name one; more \
+         engines, or more processes, use the others"
+    )]
+    Several {
+        /// How many were named.
+        devices: usize,
+    },
+    /// Their arithmetic would differ.
+    #[error(
+        "--device names a CPU beside a GPU, or `auto` beside another device: an LLM is split over CPUs alone \
+         or over GPUs alone, each named"
+    )]
+    Mixed,
 }
 
 /// The format of a model's linear weights.

@@ -44,6 +44,23 @@ pub enum ModelError {
         /// Bytes received.
         num_bytes: usize,
     },
+    /// States between two parts of a reader whose size does not fit their dimensions.
+    #[error(
+        "states of {rows} tokens of {num_prompts} prompts after {num_layers} layers, width {d}, cannot be \
+         {num_bytes} bytes"
+    )]
+    LayerStates {
+        /// The prompts.
+        num_prompts: usize,
+        /// Their tokens.
+        rows: usize,
+        /// Width of the LLM.
+        d: usize,
+        /// The layers.
+        num_layers: usize,
+        /// Bytes received.
+        num_bytes: usize,
+    },
     /// The bundle asks for something this build cannot do.
     #[error("{0}")]
     Unsupported(String),

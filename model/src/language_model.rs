@@ -33,6 +33,8 @@ pub struct LanguageModel {
     config: ModelConfig,
     compute: Compute,
     network: Network,
+    /// The first of its blocks among those of the checkpoint.
+    first_block: usize,
     lm_head: Option<Linear>,
 }
 
@@ -65,12 +67,35 @@ impl LanguageModel {
         compute: Compute,
     ) -> Result<Self, ModelError> {
         let ModelParts { blocks, lm_head } = parts;
-        if blocks > config.num_hidden_layers {
+        Self::load_parts(config, tensors, (0..blocks, lm_head), compute)
+    }
+
+    /// The same for a part of a model that reads: these blocks, and the embedding if the first is among them.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_blocks(
+        config: &ModelConfig,
+        tensors: &dyn TensorSource,
+        blocks: Range<usize>,
+        compute: Compute,
+    ) -> Result<Self, ModelError> {
+        Self::load_parts(config, tensors, (blocks, false), compute)
+    }
+
+    fn load_parts(
+        config: &ModelConfig,
+        tensors: &dyn TensorSource,
+        (blocks, lm_head): (Range<usize>, bool),
+        compute: Compute,
+    ) -> Result<Self, ModelError> {
+        if blocks.end > config.num_hidden_layers {
             return Err(ModelError::Unsupported(format!(
-                "{blocks} blocks are asked for, config.json has {} layers",
-                config.num_hidden_layers
+                "{} blocks are asked for, config.json has {} layers",
+                blocks.end, config.num_hidden_layers
             )));
         }
+        let first_block = blocks.start;
         let source = LayerSource::new(tensors, compute);
         let network = match &config.family {
             FamilyConfig::Decoder(constants) => {
@@ -92,7 +117,7 @@ impl LanguageModel {
             (_, true) => Some(Linear::new(network.embedding(), None, compute)),
             (_, false) => Some(source.linear("lm_head", [config.vocab_size, config.hidden_size])?),
         };
-        Ok(Self { config: config.clone(), compute, network, lm_head })
+        Ok(Self { config: config.clone(), compute, network, first_block, lm_head })
     }
 
     /// The config the model was built from.
@@ -163,11 +188,22 @@ impl LanguageModel {
     /// `[rows, (earlier + 1) * d]` f32, the blocks' states side by side.
     ///
     /// # Panics
-    /// As [`read`](Self::read). Also: there are `earlier` blocks, and they are not below
-    /// [`num_blocks`](Self::num_blocks), or the model has an encoder, whose earlier states cannot be read.
-    pub fn read_layers(&self, mut x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Tensor {
+    /// As [`read_blocks`](Self::read_blocks).
+    pub fn read_layers(&self, x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Tensor {
+        let mut layers = self.read_blocks(x, layout, earlier);
+        if layers.len() == 1 { layers.swap_remove(0) } else { Tensor::cat(&layers, 1) }
+    }
+
+    /// The same as a list: the states after each of the `earlier` blocks, then those after the last; `[rows,
+    /// d]` f32 each. A part of a model gets in `x` the states before its first block; `earlier` counts the
+    /// blocks of the whole model.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read). Also: there are `earlier` blocks, and they are not among the model's, or the
+    /// model has an encoder, whose earlier states cannot be read.
+    pub fn read_blocks(&self, mut x: Tensor, layout: &PackedLayout, earlier: &[usize]) -> Vec<Tensor> {
         if earlier.is_empty() {
-            return self.read(x, layout);
+            return vec![self.read(x, layout)];
         }
         let like = (self.compute.kind, self.compute.device);
         let (mut attention, positions) =
@@ -177,13 +213,13 @@ impl LanguageModel {
             states.expect("packed attention does not end a pass")
         };
         let (mut layers, mut start) = (Vec::with_capacity(earlier.len() + 1), 0);
-        for &end in earlier {
+        for end in earlier.iter().map(|&block| block - self.first_block) {
             x = read(x, start..end);
             layers.push(x.copy()); // the next block may write into what it is given
             start = end;
         }
         layers.push(read(x, start..self.num_blocks()));
-        Tensor::cat(&layers, 1)
+        layers
     }
 
     /// All blocks of a decoder-only model, without the final norm. `x`: `[rows, d]` f32, whose memory may be

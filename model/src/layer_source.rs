@@ -46,6 +46,11 @@ impl<'a> LayerSource<'a> {
         Ok(rows)
     }
 
+    /// The embedding of a model that gets states in place of tokens, `[0, width]`.
+    pub(crate) fn no_embedding(&self, width: usize) -> Tensor {
+        Tensor::zeros([0, width as i64], (self.compute.kind, self.compute.device))
+    }
+
     /// `name.weight`, `[out, in]`, as a layer without bias.
     pub(crate) fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, ModelError> {
         let layer = Linear::new(&self.tensor(&format!("{name}.weight"), &shape)?, None, self.compute);

@@ -29,7 +29,8 @@ impl ProjectorBlocks {
         let config = part.block_config();
         let constants = config.decoder().expect("its blocks are a Llama's");
         let source = LayerSource::new(source, compute).part("projector");
-        let load = || Ok(Self { stack: load_blocks((&config, constants), &source, part.blocks)?, compute });
+        let load =
+            || Ok(Self { stack: load_blocks((&config, constants), &source, 0..part.blocks)?, compute });
         (part.blocks > 0).then(load).transpose()
     }
 

@@ -3,8 +3,11 @@
 //!
 //! The prompt of a small model consists of the LLM's tokens, or of its own tokens, which take the LLM's
 //! states by characters (`aligned_states.rs`).
+//!
+//! Where the LLM is split, this is its first part together with all that is not the LLM's blocks. A pass then
+//! has two halves, before and after the blocks that others run.
 
-use std::cell::Cell;
+use std::{cell::Cell, ops::Range};
 
 use baton_bundle::{Bundle, Fusion, ProjectorPart, PromptEmbeddingSource, PromptSource, Reading, SmallModel};
 use baton_job::Mode;
@@ -12,9 +15,10 @@ use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    AlignedRows, Checkpoint, Compute, LanguageModel, LlmWeights, ModelError, ModelParts, PackedLayout,
-    Projector, PromptEmbedding, fuse,
+    AlignedRows, Checkpoint, Compute, LanguageModel, LayerStates, LlmWeights, ModelError, ModelParts,
+    PackedLayout, Projector, PromptEmbedding, fuse,
     memory::PassSize,
+    reader_part::mixed_layers_in,
     transfer::{download, upload_indices},
 };
 
@@ -72,7 +76,7 @@ enum Prompts {
 /// How the LLM's states enter the small model's space.
 #[derive(Debug)]
 struct Projection {
-    mixed_layers: Vec<usize>,
+    mixed_layers: Vec<usize>, // those that are read here
     projector: Projector,
 }
 
@@ -84,6 +88,21 @@ impl PromptEncoder {
     /// A file is missing or broken, or does not fit the manifest; the bundle has no small model; or it lacks
     /// a part that a mode needs.
     pub fn load(bundle: &Bundle, modes: &[Mode], compute: Compute) -> Result<Self, ModelError> {
+        let num_blocks = bundle.llm().map_or(0, |(part, _)| part.layers);
+        Self::load_first(bundle, modes, (num_blocks, compute))
+    }
+
+    /// The same with only the first `num_blocks` of the LLM's blocks: others run the rest between
+    /// [`begin`](Self::begin) and [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_first(
+        bundle: &Bundle,
+        modes: &[Mode],
+        (num_blocks, compute): (usize, Compute),
+    ) -> Result<Self, ModelError> {
+        let blocks = 0..num_blocks;
         let (SmallModel { prompts, .. }, slm_config) = bundle.small_model()?;
         let reads_llm = modes.iter().any(|mode| mode.reads_llm());
         let prompts = match prompts {
@@ -91,8 +110,10 @@ impl PromptEncoder {
                 let embeds = fusion == Fusion::Add || modes.contains(&Mode::Slm);
                 let is_there = part.prompt_embedding == PromptEmbeddingSource::Llm;
                 Prompts::LlmTokens {
-                    llm: load_llm(bundle, reads_llm, compute)?,
-                    projection: reads_llm.then(|| Projection::load(bundle, part, compute)).transpose()?,
+                    llm: load_llm(bundle, if reads_llm { blocks.clone() } else { 0..0 }, compute)?,
+                    projection: reads_llm
+                        .then(|| Projection::load(bundle, (part, &blocks), compute))
+                        .transpose()?,
                     embedding: (embeds && is_there)
                         .then(|| load_prompt_embedding(bundle, part, compute))
                         .transpose()?,
@@ -104,8 +125,8 @@ impl PromptEncoder {
                 let embedding_alone = ModelParts { blocks: 0, lm_head: false };
                 let reader = projector.filter(|_| reads_llm).map(|part| {
                     Ok::<_, ModelError>((
-                        load_llm(bundle, true, compute)?,
-                        Projection::load(bundle, part, compute)?,
+                        load_llm(bundle, blocks.clone(), compute)?,
+                        Projection::load(bundle, (part, &blocks), compute)?,
                     ))
                 });
                 Prompts::OwnTokens {
@@ -134,19 +155,93 @@ impl PromptEncoder {
     #[must_use]
     pub fn encode(&self, mode: Mode, readings: &[Reading]) -> Vec<Vec<PromptStates>> {
         let mut states = Vec::with_capacity(readings.len());
-        let lens = readings.iter().map(Reading::num_tokens);
-        let size =
-            self.pass_size.get().run(&lens, |part| states.extend(self.encode_at_once(mode, &readings[part])));
-        self.pass_size.set(size);
+        self.in_passes(readings, |part| {
+            let readings = &readings[part];
+            let layers = if mode.reads_llm() { self.read(readings) } else { Vec::new() };
+            states.extend(self.prompt_states(mode, readings, layers));
+        });
         states
     }
 
-    fn encode_at_once(&self, mode: Mode, readings: &[Reading]) -> Vec<Vec<PromptStates>> {
+    /// The first half of [`encode`](Self::encode) in a mode that reads the LLM's states: the layers of the
+    /// first part. Other parts continue the stream.
+    ///
+    /// # Panics
+    /// As for `encode`.
+    #[must_use]
+    pub fn begin(&self, readings: &[Reading]) -> LayerStates {
+        let (llm, Projection { mixed_layers, .. }) = self.reader();
+        let mut states = LayerStates::none(mixed_layers.len() + 1, llm.config().hidden_size);
+        self.in_passes(readings, |part| {
+            let readings = &readings[part];
+            let lens = readings.iter().map(|reading| reading.llm_tokens.len()).collect();
+            states.extend(LayerStates::of_layers(lens, self.read(readings)));
+        });
+        states
+    }
+
+    /// The second half: `layers` are the states of all layers that the projector mixes.
+    ///
+    /// # Panics
+    /// As for `encode`.
+    #[must_use]
+    pub fn finish(&self, mode: Mode, readings: &[Reading], layers: &LayerStates) -> Vec<Vec<PromptStates>> {
+        let mut states = Vec::with_capacity(readings.len());
+        self.in_passes(readings, |part| {
+            let layers = layers.copied_to(&part, self.compute.device);
+            states.extend(self.prompt_states(mode, &readings[part], layers));
+        });
+        states
+    }
+
+    /// Runs `pass` over all readings, one or several at a time.
+    fn in_passes(&self, readings: &[Reading], pass: impl FnMut(Range<usize>)) {
+        let lens = readings.iter().map(Reading::num_tokens);
+        self.pass_size.set(self.pass_size.get().run(&lens, pass));
+    }
+
+    /// The layers that are read here, mixed ones first: `[total_tokens, d_llm]` f32 each.
+    fn read(&self, readings: &[Reading]) -> Vec<Tensor> {
+        let (llm, Projection { mixed_layers, .. }) = self.reader();
+        no_grad(|| {
+            let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
+            llm.read_blocks(embeddings, &layout_of_llm(readings), mixed_layers)
+        })
+    }
+
+    /// The LLM and the projector.
+    fn reader(&self) -> (&LanguageModel, &Projection) {
+        match &self.prompts {
+            Prompts::LlmTokens { llm, projection, .. } => {
+                (llm, projection.as_ref().expect("the mode was loaded with the projector"))
+            }
+            Prompts::OwnTokens { reader, .. } => {
+                let (llm, projection) = reader.as_ref().expect("the mode was loaded with the LLM");
+                (llm, projection)
+            }
+        }
+    }
+
+    /// `layers`: as [`read`](Self::read) gives them, all that the projector mixes; none in a mode without the
+    /// LLM's states.
+    fn prompt_states(
+        &self,
+        mode: Mode,
+        readings: &[Reading],
+        mut layers: Vec<Tensor>,
+    ) -> Vec<Vec<PromptStates>> {
         let prompt_lens: Vec<Vec<usize>> = readings.iter().map(Reading::prompt_lens).collect();
         assert!(!prompt_lens.concat().contains(&0), "a template renders at least one token");
-        let states = no_grad(|| match &self.prompts {
-            Prompts::LlmTokens { .. } => self.states_of_llm_tokens(mode, readings),
-            Prompts::OwnTokens { .. } => self.states_of_own_tokens(mode, readings),
+        let states = no_grad(|| {
+            let hidden_states = match layers.len() {
+                0 | 1 => layers.pop(),
+                _ => Some(Tensor::cat(&layers, 1)),
+            };
+            debug_assert_eq!(hidden_states.is_some(), mode.reads_llm());
+            match &self.prompts {
+                Prompts::LlmTokens { .. } => self.states_of_llm_tokens(readings, hidden_states),
+                Prompts::OwnTokens { .. } => self.states_of_own_tokens(readings, hidden_states),
+            }
         });
         let states = states.to_kind(Kind::BFloat16).contiguous();
         let num_bytes = states.numel() * BYTES_PER_BF16;
@@ -161,45 +256,38 @@ impl PromptEncoder {
         prompt_lens.iter().map(|lens| lens.iter().map(&mut take).collect()).collect()
     }
 
-    /// `[total_tokens, d_slm]` f32.
-    fn states_of_llm_tokens(&self, mode: Mode, readings: &[Reading]) -> Tensor {
-        let Prompts::LlmTokens { llm, projection, embedding, fusion } = &self.prompts else {
+    /// `hidden_states`: `[total_tokens, layers * d_llm]` f32; result `[total_tokens, d_slm]` f32.
+    fn states_of_llm_tokens(&self, readings: &[Reading], hidden_states: Option<Tensor>) -> Tensor {
+        let Prompts::LlmTokens { llm, embedding, fusion, .. } = &self.prompts else {
             unreachable!("the caller has looked")
         };
-        let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
         let embedded = || {
+            let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
             let embedding = embedding.as_ref();
             embedding.expect("a mode that embeds prompts has an embedding").forward(&embeddings)
         };
-        if !mode.reads_llm() {
-            return embedded();
+        match hidden_states {
+            None => embedded(),
+            Some(states) => {
+                let (_, Projection { projector, .. }) = self.reader();
+                fuse(*fusion, projector.forward(&states, &layout_of_llm(readings)), embedded)
+            }
         }
-        let embedded = (*fusion == Fusion::Add).then(embedded); // before the blocks reuse the memory
-        let Projection { mixed_layers, projector } =
-            projection.as_ref().expect("the mode was loaded with the projector");
-        let hidden_states = llm.read_layers(embeddings, &layout_of_llm(readings), mixed_layers);
-        fuse(*fusion, projector.forward(&hidden_states, &layout_of_llm(readings)), || {
-            embedded.expect("fusion `add` has a prompt embedding")
-        })
     }
 
-    /// `[total_tokens, d_slm]` f32.
-    fn states_of_own_tokens(&self, mode: Mode, readings: &[Reading]) -> Tensor {
-        let Prompts::OwnTokens { slm, reader } = &self.prompts else { unreachable!("the caller has looked") };
+    /// As [`states_of_llm_tokens`](Self::states_of_llm_tokens).
+    fn states_of_own_tokens(&self, readings: &[Reading], hidden_states: Option<Tensor>) -> Tensor {
+        let Prompts::OwnTokens { slm, .. } = &self.prompts else { unreachable!("the caller has looked") };
         let segments = readings.iter().flat_map(|reading| &reading.segments);
         let embedded = self.embed(slm, segments.map(|segment| segment.tokens.as_slice()));
-        if !mode.reads_llm() {
-            return embedded;
+        match hidden_states {
+            None => embedded,
+            Some(states) => {
+                let (_, Projection { projector, .. }) = self.reader();
+                let aligned = AlignedRows::of_readings(readings, self.compute.device);
+                aligned.add_projected(embedded, projector, &states)
+            }
         }
-        let (llm, Projection { mixed_layers, projector }) =
-            reader.as_ref().expect("the mode was loaded with the LLM");
-        let embeddings = self.embed(llm, readings.iter().map(|reading| reading.llm_tokens.as_slice()));
-        let hidden_states = llm.read_layers(embeddings, &layout_of_llm(readings), mixed_layers);
-        AlignedRows::of_readings(readings, self.compute.device).add_projected(
-            embedded,
-            projector,
-            &hidden_states,
-        )
     }
 
     /// `[total_tokens, d]` f32 of some prompts in the tokens of `model`.
@@ -213,12 +301,10 @@ fn layout_of_llm(readings: &[Reading]) -> PackedLayout {
     PackedLayout::prompts(readings.iter().map(|reading| reading.llm_tokens.len()))
 }
 
-/// The LLM up to the bundle's layer, or its embedding.
-fn load_llm(bundle: &Bundle, reads: bool, compute: Compute) -> Result<LanguageModel, ModelError> {
-    let (part, config) = bundle.llm()?;
-    let blocks = if reads { part.layers } else { 0 };
-    let weights = LlmWeights::for_reading(bundle)?;
-    LanguageModel::load(config, &weights, ModelParts { blocks, lm_head: false }, compute)
+/// The first blocks of the LLM, or its embedding.
+fn load_llm(bundle: &Bundle, blocks: Range<usize>, compute: Compute) -> Result<LanguageModel, ModelError> {
+    let (_, config) = bundle.llm()?;
+    LanguageModel::load_blocks(config, &LlmWeights::for_reading(bundle)?, blocks, compute)
 }
 
 fn load_prompt_embedding(
@@ -234,8 +320,12 @@ fn open_projector(bundle: &Bundle) -> Result<Checkpoint, ModelError> {
 }
 
 impl Projection {
-    fn load(bundle: &Bundle, part: &ProjectorPart, compute: Compute) -> Result<Self, ModelError> {
+    fn load(
+        bundle: &Bundle,
+        (part, blocks): (&ProjectorPart, &Range<usize>),
+        compute: Compute,
+    ) -> Result<Self, ModelError> {
         let projector = Projector::load(&open_projector(bundle)?, part, compute)?;
-        Ok(Self { mixed_layers: part.mixed_layers.clone(), projector })
+        Ok(Self { mixed_layers: mixed_layers_in(bundle, blocks)?, projector })
     }
 }

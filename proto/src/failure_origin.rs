@@ -10,6 +10,9 @@ const KEY: &str = "baton-failure-origin";
 /// The place of an attempt's failure, if it is not the encoder that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureOrigin {
+    /// A part of the encoder's chain could not be reached, or did not take a batch on: the encoder is as good
+    /// as absent.
+    EncoderOpening,
     /// The decoder could not be reached, or did not take the shard on.
     DecoderOpening,
     /// The decoder took the shard on and then failed or vanished.
@@ -19,6 +22,8 @@ pub enum FailureOrigin {
 }
 
 impl FailureOrigin {
+    const ALL: [Self; 4] = [Self::EncoderOpening, Self::DecoderOpening, Self::Decoder, Self::Store];
+
     /// Notes the origin in `status`.
     #[must_use]
     pub fn mark(self, mut status: Status) -> Status {
@@ -30,11 +35,12 @@ impl FailureOrigin {
     #[must_use]
     pub fn of(status: &Status) -> Option<FailureOrigin> {
         let name = status.metadata().get(KEY)?.to_str().ok()?;
-        [Self::DecoderOpening, Self::Decoder, Self::Store].into_iter().find(|origin| origin.as_str() == name)
+        Self::ALL.into_iter().find(|origin| origin.as_str() == name)
     }
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::EncoderOpening => "encoder-opening",
             Self::DecoderOpening => "decoder-opening",
             Self::Decoder => "decoder",
             Self::Store => "store",
@@ -50,7 +56,7 @@ mod tests {
     fn an_origin_is_read_from_the_status_that_carries_it() {
         let status = Status::unavailable("the stream broke");
         assert_eq!(FailureOrigin::of(&status), None);
-        for origin in [FailureOrigin::DecoderOpening, FailureOrigin::Decoder, FailureOrigin::Store] {
+        for origin in FailureOrigin::ALL {
             let marked = origin.mark(status.clone());
             assert_eq!(FailureOrigin::of(&marked), Some(origin));
             assert_eq!((marked.code(), marked.message()), (status.code(), status.message()));

@@ -5,6 +5,7 @@
 //! tokens, the one setting of tonic. It decides nothing: the services give messages their meaning.
 
 mod attempt;
+mod blocks;
 mod connections;
 mod diagnosis;
 mod entries;
@@ -18,6 +19,7 @@ mod tiers;
 mod transport;
 
 pub use attempt::ShardAttempt;
+pub use blocks::{PartName, answer_messages, batch_messages};
 pub use connections::{Connection, Connections, InvalidEndpoint};
 pub use entries::{IndexedEntry, entry_batches};
 pub use error::{WireError, error_chain, receive_error};

@@ -35,7 +35,9 @@ pub use axum;
 pub use flags::{HttpListen, LogArgs, LogFormat, TelemetryArgs};
 pub use http::{HttpServer, HttpServerError};
 pub use logging::{LogError, Logging, write_stderr_line};
-pub use metrics::{Counter, Gauge, Histogram, LabelledCounter, MetricsRegistry, seconds_histogram};
+pub use metrics::{
+    Counter, Gauge, Histogram, LabelledCounter, MetricsRegistry, resident_memory_num_bytes, seconds_histogram,
+};
 pub use otlp::OtlpError;
 pub use readiness::Readiness;
 pub use trace::{InvalidTraceparent, JobTrace, TraceContext};

@@ -171,7 +171,8 @@ fn without_total(name: &'static str) -> &'static str {
 }
 
 /// Resident memory of this process; 0 without Linux's /proc.
-fn resident_memory_num_bytes() -> i64 {
+#[must_use]
+pub fn resident_memory_num_bytes() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
     kib.and_then(|kib| kib.trim().parse::<i64>().ok()).unwrap_or_default() * 1024

@@ -58,13 +58,36 @@ pub(crate) fn write_bundle(directory: &Path, seed: u64) {
         weights.write(&part.join("model.safetensors"), &config().tensor_shapes());
         tokenizer().save(part.join("tokenizer.json"), false).unwrap();
     }
+    fs::create_dir(directory.join("projector")).unwrap();
+    weights.write(&directory.join("projector/model.safetensors"), &projector_tensors());
+    write_manifest(directory, manifest()).unwrap();
+}
+
+/// Writes a bundle whose LLM reads with four blocks of its five, and whose projector mixes layers of them.
+#[allow(dead_code, reason = "each test binary uses a part of this file")]
+pub(crate) fn write_deep_bundle(directory: &Path, seed: u64) {
+    write_bundle(directory, seed);
+    let config = ModelConfig { num_hidden_layers: 5, ..config() };
+    fs::write(directory.join("llm/config.json"), config.to_json()).unwrap();
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed + 1));
+    weights.write(&directory.join("llm/model.safetensors"), &config.tensor_shapes());
+    let mut tensors = projector_tensors();
+    tensors.push(("projector.mix".to_owned(), vec![3]));
+    weights.write(&directory.join("projector/model.safetensors"), &tensors);
+    let shallow = manifest();
+    let (mut llm, mut projector) = (shallow.llm.clone().unwrap(), shallow.projector.clone().unwrap());
+    llm.layers = 4;
+    projector.mixed_layers = vec![1, 2];
+    let manifest = BundleManifest { llm: Some(llm), projector: Some(projector), ..shallow };
+    write_manifest(directory, manifest).unwrap();
+}
+
+fn projector_tensors() -> Vec<(String, Vec<usize>)> {
     let layers = ["projector.input", "projector.output", "prompt_embedding.map"];
     let tensors = layers.map(|layer| {
         [(format!("{layer}.weight"), vec![WIDTH, WIDTH]), (format!("{layer}.bias"), vec![WIDTH])]
     });
-    fs::create_dir(directory.join("projector")).unwrap();
-    weights.write(&directory.join("projector/model.safetensors"), tensors.as_flattened());
-    write_manifest(directory, manifest()).unwrap();
+    tensors.as_flattened().to_vec()
 }
 
 /// Writes a bundle of an LLM and a small model of other tokens, aligned by characters. A new projector's last

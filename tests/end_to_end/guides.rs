@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use baton_job::FailureCode;
 
-use crate::bundle::write_bundle;
+use crate::bundle::{write_bundle, write_deep_bundle};
 use crate::command::corpus;
 
 /// The files that a page's commands expect, as in a clone of the repository after `make llm`.
@@ -22,8 +22,9 @@ impl Workspace {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["en-pt", "en-it", "description-synopsis"] {
-            write_guide_bundle(&directory.path().join("models").join(name));
+            write_guide_bundle(&directory.path().join("models").join(name), write_bundle);
         }
+        write_guide_bundle(&directory.path().join("models/qwen3-8b-nllb"), write_deep_bundle);
         fs::write(directory.path().join("corpus.jsonl"), corpus(40)).unwrap();
         Workspace { directory }
     }
@@ -53,8 +54,8 @@ impl Workspace {
 }
 
 /// Writes a bundle that reads texts of a line or two.
-fn write_guide_bundle(directory: &Path) {
-    write_bundle(directory, 1);
+fn write_guide_bundle(directory: &Path, write: fn(&Path, u64)) {
+    write(directory, 1);
     let path = directory.join("bundle.json");
     let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     manifest["limits"]["max_prompt_tokens"] = 200.into();
@@ -82,7 +83,7 @@ fn script_of(page: &str) -> String {
 /// Fixed ports of a page's services become ports that are free here.
 fn with_free_ports(script: &str) -> String {
     let mut script = script.to_owned();
-    for port in ["7001", "7002", "9401", "9402", "9403", "9464"] {
+    for port in ["7001", "7002", "7011", "9401", "9402", "9403", "9411", "9464"] {
         if script.contains(&format!("127.0.0.1:{port}")) {
             let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             script = script.replace(&format!("127.0.0.1:{port}"), &free.to_string());

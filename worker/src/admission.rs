@@ -167,7 +167,7 @@ impl Admission {
 
 /// The answer of a service that is about to stop.
 #[must_use]
-pub(crate) fn refuse_draining() -> Status {
+pub fn refuse_draining() -> Status {
     Refusal::Draining.status("this worker is about to stop; try another one")
 }
 

@@ -26,17 +26,19 @@ pub struct ComputeArgs {
     /// Number format of the weights.
     #[arg(long, value_name = "FORMAT", env = "BATON_WEIGHTS", default_value = "auto")]
     weights: WeightsFlag,
-    /// Where the models run: auto (a GPU if there is one), cpu, cuda, or cuda:N.
+    /// Where the models run: auto (a GPU if there is one), cpu, cuda, or cuda:N. An encoder splits the blocks
+    /// of its LLM over several devices. Example: cuda:0,cuda:1
     #[arg(
         long,
         value_name = "DEVICE",
         env = "BATON_DEVICE",
         default_value = "auto",
+        value_delimiter = ',',
         value_parser = parse_device,
     )]
-    device: DeviceFlag,
+    device: Vec<DeviceFlag>,
     /// Single-threaded engines that share a model's work, each with its own copy of the weights; limited by
-    /// CPUs and memory. Default: one per CPU; one on a GPU.
+    /// CPUs and memory. Default: one per CPU; one on a GPU. Of a split LLM: engines of each part.
     #[arg(
         long,
         value_name = "ENGINES",
@@ -61,9 +63,29 @@ impl ComputeArgs {
     /// Device and number format, chosen if the flags leave them open, and logged.
     ///
     /// # Errors
-    /// The device does not exist, or does not compute in this format.
+    /// The device does not exist, or does not compute in this format, or there are several.
     pub fn compute(&self) -> Result<Compute, UnavailableDevice> {
-        let compute = choose(self.weights, self.device)?;
+        match self.device.len() {
+            1 => Ok(self.devices()?[0]),
+            devices => Err(UnavailableDevice::Several { devices }),
+        }
+    }
+
+    /// The same of all devices, in order; they have one number format.
+    ///
+    /// # Errors
+    /// A device does not exist, or does not compute in this format, or they are of different kinds.
+    pub fn devices(&self) -> Result<Vec<Compute>, UnavailableDevice> {
+        let is_cpu = |device: &DeviceFlag| *device == DeviceFlag::Cpu;
+        let is_gpu = |device: &DeviceFlag| matches!(device, DeviceFlag::Cuda(_));
+        if self.device.len() > 1 && !self.device.iter().all(is_cpu) && !self.device.iter().all(is_gpu) {
+            return Err(UnavailableDevice::Mixed);
+        }
+        self.device.iter().map(|&device| self.compute_on(device)).collect()
+    }
+
+    fn compute_on(&self, device: DeviceFlag) -> Result<Compute, UnavailableDevice> {
+        let compute = choose(self.weights, device)?;
         let weights = compute.weights_name();
         tracing::info!(device = ?compute.device, weights, "chose device and weights");
         if compute == Compute::CPU_BF16 && Compute::fastest_float_cpu() != compute {
@@ -75,13 +97,16 @@ impl ComputeArgs {
         Ok(compute)
     }
 
-    /// Engines per model, each of which takes `engine_num_bytes` of memory: the requested number, limited by
-    /// CPUs and memory. A reduced number is logged.
+    /// Engines per model, each of which takes `engine_num_bytes` of the first device's memory: the requested
+    /// number, limited by CPUs and memory. A reduced number is logged. Of a split model, each device has so
+    /// many.
     #[must_use]
-    pub fn engines(&self, compute: Compute, engine_num_bytes: u64) -> usize {
+    pub fn engines(&self, devices: &[Compute], engine_num_bytes: u64) -> usize {
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let (default, max_by_cpus) = if compute.is_cpu() { (num_cpus, num_cpus) } else { (1, usize::MAX) };
-        let memory = free_memory(compute);
+        let cpus_of_each = (num_cpus / devices.len()).max(1);
+        let is_cpu = devices[0].is_cpu();
+        let (default, max_by_cpus) = if is_cpu { (cpus_of_each, cpus_of_each) } else { (1, usize::MAX) };
+        let memory = free_memory(devices[0]);
         let wanted = self.engines.map_or(default, usize::from);
         let engines = wanted.min(max_by_cpus).min(max_by_memory(memory, engine_num_bytes));
         if engines < wanted {
@@ -154,11 +179,14 @@ mod tests {
 
     #[test]
     fn engines_are_bounded_by_cpus_and_by_memory() {
-        let args = |engines| ComputeArgs { weights: WeightsFlag::Int8, device: DeviceFlag::Cpu, engines };
+        let args =
+            |engines| ComputeArgs { weights: WeightsFlag::Int8, device: vec![DeviceFlag::Cpu], engines };
+        let int8 = [Compute::CPU_INT8];
         let num_cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        assert_eq!(args(Some(1000)).engines(Compute::CPU_INT8, 1), num_cpus);
-        assert_eq!(args(Some(1000)).engines(Compute::CPU_INT8, u64::MAX), 1);
-        assert_eq!(args(Some(1)).engines(Compute::CPU_INT8, 1), 1);
+        assert_eq!(args(Some(1000)).engines(&int8, 1), num_cpus);
+        assert_eq!(args(Some(1000)).engines(&int8, u64::MAX), 1);
+        assert_eq!(args(Some(1)).engines(&int8, 1), 1);
+        assert_eq!(args(None).engines(&[Compute::CPU_INT8; 2], 1), (num_cpus / 2).max(1));
         assert_eq!(max_by_memory(Some(100), 20), 4);
         assert_eq!(max_by_memory(Some(10), 20), 1);
         assert_eq!((max_by_memory(None, 20), max_by_memory(Some(10), 0)), (usize::MAX, usize::MAX));
@@ -169,6 +197,22 @@ mod tests {
         assert_eq!(parse_device("cuda:3"), Ok(DeviceFlag::Cuda(3)));
         assert_eq!(parse_device("cpu"), Ok(DeviceFlag::Cpu));
         assert!(parse_device("gpu").is_err() && parse_device("cuda:x").is_err());
+    }
+
+    #[test]
+    fn several_devices_are_of_one_kind_and_only_some_processes_take_them() {
+        use DeviceFlag::{Auto, Cpu, Cuda};
+        let args = |device: &[DeviceFlag]| ComputeArgs {
+            weights: WeightsFlag::F32,
+            device: device.to_vec(),
+            engines: None,
+        };
+        assert_eq!(args(&[Cpu, Cpu]).devices(), Ok(vec![Compute::CPU_F32; 2]));
+        assert_eq!(args(&[Cpu, Cpu]).compute(), Err(UnavailableDevice::Several { devices: 2 }));
+        assert_eq!(args(&[Cpu]).compute(), Ok(Compute::CPU_F32));
+        for mixed in [[Cpu, Cuda(0)], [Auto, Auto], [Cuda(0), Auto]] {
+            assert_eq!(args(&mixed).devices(), Err(UnavailableDevice::Mixed));
+        }
     }
 
     #[test]

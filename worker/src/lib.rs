@@ -17,7 +17,7 @@ mod process;
 mod serve;
 mod shard_desk;
 
-pub use admission::{Admission, ShardPermit};
+pub use admission::{Admission, ShardPermit, refuse_draining};
 pub use compute_args::{ComputeArgs, DeviceFlag, WeightsFlag};
 pub use device_memory::free_gpu_memory;
 pub use environment::settle_libraries;
@@ -32,5 +32,5 @@ pub use model_thread::{ModelThreadError, ModelThreads, Pulse};
 pub use process::{EXIT_CODES, Host, WorkerArgs, run};
 pub use serve::{ServeError, ServeOptions, Served, ServedService, serve, serve_locally};
 pub use shard_desk::{
-    EventSender, OpenShard, ShardDesk, ShardEvents, ShardHandler, ShardService, UnsuitedWorker,
+    EventSender, OpenShard, ShardDesk, ShardEvents, ShardHandler, ShardService, UnsuitedWorker, answer,
 };

@@ -139,10 +139,13 @@ impl PlannedModels {
             let size = Size(needed(self.format, 1));
             advice.push(format!("--engines 1 needs {size}"));
         }
-        let advice = match advice.is_empty() {
-            true => "use a machine or a device with more memory, or a smaller model".to_owned(),
-            false => advice.join(", "),
-        };
+        if advice.is_empty() {
+            advice.push("use a machine or a device with more memory, or a smaller model".to_owned());
+        }
+        if self.service == ModelService::Encoder {
+            advice.push("or split the LLM by --device or --blocks".to_owned());
+        }
+        let advice = advice.join(", ");
         Err(NotEnoughMemory { planned: self, memory: memory(self.format), needed: all, free, advice })
     }
 }
@@ -197,14 +200,14 @@ mod tests {
         assert_eq!(
             refused,
             "the encoder's models need 36.0 GiB in bf16: 16.0 GiB of weights for each of 2 engines, and \
-             2.0 GiB for a pass; 18.0 GiB are free; --weights int8 needs 20.0 GiB, --engines 1 needs 18.0 GiB"
+             2.0 GiB for a pass; 18.0 GiB are free; --weights int8 needs 20.0 GiB, --engines 1 needs \
+             18.0 GiB, or split the LLM by --device or --blocks"
         );
         let refused = check(WeightFormat::Int8, 1, GIB / 2).unwrap_err().to_string();
-        assert!(
-            refused.ends_with(
-                "512 MiB are free; use a machine or a device with more memory, or a smaller model"
-            )
-        );
+        assert!(refused.ends_with(
+            "512 MiB are free; use a machine or a device with more memory, or a smaller model, or split \
+                 the LLM by --device or --blocks"
+        ));
         let decoder = PlannedModels {
             service: ModelService::Decoder,
             cache_tokens: 32_768,

@@ -188,6 +188,13 @@ impl ModelThreads {
         Ok(Self { threads, max_pass: MAX_PASS })
     }
 
+    /// These and others, of one service.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.threads.extend(others.threads);
+        self
+    }
+
     /// Waits until one of the threads has ended or hangs; for ever if there is none.
     pub async fn one_failed(&mut self) {
         if self.threads.is_empty() {

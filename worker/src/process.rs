@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_bundle::Bundle;
 use baton_job::Mode;
 use baton_model::Compute;
 use baton_proto::{ClientSecurity, SecurityArgs, error_chain};
-use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs};
+use baton_telemetry::{HttpServer, MetricsRegistry, Readiness, TelemetryArgs, resident_memory_num_bytes};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -99,10 +99,8 @@ pub struct Host {
     pub metrics: MetricsRegistry,
     /// The limits of its shards.
     pub limits: WorkerLimits,
-    /// The arithmetic of its model.
-    pub compute: Compute,
-    /// Engines of its model.
-    pub engines: usize,
+    /// The devices of its models: one, unless the service splits a model.
+    pub devices: Vec<Compute>,
     /// Mode of the jobs it serves.
     pub mode: Mode,
     /// The service's credentials as a client.
@@ -112,6 +110,8 @@ pub struct Host {
     options: ServeOptions,
     drain: CancellationToken,
     is_serving: Arc<AtomicBool>,
+    compute_args: ComputeArgs,
+    began: Instant,
 }
 
 /// Runs a service's process to its exit code. `start` loads the service from the verified bundle and then
@@ -125,7 +125,7 @@ pub fn run<F>(
 where
     F: Future<Output = Result<(), BoxError>>,
 {
-    let role = service.name();
+    let (role, began) = (service.name(), Instant::now());
     // More threads would split a product's sums differently, which would change output bytes.
     baton_model::set_num_threads(1);
     let _logging = match args.telemetry.log.init("info", role) {
@@ -154,7 +154,8 @@ where
             .worker_threads(num_cores.clamp(2, MAX_RUNTIME_THREADS))
             .enable_all()
             .build()?;
-        let result = runtime.block_on(run_service(service, args, security.client, listen, options, start));
+        let result =
+            runtime.block_on(run_service(service, args, (security.client, listen, began), options, start));
         runtime.shutdown_background(); // connections that peers keep open are not waited for
         result
     })();
@@ -173,8 +174,7 @@ where
 async fn run_service<F>(
     service: ModelService,
     args: &WorkerArgs,
-    client_security: ClientSecurity,
-    listen: ListenAddress,
+    (client_security, listen, began): (ClientSecurity, ListenAddress, Instant),
     options: ServeOptions,
     start: impl FnOnce(Bundle, Host) -> F,
 ) -> Result<(), BoxError>
@@ -201,21 +201,25 @@ where
     };
     tracing::info!(role, bundle = %args.bundle.display(), "verifying the bundle and loading models");
     let is_serving = Arc::new(AtomicBool::new(false));
-    let compute = args.compute.compute()?;
+    let devices = match service {
+        ModelService::Encoder => args.compute.devices()?,
+        ModelService::Decoder => vec![args.compute.compute()?],
+    };
     let host = Host {
         metrics,
         limits,
-        compute,
-        engines: 1,            // until the bundle is known
-        mode: Mode::default(), // as well
+        devices,
+        mode: Mode::default(), // until the bundle is known
         client_security,
         listen,
         bound,
         options,
         drain: drain.clone(),
         is_serving: Arc::clone(&is_serving),
+        compute_args: args.compute.clone(),
+        began,
     };
-    let (path, mode, compute_args) = (args.bundle.clone(), args.mode, args.compute.clone());
+    let (path, mode) = (args.bundle.clone(), args.mode);
     let serving = async {
         let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&path)).await??;
         let modes = &bundle.manifest().modes;
@@ -226,8 +230,7 @@ where
                 format!("the bundle does not serve mode {mode}; try --mode {}", served.join(" or --mode "));
             return Err(problem.into());
         }
-        let engines = compute_args.engines(compute, service.engine_num_bytes(&bundle, mode, compute));
-        start(bundle, Host { mode, engines, ..host }).await
+        start(bundle, Host { mode, ..host }).await
     };
     tokio::pin!(serving);
     tokio::select! {
@@ -276,13 +279,23 @@ fn warn_if_open_to_all(listen: &ListenAddress, options: &ServeOptions) {
 }
 
 impl Host {
+    /// Engines of each model, whose engines take so many bytes on the first device.
+    #[must_use]
+    pub fn engines(&self, engine_num_bytes: u64) -> usize {
+        self.compute_args.engines(&self.devices, engine_num_bytes)
+    }
+
     /// Opens the gRPC port and serves until a signal has ended the drain.
     ///
     /// # Errors
     /// The port cannot be opened, the server fails, or the model thread dies.
     pub async fn serve<S: ServedService, R>(self, served: Served<S, R>) -> Result<(), BoxError> {
         self.is_serving.store(true, Ordering::Relaxed);
-        let Host { listen, bound, options, drain, .. } = self;
+        let Host { listen, bound, options, drain, metrics, began, .. } = self;
+        let (ready_after, memory) = (began.elapsed(), resident_memory_num_bytes());
+        let help = "Milliseconds from the process's start until its models were loaded";
+        metrics.reading("baton_load_milliseconds", help, move || ready_after.as_millis() as i64);
+        tracing::info!(seconds = ready_after.as_secs_f64(), resident_mib = memory >> 20, "ready");
         let shutdown = drain.cancelled();
         let service = S::NAME;
         match bound {

@@ -231,12 +231,19 @@ impl<S: ShardService> ShardHandler<S> {
         let begin = || TraceContext::begin(&span);
         let trace = caller.map_or_else(begin, |caller| caller.continue_with(&span));
         let shard = OpenShard { attempt, accepted, rules, requests, memory, trace };
-        Ok(Response::new(run(span, permit, |events| service.work(shard, events))))
+        Ok(Response::new(answer(span, permit, |events| service.work(shard, events))))
     }
 }
 
-fn run<F, E>(span: Span, permit: ShardPermit, work: impl FnOnce(EventSender) -> F) -> ShardEvents
+/// Does the work of an accepted call in a task of its own, and answers with the messages that it sends. The
+/// work is cancelled if the caller drops them, and at the end of a drain.
+pub fn answer<T, F, E>(
+    span: Span,
+    permit: ShardPermit,
+    work: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
+) -> ReceiverStream<Result<T, Status>>
 where
+    T: Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<Status> + Display + Send,
 {

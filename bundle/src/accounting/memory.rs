@@ -5,6 +5,8 @@
 //! intermediate result that is alive then. Kernels' own buffers and the libraries are not counted; they take
 //! some tens of MiB.
 
+use std::ops::Range;
+
 use baton_job::Mode;
 use serde::Serialize;
 
@@ -83,10 +85,17 @@ impl ModelMemory {
     /// A model that reads with its first `layers` blocks.
     #[must_use]
     pub fn of_reader(config: &ModelConfig, layers: usize, format: WeightFormat) -> Self {
+        Self::of_reader_part(config, 0..layers, format)
+    }
+
+    /// A part of such a model: these of its blocks. The embedding belongs to the first block.
+    #[must_use]
+    pub fn of_reader_part(config: &ModelConfig, blocks: Range<usize>, format: WeightFormat) -> Self {
         let layout = config.tensor_layout();
         let norms = layout.between.iter().chain(layout.after.iter().filter(|(_, shape)| shape.len() == 1));
-        let blocks = layout.blocks.iter().take(layers).flatten();
-        let tensors: Vec<&NamedShape> = layout.before.iter().chain(blocks).chain(norms).collect();
+        let before = layout.before.iter().filter(|_| blocks.start == 0);
+        let of_blocks = layout.blocks.iter().skip(blocks.start).take(blocks.len()).flatten();
+        let tensors: Vec<&NamedShape> = before.chain(of_blocks).chain(norms).collect();
         Self::of_tensors(config, &tensors, format)
     }
 
@@ -164,6 +173,16 @@ impl ModelMemory {
         }
     }
 
+    /// Both at once, each with passes of its own at the same time.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            loading: self.loading + other.loading,
+            per_token: self.per_token + other.per_token,
+            ..self.and(other)
+        }
+    }
+
     /// Bytes of engines that are loaded, one after the other, and then read passes of this many tokens: the
     /// most that loading or reading takes. Caches come on top.
     #[must_use]
@@ -216,6 +235,23 @@ pub fn memory_of_encoder(
     mode: Mode,
     format: WeightFormat,
 ) -> Result<ModelMemory, BundleError> {
+    memory_of_encoder_part(bundle, (mode, format), 0..usize::MAX)
+}
+
+/// The memory of a part of it: these blocks of the LLM, as far as the bundle reads with them, and all the
+/// rest beside the first.
+///
+/// # Errors
+/// The bundle lacks a part that the mode needs.
+pub fn memory_of_encoder_part(
+    bundle: &Bundle,
+    (mode, format): (Mode, WeightFormat),
+    blocks: Range<usize>,
+) -> Result<ModelMemory, BundleError> {
+    if blocks.start > 0 {
+        let (part, llm) = bundle.llm()?;
+        return Ok(ModelMemory::of_reader_part(llm, blocks.start..blocks.end.min(part.layers), format));
+    }
     if !mode.uses_slm() {
         return Ok(ModelMemory::default()); // the decoder reads the tokens
     }
@@ -231,7 +267,8 @@ pub fn memory_of_encoder(
         return Ok(own_embedding);
     }
     let (part, llm) = bundle.llm()?;
-    let reader = ModelMemory::of_reader(llm, if reads_llm { part.layers } else { 0 }, format);
+    let layers = if reads_llm { part.layers.min(blocks.end) } else { 0 };
+    let reader = ModelMemory::of_reader(llm, layers, format);
     Ok(own_embedding.and(reader).and(ModelMemory::of_projector(projector, format)))
 }
 

@@ -132,7 +132,7 @@ pub(super) fn run(args: &JobBenchArgs) -> anyhow::Result<()> {
     ensure!(args.rounds > 0, "--rounds is at least 1");
     let compute = args.compute.compute()?;
     let pair = modes.iter().map(|&mode| pair_num_bytes(&bundle, mode, compute)).max();
-    let engines = args.compute.engines(compute, pair.unwrap_or_default());
+    let engines = args.compute.engines(&[compute], pair.unwrap_or_default());
     let texts = read_texts(args)?;
     let bench = Bench { args, bundle, compute, engines, texts, directory: tempfile::tempdir()? };
     bench.write_corpus()?;
@@ -272,8 +272,9 @@ impl Bench<'_> {
             }
             None => {
                 let (compute, engines) = (self.compute, self.engines);
+                let devices = vec![compute];
                 let encoder =
-                    EncoderConfig { compute, engines, mode, limits: limits(), ..EncoderConfig::cpu() };
+                    EncoderConfig { devices, engines, mode, limits: limits(), ..EncoderConfig::cpu() };
                 let workers =
                     InProcessWorkers::start(&self.bundle, vec![(encoder, self.decoder(mode)?)]).await?;
                 workers.run(async |cluster| run_unwatched(&job, cluster).await).await?

@@ -54,8 +54,9 @@ impl MachineArgs {
         let bundle_path = PathBuf::from(&spec.bundle);
         let bundle = tokio::task::spawn_blocking(move || baton_bundle::verify(&bundle_path)).await??;
         tell!("loading models");
-        let compute = self.compute.compute()?;
-        let engines = self.compute.engines(compute, pair_num_bytes(&bundle, spec.mode, compute));
+        let devices = self.compute.devices()?;
+        let compute = devices[0];
+        let engines = self.compute.engines(&devices, pair_num_bytes(&bundle, spec.mode, compute));
         // Within one process, only the coordinator bounds the work in flight.
         let limits =
             WorkerLimits { max_open_shards: shards_in_flight as usize, max_record_num_bytes: usize::MAX };
@@ -70,17 +71,23 @@ impl MachineArgs {
                 None => decoder,
             };
             let decoder = decoder.with_room_for(&bundle, sequences_per_record(spec) as usize)?;
-            Ok((self.encoder((compute, engines), mode, limits), decoder))
+            Ok((self.encoder((&devices, engines), mode, limits), decoder))
         };
         let pairs = modes.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
         InProcessWorkers::start(&bundle, pairs).await
     }
 
-    fn encoder(&self, machine: (Compute, usize), mode: Mode, limits: WorkerLimits) -> EncoderConfig {
-        let suited = EncoderConfig::for_device(mode, machine);
+    /// Of several devices, the encoder's LLM takes all, and the decoder the first.
+    fn encoder(
+        &self,
+        (devices, engines): (&[Compute], usize),
+        mode: Mode,
+        limits: WorkerLimits,
+    ) -> EncoderConfig {
+        let suited = EncoderConfig::for_devices(mode, devices.to_vec());
         let max_batch_tokens =
             self.encode_batch_tokens.map_or(suited.max_batch_tokens, |tokens| tokens as usize);
-        EncoderConfig { max_batch_tokens, limits, ..suited }
+        EncoderConfig { max_batch_tokens, limits, engines, ..suited }
     }
 
     fn decoder(

@@ -7,6 +7,8 @@
 //! Zhang et al., arXiv 1912.08777; Junczys-Dowmunt et al., arXiv 1804.00344; and the classes of Hugging Face
 //! transformers.
 
+use std::ops::Range;
+
 use baton_bundle::{
     BartActivation, BartConfig, BartKind, BartPositions, BartWiring, DecoderPast, ModelConfig, NormPlace,
 };
@@ -36,6 +38,8 @@ pub(crate) struct Bart {
     /// A token that the decoder reads as zeros.
     unread: Option<u32>,
     encoder: (StackEnds, Vec<EncoderBlock>),
+    /// Whether the encoder's first block and its last are among these.
+    encoder_ends: (bool, bool),
     decoder: Option<(StackEnds, Vec<DecoderBlock>)>,
 }
 
@@ -83,11 +87,11 @@ enum Past {
 }
 
 impl Bart {
-    /// `encoder_blocks`: the number of the encoder's blocks; `writes`: whether there is a decoder.
+    /// `encoder_blocks`: those of the encoder's blocks; `writes`: whether there is a decoder.
     pub(crate) fn load(
         (config, constants): (&ModelConfig, &BartConfig),
         source: &LayerSource<'_>,
-        (encoder_blocks, writes): (usize, bool),
+        (encoder_blocks, writes): (Range<usize>, bool),
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         let shape = Shape { config, constants, wiring: constants.kind.wiring(d) };
@@ -98,14 +102,20 @@ impl Bart {
             let blocks = (0..constants.num_decoder_layers).map(decoder_block).collect::<Result<_, _>>()?;
             Ok::<_, ModelError>((StackEnds::load(shape, &decoder)?, blocks))
         };
+        let begins = encoder_blocks.start == 0;
+        let ends = encoder_blocks.is_empty() || encoder_blocks.end == config.num_hidden_layers;
         Ok(Self {
-            shared: source.embedding("model.shared.weight", [config.vocab_size, d])?,
+            shared: match begins {
+                true => source.embedding("model.shared.weight", [config.vocab_size, d])?,
+                false => source.no_embedding(d),
+            },
             embedding_scale: if constants.scale_embedding { (d as f64).sqrt() } else { 1.0 },
             unread: config.bos_token_id.filter(|_| constants.kind == BartKind::Bergamot),
             encoder: (
                 StackEnds::load(shape, &encoder)?,
-                (0..encoder_blocks).map(encoder_block).collect::<Result<_, _>>()?,
+                encoder_blocks.map(encoder_block).collect::<Result<_, _>>()?,
             ),
+            encoder_ends: (begins, ends),
             decoder: writes.then(load_decoder).transpose()?,
         })
     }
@@ -159,12 +169,16 @@ impl EncoderDecoder for Bart {
     fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
         let (ends, blocks) = &self.encoder;
         let first_layer = blocks.first().map(|block| &block.self_attn.qkv_proj);
-        let begun = ends.begin(x, pass.positions, first_layer);
+        let (has_first, has_last) = self.encoder_ends;
+        let begun = match has_first {
+            true => ends.begin(x, pass.positions, first_layer),
+            false => ends.resume(x, first_layer),
+        };
         let x = blocks.iter().enumerate().fold(begun, |x, (layer, block)| block.forward(x, layer, pass));
         let x = x.into_numbers();
         match &ends.layer_norm {
-            Some(norm) => time(Part::Norm, || norm.numbers(&x)),
-            None => x,
+            Some(norm) if has_last => time(Part::Norm, || norm.numbers(&x)),
+            _ => x,
         }
     }
 
@@ -229,6 +243,15 @@ impl StackEnds {
             (Some(norm), None, _) => Residual::Normed(time(Part::Norm, || norm.normed(x))),
             (None, None, Some(layer)) => Residual::Normed(Normed { input: layer.input(&x), numbers: x }),
             (None, _, _) => Residual::Sum(x),
+        }
+    }
+
+    /// The states after an earlier block in the form for the next one. `x`: `[rows, d]` f32; `next_layer`:
+    /// the layer that reads them first.
+    fn resume(&self, x: Tensor, next_layer: Option<&Linear>) -> Residual {
+        match (&self.layer_norm, next_layer) {
+            (None, Some(layer)) => Residual::Normed(Normed { input: layer.input(&x), numbers: x }),
+            _ => Residual::Sum(x),
         }
     }
 }

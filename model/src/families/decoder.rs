@@ -5,6 +5,8 @@
 //! asks for the family. References: Hugging Face's `modeling_*.py` of each, and the papers that
 //! `bundle/src/config/` names.
 
+use std::ops::Range;
+
 use baton_bundle::{BlockNorms, DecoderConfig, GateActivation, ModelConfig, QueryKeyNorms, RotaryConfig};
 use half::bf16;
 use tch::{Kind, Tensor};
@@ -59,24 +61,27 @@ enum Mlp {
 pub(crate) fn load(
     (config, constants): (&ModelConfig, &DecoderConfig),
     source: &LayerSource<'_>,
-    num_blocks: usize,
+    blocks: Range<usize>,
 ) -> Result<Decoder, ModelError> {
+    if blocks.start > 0 {
+        return load_blocks((config, constants), source, blocks);
+    }
     let shape = [config.vocab_size, config.hidden_size];
     let embed_tokens = source.part("model").embedding("embed_tokens.weight", shape)?;
-    Ok(Decoder { embed_tokens, ..load_blocks((config, constants), source, num_blocks)? })
+    Ok(Decoder { embed_tokens, ..load_blocks((config, constants), source, blocks)? })
 }
 
 /// Blocks and the norm after them, for states in place of tokens; the embedding has no row.
 pub(crate) fn load_blocks(
     (config, constants): (&ModelConfig, &DecoderConfig),
     source: &LayerSource<'_>,
-    num_blocks: usize,
+    blocks: Range<usize>,
 ) -> Result<Decoder, ModelError> {
     let model = source.part("model");
     let d = config.hidden_size;
     let mut ropes: Vec<(RotaryConfig, Rope)> = Vec::new();
-    let mut layers = Vec::with_capacity(num_blocks);
-    for layer in 0..num_blocks {
+    let mut layers = Vec::with_capacity(blocks.len());
+    for layer in blocks {
         let rope = constants.rotary_of(layer).map(|rotary| {
             let known = ropes.iter().position(|(known, _)| known == rotary);
             known.unwrap_or_else(|| {
@@ -94,7 +99,7 @@ pub(crate) fn load_blocks(
         _ => factor,
     });
     Ok(Decoder {
-        embed_tokens: Tensor::zeros([0, d as i64], (source.compute.kind, source.compute.device)),
+        embed_tokens: source.no_embedding(d),
         embed_factor,
         layers,
         norm: RmsNorm::new(&final_norm, constants.rms_norm_eps, source.compute),

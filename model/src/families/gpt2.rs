@@ -4,6 +4,8 @@
 //! transposed. Reference: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and
 //! Hugging Face `GPT2LMHeadModel`.
 
+use std::ops::Range;
+
 use baton_bundle::{Gpt2Config, ModelConfig};
 use tch::Tensor;
 
@@ -22,8 +24,8 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Gpt2 {
-    wte: Tensor, // [vocab, d]
-    wpe: LearnedPositions,
+    wte: Tensor,                   // [vocab, d]
+    wpe: Option<LearnedPositions>, // where the first block is
     h: Vec<Block>,
     ln_f: LayerNorm,
 }
@@ -40,17 +42,22 @@ impl Gpt2 {
     pub(crate) fn load(
         (config, constants): (&ModelConfig, &Gpt2Config),
         source: &LayerSource<'_>,
-        num_blocks: usize,
+        blocks: Range<usize>,
     ) -> Result<Self, ModelError> {
         let model = source.part("transformer");
         let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
+        let (wte, wpe) = match blocks.start {
+            0 => {
+                let table = model.embedding("wpe.weight", [config.max_position_embeddings, d])?;
+                let wte = model.embedding("wte.weight", [config.vocab_size, d])?;
+                (wte, Some(LearnedPositions::new(&table, 0)))
+            }
+            _ => (source.no_embedding(d), None),
+        };
         Ok(Self {
-            wte: model.embedding("wte.weight", [config.vocab_size, d])?,
-            wpe: LearnedPositions::new(
-                &model.embedding("wpe.weight", [config.max_position_embeddings, d])?,
-                0,
-            ),
-            h: (0..num_blocks)
+            wte,
+            wpe,
+            h: blocks
                 .map(|layer| Block::load(config, eps, &model.part("h").part(layer)))
                 .collect::<Result<_, _>>()?,
             ln_f: model.layer_norm("ln_f", d, eps)?,
@@ -101,8 +108,8 @@ impl Stack for Gpt2 {
     /// # Panics
     /// A position is beyond the table's end. A bundle whose limits allow that does not open.
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Option<Tensor> {
-        let x = match pass.blocks.start {
-            0 => time(Part::Embed, || self.wpe.add_to(x, pass.positions)),
+        let x = match &self.wpe {
+            Some(wpe) if pass.blocks.start == 0 => time(Part::Embed, || wpe.add_to(x, pass.positions)),
             _ => x,
         };
         pass.of(&self.h).try_fold(x, |x, (layer, block)| block.forward(x, layer, pass))

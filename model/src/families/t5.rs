@@ -4,6 +4,8 @@
 //! does not scale. A decoder's block attends to the output so far, then to the encoder's states. Reference:
 //! Raffel et al., arXiv 1910.10683, and Hugging Face `T5ForConditionalGeneration`.
 
+use std::ops::Range;
+
 use baton_bundle::{Family, ModelConfig, T5Config, T5FeedForward};
 use tch::{Kind, Tensor};
 
@@ -33,10 +35,10 @@ pub(crate) struct T5 {
 }
 
 /// Which parts of a T5 are loaded.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct T5Parts {
-    /// How many blocks of the encoder, counted from the embedding.
-    pub(crate) encoder_blocks: usize,
+    /// These blocks of the encoder.
+    pub(crate) encoder_blocks: Range<usize>,
     /// Whether it writes.
     pub(crate) decoder: bool,
 }
@@ -45,7 +47,9 @@ pub(crate) struct T5Parts {
 struct Encoder {
     relative_attention_bias: BlockBiases,
     block: Vec<EncoderBlock>,
-    final_layer_norm: RmsNorm,
+    /// The first of them among all.
+    first_block: usize,
+    final_layer_norm: Option<RmsNorm>, // unless others run the last block
 }
 
 #[derive(Debug)]
@@ -93,8 +97,12 @@ impl T5 {
         parts: T5Parts,
     ) -> Result<Self, ModelError> {
         let decoder = parts.decoder.then(|| Decoder::load((config, constants), &source.part("decoder")));
+        let shared = match parts.encoder_blocks.start {
+            0 => source.embedding("shared.weight", [config.vocab_size, config.hidden_size])?,
+            _ => source.no_embedding(config.hidden_size),
+        };
         Ok(Self {
-            shared: source.embedding("shared.weight", [config.vocab_size, config.hidden_size])?,
+            shared,
             encoder: Encoder::load((config, constants), &source.part("encoder"), parts.encoder_blocks)?,
             decoder: decoder.transpose()?,
         })
@@ -119,12 +127,16 @@ impl EncoderDecoder for T5 {
     }
 
     fn encode(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let Encoder { relative_attention_bias, block, final_layer_norm } = &self.encoder;
+        let Encoder { relative_attention_bias, block, first_block, final_layer_norm } = &self.encoder;
         let x = block.iter().enumerate().fold(x, |x, (layer, block)| {
-            let x = block.self_attention.add_to(x, layer, relative_attention_bias.of(layer), pass);
+            let bias = relative_attention_bias.of(first_block + layer);
+            let x = block.self_attention.add_to(x, layer, bias, pass);
             block.feed_forward.add_to(x, pass.dropout)
         });
-        time(Part::Norm, || final_layer_norm.numbers(&x))
+        match final_layer_norm {
+            Some(norm) => time(Part::Norm, || norm.numbers(&x)),
+            None => x,
+        }
     }
 
     fn prompt_keys_and_values(&self, states: &Tensor) -> Vec<[Tensor; 2]> {
@@ -162,7 +174,7 @@ impl Encoder {
     fn load(
         (config, constants): (&ModelConfig, &T5Config),
         source: &LayerSource<'_>,
-        num_blocks: usize,
+        blocks: Range<usize>,
     ) -> Result<Self, ModelError> {
         let load_block = |layer| {
             let block = source.part("block").part(layer).part("layer");
@@ -173,9 +185,12 @@ impl Encoder {
         };
         let (d, eps) = (config.hidden_size, constants.layer_norm_epsilon);
         Ok(Self {
-            relative_attention_bias: BlockBiases::load((config, constants), source, (num_blocks, true))?,
-            block: (0..num_blocks).map(load_block).collect::<Result<_, ModelError>>()?,
-            final_layer_norm: source.rms_norm("final_layer_norm", d, eps)?,
+            relative_attention_bias: BlockBiases::load((config, constants), source, (blocks.end, true))?,
+            first_block: blocks.start,
+            final_layer_norm: (blocks.is_empty() || blocks.end == config.num_hidden_layers)
+                .then(|| source.rms_norm("final_layer_norm", d, eps))
+                .transpose()?,
+            block: blocks.map(load_block).collect::<Result<_, ModelError>>()?,
         })
     }
 }

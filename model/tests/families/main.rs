@@ -14,6 +14,7 @@ mod gpu;
 mod hybrid;
 mod memory;
 mod refusals;
+mod split;
 mod states;
 mod training;
 

@@ -49,6 +49,21 @@ fn weights_take_the_memory_that_their_shapes_say() {
                 let model = LanguageModel::load(&config, &RandomWeights { seed: 1 }, parts, compute).unwrap();
                 let counted = take_counted_weight_bytes();
                 assert_eq!(model.num_blocks(), blocks);
+                if blocks > 1 {
+                    let part = |range| ModelMemory::of_reader_part(&config, range, compute.weight_format());
+                    let (first, last) = (part(0..1), part(1..blocks));
+                    let last_counted = {
+                        let weights = RandomWeights { seed: 1 };
+                        let last = LanguageModel::load_blocks(&config, &weights, 1..blocks, compute).unwrap();
+                        assert_eq!(last.num_blocks(), blocks - 1);
+                        take_counted_weight_bytes()
+                    };
+                    assert!(last.weights <= last_counted && last_counted <= last.weights + counted / 50);
+                    assert!(
+                        first.weights + last.weights >= planned,
+                        "the norm after the blocks counts twice"
+                    );
+                }
                 // An expert's router has fewer outputs than float products are padded to.
                 let padding = if fixture == "qwen3-moe" { counted / 50 } else { 0 };
                 assert!(

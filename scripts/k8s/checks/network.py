@@ -10,14 +10,21 @@ ROLE = "app.kubernetes.io/component"
 METRICS_PORT = 9464
 # Connections that must get through, and others that must not: (from, to, port). Encoders dial the decoders
 # that coordinators name.
-FLOWS = [("coordinator", "encoder", 7001), ("coordinator", "decoder", 7002), ("encoder", "decoder", 7002)]
+FLOWS = [
+    ("coordinator", "encoder", 7001),
+    ("coordinator", "decoder", 7002),
+    ("encoder", "decoder", 7002),
+    ("encoder", "reader", 7001),
+]
 NO_FLOWS = [
     ("decoder", "encoder", 7001),
+    ("coordinator", "reader", 7001),
+    ("reader", "decoder", 7002),
     ("decoder", "coordinator", METRICS_PORT),
     ("encoder", "coordinator", METRICS_PORT),
 ]
 STORAGE_PORT = 443
-READS_STORAGE = {"coordinator": True, "decoder": True, "encoder": False}
+READS_STORAGE = {"coordinator": True, "decoder": True, "encoder": False, "reader": False}
 # Any public address, and the one that hands out a node's credentials.
 STORAGE_ADDRESS, METADATA_ADDRESS = ipaddress.ip_address("203.0.113.1"), ipaddress.ip_address(
     "169.254.169.254"
@@ -53,10 +60,12 @@ def services(manifests):
 
 
 def endpoints(manifests):
-    """Service names in arguments exist, with the port that is dialled."""
+    """Service names in arguments and variables exist, with the port that is dialled."""
     for pod in manifests.pods:
         for container in pod.containers:
-            for flag, value in container.flags().items():
+            environment = container.environment().items()
+            variables = {name: entry.get("value") for name, entry in environment if "BATON" in name}
+            for flag, value in {**container.flags(), **variables}.items():
                 for host, port in _ENDPOINT.findall(value or ""):
                     name, _, rest = host.partition(".")
                     namespace = rest.partition(".")[0] or pod.namespace

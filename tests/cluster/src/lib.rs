@@ -171,8 +171,14 @@ impl Worker {
 
     /// The same by a command that has no arguments yet.
     #[must_use]
-    pub fn start_by(mut command: Command, bundle: &Path, flags: &[&str]) -> Worker {
-        command.arg("--bundle").arg(bundle).args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    pub fn start_by(command: Command, bundle: &Path, flags: &[&str]) -> Worker {
+        Self::start_at(command, bundle, "127.0.0.1:0", flags)
+    }
+
+    /// The same with a gRPC port that is known.
+    #[must_use]
+    pub fn start_at(mut command: Command, bundle: &Path, listen: &str, flags: &[&str]) -> Worker {
+        command.arg("--bundle").arg(bundle).args(["--listen", listen, "--http-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json"]).args(flags);
         let mut process = Process::start(command);
         let mut address = |message: &str| {

@@ -13,5 +13,6 @@ mod lifecycle;
 mod limits;
 mod security;
 mod shard_client;
+mod split;
 mod telemetry;
 mod upgrades;

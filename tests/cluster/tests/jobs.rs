@@ -49,12 +49,18 @@ impl Job {
 
     /// Runs all roles in one process; a cluster's output must equal this one.
     pub(crate) fn run_in_one_process(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut baton = command("baton");
-        baton.arg("run");
-        self.add_flags(&mut baton, "reference");
-        let ended = Process::start(baton).wait();
+        let ended = self.run("reference", &[]);
         assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
         self.contents("reference")
+    }
+
+    /// Runs all roles in one process, with these flags.
+    pub(crate) fn run(&self, output: &str, flags: &[&str]) -> Ended {
+        let mut baton = command("baton");
+        baton.arg("run");
+        self.add_flags(&mut baton, output);
+        baton.args(flags);
+        Process::start(baton).wait()
     }
 
     /// Starts a coordinator.
