@@ -1,6 +1,7 @@
 //! Hugging Face directories: `config.json`, one or several safetensors files, `tokenizer.json`.
 //!
-//! Matrices may be FP8 with scales (`float8.rs`). Of a multimodal checkpoint the text model is taken.
+//! Matrices may be FP8 with scales (`float8.rs`), or packed (`packed.rs`). Of a multimodal checkpoint the
+//! text model is taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use crate::float8::{self, Scales};
+use crate::packed::{self, PackedMatrix, Packing};
 use crate::tokenizer_files::tokenizer_files;
 use crate::{Checkpoint, ImportError};
 
@@ -54,16 +56,18 @@ struct WeightsIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The part of `config.json` that says how FP8 matrices are scaled.
+/// The part of `config.json` that says how matrices are scaled or packed.
 #[derive(Default, Deserialize)]
 struct StoredConfig {
     #[serde(default)]
     quantization_config: Option<Quantization>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Quantization {
     weight_block_size: Option<[usize; 2]>,
+    #[serde(flatten)]
+    packing: packed::Settings,
 }
 
 /// An open directory of a supported family, with all its tensors present and of the right shapes.
@@ -74,6 +78,8 @@ pub(super) struct HuggingFaceCheckpoint {
     shards: Vec<SafetensorsFile>,
     /// Rows and columns of an FP8 matrix for each of its scales, if they are for blocks.
     block_size: Option<[usize; 2]>,
+    /// Of matrices that are packed.
+    packing: Option<Packing>,
     /// Name of a tensor to its place. A checkpoint of the model without its head leaves out the first part of
     /// names, `model.` or `transformer.`; here it is put back.
     places: BTreeMap<String, TensorPlace>,
@@ -108,9 +114,11 @@ impl HuggingFaceCheckpoint {
         let config_path = directory.join("config.json");
         let stored: StoredConfig = serde_json::from_slice(&read_bytes(&config_path)?)
             .map_err(|source| BundleError::Json { path: config_path, source })?;
-        let block_size = stored.quantization_config.and_then(|settings| settings.weight_block_size);
+        let quantization = stored.quantization_config.as_ref();
+        let block_size = quantization.and_then(|settings| settings.weight_block_size);
+        let packing = quantization.and_then(|settings| Packing::of(&settings.packing));
         let directory = directory.to_owned();
-        let mut checkpoint = Self { directory, config, tokenizer_files, shards, block_size, places };
+        let mut checkpoint = Self { directory, config, tokenizer_files, shards, block_size, packing, places };
         checkpoint.find_embedding();
         checkpoint.config = checkpoint.config.clone().tied_by_weights(|name| checkpoint.bytes_of(name))?;
         checkpoint.check_tensors()?;
@@ -179,15 +187,87 @@ impl HuggingFaceCheckpoint {
         Ok(Scales { factors: shard.read_f32(&place.stored_name)?, shape, block })
     }
 
+    /// The file, stored name and shape of a tensor.
+    fn stored(&self, name: &str) -> Option<(&SafetensorsFile, &str, &[usize])> {
+        let TensorPlace { shard, stored_name } = self.places.get(name)?;
+        let shard = &self.shards[*shard];
+        Some((shard, stored_name, &shard.info(stored_name)?.shape))
+    }
+
+    /// The module of a matrix that is stored packed.
+    fn packed_module<'n>(&self, name: &'n str) -> Option<(&'n str, Packing)> {
+        let module = name.strip_suffix(".weight")?;
+        let is_packed = self.places.contains_key(&format!("{module}{}", packed::WORDS));
+        self.packing.filter(|_| is_packed).map(|packing| (module, packing))
+    }
+
+    /// Refuses a packed matrix whose tensors do not fit its shape.
+    fn check_packed(&self, (module, packing): (&str, Packing), shape: &[usize]) -> Result<(), BundleError> {
+        let problem = |problem: String| self.tensor_problem(&format!("{module}.weight"), problem);
+        let &[outputs, inputs] = shape else { return Err(problem("is packed, but no matrix".to_owned())) };
+        let shapes = packing.shapes([outputs, inputs]);
+        let shapes = shapes.ok_or_else(|| problem(format!("is packed, but of shape {shape:?}")))?;
+        for (suffix, expected) in packed::SUFFIXES.into_iter().zip(shapes) {
+            let found = self.stored(&format!("{module}{suffix}")).map(|(_, _, shape)| shape);
+            if found != Some(&expected[..]) && (suffix != packed::GROUPS || found.is_some()) {
+                let found = found.map_or("is missing".to_owned(), |found| format!("has shape {found:?}"));
+                return Err(problem(format!(
+                    "is packed in {expected:?} numbers of `{suffix}`, which {found}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of a packed matrix.
+    fn unpacked(
+        &self,
+        (module, packing): (&str, Packing),
+        shape: [usize; 2],
+    ) -> Result<Vec<f32>, BundleError> {
+        let stored = |suffix| self.stored(&format!("{module}{suffix}"));
+        let words = |suffix| -> Result<Vec<u32>, BundleError> {
+            let (shard, name, shape) = stored(suffix).expect("its shape was checked");
+            let mut bytes = vec![0; shape.iter().product::<usize>() * size_of::<u32>()];
+            shard.read_bytes(name, 0, &mut bytes)?;
+            Ok(packed::words(&bytes))
+        };
+        let (scales, scales_name, _) = stored(packed::SCALES).expect("its shape was checked");
+        let matrix = PackedMatrix {
+            words: words(packed::WORDS)?,
+            zeros: words(packed::ZEROS)?,
+            scales: scales.read_f32(scales_name)?,
+            groups: stored(packed::GROUPS).map(|_| words(packed::GROUPS)).transpose()?,
+        };
+        let problem =
+            || self.tensor_problem(&format!("{module}{}", packed::GROUPS), "names a group without scales");
+        packing.numbers(&matrix, shape).ok_or_else(problem)
+    }
+
+    /// Whether a tensor is a part of a packed module: one of its four, or a bias of zeros, which some tools
+    /// add to modules without one.
+    fn is_of_packed(&self, name: &str) -> Result<bool, BundleError> {
+        let is_packed = |module: &str| self.packed_module(&format!("{module}.weight")).is_some();
+        if packed::SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(is_packed) {
+            return Ok(true);
+        }
+        let is_of_module = name.strip_suffix(".bias").is_some_and(is_packed);
+        let bias = self.stored(name).filter(|_| is_of_module);
+        let numbers = bias.map(|(shard, name, _)| shard.read_f32(name)).transpose()?;
+        Ok(numbers.is_some_and(|numbers| numbers.iter().all(|&number| number == 0.0)))
+    }
+
     fn check_tensors(&self) -> Result<(), BundleError> {
         let expected: BTreeMap<_, _> = self.config.tensor_shapes().into_iter().collect();
         for (name, shape) in &expected {
             if name == ZERO_IF_MISSING && !self.places.contains_key(name) {
                 continue;
             }
-            let place = self.places.get(name);
-            let info = place.and_then(|place| self.shards[place.shard].info(&place.stored_name));
-            let found = &info.ok_or_else(|| self.tensor_problem(name, "is missing"))?.shape;
+            if let Some(module) = self.packed_module(name) {
+                self.check_packed(module, shape)?;
+                continue;
+            }
+            let (_, _, found) = self.stored(name).ok_or_else(|| self.tensor_problem(name, "is missing"))?;
             if found != shape {
                 let problem = format!("has shape {found:?}, but config.json says {shape:?}");
                 return Err(self.tensor_problem(name, problem));
@@ -197,7 +277,8 @@ impl HuggingFaceCheckpoint {
             let is_tied_head = name == "lm_head.weight" && self.config.tie_word_embeddings;
             let is_unread = UNREAD_TENSOR_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
                 || OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
-                || self.is_scale(name);
+                || self.is_scale(name)
+                || self.is_of_packed(name)?;
             let is_copy = self.config.encoder_decoder().is_some()
                 && EMBEDDING_COPIES.iter().any(|copy| name.ends_with(copy));
             if is_copy && self.bytes_of(name)? != self.bytes_of(&self.config.embedding_name())? {
@@ -229,10 +310,13 @@ fn model_name(stored_name: &str, first_part: &str, expected: &BTreeSet<String>) 
     let mut candidates = std::iter::once(stored_name)
         .chain(stripped)
         .flat_map(|name| [name.to_owned(), format!("{first_part}.{name}")]);
-    // The scales of a matrix are named after it.
+    // The scales of a matrix are named after it, and so are the parts of a packed one.
     let is_known = |name: &String| {
         let matrix = SCALE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
-        expected.contains(name) || matrix.is_some_and(|matrix| expected.contains(matrix))
+        let module = packed::SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
+        expected.contains(name)
+            || matrix.is_some_and(|matrix| expected.contains(matrix))
+            || module.is_some_and(|module| expected.contains(&format!("{module}.weight")))
     };
     candidates.find(is_known).unwrap_or_else(|| stored_name.to_owned())
 }
@@ -326,6 +410,14 @@ impl Checkpoint for HuggingFaceCheckpoint {
     }
 
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, ImportError> {
+        if let Some(module) = self.packed_module(name) {
+            let shapes = self.config.tensor_shapes();
+            let shape = shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| &shape[..]);
+            let Some(&[outputs, inputs]) = shape else {
+                unreachable!("`check_packed` let matrices pass alone")
+            };
+            return Ok(self.unpacked(module, [outputs, inputs])?);
+        }
         let Some(place) = self.places.get(name) else {
             return Ok(vec![0.0; self.config.vocab_size]); // of `ZERO_IF_MISSING`
         };

@@ -20,6 +20,7 @@ mod gguf_pieces;
 mod gguf_tokenizer;
 mod hugging_face;
 mod marian_file;
+mod packed;
 mod slm;
 mod slm_template;
 mod tokenizer_files;

@@ -1,4 +1,5 @@
-//! Import of large public models: multimodal checkpoints, FP8, and shards that do not fit their index.
+//! Import of large public models: multimodal checkpoints, FP8, packed matrices, shards that do not fit their
+//! index.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -143,12 +144,89 @@ fn fp8_matrices_without_fitting_scales_and_other_quantizations_are_refused() {
     write_fp8(&weights, |_| ("_scale_inv", vec![2, 2]));
     assert_says(&import(directory.path()).unwrap_err(), &["has scales of shape [2, 2]", "no part of"]);
     for quantization in [
-        json!({"quant_method": "awq", "bits": 4}),
+        json!({"quant_method": "awq", "bits": 4, "version": "gemv"}),
+        json!({"quant_method": "gptq", "bits": 3}),
+        json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
         json!({"quant_method": "compressed-tensors", "format": "pack-quantized"}),
     ] {
         fp8_source(directory.path(), &quantization);
-        assert_says(&import(directory.path()).unwrap_err(), &["`quantization_config`", "floats or FP8"]);
+        assert_says(&import(directory.path()).unwrap_err(), &["`quantization_config`", "of FP8"]);
     }
+}
+
+/// A model whose matrices are packed with four bits, in groups of eight inputs: all numbers 9, all zeros 7,
+/// and scales of a half. `more` are further tensors.
+fn packed_source(directory: &Path, method: &str, more: &[(&str, Vec<usize>, Vec<u8>)]) {
+    let mut settings: Value = serde_json::from_str(&config().to_json()).unwrap();
+    settings["quantization_config"] = json!({"quant_method": method, "bits": 4, "group_size": 8});
+    settings["intermediate_size"] = 16.into();
+    settings["head_dim"] = 8.into();
+    let path = source(directory, &settings).join("model.safetensors");
+    let config = ModelConfig::read(&directory.join("source/config.json")).unwrap();
+    let mut stored: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for (name, shape) in config.tensor_shapes() {
+        let count: usize = shape.iter().product();
+        let module = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
+        let &[outputs, inputs] = &shape[..] else {
+            stored.insert(name, (Dtype::F32, shape, 1.0_f32.to_le_bytes().repeat(count)));
+            continue;
+        };
+        if name.ends_with("embed_tokens.weight") {
+            stored.insert(name, (Dtype::F32, shape, 1.0_f32.to_le_bytes().repeat(count)));
+            continue;
+        }
+        let zeros = if method == "gptq" { 0x66_u8 } else { 0x77 }; // the former less one
+        let words = if method == "gptq" { vec![inputs / 8, outputs] } else { vec![inputs, outputs / 8] };
+        let mut add = |suffix: &str, dtype, shape, bytes| {
+            stored.insert(format!("{module}{suffix}"), (dtype, shape, bytes));
+        };
+        add(".qweight", Dtype::I32, words, vec![0x99; count / 2]);
+        add(".qzeros", Dtype::I32, vec![inputs / 8, outputs / 8], vec![zeros; inputs / 8 * outputs / 2]);
+        let scales = vec![inputs / 8, outputs];
+        add(".scales", Dtype::F32, scales, 0.5_f32.to_le_bytes().repeat(inputs / 8 * outputs));
+        if method == "gptq" {
+            let groups = (0..inputs as u32).flat_map(|input| (input / 8).to_le_bytes()).collect();
+            add(".g_idx", Dtype::I32, vec![inputs], groups);
+        }
+    }
+    for (name, shape, bytes) in more {
+        stored.insert((*name).to_owned(), (Dtype::F32, shape.clone(), bytes.clone()));
+    }
+    let views = stored.iter().map(|(name, (dtype, shape, bytes))| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+}
+
+#[test]
+fn packed_matrices_are_read_as_their_numbers() {
+    for method in ["gptq", "awq"] {
+        let directory = tempfile::tempdir().unwrap();
+        let no_bias = ("model.layers.0.mlp.up_proj.bias", vec![16], vec![0; 64]);
+        packed_source(directory.path(), method, &[no_bias]);
+        import(directory.path()).unwrap();
+        let imported = imported(directory.path());
+        let config = ModelConfig::read(&directory.path().join("llm/config.json")).unwrap();
+        assert_eq!(imported.names().len(), config.tensor_shapes().len());
+        for name in ["model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"] {
+            let numbers = imported.read_f32(name).unwrap();
+            assert!(numbers.iter().all(|&number| number == 1.0), "{method}, {name}: {numbers:?}");
+        }
+    }
+}
+
+#[test]
+fn packed_matrices_whose_parts_do_not_fit_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let bias = ("model.layers.0.mlp.up_proj.bias", vec![16], vec![1; 64]);
+    packed_source(directory.path(), "gptq", &[bias]);
+    assert_says(&import(directory.path()).unwrap_err(), &["up_proj.bias", "is not part of this family"]);
+    let scales = ("model.layers.0.mlp.up_proj.scales", vec![16], vec![0; 64]);
+    packed_source(directory.path(), "gptq", &[scales]);
+    assert_says(
+        &import(directory.path()).unwrap_err(),
+        &["up_proj.weight", "is packed in [1, 16]", "`.scales`", "has shape [16]"],
+    );
 }
 
 #[test]

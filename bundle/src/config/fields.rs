@@ -35,18 +35,27 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// # Errors
-    /// The checkpoint is quantized to other numbers than FP8, which the import reads.
+    /// The checkpoint is quantized in a way that the import does not read.
     pub(super) fn new(json: &'a Map<String, Value>) -> Result<Self, UnsupportedSetting> {
         let fields = Self { json };
         if let Some(settings) = fields.get("quantization_config") {
             let text = |key: &str| settings.get(key).and_then(Value::as_str).unwrap_or_default();
-            let is_fp8 = match text("quant_method") {
+            let bits = settings.get("bits").and_then(Value::as_u64);
+            let is_read = match text("quant_method") {
                 "fp8" => true,
                 "compressed-tensors" => text("format") == "float-quantized",
+                "gptq" => {
+                    let formats = ["", "gptq", "gptq_v2"];
+                    matches!(bits, Some(2 | 4 | 8)) && formats.contains(&text("checkpoint_format"))
+                }
+                "awq" => {
+                    matches!(bits, Some(4)) && ["", "gemm"].contains(&&text("version").to_lowercase()[..])
+                }
                 _ => false,
             };
-            if !is_fp8 {
-                let supported = "a checkpoint of floats or FP8 (quant_method fp8)";
+            if !is_read {
+                let supported = "a checkpoint of floats, of FP8 (quant_method fp8), of GPTQ with 2, 4 or 8 \
+                                 bits, or of AWQ with 4 bits (version gemm)";
                 return Err(UnsupportedSetting::new("quantization_config", settings, supported));
             }
         }

@@ -254,7 +254,7 @@ fn settings_that_are_not_implemented_are_refused_by_field() {
         ("llama", json!({"vocab_size": "many"}), ["`vocab_size` is \"many\"", "whole number"]),
         ("llama", json!({"vocab_size": null}), ["`vocab_size` is missing", "whole number"]),
         ("llama", json!({"rms_norm_eps": -1}), ["`rms_norm_eps` is -1", "positive"]),
-        ("llama", json!({"quantization_config": {"bits": 4}}), ["`quantization_config`", "floats or FP8"]),
+        ("llama", json!({"quantization_config": {"bits": 4}}), ["`quantization_config`", "of FP8"]),
         ("qwen2", json!({"hidden_act": "gelu"}), ["`hidden_act`", "silu"]),
         ("qwen2", json!({"num_key_value_heads": null}), ["`num_key_value_heads` is missing", "number"]),
         ("qwen2", sliding("sliding_attention"), ["`sliding_window` is missing", "sliding attention"]),
