@@ -22,8 +22,8 @@ export BATON_WEED := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/too
 export BATON_ENVOY := $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/baton/tools/bin/envoy
 
 # The crates that do nothing but compute: no runtime, no sockets.
-PURE := baton-segments baton-generation baton-formats baton-quality baton-reuse baton-job baton-lanes \
-	baton-decoding
+PURE := baton-markup baton-segments baton-generation baton-formats baton-quality baton-reuse baton-job \
+	baton-lanes baton-decoding
 # The crates that must build on a machine without libtorch.
 TORCHLESS := $(PURE) baton-text baton-store baton-bundle baton-import baton-proto baton-telemetry \
 	baton-coordinator

@@ -127,13 +127,13 @@ impl PromptReader {
 
     /// All readings of a record: of `text` by the LLM, at most `max_prompt_tokens` at once, and each of its
     /// `segments` by the small model. The readings follow the text, and so do the segments in each; every
-    /// segment is in one.
+    /// segment is in one. A segment may lie inside the one before it.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     ///
     /// # Panics
-    /// [`reads_records`](Self::reads_records) is false, or segments overlap or do not rise.
+    /// [`reads_records`](Self::reads_records) is false, or the beginnings of segments fall.
     pub fn read_record(
         &self,
         text: &str,
@@ -141,8 +141,13 @@ impl PromptReader {
         max_prompt_tokens: usize,
     ) -> Result<Vec<Reading>, BundleError> {
         let LlmReader { tokenizer, attention } = self.llm_reader();
-        let ranges: Vec<Range<usize>> = segments.iter().map(|segment| segment.range.clone()).collect();
-        assert!(ranges.is_sorted_by(|a, b| a.end <= b.start), "segments follow each other");
+        // A segment in a tag lies inside the one that has the tag: its window reaches to the end of both.
+        let to_the_furthest = |end: &mut usize, segment: &RecordSegment| {
+            *end = segment.range.end.max(*end);
+            Some(segment.range.start..*end)
+        };
+        let ranges: Vec<Range<usize>> = segments.iter().scan(0, to_the_furthest).collect();
+        assert!(ranges.is_sorted_by_key(|range| range.start), "segments rise");
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
         let (text_start, text_end) = (first.start, last.end);
         let encode = |range: Range<usize>| -> Result<SpannedTokens, BundleError> {

@@ -106,6 +106,29 @@ fn each_model_reads_its_own_tokens_and_segments_take_the_states_of_their_charact
 }
 
 #[test]
+fn a_segment_may_lie_inside_the_one_before_it() {
+    let tiny = TinyBundle::unsealed();
+    write_manifest(tiny.path(), aligned()).unwrap();
+    let bundle = verify(tiny.path()).unwrap();
+    let reader = bundle.prompt_reader(Mode::Hybrid, None).unwrap();
+    let text = "a (b) a a a b"; // the LLM has a token or two for each letter
+    let segment =
+        |range: Range<usize>| reader.record_segment(range.clone(), &text[range], |bytes| bytes).unwrap();
+    let segments = || [0..7, 3..4, 8..text.len()].map(segment).to_vec();
+    for limit in [32, 9, 6] {
+        let readings = reader.read_record(text, segments(), limit).unwrap();
+        let all: Vec<_> = readings.iter().flat_map(|reading| &reading.segments).collect();
+        assert_eq!(all.len(), 3, "{limit}");
+        for (segment, alone) in all.iter().zip(segments()) {
+            assert_eq!(segment.tokens, alone.tokens.ids, "{limit}");
+            let covered =
+                (0..segment.tokens.len()).any(|token| !segment.alignment.of_token(token).is_empty());
+            assert!(covered, "{limit}: each takes states");
+        }
+    }
+}
+
+#[test]
 fn limits_count_each_models_own_tokens() {
     let tiny = TinyBundle::unsealed();
     write_manifest(tiny.path(), aligned()).unwrap();

@@ -146,6 +146,11 @@ pub struct JobArgs {
     /// --glossary terms.csv
     #[arg(long, value_name = "FILE", env = "BATON_GLOSSARY", help_heading = "Generation")]
     glossary: Option<PathBuf>,
+    /// Field or column with terms of the record's own, which precede the job's: a list of `disk=disco` or of
+    /// [source, target], a map, or a text with `;` between its terms. Default: none. Example:
+    /// --glossary-field terms
+    #[arg(long, value_name = "NAME", env = "BATON_GLOSSARY_FIELD", help_heading = "Records")]
+    glossary_field: Option<String>,
     #[command(flatten)]
     generation: GenerationArgs,
 }

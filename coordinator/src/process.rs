@@ -176,6 +176,7 @@ fn log_report(report: &JobReport, partition: Partition) {
         failed = totals.errors,
         output_tokens = totals.output_tokens,
         warnings = %totals.warnings,
+        term_adherence = totals.terms.adherence(),
         drafted_tokens = report.drafts.drafted_tokens,
         accepted_tokens = report.drafts.accepted_tokens,
         llm_passes = report.drafts.llm_passes,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use baton_bundle::RulesByLanguage;
 use baton_formats::ReviewRow;
 use baton_job::{
-    FailureCode, FinishReason, Judgement, LanguageChoice, OutputRow, RecordFailure, RecordSource,
+    FailureCode, FinishReason, Judgement, LanguageChoice, OutputRow, RecordFailure, RecordSource, TermCounts,
 };
 use baton_proto::{RecordHead, WireError};
-use baton_segments::Segment;
+use baton_segments::{Segment, Unit};
+use baton_text::{Term, TermError, TextRules};
 
 use crate::joined::{Generated, Joined, ReadSegment, joined, source_text};
 use crate::judge::Judge;
@@ -28,6 +29,8 @@ pub(crate) enum Outcome {
         review: Option<Box<ReviewRow>>,
         /// The decoder's knowledge of the output; `None` if no model wrote it.
         judgement: Option<Judgement>,
+        /// The glossary's terms in the text.
+        terms: TermCounts,
     },
     /// It has an error row.
     Failed(RecordFailure),
@@ -44,6 +47,7 @@ pub(crate) struct ShardCollector {
     num_segments_left: u64,
     /// Turns the text written for a segment into its output.
     rules: Arc<RulesByLanguage>,
+    unit: Unit,
     /// Judges outputs.
     judge: Judge,
 }
@@ -59,6 +63,8 @@ enum Entry {
 #[derive(Debug, Clone)]
 struct Open {
     head: RecordHead,
+    /// The job's, in the record's languages and with its own terms.
+    rules: Arc<TextRules>,
     /// By number, as far as they have come.
     segments: Vec<Option<PlacedSegment>>,
     num_received: usize,
@@ -88,7 +94,13 @@ impl ShardCollector {
         let entries = vec![Entry::Missing; num_entries];
         let rules = Arc::new(RulesByLanguage::none());
         let (rows, num_segments_left) = (Vec::new(), num_segments);
-        Self { entries, rows, num_open: num_entries, num_segments_left, rules, judge: Judge::default() }
+        let (num_open, unit, judge) = (num_entries, Unit::Record, Judge::default());
+        Self { entries, rows, num_open, num_segments_left, rules, unit, judge }
+    }
+
+    /// Expects the segments of texts that are cut by this unit.
+    pub(crate) fn cut_by(self, unit: Unit) -> Self {
+        Self { unit, ..self }
     }
 
     /// Applies rules to the written texts.
@@ -103,10 +115,11 @@ impl ShardCollector {
 
     /// Notes a record; its segments follow. One without segments is done.
     pub(crate) fn begin_record(&mut self, head: RecordHead) -> Result<(), WireError> {
-        let (entry, num_segments) = (self.missing(head.index)?, head.num_segments);
-        *entry = match num_segments {
+        let (index, num_segments) = (head.index, head.num_segments);
+        let rules = rules_of(&self.rules, &head)?;
+        *self.missing(index)? = match num_segments {
             0 => Entry::Done(Outcome::copied(head)),
-            _ => Entry::Open(Open::new(head)),
+            _ => Entry::Open(Open::new(head, rules)),
         };
         self.num_open -= usize::from(num_segments == 0);
         let left = self.num_segments_left.checked_sub(num_segments.into());
@@ -163,6 +176,14 @@ impl ShardCollector {
         match self.entries.get(record as usize) {
             Some(Entry::Open(open)) => (open.head.max_new_tokens, open.head.languages.clone()),
             _ => (None, LanguageChoice::default()),
+        }
+    }
+
+    /// The rules for a record's text, until it is done.
+    pub(crate) fn rules_of(&self, record: u32) -> Arc<TextRules> {
+        match self.entries.get(record as usize) {
+            Some(Entry::Open(open)) => Arc::clone(&open.rules),
+            _ => self.rules.of(&LanguageChoice::default()),
         }
     }
 
@@ -223,7 +244,7 @@ impl ShardCollector {
         };
         open.num_written += 1; // once each: a row is finished once, and a segment has one row
         if open.num_written == open.segments.len() {
-            *entry = Entry::Done(open.outcome(&self.rows, &self.rules, &self.judge));
+            *entry = Entry::Done(open.outcome(&self.rows, self.unit, &self.judge));
             self.num_open -= 1;
         }
     }
@@ -265,18 +286,30 @@ impl Outcome {
             origin: None,
             fields,
         };
-        Outcome::Output { source, row, review: None, judgement: None }
+        Outcome::Output { source, row, review: None, judgement: None, terms: TermCounts::default() }
     }
 }
 
+/// The rules for the text of a record: the job's, in its languages and with its own terms.
+fn rules_of(rules: &RulesByLanguage, head: &RecordHead) -> Result<Arc<TextRules>, WireError> {
+    let rules = rules.of(&head.languages);
+    if head.terms.is_empty() {
+        return Ok(rules);
+    }
+    let terms: Result<Vec<Term>, TermError> = head.terms.iter().map(|term| term.parse()).collect();
+    let terms = terms.map_err(|_| WireError::UnexpectedMessage { expected: "records with valid terms" })?;
+    Ok(Arc::new(rules.with_terms(&terms)))
+}
+
 impl Open {
-    fn new(head: RecordHead) -> Self {
+    fn new(head: RecordHead, rules: Arc<TextRules>) -> Self {
         let segments = vec![None; head.num_segments as usize]; // no more than the header announced
-        Self { head, segments, num_received: 0, num_written: 0 }
+        Self { head, rules, segments, num_received: 0, num_written: 0 }
     }
 
     /// The outcome of a record whose segments all have their outputs.
-    fn outcome(&mut self, rows: &[Row], rules: &RulesByLanguage, judge: &Judge) -> Outcome {
+    fn outcome(&mut self, rows: &[Row], unit: Unit, judge: &Judge) -> Outcome {
+        let rules = Arc::clone(&self.rules);
         let segments: Vec<PlacedSegment> = std::mem::take(&mut self.segments).into_iter().flatten().collect();
         let row_of = |placed: &PlacedSegment| &rows[placed.row as usize];
         let prompt_tokens = segments.iter().map(|placed| row_of(placed).prompt_len).sum();
@@ -287,10 +320,9 @@ impl Open {
                 written: row_of(placed).written.as_ref().expect("all are written"),
             })
             .collect();
-        let rules = &*rules.of(&self.head.languages);
         let RecordHead { id, source, fields, llm_prompt_tokens, max_new_tokens, .. } = self.head.clone();
-        let Joined { best, alternatives, warnings, log_probabilities } =
-            match joined(&read, rules, max_new_tokens) {
+        let Joined { best, alternatives, warnings, log_probabilities, terms } =
+            match joined(&read, (&rules, unit), max_new_tokens) {
                 Ok(joined) => joined,
                 Err(message) => {
                     let code = FailureCode::ProcessingFailed;
@@ -314,8 +346,11 @@ impl Open {
             fields,
         };
         let text = || source_text(&read);
-        let (judgement, review) = judge.judge(&mut row, (text, &source), log_probabilities, rules);
-        Outcome::Output { source, row, review: review.map(Box::new), judgement: Some(judgement) }
+        let (judgement, review) = judge.judge(&mut row, (text, &source), log_probabilities, &rules);
+        let mut found = TermCounts::default();
+        found.add_output(terms.num_terms.into(), &terms.missed);
+        let review = review.map(Box::new);
+        Outcome::Output { source, row, review, judgement: Some(judgement), terms: found }
     }
 }
 

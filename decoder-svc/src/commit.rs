@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use baton_formats::{OutputRow, PartOptions, ReviewRow, RowError, worst_rows};
 use baton_job::layout::{amendment_key, errors_key, part_key, review_key, verdict_key};
 use baton_job::{
-    JobError, PartSummary, RecordSource, ShardIndex, TierSums, Verdict, WarningCounts, sha256_hex,
+    JobError, PartSummary, RecordSource, ShardIndex, TermCounts, TierSums, Verdict, WarningCounts, sha256_hex,
 };
 use baton_store::{CreateOutcome, Store, StoreError};
 use bytes::Bytes;
@@ -141,10 +141,11 @@ fn judge(
 ) -> Result<(Verdict, Bytes), CommitError> {
     let (mut failed, mut failed_at, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let (mut prompt_tokens, mut llm_prompt_tokens, mut output_tokens) = (0, 0, 0);
-    let mut warnings = WarningCounts::default();
+    let (mut warnings, mut terms) = (WarningCounts::default(), TermCounts::default());
     for (position, outcome) in (0..).zip(outcomes) {
         match outcome {
-            Outcome::Output { source, row, .. } => {
+            Outcome::Output { source, row, terms: found, .. } => {
+                terms.add(found);
                 prompt_tokens += u64::from(row.prompt_tokens);
                 llm_prompt_tokens += u64::from(row.llm_prompt_tokens);
                 output_tokens += row.total_output_tokens();
@@ -163,7 +164,7 @@ fn judge(
     let part =
         parts.part(rows.iter().map(Cow::as_ref)).map_err(|source| CommitError::Row { shard, source })?;
     let sums = PartSummary::of(&part, rows.len() as u64);
-    let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, warnings, ..sums };
+    let outputs = PartSummary { prompt_tokens, llm_prompt_tokens, output_tokens, warnings, terms, ..sums };
     let records = outcomes.len() as u64;
     Ok((Verdict { shard, records, failed, failed_at, outputs, tiers: Vec::new() }, part.into()))
 }

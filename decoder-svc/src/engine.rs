@@ -16,18 +16,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::DecoderError;
 use crate::engine_models::EngineModels;
+use crate::retry::Retry;
 use crate::writer::RowPrompt;
 
-/// The end of a row: its output, or its index and the reason why it can never run.
-pub(crate) type RowResult = Result<FinishedRow, (u32, SubmitError)>;
+/// The end of a row: its outputs, or its index and the reason why it can never run.
+pub(crate) type RowResult = Result<WrittenRow, (u32, SubmitError)>;
+
+/// The outputs of a row.
+#[derive(Debug)]
+pub(crate) struct WrittenRow {
+    pub(crate) row: FinishedRow,
+    /// Of the worse one of two tries.
+    pub(crate) other: Option<FinishedRow>,
+}
+
+/// A row on its way to the engines.
+#[derive(Debug)]
+pub(crate) struct NewRow {
+    pub(crate) index: u32,
+    pub(crate) prompt: RowPrompt,
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) random_stream: u64,
+    pub(crate) retry: Option<Retry>,
+}
 
 /// A row on its way into the batch.
 struct QueuedRow {
     request: RowRequest,
     prompt: RowPrompt,
-    /// Tokens of the queue's budget, given back when the row is prefilled.
-    _budget: OwnedSemaphorePermit,
+    /// Tokens of the queue's budget, given back when the row is prefilled; a second try has none.
+    _budget: Option<OwnedSemaphorePermit>,
     reply: RowReply,
+    /// The way of a second try, or of this one if it is the second.
+    retry: Option<Retry>,
+    /// The first try, if this is the second.
+    first: Option<FinishedRow>,
+}
+
+/// A row in the batch.
+struct LiveRow {
+    reply: RowReply,
+    /// The prompt and the way of a second try, if there may be one.
+    retry: Option<(RowPrompt, RowRequest, Retry)>,
+    first: Option<FinishedRow>,
 }
 
 /// Where a row's result goes. As long as it lives, the row counts as its engine's work.
@@ -60,7 +91,7 @@ impl Drop for RowReply {
 }
 
 enum Command {
-    Submit(QueuedRow),
+    Submit(Box<QueuedRow>),
     Cancel(GroupId),
 }
 
@@ -186,27 +217,22 @@ impl EngineLoad {
 
 impl RowSubmitter {
     /// Queues a row, waiting until the budget has room for its states. Dropping the future queues nothing.
-    pub(crate) async fn submit(
-        &self,
-        index: u32,
-        prompt: RowPrompt,
-        generation: &Arc<Generation>,
-        random_stream: u64,
-    ) -> Result<(), DecoderError> {
+    pub(crate) async fn submit(&self, row: NewRow) -> Result<(), DecoderError> {
+        let NewRow { index, prompt, generation, random_stream, retry } = row;
         let prompt_len = prompt.len();
         // A prompt above the whole budget passes when it has the budget for itself.
         let tokens = u32::try_from(prompt_len).unwrap_or(u32::MAX).min(self.queue.max_waiting_tokens);
         let budget = Arc::clone(&self.queue.budget).acquire_many_owned(tokens).await;
-        let _budget = budget.expect("the semaphore is never closed");
+        let _budget = Some(budget.expect("the semaphore is never closed"));
         let row = RowId { group: self.group, index };
         let num_tokens = prompt_len + generation.max_new_tokens_for(prompt_len);
-        let request = RowRequest { row, prompt_len, generation: Arc::clone(generation), random_stream };
+        let request = RowRequest { row, prompt_len, generation, random_stream };
         let engines = self.queue.engines.iter();
         let engine = engines.min_by_key(|engine| engine.outstanding.load(Ordering::Relaxed));
         let engine = engine.expect("there is at least one engine");
         let reply = RowReply::new(self.done.clone(), &engine.outstanding, num_tokens);
-        let row = QueuedRow { request, prompt, _budget, reply };
-        engine.commands.send(Command::Submit(row)).map_err(|_| DecoderError::RowsLost)
+        let row = QueuedRow { request, prompt, _budget, reply, retry, first: None };
+        engine.commands.send(Command::Submit(Box::new(row))).map_err(|_| DecoderError::RowsLost)
     }
 }
 
@@ -234,7 +260,7 @@ struct Engine {
     /// Overwritten before each step.
     plan: Plan,
     waiting: HashMap<RowId, QueuedRow>,
-    live: HashMap<RowId, RowReply>,
+    live: HashMap<RowId, LiveRow>,
     /// Of all engines.
     steps_taken: Arc<AtomicU64>,
     /// Of all engines.
@@ -273,13 +299,40 @@ impl Engine {
         let finished = self.models.carry_out(&mut self.scheduler, &mut plan, prompt_of);
         for entry in &plan.prefill {
             let row = self.waiting.remove(&entry.row).expect("a row is scheduled once, after it was queued");
-            self.live.insert(entry.row, row.reply); // its budget is given back here
+            let QueuedRow { request, prompt, reply, retry, first, .. } = row; // gives its budget back
+            let retry = retry.map(|retry| (prompt, request, retry));
+            self.live.insert(entry.row, LiveRow { reply, retry, first });
         }
         self.plan = plan; // for its memory
         self.steps_taken.fetch_add(1, Ordering::Relaxed);
         for row in finished {
-            if let Some(reply) = self.live.remove(&row.row) {
-                reply.send(Ok(row));
+            if let Some(live) = self.live.remove(&row.row) {
+                self.finish(row, live);
+            }
+        }
+    }
+
+    /// Hands out a row that is done, or queues it once more.
+    fn finish(&mut self, row: FinishedRow, live: LiveRow) {
+        let LiveRow { reply, retry, first } = live;
+        if let Some(first) = first {
+            let is_better = retry.is_some_and(|(_, _, retry)| retry.is_better(&row, &first));
+            let (row, other) = if is_better { (row, first) } else { (first, row) };
+            return reply.send(Ok(WrittenRow { row, other: Some(other) }));
+        }
+        match retry.filter(|(_, _, retry)| retry.flaws(&row) > 0) {
+            None => reply.send(Ok(WrittenRow { row, other: None })),
+            Some((prompt, request, retry)) => {
+                let request = RowRequest { generation: Arc::clone(&retry.generation), ..request };
+                match self.scheduler.submit_again(request.clone()) {
+                    Err(error) => reply.send(Err((request.row.index, error))),
+                    Ok(()) => {
+                        let (name, first) = (request.row, Some(row));
+                        let again =
+                            QueuedRow { request, prompt, _budget: None, reply, retry: Some(retry), first };
+                        self.waiting.insert(name, again);
+                    }
+                }
             }
         }
     }
@@ -287,7 +340,7 @@ impl Engine {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Submit(row) => match self.scheduler.submit(row.request.clone()) {
-                Ok(()) => drop(self.waiting.insert(row.request.row, row)),
+                Ok(()) => drop(self.waiting.insert(row.request.row, *row)),
                 Err(error) => row.reply.send(Err((row.request.row.index, error))),
             },
             Command::Cancel(group) => {

@@ -60,6 +60,17 @@ pub enum DecoderError {
         /// As the job names it.
         token: String,
     },
+    /// A second try would need more slots than there are.
+    #[error(
+        "a text whose output has flaws is decoded once more with {num_sequences} sequences, and the decoder \
+         has {max_slots} slots: give it more by --decode-slots, or the job fewer by --retry-beams"
+    )]
+    TooFewSlots {
+        /// Beams of a second try.
+        num_sequences: usize,
+        /// Slots of an engine.
+        max_slots: usize,
+    },
     /// A row was refused by the scheduler.
     #[error("entry {index} of the shard cannot be decoded")]
     Refused {
@@ -106,6 +117,7 @@ impl DecoderError {
             | Self::Generation { .. }
             | Self::UnknownStopToken { .. }
             | Self::Refused { .. }
+            | Self::TooFewSlots { .. }
             | Self::OutputNotAllowed { .. }
             | Self::CacheTooSmall { .. } => false,
             Self::Commit(CommitError::Store { source, .. }) | Self::Output { source, .. } => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use baton_job::{Alternative, FinishReason};
 use baton_quality::LogProbabilities;
-use baton_segments::{Piece, Segment, join};
-use baton_text::{Finished, Prepared, TextRules};
+use baton_segments::{Piece, Segment, Unit, join, rewrapped};
+use baton_text::{Finished, Markup, Prepared, TermTally, TextRules};
 
 /// An output of a segment, as the model wrote it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,15 +38,13 @@ pub(crate) struct Joined {
     pub(crate) warnings: Vec<String>,
     /// Of the best.
     pub(crate) log_probabilities: LogProbabilities,
+    /// Of the best.
+    pub(crate) terms: TermTally,
 }
 
 /// The text of a record: its segments, with the text between them.
 pub(crate) fn source_text(segments: &[ReadSegment<'_>]) -> String {
-    join(segments.iter().map(|ReadSegment { segment, .. }| Piece {
-        before: &segment.before,
-        text: &segment.text,
-        after: &segment.after,
-    }))
+    join(segments.iter().map(|ReadSegment { segment, .. }| segment.piece()))
 }
 
 /// The outputs of a record. The best joins the best of all segments, the second the second ones; a segment
@@ -56,13 +54,13 @@ pub(crate) fn source_text(segments: &[ReadSegment<'_>]) -> String {
 /// A segment has no output, or the job does not accept the record's best one; the reason, in words.
 pub(crate) fn joined(
     segments: &[ReadSegment<'_>],
-    rules: &TextRules,
+    (rules, unit): (&TextRules, Unit),
     max_new_tokens: Option<u32>,
 ) -> Result<Joined, String> {
     let outputs = segments.iter().map(|read| read.written.as_ref().map_err(|&message| message.to_owned()));
     let outputs: Vec<&SegmentOutputs> = outputs.collect::<Result<_, _>>()?;
-    let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
     let prepared: Vec<Prepared<'_>> = segments.iter().map(|read| rules.prepare(&read.segment.text)).collect();
+    let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
     let join_rank = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
         let alternatives = || of_rank().map(|output| &output.alternative);
@@ -70,9 +68,14 @@ pub(crate) fn joined(
         let alternatives = || alternatives().take(num_kept);
         let written = prepared.iter().zip(alternatives());
         let finished: Vec<Finished> = written.map(|(text, written)| text.finish(&written.output)).collect();
-        let output = join(segments.iter().zip(&finished).map(|(ReadSegment { segment, .. }, finished)| {
-            Piece { before: &segment.before, text: &finished.text, after: &segment.after }
-        }));
+        let written = segments.iter().map(|read| read.segment).zip(&finished);
+        let output = match (unit, rules.markup()) {
+            (Unit::Sentence, Markup::None) => {
+                let pieces = written.map(|(segment, finished)| (segment.piece(), &finished.text[..]));
+                rewrapped(&pieces.collect::<Vec<(Piece<'_>, &str)>>(), |text| rules.units_in(text))
+            }
+            _ => join(written.map(|(segment, finished)| segment.written(&finished.text))),
+        };
         let output_tokens: u32 = alternatives().map(|segment| segment.output_tokens).sum();
         let score = match outputs[..] {
             [only] => only[rank].alternative.score, // exactly, without rounding
@@ -94,11 +97,14 @@ pub(crate) fn joined(
     }
     let warnings: BTreeSet<String> =
         finished.iter().flat_map(|finished| &finished.warnings).map(ToString::to_string).collect();
+    let mut terms = TermTally::default();
+    finished.iter().for_each(|finished| terms.add(&finished.terms));
     Ok(Joined {
         best,
         alternatives: (1..num_outputs).map(|rank| join_rank(rank).0).collect(),
         warnings: warnings.into_iter().collect(),
         log_probabilities,
+        terms,
     })
 }
 

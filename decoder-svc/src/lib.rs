@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod output_cache;
 mod prompt_assembler;
+mod retry;
 mod reuse;
 mod service;
 mod shard;

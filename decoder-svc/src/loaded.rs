@@ -119,6 +119,8 @@ pub(crate) struct LoadedDecoder {
     pub(crate) engine: EngineQueue,
     pub(crate) writer: Writer,
     pub(crate) max_prompt_tokens: usize,
+    /// Of one engine.
+    pub(crate) max_slots: usize,
     pub(crate) metrics: DecoderMetrics,
     pub(crate) allowed_outputs: AllowedOutputs,
     /// The estimates of outputs' quality.
@@ -160,6 +162,7 @@ impl DecoderService {
                 true => limits.max_prompt_tokens,
                 false => limits.slm_prompt_tokens(),
             },
+            max_slots: config.max_slots,
             metrics,
             allowed_outputs: AllowedOutputs::default(),
             quality: quality.map(|(mode, model)| (*mode, Arc::new(model.clone()))).collect(),

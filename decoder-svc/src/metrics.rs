@@ -9,6 +9,8 @@ use crate::engine::EngineLoad;
 #[derive(Debug, Clone)]
 pub(crate) struct DecoderMetrics {
     pub(crate) output_tokens: Counter,
+    /// Rows decoded twice.
+    pub(crate) retried_rows: Counter,
     /// Of mode `verified`.
     pub(crate) drafted_tokens: Counter,
     pub(crate) accepted_tokens: Counter,
@@ -26,6 +28,7 @@ impl Default for DecoderMetrics {
     fn default() -> Self {
         Self {
             output_tokens: Counter::default(),
+            retried_rows: Counter::default(),
             drafted_tokens: Counter::default(),
             accepted_tokens: Counter::default(),
             llm_passes: Counter::default(),
@@ -52,6 +55,8 @@ impl DecoderMetrics {
     /// Registers them, and the load of the engine.
     pub(crate) fn register(&self, metrics: &MetricsRegistry, engine: EngineLoad) {
         metrics.counter("baton_decoder_output_tokens_total", "Tokens written", &self.output_tokens);
+        let help = "Rows decoded once more, because their first output had flaws";
+        metrics.counter("baton_decoder_retried_rows_total", help, &self.retried_rows);
         let help = "Mode verified: tokens the small model has drafted";
         metrics.counter("baton_decoder_drafted_tokens_total", help, &self.drafted_tokens);
         let help = "Mode verified: drafted tokens that the large model also chose";

@@ -132,7 +132,8 @@ mod tests {
 
     fn head(record: u32, prompt_len: u32) -> PromptHead {
         let (text, before, after) = ("for libc6".into(), String::new(), String::new());
-        PromptHead { segment: Segment { record, number: 0, text, before, after }, prompt_len, number: record }
+        let segment = Segment { record, number: 0, text, before, after, is_in_tag: false };
+        PromptHead { segment, prompt_len, number: record }
     }
 
     fn states(bytes: &[u8]) -> PromptPayload {

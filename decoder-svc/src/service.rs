@@ -56,6 +56,10 @@ impl ShardService for LoadedDecoder {
         self.allowed_outputs.check(&attempt.output_location)?;
         attempt.cache_location.iter().try_for_each(|cache| self.allowed_outputs.check(cache))?;
         let generation = generation(&attempt.generation, &self.writer)?;
+        let num_sequences = attempt.generation.second_try().map_or(0, |options| options.beams as usize);
+        if num_sequences > self.max_slots {
+            return Err(DecoderError::TooFewSlots { num_sequences, max_slots: self.max_slots });
+        }
         memory.grow(expected_num_bytes(attempt, announced))?;
         Ok(Accepted { generation: Arc::new(generation), announced })
     }

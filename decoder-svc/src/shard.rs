@@ -3,9 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use baton_bundle::RulesByLanguage;
 use baton_decoding::{Copying, DraftCounts, FinishedRow, FinishedSequence, Generation};
-use baton_job::{Alternative, LanguageChoice, Mode, TierSums};
+use baton_job::{Alternative, GenerationOptions, Mode, TermCounts, TierSums};
 use baton_proto::wire::{
     DecodeShardRequest, Drafts, Escalation, ShardEvent, ShardProgress, ShardReceipt, decode_shard_request,
     shard_event,
@@ -13,7 +12,7 @@ use baton_proto::wire::{
 use baton_proto::{FoundPrompts, PromptHead, RecordHead, ShardAttempt, WireError, receive_error, wire};
 use baton_quality::LogProbabilities;
 use baton_reuse::SegmentKey;
-use baton_segments::Segment;
+use baton_segments::{Segment, Unit};
 use baton_store::{Location, Store};
 use baton_text::View;
 use baton_worker::{EventSender, MemoryShare, OpenShard};
@@ -24,13 +23,14 @@ use tracing::Instrument;
 use crate::DecoderError;
 use crate::collector::{Outcome, ShardCollector};
 use crate::commit::{Commit, commit};
-use crate::engine::{RowResults, RowSubmitter};
+use crate::engine::{NewRow, RowResults, RowSubmitter, WrittenRow};
 use crate::generation::output_text;
 use crate::joined::{Generated, SegmentOutput};
 use crate::judge::Judge;
 use crate::loaded::LoadedDecoder;
 use crate::memory::{Announced, outputs_num_bytes, received_num_bytes};
 use crate::prompt_assembler::PromptAssembler;
+use crate::retry::Retry;
 use crate::reuse::ShardReuse;
 use crate::tier::{TierEnd, end_tier};
 use crate::writer::RowPrompt;
@@ -54,7 +54,8 @@ struct ShardWork<'a> {
     attempt: ShardAttempt,
     generation: Arc<Generation>,
     announced: Announced,
-    rules: Arc<RulesByLanguage>,
+    /// The options of second tries, if the job has them.
+    second_try: Option<Arc<GenerationOptions>>,
     collector: Mutex<ShardCollector>,
     reuse: Mutex<ShardReuse>,
 }
@@ -70,7 +71,8 @@ pub(crate) async fn process(
     let judge = Judge::of(&attempt.generation, attempt.mode, &decoder.quality);
     let judge = judge.of_tier(attempt.tier.is_some());
     let collector = ShardCollector::new(attempt.num_entries, announced.num_segments);
-    let collector = Mutex::new(collector.obeying(Arc::clone(&rules)).judged_by(judge));
+    let unit = Unit::new(attempt.generation.by_sentence, attempt.generation.cut_long_texts);
+    let collector = Mutex::new(collector.cut_by(unit).obeying(rules).judged_by(judge));
     let mut reuse = ShardReuse::default();
     if announced.has_keys {
         let keys = receive_keys(&mut requests, announced.num_prompts).await?;
@@ -78,7 +80,8 @@ pub(crate) async fn process(
         tell_found(reuse.found(), events).await;
     }
     let reuse = Mutex::new(reuse);
-    let work = ShardWork { decoder, attempt, generation, announced, rules, collector, reuse };
+    let second_try = attempt.generation.second_try().map(Arc::new);
+    let work = ShardWork { decoder, attempt, generation, announced, second_try, collector, reuse };
     let store = work.open_output().await?;
     let (rows, results) = decoder.engine.open_group();
     let receive = work.receive(requests, rows);
@@ -234,9 +237,10 @@ impl ShardWork<'_> {
             if let Some((PromptHead { segment, prompt_len, number }, prompt)) = complete {
                 let random_stream = self.random_stream(&segment);
                 let generation = self.generation_of(&segment, &prompt)?;
+                let retry = self.retry_of(&segment, &generation);
                 self.reuse().begin(number)?;
-                let row = self.collector().begin(segment, prompt_len)?;
-                rows.submit(row, prompt, &generation, random_stream).await?;
+                let index = self.collector().begin(segment, prompt_len)?;
+                rows.submit(NewRow { index, prompt, generation, random_stream, retry }).await?;
             }
         }
         assembler.check_complete()?;
@@ -267,7 +271,7 @@ impl ShardWork<'_> {
     fn generation_of(&self, segment: &Segment, prompt: &RowPrompt) -> Result<Arc<Generation>, DecoderError> {
         let (limit, languages) = self.collector().own_settings(segment.record);
         let listed = prompt.own_tokens.as_ref().and_then(|tokens| self.decoder.writer.listed(tokens));
-        let copying = self.copying_of(segment, &languages);
+        let copying = self.copying_of(segment);
         if limit.is_none() && languages.target.is_none() && listed.is_none() && copying.is_none() {
             return Ok(Arc::clone(&self.generation));
         }
@@ -281,14 +285,30 @@ impl ShardWork<'_> {
         Ok(Arc::new(Generation { model_limit, first_token, listed, copying, ..generation }))
     }
 
-    fn copying_of(&self, segment: &Segment, languages: &LanguageChoice) -> Option<Copying> {
+    /// The second try of a row, if the job has one: by the options of `generation`, without its biases and
+    /// its shortlist. Terms stay.
+    fn retry_of(&self, segment: &Segment, generation: &Generation) -> Option<Retry> {
+        let options = self.second_try.clone()?;
+        let rules = self.collector().rules_of(segment.record);
+        let (text, terms) = {
+            let prepared = rules.prepare(&segment.text);
+            let View { text, terms } = prepared.view();
+            (text.to_owned(), terms.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let copying = generation.copying.clone().filter(|_| !terms.is_empty());
+        let generation = Generation { options, copying, listed: None, ..generation.clone() };
+        let tokenizer = Arc::clone(&self.decoder.writer.tokenizer);
+        Some(Retry { generation: Arc::new(generation), tokenizer, text, terms, rules })
+    }
+
+    fn copying_of(&self, segment: &Segment) -> Option<Copying> {
         let options = &self.attempt.generation;
-        if !options.copies_words() && options.terms.is_empty() {
+        let rules = self.collector().rules_of(segment.record);
+        if !options.copies_words() && !rules.has_terms() {
             return None;
         }
         let vocabulary = Arc::clone(&self.decoder.writer.vocabulary);
         let (copy_bias, name_bias) = (options.copy_bias as f32, options.name_bias as f32);
-        let rules = self.rules.of(languages);
         let prepared = rules.prepare(&segment.text);
         let View { text, terms } = prepared.view(); // no more of it: equal views share outputs
         match (options.copies_words(), terms.is_empty()) {
@@ -316,10 +336,14 @@ impl ShardWork<'_> {
         loop {
             tokio::select! {
                 result = results.next() => match result {
-                    Some(Ok(row)) => {
-                        let num_tokens: usize = row.outputs.iter().map(|output| output.num_tokens).sum();
-                        self.count(num_tokens as u64, row.drafts);
-                        drafts.add(row.drafts);
+                    Some(Ok(WrittenRow { row, other })) => {
+                        let outputs = row.outputs.iter().chain(other.iter().flat_map(|row| &row.outputs));
+                        let num_tokens: usize = outputs.map(|output| output.num_tokens).sum();
+                        let mut of_row = row.drafts;
+                        other.iter().for_each(|other| of_row.add(other.drafts));
+                        self.count(num_tokens as u64, of_row);
+                        self.decoder.metrics.retried_rows.inc_by(u64::from(other.is_some()));
+                        drafts.add(of_row);
                         let generated = self.detokenize(&row);
                         num_bytes += generated.as_ref().map_or(0, |outputs| outputs_num_bytes(outputs));
                         memory.settle(num_bytes.max(memory.num_bytes()));
@@ -442,7 +466,14 @@ fn receipt(commit: &Commit) -> ShardReceipt {
         reuse: None,
         escalation: None,
         tiers: commit.verdict.tiers.iter().map(wire::TierSums::from).collect(),
+        terms: (!outputs.terms.is_empty()).then(|| wire_terms(&outputs.terms)),
     }
+}
+
+fn wire_terms(terms: &TermCounts) -> wire::TermCounts {
+    let TermCounts { occurrences, missed, missed_by_term } = terms;
+    let missed_by_term = missed_by_term.iter().map(|(term, &count)| (term.clone(), count)).collect();
+    wire::TermCounts { occurrences: *occurrences, missed: *missed, missed_by_term }
 }
 
 fn probe_receipt(outcomes: &[Outcome]) -> ShardReceipt {

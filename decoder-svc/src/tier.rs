@@ -67,7 +67,7 @@ fn own_result(shard: ShardIndex, tier: &TierAttempt, outcomes: Vec<Outcome>) -> 
     for (entry, outcome) in (0..).zip(outcomes) {
         let at = tier.position_of(entry);
         match outcome {
-            Outcome::Output { source, row, review, judgement } => {
+            Outcome::Output { source, row, review, judgement, terms } => {
                 sums.prompt_tokens += u64::from(row.prompt_tokens);
                 sums.llm_prompt_tokens += u64::from(row.llm_prompt_tokens);
                 sums.output_tokens += row.total_output_tokens();
@@ -82,7 +82,7 @@ fn own_result(shard: ShardIndex, tier: &TierAttempt, outcomes: Vec<Outcome>) -> 
                     true => escalated.push(at),
                     false => {
                         let row = OutputRow { tier: Some(tier.name.clone()), ..row };
-                        kept.push(KeptOutput { at, source, row, review });
+                        kept.push(KeptOutput { at, source, row, review, terms });
                     }
                 }
             }
@@ -124,8 +124,8 @@ fn merged(results: Vec<TierResult>) -> Option<WholeShard> {
     let mut tiers = Vec::new();
     for TierResult { head, kept } in results {
         let failed = head.failed_at.into_iter().zip(head.failed.into_iter().map(Outcome::Failed));
-        let kept = kept.into_iter().map(|KeptOutput { at, source, row, review }| {
-            (at, Outcome::Output { source, row, review, judgement: None })
+        let kept = kept.into_iter().map(|KeptOutput { at, source, row, review, terms }| {
+            (at, Outcome::Output { source, row, review, judgement: None, terms })
         });
         for (at, outcome) in failed.chain(kept) {
             let place = places.get_mut(at as usize).filter(|place| place.is_none())?;

@@ -13,7 +13,7 @@ use crate::DecoderError;
 /// How a mode's outputs are written.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) tokenizer: Arc<TextTokenizer>,
     /// Longest output, tokens.
     pub(crate) max_new_tokens: usize,
     pub(crate) reads: PromptParts,
@@ -67,7 +67,7 @@ impl Writer {
             reads.prompt_end = Some(prompt_end);
         }
         let max_new_tokens = bundle.manifest().max_new_tokens(mode);
-        let tokenizer = bundle.text_tokenizer(mode)?;
+        let tokenizer = Arc::new(bundle.text_tokenizer(mode)?);
         let spellings = tokenizer.spellings();
         let characters = Arc::new(Characters::new(&spellings, &tokenizer.ids_without_text()));
         let vocabulary = Arc::new(Vocabulary::new(spellings));

@@ -78,8 +78,8 @@ pub enum SubmitError {
 
 /// The continuous batch as a state machine.
 ///
-/// Rows enter in the order of submission; none is overtaken, so none starves. A row enters only with its
-/// worst case reserved, in slots and in cache, so no live row is ever evicted.
+/// Rows enter in the order of submission; only second tries overtake, so none starves. A row enters only with
+/// its worst case reserved, in slots and in cache, so no live row is ever evicted.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: SchedulerLimits,
@@ -151,6 +151,23 @@ impl Scheduler {
     /// # Errors
     /// The row could never run; nothing has changed.
     pub fn submit(&mut self, request: RowRequest) -> Result<(), SubmitError> {
+        let row = self.accepted(request)?;
+        self.waiting.push_back(row);
+        Ok(())
+    }
+
+    /// Puts a row at the head of the queue: the second try of one that has just left the batch. There are
+    /// thus never more second tries waiting than rows have lived at a time.
+    ///
+    /// # Errors
+    /// The row could never run; nothing has changed.
+    pub fn submit_again(&mut self, request: RowRequest) -> Result<(), SubmitError> {
+        let row = self.accepted(request)?;
+        self.waiting.push_front(row);
+        Ok(())
+    }
+
+    fn accepted(&self, request: RowRequest) -> Result<WaitingRow, SubmitError> {
         if request.prompt_len == 0 {
             return Err(SubmitError::EmptyPrompt);
         }
@@ -169,8 +186,7 @@ impl Scheduler {
             });
         }
         let RowRequest { row, prompt_len, generation, random_stream } = request;
-        self.waiting.push_back(WaitingRow { row, prompt_len, generation, random_stream, needs });
-        Ok(())
+        Ok(WaitingRow { row, prompt_len, generation, random_stream, needs })
     }
 
     /// Lets rows in, lowest slot first, and overwrites `plan` with the next step. The plan is empty only if

@@ -5,6 +5,7 @@
 //! the record. Without context, equal segments of all records therefore share a prompt; with it, only
 //! segments of equal records do. A prompt's key (`baton_reuse`) says the same beyond the shard.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -12,8 +13,8 @@ use baton_bundle::{Limits, PromptReader, Reading, RecordSegment};
 use baton_job::{FailureCode, LanguageChoice, ReaderContext, Record, RecordFailure, ShardEntry};
 use baton_proto::RecordHead;
 use baton_reuse::{SegmentKey, SegmentKeys};
-use baton_segments::{Part, Piece, Segment, Unit, cut};
-use baton_text::TextRules;
+use baton_segments::{Markup, Part, Piece, Segment, Unit, cut};
+use baton_text::{Term, TermError, TextRules};
 
 /// A shard ready to be encoded.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub(crate) struct Cutting<'a> {
     pub(crate) reader: &'a PromptReader,
     pub(crate) limits: Limits,
     pub(crate) unit: Unit,
+    /// Of the texts.
+    pub(crate) markup: Markup,
     /// `Record` only if the reader reads records.
     pub(crate) context: ReaderContext,
     /// Decides which parts of a segment the models see.
@@ -82,15 +85,17 @@ impl ShardPrompts {
         entries: Vec<ShardEntry>,
     ) -> Self {
         let mut shard = Self::default();
-        let mut known: HashMap<(Option<u32>, LanguageChoice), Known> = HashMap::new();
+        let mut known: HashMap<(Option<u32>, LanguageChoice, Vec<String>), Known> = HashMap::new();
         for (index, entry) in (0..).zip(entries) {
             let failure = match entry {
                 ShardEntry::Failed(failure) => failure,
                 ShardEntry::Prompt(record) => {
-                    // Equal texts whose records have other limits or languages may get other outputs.
-                    let known = known.entry((record.max_new_tokens, record.languages.clone())).or_default();
+                    // Equal texts whose records have other limits, languages or terms may get other outputs.
+                    let own = (record.max_new_tokens, record.languages.clone(), record.terms.clone());
+                    let known = known.entry(own).or_default();
                     let added = match cutting(&record.languages) {
-                        Ok(cutting) => shard.add(cutting, record, known),
+                        Ok(cutting) => rules_of(cutting.rules, &record)
+                            .and_then(|rules| shard.add(Cutting { rules: &rules, ..cutting }, record, known)),
                         Err(problem) => Err(record.failure(FailureCode::UnknownLanguage, problem)),
                     };
                     match added {
@@ -142,7 +147,7 @@ impl ShardPrompts {
             let place = known.segments.entry(key).or_insert_with(|| self.read_alone(cutting, view.text, key));
             part_of(place.clone())
         };
-        let (pieces, places) = cut(&record.text, cutting.unit, judge).into_iter().unzip();
+        let (pieces, places) = cut(&record.text, (cutting.unit, cutting.markup), judge).into_iter().unzip();
         Ok((pieces, cutting.all_readable(record, places)?))
     }
 
@@ -173,7 +178,7 @@ impl ShardPrompts {
             let segment = cutting.reader.record_segment(part, view.text, origin);
             part_of(cutting.segment_of_record(text, segment).map(|segment| (segment, key)))
         };
-        let (pieces, segments) = cut(text, cutting.unit, judge).into_iter().unzip();
+        let (pieces, segments) = cut(text, (cutting.unit, cutting.markup), judge).into_iter().unzip();
         let segments = cutting.all_readable(record, segments)?;
         if let Some(places) = known.records.get(text) {
             return Ok((pieces, places.clone()));
@@ -276,16 +281,32 @@ impl Cutting<'_> {
     fn failure(&self, record: &Record, number: usize, why: Unreadable) -> RecordFailure {
         match why {
             Unreadable::TooLong(excess) => {
-                let what = match self.unit {
-                    Unit::Record => "the prompt".to_owned(),
-                    Unit::Sentence => format!("a single character, segment {},", number + 1),
+                let message = match self.unit {
+                    Unit::Record => {
+                        format!("the prompt has {excess}; `--cut-long-texts true` reads it in parts")
+                    }
+                    Unit::Part | Unit::Sentence => {
+                        format!("a single character, segment {}, has {excess}", number + 1)
+                    }
                 };
-                record.failure(FailureCode::PromptTooLong, format!("{what} has {excess}"))
+                record.failure(FailureCode::PromptTooLong, message)
             }
             Unreadable::Refused => {
                 record.failure(FailureCode::ProcessingFailed, "a tokenizer refuses the text".to_owned())
             }
         }
+    }
+}
+
+/// The rules for a record's text: the job's, with the record's own terms.
+fn rules_of<'r>(rules: &'r TextRules, record: &Record) -> Result<Cow<'r, TextRules>, RecordFailure> {
+    if record.terms.is_empty() {
+        return Ok(Cow::Borrowed(rules));
+    }
+    let terms: Result<Vec<Term>, TermError> = record.terms.iter().map(|term| term.parse()).collect();
+    match terms {
+        Ok(terms) => Ok(Cow::Owned(rules.with_terms(&terms))),
+        Err(_) => Err(record.failure(FailureCode::WrongType, "a term of the record is invalid")),
     }
 }
 

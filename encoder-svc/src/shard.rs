@@ -96,8 +96,9 @@ impl ShardWork<'_> {
         let (readers, rules) = (Arc::clone(&self.encoder.readers), Arc::clone(&self.rules));
         let attempt = self.attempt.clone();
         let limits = self.encoder.limits;
-        let unit = if self.attempt.generation.by_sentence { Unit::Sentence } else { Unit::Record };
-        let context = self.attempt.generation.reader_context;
+        let generation = &self.attempt.generation;
+        let unit = Unit::new(generation.by_sentence, generation.cut_long_texts);
+        let (markup, context) = (generation.markup, generation.reader_context);
         let keys = self.encoder.keys.clone();
         let prepare = move || {
             let languages = entries.iter().filter_map(ShardEntry::record).map(|record| &record.languages);
@@ -114,7 +115,7 @@ impl ShardWork<'_> {
             let by_language: BTreeMap<_, _> = languages.into_iter().map(speaking).collect();
             let cutting = |languages: &LanguageChoice| {
                 let (reader, rules, keys) = by_language[languages].as_ref().map_err(String::clone)?;
-                Ok(Cutting { reader, limits, unit, context, rules, keys })
+                Ok(Cutting { reader, limits, unit, markup, context, rules, keys })
             };
             ShardPrompts::new(cutting, entries)
         };

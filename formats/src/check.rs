@@ -55,7 +55,9 @@ pub fn check_fields(
     let mut reader = RecordReader::new(uri, source, options)?;
     let wanted = [(options.text_field.as_str(), "--text-field")].into_iter();
     let wanted = wanted.chain(options.id_field.as_deref().map(|field| (field, "--id-field")));
-    let mut missing: Vec<(&str, &'static str)> = wanted.chain(options.language_fields.flags()).collect();
+    let glossary = options.glossary_field.as_deref().map(|field| (field, "--glossary-field"));
+    let mut missing: Vec<(&str, &'static str)> =
+        wanted.chain(options.language_fields.flags()).chain(glossary).collect();
     let (mut names, mut hint) = (BTreeSet::new(), "");
     for _ in 0..NUM_ROWS {
         let Some(found) = reader.find_next()? else { break };
@@ -91,6 +93,7 @@ mod tests {
             text_field: "text".into(),
             id_field: id_field.map(str::to_owned),
             language_fields: crate::LanguageFields::default(),
+            glossary_field: None,
             format: None,
             separator: None,
             keep: crate::KeepFields::No,

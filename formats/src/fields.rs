@@ -179,7 +179,7 @@ impl<'row> FieldValue<'row> {
         }
     }
 
-    fn to_json(self, name: &str) -> Result<Value, Fault> {
+    pub(crate) fn to_json(self, name: &str) -> Result<Value, Fault> {
         match self {
             FieldValue::Text(text) => Ok(Value::from(text)),
             FieldValue::Json(raw, line) => from_raw(raw, line),

@@ -33,6 +33,7 @@ mod separator;
 mod signature;
 mod surrogate;
 mod table;
+mod terms;
 mod text;
 mod txt;
 

@@ -20,6 +20,7 @@ use crate::gauge::Gauge;
 use crate::kept::{KeepFields, KeptColumns, KeptFields};
 use crate::record::{FailureCode, Record, RecordFailure, RecordSource};
 use crate::row::{BrokenOff, Fault, Opener, Row, RowContent, RowReader};
+use crate::terms::terms_of;
 use crate::text::open_text;
 use crate::{Compression, Format, FormatError, InputFailure, InputFailureCause, InputSource, Separator};
 
@@ -42,6 +43,8 @@ pub struct ReaderOptions {
     pub id_field: Option<String>,
     /// Fields or columns with the codes of a record's languages.
     pub language_fields: LanguageFields,
+    /// Field or column with a record's own glossary, if there is one.
+    pub glossary_field: Option<String>,
     /// Format of the file; `None`: told from its name.
     pub format: Option<Format>,
     /// The byte between the cells of a table; `None`: the separator in a first line `sep=;`, else the
@@ -299,11 +302,11 @@ impl Shape {
             KeepFields::AsJson => Ok((text, KeptFields::Json(fields.all_but(id_field)?))),
             KeepFields::AsColumns(columns) => Ok((text, KeptFields::Columns(fields.in_columns(columns)?))),
         };
-        let languages = || self.languages(&fields);
-        match self.text(&fields).and_then(kept).and_then(|(text, kept)| Ok((text, kept, languages()?))) {
-            Ok((text, fields, languages)) => {
+        let own = |(text, kept)| Ok((text, kept, self.languages(&fields)?, self.terms(&fields)?));
+        match self.text(&fields).and_then(kept).and_then(own) {
+            Ok((text, fields, languages, terms)) => {
                 let source = RecordSource { uri: self.uri.clone(), line };
-                Ok(Record { fields, languages, ..Record::new(0, id, source, text) })
+                Ok(Record { fields, languages, terms, ..Record::new(0, id, source, text) })
             }
             Err(fault) => Err(self.failure(line, Some(id), fault)),
         }
@@ -355,6 +358,14 @@ impl Shape {
             NoText::Invalid(fault) => fault,
         })?;
         self.usable(text)
+    }
+
+    /// The record's own glossary; empty without the field.
+    fn terms(&self, fields: &Fields<'_>) -> Result<Vec<String>, Fault> {
+        let Some(name) = &self.options.glossary_field else { return Ok(Vec::new()) };
+        let Some(value) = fields.get(name) else { return Ok(Vec::new()) };
+        let invalid = |problem| Fault::new(FailureCode::WrongType, format!("field `{name}` {problem}"));
+        terms_of(&value.to_json(name)?).map_err(invalid)
     }
 
     /// The text, if it is neither too long nor blank.

@@ -40,6 +40,8 @@ pub struct Record {
     pub max_new_tokens: Option<u32>,
     /// Its own languages, as far as its fields name them; unchecked.
     pub languages: LanguageChoice,
+    /// Its own glossary, entries as in the option `terms`; they precede the job's.
+    pub terms: Vec<String>,
 }
 
 /// A record that ends as an error row. Serialized, it is that row.
@@ -101,12 +103,15 @@ impl Record {
             fields: KeptFields::default(),
             max_new_tokens: None,
             languages: LanguageChoice::default(),
+            terms: Vec::new(),
         }
     }
 
-    /// Bytes of id, text, languages and kept fields: the record's weight in a shard.
+    /// Bytes of id, text, languages, terms and kept fields: the record's weight in a shard.
     pub fn payload_num_bytes(&self) -> u64 {
-        (self.id.len() + self.text.len() + self.languages.num_bytes() + self.fields.num_bytes()) as u64
+        let of_terms: usize = self.terms.iter().map(String::len).sum();
+        let own = self.languages.num_bytes() + of_terms;
+        (self.id.len() + self.text.len() + own + self.fields.num_bytes()) as u64
     }
 
     /// This record's failure with `code`.

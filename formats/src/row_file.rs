@@ -68,6 +68,7 @@ impl RowFile {
             text_field: "text".to_owned(),
             id_field: None,
             language_fields: LanguageFields::default(),
+            glossary_field: None,
             format,
             separator: None,
             keep: KeepFields::AsJson,

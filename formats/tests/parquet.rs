@@ -44,6 +44,7 @@ fn options(keep: KeepFields) -> ReaderOptions {
         text_field: "text".into(),
         id_field: None,
         language_fields: LanguageFields::default(),
+        glossary_field: None,
         format: None,
         separator: None,
         keep,

@@ -30,7 +30,7 @@ mod table;
 mod text;
 
 pub use allowed::Allowed;
-pub use baton_text::OtherLanguage;
+pub use baton_text::{Markup, OtherLanguage};
 pub use error::OptionError;
 pub use given::Given;
 pub use kinds::{EarlyStopping, FinishReason, Method, QualityColumns, ReaderContext};

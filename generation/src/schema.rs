@@ -4,7 +4,7 @@
 //! and in rustdoc. `default` says the default there. `Option` means that the default is no value at all.
 
 use crate::Method::{Beam, Sample};
-use crate::{Allowed, EarlyStopping, OtherLanguage, QualityColumns, ReaderContext};
+use crate::{Allowed, EarlyStopping, Markup, OtherLanguage, QualityColumns, ReaderContext};
 
 schema! {
     /// Language that the small model reads, where it knows several: one of those that `baton bundle show`
@@ -130,6 +130,13 @@ schema! {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
     }
 
+    /// A text that is too long for the models is cut at headings, paragraphs, lines or sentences, and the
+    /// outputs of its parts are joined. Without it, its record fails. Texts that are cut by sentence never
+    /// are too long.
+    cut_long_texts: bool = false, {
+        default: "false", allowed: Allowed::Truth, value_name: "BOOL",
+    }
+
     /// How much the LLM reads for a segment that a small model with its own tokens writes: `segment` alone,
     /// or the whole `record`, once. The small model then knows what stands around a sentence.
     reader_context: ReaderContext = ReaderContext::Segment, {
@@ -167,6 +174,13 @@ schema! {
         default: "none", allowed: Allowed::Texts, value_name: "REGEX", example: "'ACME \\w+'",
     }
 
+    /// The markup of texts that are documents. `html`: the text of each block and of attributes such as `alt`
+    /// and `title` is translated, with its tags; scripts, code and what is marked `translate="no"` stay.
+    /// `markdown`: paragraphs, headings, items and cells; front matter, code and the targets of links stay.
+    markup: Markup = Markup::None, {
+        default: "none", allowed: Allowed::Names(Markup::NAMES), value_name: "MARKUP", example: "html",
+    }
+
     /// The treatment of texts that are surely in another language than the bundle translates, or already in
     /// its target language. `translate` treats them like all others, `copy` copies them unchanged, and
     /// `error` makes their records fail. Rows of such texts have a warning.
@@ -175,8 +189,15 @@ schema! {
         example: "copy",
     }
 
-    /// A record fails if a rule had to place a number in its output, or if the output has a long number of
-    /// its own. It also fails for broken characters. Without `strict`, its row has a warning.
+    /// A text is decoded once more, with so many beams and without biases, if its output has a flaw: a unit,
+    /// number or term that the model lost or invented, words that repeat, another language or script, nothing
+    /// at all. The output with fewer flaws stays. 0 decodes nothing twice.
+    retry_beams: u32 = 4, {
+        default: "4", allowed: Allowed::Integers(0, MAX_SEQUENCES), value_name: "SEQUENCES", example: "0",
+    }
+
+    /// A record fails if its output still has a flaw that no rule mends. Examples are a number at a guessed
+    /// place, a missing term, words that repeat, or no words at all. Without `strict`, its row has a warning.
     strict: bool = false, {
         default: "false", allowed: Allowed::Truth, value_name: "BOOL",
     }
@@ -189,7 +210,8 @@ schema! {
     }
 
     /// Kinds of units that are left to the model: pattern, term, code, link, email, tag, entity, placeholder,
-    /// emphasis, path, amount, identifier, emoji, sign, script. `all` passes texts to the model unchanged.
+    /// emphasis, path, amount, identifier, emoji, sign, script. `number` leaves plain numbers to the model,
+    /// and `all` passes texts to the model unchanged.
     unprotected: Vec<String> = Vec::new(), {
         default: "none", allowed: Allowed::Texts, value_name: "KIND", example: "emoji",
     }

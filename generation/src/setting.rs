@@ -1,6 +1,6 @@
 //! One layer's setting of one option, and the types of options.
 
-use crate::{EarlyStopping, Given, OtherLanguage, QualityColumns, ReaderContext};
+use crate::{EarlyStopping, Given, Markup, OtherLanguage, QualityColumns, ReaderContext};
 
 /// A layer's setting of an option.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -188,7 +188,7 @@ impl Value for String {
     }
 }
 
-named_values!(EarlyStopping, OtherLanguage, QualityColumns, ReaderContext);
+named_values!(EarlyStopping, Markup, OtherLanguage, QualityColumns, ReaderContext);
 
 impl Value for Vec<String> {
     fn of(given: &Given) -> Option<Self> {

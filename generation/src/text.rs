@@ -6,6 +6,8 @@ use crate::{GenerationOptions, OptionError};
 
 /// In place of a kind of unit: no rules at all.
 const ALL: &str = "all";
+/// In place of a kind of unit: the rule of plain numbers.
+const NUMBER: &str = "number";
 
 /// The part of a task on which its texts' rules depend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,11 +28,11 @@ impl GenerationOptions {
     /// A pattern is not a regular expression, a term is invalid, or no such kind of unit exists.
     pub fn text_rules(&self, task: TextTask<'_>) -> Result<TextRules, OptionError> {
         let mut unprotected = Vec::new();
-        for name in self.unprotected.iter().filter(|name| *name != ALL) {
+        for name in self.unprotected.iter().filter(|name| *name != ALL && *name != NUMBER) {
             let kind: UnitKind = name.parse().map_err(|allowed| OptionError {
                 option: "unprotected",
                 value: format!("{name:?}"),
-                allowed: format!("a kind of unit, or `{ALL}`; {allowed}"),
+                allowed: format!("a kind of unit, `{NUMBER}` or `{ALL}`; {allowed}"),
             })?;
             unprotected.push(kind);
         }
@@ -38,18 +40,20 @@ impl GenerationOptions {
             protect: self.protect.clone(),
             terms: self.glossary()?,
             unprotected,
+            leaves_numbers: self.unprotected.iter().any(|name| name == NUMBER),
             language: task.language.map(str::to_owned),
             target_language: task.target_language.map(str::to_owned),
             may_leave_out: task.may_leave_out,
             other_language: self.other_language,
             is_strict: self.strict,
+            markup: self.markup,
         };
         let rules = TextRules::new(&options).map_err(|error| OptionError {
             option: "protect",
             value: format!("{:?}", self.protect),
             allowed: format!("regular expressions; {error}"),
         })?;
-        Ok(if self.unprotected.iter().any(|name| name == ALL) { TextRules::none() } else { rules })
+        Ok(if self.unprotected.iter().any(|name| name == ALL) { rules.leaving_all() } else { rules })
     }
 }
 
@@ -93,5 +97,12 @@ mod tests {
         let all = GenerationOptions { unprotected: vec!["all".into()], ..GenerationOptions::default() };
         let rules = all.text_rules(TextTask::default()).unwrap();
         assert_eq!(rules.prepare(" <b> ").text(), " <b> ");
+        let written = |unprotected: Vec<String>| {
+            let options = GenerationOptions { unprotected, ..GenerationOptions::default() };
+            let task = TextTask { language: Some("en"), target_language: Some("pt"), ..TextTask::default() };
+            options.text_rules(task).unwrap().prepare("It has 481 parts.").finish("Tem 418 partes.").text
+        };
+        assert_eq!(written(Vec::new()), "Tem 481 partes.");
+        assert_eq!(written(vec!["number".into()]), "Tem 418 partes.");
     }
 }

@@ -1,5 +1,5 @@
-//! Matrices of whole numbers in a few bits, with a scale and a zero for each group of inputs, as GPTQ and AWQ
-//! checkpoints hold them: `(number - zero) * scale`.
+//! Matrices of whole numbers in a few bits, as GPTQ and AWQ checkpoints hold them. Each group of inputs has a
+//! scale and a zero: a weight is `(number - zero) * scale`.
 //!
 //! A module has four tensors in place of its `weight`, `[outputs, inputs]`:
 //!

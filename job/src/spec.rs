@@ -59,6 +59,8 @@ pub struct JobSpec<G = GenerationOptions> {
     pub text_field: String,
     /// Field or column with the record's id. Default: `id`, else `custom_id`, else file and line.
     pub id_field: Option<String>,
+    /// Field or column with terms of the record's own, which precede the job's. Default: none.
+    pub glossary_field: Option<String>,
     /// Format of all inputs. Default: by each file's name.
     pub format: Option<Format>,
     /// The byte between the cells of tables: one character, or `tab`. Default: a first line `sep=;`, else the
@@ -92,6 +94,8 @@ pub struct OutputDefinition {
     pub task: Option<String>,
     pub text_field: String,
     pub id_field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glossary_field: Option<String>,
     pub format: Option<Format>,
     #[serde(default)]
     pub separator: Option<Separator>,
@@ -134,6 +138,7 @@ impl<G: Default> Default for JobSpec<G> {
             task: None,
             text_field: "text".into(),
             id_field: None,
+            glossary_field: None,
             format: None,
             separator: None,
             keep_fields: false,
@@ -194,6 +199,7 @@ impl JobFile {
             task: self.task,
             text_field: self.text_field,
             id_field: self.id_field,
+            glossary_field: self.glossary_field,
             format: self.format,
             separator: self.separator,
             keep_fields: self.keep_fields,
@@ -226,6 +232,7 @@ impl<G> JobSpec<G> {
         self.task.iter().try_for_each(|task| non_empty("task", task))?;
         non_empty("text_field", &self.text_field)?;
         self.id_field.iter().try_for_each(|field| non_empty("id_field", field))?;
+        self.glossary_field.iter().try_for_each(|field| non_empty("glossary_field", field))?;
         if !(1..=MAX_TEXT_NUM_BYTES).contains(&self.max_text_bytes) {
             let allowed =
                 format!("1 to {MAX_TEXT_NUM_BYTES}, because a record travels in one message of 4 MiB");
@@ -284,6 +291,7 @@ impl JobSpec {
             task: self.task.clone(),
             text_field: self.text_field.clone(),
             id_field: self.id_field.clone(),
+            glossary_field: self.glossary_field.clone(),
             format: self.format,
             separator: self.separator,
             keep_fields: self.keep_fields,
@@ -327,6 +335,7 @@ impl JobSpec {
                 source: self.generation.source_language_field.clone(),
                 target: self.generation.target_language_field.clone(),
             },
+            glossary_field: self.glossary_field.clone(),
             format: self.format,
             separator: self.separator,
             keep: if self.keep_fields { KeepFields::AsJson } else { KeepFields::No },

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::tier_key;
-use crate::{JobError, ShardIndex, TierSums, hex};
+use crate::{JobError, ShardIndex, TermCounts, TierSums, hex};
 
 const COMPRESSION: Compression = Compression::Zstd;
 
@@ -51,6 +51,8 @@ pub struct KeptOutput {
     pub row: OutputRow,
     /// The same for a reader of the worst outputs.
     pub review: Option<Box<ReviewRow>>,
+    /// The glossary's terms in the text.
+    pub terms: TermCounts,
 }
 
 /// The line of an output.
@@ -65,6 +67,8 @@ struct OutputLine {
     columns: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     review: Option<Box<ReviewRow>>,
+    #[serde(default, skip_serializing_if = "TermCounts::is_empty")]
+    terms: TermCounts,
 }
 
 impl TierResult {
@@ -73,8 +77,9 @@ impl TierResult {
     pub fn to_bytes(&self) -> Vec<u8> {
         const PLAIN: &str = "a result is plain data with string keys";
         let mut lines = serde_json::to_vec(&self.head).expect(PLAIN);
-        for KeptOutput { at, source, row, review } in &self.kept {
+        for KeptOutput { at, source, row, review, terms } in &self.kept {
             let (at, source, review, mut row) = (*at, source.clone(), review.clone(), row.clone());
+            let terms = terms.clone();
             let columns = match &row.fields {
                 KeptFields::Columns(columns) => Some(hex(columns)),
                 KeptFields::Json(_) => None,
@@ -83,7 +88,7 @@ impl TierResult {
                 row.fields = KeptFields::default();
             }
             lines.push(b'\n');
-            let line = OutputLine { at, source, row, columns, review };
+            let line = OutputLine { at, source, row, columns, review, terms };
             serde_json::to_writer(&mut lines, &line).expect(PLAIN);
         }
         COMPRESSION.compressed(&lines).expect("memory takes everything")
@@ -128,12 +133,12 @@ fn parse(
 }
 
 fn kept_output(line: &[u8]) -> serde_json::Result<KeptOutput> {
-    let OutputLine { at, source, mut row, columns, review } = serde_json::from_slice(line)?;
+    let OutputLine { at, source, mut row, columns, review, terms } = serde_json::from_slice(line)?;
     if let Some(columns) = columns {
         let columns = from_hex(&columns).ok_or_else(|| serde_json::Error::custom("no hexadecimal digits"))?;
         row.fields = KeptFields::Columns(columns.into());
     }
-    Ok(KeptOutput { at, source, row, review })
+    Ok(KeptOutput { at, source, row, review, terms })
 }
 
 /// The inverse of [`hex`].
@@ -172,7 +177,13 @@ mod tests {
             origin: None,
             fields,
         };
-        KeptOutput { at, source: source(u64::from(at) + 1), row, review: None }
+        KeptOutput {
+            at,
+            source: source(u64::from(at) + 1),
+            row,
+            review: None,
+            terms: TermCounts::of(2, 1, [("disk".to_owned(), 1)]),
+        }
     }
 
     fn result() -> TierResult {

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::is_zero;
-use crate::{TierTotals, Verdict, WarningCounts};
+use crate::{TermCounts, TierTotals, Verdict, WarningCounts};
 
 /// Counts over any number of shards.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Totals {
     /// The results of a cascade's tiers.
     #[serde(default, skip_serializing_if = "TierTotals::is_empty")]
     pub tiers: TierTotals,
+    /// The glossary's terms in the texts of output rows.
+    #[serde(default, skip_serializing_if = "TermCounts::is_empty")]
+    pub terms: TermCounts,
 }
 
 impl AddAssign for Totals {
@@ -47,6 +50,7 @@ impl AddAssign for Totals {
         self.output_bytes += more.output_bytes;
         self.warnings.add(&more.warnings);
         self.tiers.add_all(&more.tiers);
+        self.terms.add(&more.terms);
     }
 }
 
@@ -65,6 +69,7 @@ impl Totals {
             output_bytes: verdict.outputs.bytes,
             warnings: verdict.outputs.warnings.clone(),
             tiers: TierTotals::default(),
+            terms: verdict.outputs.terms.clone(),
         };
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::layout::verdict_key;
-use crate::{JobError, RecordFailure, ShardIndex, TierSums, WarningCounts};
+use crate::{JobError, RecordFailure, ShardIndex, TermCounts, TierSums, WarningCounts};
 
 /// The result of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,10 +49,13 @@ pub struct PartSummary {
     /// Warnings of the rows in this part.
     #[serde(default, skip_serializing_if = "WarningCounts::is_empty")]
     pub warnings: WarningCounts,
+    /// The glossary's terms in the rows of this part.
+    #[serde(default, skip_serializing_if = "TermCounts::is_empty")]
+    pub terms: TermCounts,
 }
 
 impl PartSummary {
-    /// Sums up the bytes of a part of `rows` rows; token totals start at 0, and warnings are empty.
+    /// Sums up the bytes of a part of `rows` rows; token totals start at 0, warnings and terms are empty.
     pub fn of(part: &[u8], rows: u64) -> PartSummary {
         PartSummary {
             rows,
@@ -62,6 +65,7 @@ impl PartSummary {
             llm_prompt_tokens: 0,
             output_tokens: 0,
             warnings: WarningCounts::default(),
+            terms: TermCounts::default(),
         }
     }
 }

@@ -70,6 +70,7 @@ fn encode(index: u32, entry: &ShardEntry) -> wire::Entry {
                 kept_columns,
                 max_new_tokens: record.max_new_tokens,
                 languages: encode_languages(&record.languages),
+                terms: record.terms.clone(),
             })
         }
         ShardEntry::Failed(failure) => Entry::Failure((index, failure.clone()).into()),
@@ -95,6 +96,7 @@ impl TryFrom<wire::Entry> for IndexedEntry {
                     )?,
                     max_new_tokens: record.max_new_tokens,
                     languages: decode_languages(record.languages),
+                    terms: record.terms,
                 });
                 Ok(IndexedEntry { index: record.index, entry })
             }
@@ -195,10 +197,11 @@ mod tests {
             _ => KeptFields::Columns(Bytes::from_static(b"a row")),
         };
         let max_new_tokens = (index == 2).then_some(7);
+        let terms = vec!["disk=disco".to_owned()];
         let record = Record::new(index, format!("r{index}"), source(u64::from(index) + 1), text);
         let target = (index == 4).then(|| "it".to_owned());
         let languages = LanguageChoice { target, ..LanguageChoice::default() };
-        ShardEntry::Prompt(Record { fields, max_new_tokens, languages, ..record })
+        ShardEntry::Prompt(Record { fields, max_new_tokens, languages, terms, ..record })
     }
 
     fn decoded(batches: Vec<wire::EntryBatch>) -> Vec<IndexedEntry> {

@@ -46,6 +46,8 @@ pub struct RecordHead {
     pub max_new_tokens: Option<u32>,
     /// Its own languages, as far as it names them.
     pub languages: LanguageChoice,
+    /// Its own glossary, entries as in the option `terms`.
+    pub terms: Vec<String>,
 }
 
 /// A prompt's segment and length.
@@ -72,7 +74,8 @@ impl RecordHead {
     /// The head of a record that has been cut into `num_segments`.
     #[must_use]
     pub fn of(record: Record, num_segments: u32, llm_prompt_tokens: u32) -> Self {
-        let Record { index_in_shard: index, id, source, fields, text, max_new_tokens, languages } = record;
+        let Record { index_in_shard: index, id, source, fields, text, max_new_tokens, languages, terms } =
+            record;
         let copied = if num_segments == 0 { text } else { String::new() };
         RecordHead {
             index,
@@ -84,14 +87,15 @@ impl RecordHead {
             llm_prompt_tokens,
             max_new_tokens,
             languages,
+            terms,
         }
     }
 
-    /// Bytes of its strings and kept fields.
+    /// Bytes of its strings, terms and kept fields.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
-        let languages = self.languages.num_bytes();
-        self.id.len() + self.source.uri.len() + self.copied.len() + languages + self.fields.num_bytes()
+        let own = self.languages.num_bytes() + self.terms.iter().map(String::len).sum::<usize>();
+        self.id.len() + self.source.uri.len() + self.copied.len() + own + self.fields.num_bytes()
     }
 }
 
@@ -156,6 +160,7 @@ impl From<RecordHead> for wire::RecordHead {
             kept_columns,
             max_new_tokens: head.max_new_tokens,
             languages: encode_languages(&head.languages),
+            terms: head.terms,
         }
     }
 }
@@ -178,21 +183,22 @@ impl TryFrom<wire::RecordHead> for RecordHead {
             llm_prompt_tokens: head.llm_prompt_tokens,
             max_new_tokens: head.max_new_tokens,
             languages: decode_languages(head.languages),
+            terms: head.terms,
         })
     }
 }
 
 impl From<Segment> for wire::Segment {
     fn from(segment: Segment) -> Self {
-        let Segment { record, number, text, before, after } = segment;
-        wire::Segment { record, number, text, before, after }
+        let Segment { record, number, text, before, after, is_in_tag: in_tag } = segment;
+        wire::Segment { record, number, text, before, after, in_tag }
     }
 }
 
 impl From<wire::Segment> for Segment {
     fn from(segment: wire::Segment) -> Self {
-        let wire::Segment { record, number, text, before, after } = segment;
-        Segment { record, number, text, before, after }
+        let wire::Segment { record, number, text, before, after, in_tag: is_in_tag } = segment;
+        Segment { record, number, text, before, after, is_in_tag }
     }
 }
 
@@ -255,12 +261,13 @@ mod tests {
             llm_prompt_tokens: 40,
             max_new_tokens: Some(40),
             languages: LanguageChoice { source: Some("en".into()), target: None },
+            terms: vec!["disk=disco".to_owned()],
         }
     }
 
     fn head() -> PromptHead {
         let (text, before, after) = ("for xfce4-panel".into(), "\n".into(), String::new());
-        let segment = Segment { record: 4, number: 1, text, before, after };
+        let segment = Segment { record: 4, number: 1, text, before, after, is_in_tag: true };
         PromptHead { segment, prompt_len: 12, number: 3 }
     }
 

@@ -64,6 +64,8 @@ struct Layout {
     /// The encoders that coordinators are told.
     encoders: Vec<SocketAddr>,
     decoders: Vec<SocketAddr>,
+    /// The encoder that the others dial, if the LLM is split.
+    reader: Option<SocketAddr>,
     workers: Vec<Place>,
 }
 
@@ -81,9 +83,11 @@ impl Cluster {
         let storage = &site.storage;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let workers = (0..NUM_ENCODERS).map(Process::Encoder).chain((0..NUM_DECODERS).map(Process::Decoder));
+        let workers = workers.chain(plan.has_reader.then_some(Process::Reader));
         let (network, workers) = match plan.world {
             World::Namespaces => {
-                let network = Network::create(plan.num_coordinators + NUM_ENCODERS + NUM_DECODERS)?;
+                let num_workers = NUM_ENCODERS + NUM_DECODERS + usize::from(plan.has_reader);
+                let network = Network::create(plan.num_coordinators + num_workers)?;
                 let place = |(index, process)| {
                     let address = IpAddr::V4(network.host(plan.num_coordinators + index).address());
                     let [grpc, http] = [GRPC_PORT, HTTP_PORT].map(|port| SocketAddr::new(address, port));
@@ -105,7 +109,7 @@ impl Cluster {
         let mut endpoint = storage.endpoint();
         if network.is_none() {
             let route = |place: &Place| Route {
-                links: if matches!(place.process, Process::Encoder(_)) {
+                links: if matches!(place.process, Process::Encoder(_) | Process::Reader) {
                     Links::Encoders
                 } else {
                     Links::Decoders
@@ -135,7 +139,8 @@ impl Cluster {
             environment,
             foreign_variables,
             encoders: dialled[..NUM_ENCODERS].to_vec(),
-            decoders: dialled[NUM_ENCODERS..].to_vec(),
+            decoders: dialled[NUM_ENCODERS..NUM_ENCODERS + NUM_DECODERS].to_vec(),
+            reader: plan.has_reader.then(|| dialled[NUM_ENCODERS + NUM_DECODERS]),
             workers,
         };
         let mut cluster = Cluster {
@@ -222,7 +227,7 @@ impl Cluster {
 
     fn worker_command(&self, place: &Place) -> Box<dyn Fn() -> Command> {
         let binary = match place.process {
-            Process::Encoder(_) => "baton-encoder",
+            Process::Encoder(_) | Process::Reader => "baton-encoder",
             _ => "baton-decoder",
         };
         let (place, layout, program) = (*place, self.layout.clone(), self.program(place.process, binary));
@@ -232,6 +237,15 @@ impl Cluster {
             command.arg("--bundle").arg(&layout.bundle);
             command.args(["--listen", &place.grpc.to_string(), "--http-listen", &place.http.to_string()]);
             command.args(WORKER_FLAGS);
+            match (place.process, layout.reader) {
+                (Process::Reader, _) => {
+                    command.args(["--blocks", "2/2"]);
+                }
+                (Process::Encoder(_), Some(reader)) => {
+                    command.args(["--chain", &endpoints(&[reader])]);
+                }
+                _ => {}
+            }
             command
         })
     }
@@ -280,6 +294,7 @@ impl Cluster {
             Process::Coordinator(index) => index,
             Process::Encoder(index) => self.plan.num_coordinators + index,
             Process::Decoder(index) => self.plan.num_coordinators + NUM_ENCODERS + index,
+            Process::Reader => self.plan.num_coordinators + NUM_ENCODERS + NUM_DECODERS,
         }
     }
 

@@ -88,6 +88,10 @@ fn main() -> ExitCode {
         let num_jobs = suite_of_late_fault.run(&plan)?.num_jobs;
         if num_jobs == 2 { Ok(()) } else { Err(Failed::from(format!("it took {num_jobs} jobs"))) }
     }));
+    let suite_of_split_llm = Arc::clone(&suite);
+    trials.push(Trial::test("a_split_llm_reads_the_same_whatever_happens_to_its_parts", move || {
+        suite_of_split_llm.run(&Plan::of_split_llm()).map(drop)
+    }));
     trials.push(Trial::test("a_cascade_keeps_its_tiers_whatever_happens", move || {
         suite.run(&Plan { seed: 1_000_000, cascade: true, has_cache: false, ..Plan::of_seed(1) }).map(drop)
     }));
@@ -106,8 +110,8 @@ struct Suite {
 #[derive(Default)]
 struct Places {
     storage: OnceLock<Arc<Storage>>,
-    /// Without a cascade, then with one.
-    sites: [[OnceLock<(Site, Contents)>; Files::ALL.len()]; 2],
+    /// Without a cascade, with one, and with an LLM that can be split.
+    sites: [[OnceLock<(Site, Contents)>; Files::ALL.len()]; 3],
 }
 
 impl Suite {
@@ -151,9 +155,10 @@ impl Suite {
     }
 
     fn site(&self, plan: &Plan) -> &(Site, Contents) {
-        let &Plan { world, files, cascade, .. } = plan;
+        let &Plan { world, files, cascade, has_reader, .. } = plan;
         let places = if world == World::S3 { &self.s3 } else { &self.local };
-        places.sites[usize::from(cascade)][files as usize].get_or_init(|| {
+        let variant = if has_reader { 2 } else { usize::from(cascade) };
+        places.sites[variant][files as usize].get_or_init(|| {
             let directory = self.directory().path();
             let storage = places.storage.get_or_init(|| {
                 Arc::new(match world {
@@ -161,12 +166,15 @@ impl Suite {
                     World::Local | World::Namespaces => Storage::local(&directory.join("local")).unwrap(),
                 })
             });
-            let bundle = directory.join("bundle");
-            if !bundle.exists() {
-                bundle::write_bundle(&bundle, 1);
+            let bundle = directory.join(if has_reader { "deep-bundle" } else { "bundle" });
+            match bundle.exists() {
+                true => {}
+                false if has_reader => bundle::write_deep_bundle(&bundle, 1),
+                false => bundle::write_bundle(&bundle, 1),
             }
             let site = Site { bundle, storage: Arc::clone(storage), files, cascade };
-            let output = format!("undisturbed-{}{}", files.name(), if cascade { "-cascade" } else { "" });
+            let variant = ["", "-cascade", "-deep"][variant];
+            let output = format!("undisturbed-{}{variant}", files.name());
             site.run_undisturbed(&output).unwrap();
             let contents = site.storage.contents(&output).unwrap();
             (site, contents)

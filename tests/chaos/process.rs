@@ -159,6 +159,8 @@ impl Supervised {
     pub(crate) fn is_at_work(&self) -> bool {
         let name = match self.process {
             Process::Coordinator(_) => "baton_coordinator_shards_in_flight",
+            // A batch is there for a moment; after the first one, others come all the time.
+            Process::Reader => "baton_encoder_prompt_tokens_total",
             Process::Encoder(_) | Process::Decoder(_) => "baton_open_shards",
         };
         self.metric(name).is_some_and(|value| value > 0.0)

@@ -42,10 +42,12 @@ pub(crate) enum World {
 pub(crate) enum Process {
     Coordinator(usize),
     Encoder(usize),
+    /// The encoder that runs the later blocks of a split LLM for the others.
+    Reader,
     Decoder(usize),
 }
 
-/// The connections that lead to one role.
+/// The connections that lead to one role; a reader is an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
     Encoders,
@@ -100,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) has_cache: bool,
     /// One run in five is a cascade.
     pub(crate) cascade: bool,
+    /// Whether the LLM is split: no seed's, but that of a run of its own.
+    pub(crate) has_reader: bool,
     pub(crate) num_coordinators: usize,
     /// How long a process that has ended stays away.
     pub(crate) restart_delay: Duration,
@@ -132,7 +136,24 @@ impl Plan {
         let files = if seed % 4 == 2 { Files::Parquet } else { Files::Jsonl };
         let has_cache = seed % 4 == 1;
         let cascade = seed % 5 == 4;
-        Plan { seed, world, files, has_cache, cascade, num_coordinators, restart_delay, faults }
+        let has_reader = false;
+        Plan { seed, world, files, has_cache, cascade, has_reader, num_coordinators, restart_delay, faults }
+    }
+
+    /// A run with a split LLM, whose later part is disturbed most.
+    pub(crate) fn of_split_llm() -> Plan {
+        let faults = [
+            Fault::Kill(Process::Reader),
+            Fault::Reset(Links::Encoders, Duration::from_millis(300)),
+            Fault::Stop(Process::Reader, Duration::from_millis(1_500)),
+            Fault::AbortCalls(Links::Encoders),
+            Fault::Kill(Process::Encoder(0)),
+            Fault::Terminate(Process::Reader),
+        ];
+        let at = |(index, fault)| PlannedFault { after_share: 0.05 + 0.1 * index as f64, fault };
+        let faults = faults.into_iter().enumerate().map(at).collect();
+        let plan = Plan { has_reader: true, has_cache: false, cascade: false, ..Self::of_seed(1) };
+        Plan { seed: 1_000_001, num_coordinators: 1, faults, ..plan }
     }
 }
 
@@ -212,7 +233,7 @@ fn other_worker(worker: Process) -> Process {
     match worker {
         Process::Encoder(index) => Process::Encoder((index + 1) % NUM_ENCODERS),
         Process::Decoder(index) => Process::Decoder((index + 1) % LATE_DECODER),
-        Process::Coordinator(_) => worker,
+        Process::Coordinator(_) | Process::Reader => worker,
     }
 }
 
@@ -239,6 +260,7 @@ impl fmt::Display for Process {
         match self {
             Process::Coordinator(index) => write!(f, "coordinator-{index}"),
             Process::Encoder(index) => write!(f, "encoder-{index}"),
+            Process::Reader => write!(f, "reader"),
             Process::Decoder(index) => write!(f, "decoder-{index}"),
         }
     }

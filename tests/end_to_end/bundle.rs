@@ -11,7 +11,7 @@ use baton_bundle::{
     LlmWriter, MANIFEST_FORMAT, ModelConfig, OutputRules, PartOrigin, ProjectorPart, PromptAttention,
     PromptEmbeddingSource, SlmPart, SlmTokenizer, T5Config, T5FeedForward, Task, WeightDtype, write_manifest,
 };
-use baton_job::Mode;
+use baton_job::{GenerationLayer, Mode, Setting};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
@@ -118,6 +118,7 @@ pub(crate) fn write_aligned_bundle(directory: &Path, seed: u64, is_new: bool) {
         slm: Some(slm),
         alignment: Alignment::Characters,
         modes: vec![Mode::Hybrid, Mode::Slm],
+        generation: BTreeMap::new(),
         ..by_tokens
     };
     write_manifest(directory, manifest).unwrap();
@@ -343,7 +344,7 @@ fn manifest() -> BundleManifest {
         alignment: Alignment::Tokens,
         modes: vec![Mode::Hybrid, Mode::Llm, Mode::Verified],
         templates: BTreeMap::from([("default".to_owned(), format!("{BEGIN}{{text}}{END}"))]),
-        generation: BTreeMap::new(),
+        generation: [Mode::Hybrid, Mode::Llm, Mode::Verified].map(|mode| (mode, as_written())).into(),
         quality: BTreeMap::new(),
         limits: Limits {
             max_prompt_tokens: MAX_PROMPT_TOKENS,
@@ -354,4 +355,9 @@ fn manifest() -> BundleManifest {
         training: serde_json::Map::new(),
         files: BTreeMap::new(),
     }
+}
+
+/// Proposes that no output is decoded twice: those of random weights have flaws, and mending them takes long.
+fn as_written() -> GenerationLayer {
+    GenerationLayer { retry_beams: Setting::To(0), ..GenerationLayer::default() }
 }

@@ -173,6 +173,7 @@ fn reading_bundle(directory: &Path) -> PathBuf {
     let manifest = directory.join("bundle.json");
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
     json["modes"] = json!(["hybrid"]);
+    json["generation"] = json!({});
     json["llm"].as_object_mut().unwrap().remove("writer");
     fs::write(&manifest, json.to_string()).unwrap();
     directory.to_owned()

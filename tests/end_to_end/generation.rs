@@ -27,11 +27,16 @@ const RECORDS_PER_SHARD: u32 = 50;
 const SHORT: [&str; 4] = ["--max-new-tokens", "5", "--min-new-tokens", "2"];
 
 /// Outputs are what the model writes: no rule adds a number of the source.
-const AS_WRITTEN: [&str; 2] = ["--unprotected", "all"];
+const AS_WRITTEN: [&str; 4] = ["--unprotected", "all", "--retry-beams", "0"];
 
 /// The three methods, by flags and as a job file has them.
 fn methods() -> [(&'static [&'static str], GenerationOptions); 3] {
-    let short = GenerationOptions { max_new_tokens: Some(5), min_new_tokens: 2, ..Default::default() };
+    let short = GenerationOptions {
+        retry_beams: 0,
+        max_new_tokens: Some(5),
+        min_new_tokens: 2,
+        ..Default::default()
+    };
     [
         (&[], short.clone()),
         (

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use baton_segments::{Part, Piece, Unit, cut, join};
+use baton_segments::{Markup, Part, Piece, Unit, cut, join};
 use serde_json::{Value, json};
 
 use crate::bundle::MAX_PROMPT_TOKENS;
@@ -93,7 +93,7 @@ fn a_text_and_a_sentence_may_be_longer_than_a_prompt() {
             false => Part::TooLong(()),
         };
         let pieces: Vec<Piece<'_>> =
-            cut(text, Unit::Sentence, fits).into_iter().map(|(piece, ())| piece).collect();
+            cut(text, (Unit::Sentence, Markup::None), fits).into_iter().map(|(piece, ())| piece).collect();
         let texts = pieces.iter().map(|piece| piece.text.to_owned());
         let alone = Job::new().with_input("a.jsonl", lines(texts)).with_flags(&["--max-new-tokens", "6"]);
         alone.run_expecting(0);
@@ -102,6 +102,47 @@ fn a_text_and_a_sentence_may_be_longer_than_a_prompt() {
         let expected =
             join(pieces.iter().zip(&written).map(|(piece, written)| Piece { text: written, ..*piece }));
         assert_eq!(row["output"], expected);
+    }
+}
+
+#[test]
+fn a_text_longer_than_a_prompt_is_read_in_parts_if_the_job_says_so() {
+    let parts = [["An archive of small tools."; 2].join(" "), ["It reads mail quickly."; 3].join(" ")];
+    let text = format!("{}\n\n{}\n", parts[0], parts[1]);
+    let flags = ["--max-new-tokens", "6"];
+    let refused = Job::new().with_input("a.jsonl", lines([text.clone()])).with_flags(&flags);
+    refused.run_expecting(3);
+    assert!(refused.errors()[0]["message"].as_str().unwrap().contains("--cut-long-texts"));
+
+    let texts =
+        || lines([text.clone(), "Reads mail. Writes logs.\n".to_owned()].into_iter().chain(parts.clone()));
+    let job = Job::new().with_input("a.jsonl", texts()).with_flags(&flags).with_flags(&["--cut-long-texts"]);
+    job.run_expecting(0);
+    let outputs: Vec<String> =
+        job.outputs().iter().map(|row| row["output"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(outputs[0], format!("{}\n\n{}\n", outputs[2], outputs[3]), "each part as if alone");
+}
+
+#[test]
+fn the_sentences_of_a_wrapped_paragraph_are_read_whole_and_wrapped_again() {
+    let sentences = ["It reads what came in over the long night and sends it.", "Then it writes a log."];
+    let wrapped = "  It reads what came in over the long night and\n  sends it. Then it writes a log.\n";
+    let flags = ["--by-sentence", "--max-new-tokens", "24", "--min-new-tokens", "20"];
+    let job = Job::new().with_input("a.jsonl", lines([wrapped.to_owned()])).with_flags(&flags);
+    job.run_expecting(0);
+    let alone = Job::new().with_input("a.jsonl", lines(sentences.map(str::to_owned))).with_flags(&flags);
+    alone.run_expecting(0);
+    let outputs = alone.outputs();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let expected: Vec<String> =
+        outputs.iter().flat_map(|row| words(row["output"].as_str().unwrap())).collect();
+    let rows = job.outputs();
+    let output = rows[0]["output"].as_str().unwrap();
+    assert_eq!(words(output), expected);
+    assert!(output.starts_with("  ") && output.ends_with('\n'), "{output:?}");
+    for line in output.lines() {
+        let is_short = line.chars().count() <= 47 || !line.trim().contains(' ');
+        assert!(is_short && line.starts_with("  "), "{line:?}");
     }
 }
 

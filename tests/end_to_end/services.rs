@@ -177,6 +177,7 @@ fn write_bundle_of_modes(directory: &Path, modes: &[Mode]) {
     let path = directory.join("bundle.json");
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     manifest["modes"] = serde_json::to_value(modes).unwrap();
+    manifest["generation"] = json!({});
     fs::write(path, manifest.to_string()).unwrap();
 }
 

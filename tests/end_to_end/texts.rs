@@ -99,6 +99,35 @@ fn a_strict_job_has_no_output_with_a_number_at_a_guessed_place() {
 }
 
 #[test]
+fn an_output_with_flaws_is_written_once_more_and_the_better_one_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let num_flawed = |rows: &[Value]| {
+        let is_flaw = |warning: &Value| {
+            ["placed", "removed", "looping", "empty_output"]
+                .iter()
+                .any(|name| warning.as_str().unwrap().ends_with(name))
+        };
+        let of_row = |row: &Value| {
+            row["warnings"].as_array().map_or(0, |all| all.iter().filter(|w| is_flaw(w)).count())
+        };
+        rows.iter().map(of_row).sum::<usize>()
+    };
+    let once = job(directory.path(), &["--retry-beams", "0"]);
+    once.run_expecting(0);
+    let twice = job(directory.path(), &[]);
+    twice.run_expecting(0);
+    let rows = twice.outputs();
+    assert!(num_flawed(&once.outputs()) > 0, "noise has flaws");
+    assert_ne!(once.outputs(), rows);
+    assert!(num_flawed(&rows) <= num_flawed(&once.outputs()));
+    for flags in [["--decode-slots", "4"], ["--records-per-shard", "1"], ["--encode-batch-tokens", "1"]] {
+        let other = job(directory.path(), &flags);
+        other.run_expecting(0);
+        assert_eq!(other.outputs(), rows, "{flags:?}");
+    }
+}
+
+#[test]
 fn an_invalid_glossary_is_refused_with_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let glossary = directory.path().join("terms.csv");

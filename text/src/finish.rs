@@ -3,10 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::flaws::flaws;
 use crate::language::OtherLanguage;
 use crate::placing::Placing;
-use crate::prepare::{HiddenUnit, Prepared, Role};
+use crate::prepare::{HiddenUnit, Prepared, Role, ShownUnit};
 use crate::repair::repair;
+use crate::tally::{TermTally, tally};
 use crate::unit::UnitKind;
 use crate::{dashes, numbers};
 
@@ -19,6 +21,10 @@ pub struct Finished {
     pub warnings: Vec<Warning>,
     /// The reason why the record fails instead, in a strict job.
     pub problem: Option<Warning>,
+    /// The weight of all flaws; 0 without one that another output might not have.
+    pub flaws: u32,
+    /// The glossary's terms in the text, and those that the output lacks.
+    pub terms: TermTally,
 }
 
 /// A flaw in a model's output.
@@ -38,6 +44,16 @@ pub enum Warning {
     NumberChanged,
     /// Bytes that are no text were taken out.
     NoText,
+    /// A term of the glossary is not in the output.
+    TermMissed,
+    /// The model wrote nothing.
+    Empty,
+    /// The output repeats the same words again and again.
+    Looping,
+    /// The output is in the language of the texts.
+    SourceLanguage,
+    /// The output has letters of a script that neither its language nor its source has.
+    OtherScript,
     /// The source is already in the language of the outputs.
     TargetLanguage,
     /// The source is in another language than the job's texts.
@@ -47,7 +63,26 @@ pub enum Warning {
 impl Warning {
     /// Whether the output may still be wrong, as opposed to corrected.
     fn is_violation(self) -> bool {
-        matches!(self, Warning::NumberChanged | Warning::NumberPlaced | Warning::NoText)
+        matches!(
+            self,
+            Warning::NumberChanged
+                | Warning::NumberPlaced
+                | Warning::NoText
+                | Warning::TermMissed
+                | Warning::Empty
+                | Warning::Looping
+                | Warning::SourceLanguage
+                | Warning::OtherScript
+        )
+    }
+
+    /// Its weight when two outputs for one text are compared; 0 if another output can be no better.
+    fn weight(self) -> u32 {
+        match self {
+            Warning::Placed(_) | Warning::Removed(_) => 1,
+            flaw if flaw.is_violation() => 4,
+            _ => 0,
+        }
     }
 
     fn is_of_language(self) -> bool {
@@ -67,6 +102,11 @@ impl fmt::Display for Warning {
             Warning::TargetLanguage => f.write_str("already_in_target_language"),
             Warning::OtherLanguage => f.write_str("other_language"),
             Warning::NoText => f.write_str("broken_characters_removed"),
+            Warning::TermMissed => f.write_str("term_missed"),
+            Warning::Empty => f.write_str("empty_output"),
+            Warning::Looping => f.write_str("looping"),
+            Warning::SourceLanguage => f.write_str("left_in_source_language"),
+            Warning::OtherScript => f.write_str("other_script"),
         }
     }
 }
@@ -79,11 +119,20 @@ impl Prepared<'_> {
         let of_language = rules.language_check.as_ref().and_then(|check| check.warning(self.text()));
         let is_copied =
             self.text().is_empty() || of_language.is_some() && rules.other_language == OtherLanguage::Copy;
-        let (text, mut warnings) = match (is_copied, &rules.finder) {
-            (true, _) => (self.source.to_owned(), Vec::new()),
+        let is_unchanged = written == self.text() && self.shown.iter().all(ShownUnit::is_as_in_source);
+        let (text, mut warnings) = match (is_copied || is_unchanged, &rules.finder) {
+            (true, _) => (self.unchanged().to_owned(), Vec::new()),
             (false, None) => (written.to_owned(), Vec::new()),
             (false, Some(_)) => self.whole(written),
         };
+        let is_checked = !is_copied && rules.finder.is_some();
+        let terms = if is_checked { tally(self, &text) } else { TermTally::default() };
+        if is_checked {
+            warnings.extend((!terms.missed.is_empty()).then_some(Warning::TermMissed));
+            warnings.extend(flaws(self, written, &text));
+        }
+        let text = if is_copied || is_unchanged { text } else { self.written_back(text) };
+        let flaws = warnings.iter().map(|warning| warning.weight()).sum();
         warnings.extend(of_language);
         warnings.sort_unstable();
         warnings.dedup();
@@ -92,7 +141,7 @@ impl Prepared<'_> {
                 || rules.other_language == OtherLanguage::Error && warning.is_of_language()
         };
         let problem = warnings.iter().find(fails).copied();
-        Finished { text, warnings, problem }
+        Finished { text, warnings, problem, flaws, terms }
     }
 
     /// The written text, with all units of the source.
@@ -100,15 +149,18 @@ impl Prepared<'_> {
         let mut warnings = Vec::new();
         let written = self.without_strange_units(written.trim(), &mut warnings);
         let mut repaired = repair(self, &written, &mut warnings);
-        if repaired.text.contains(is_broken) && !self.source.contains('\u{FFFD}') {
+        if repaired.text.contains(is_broken) && !self.source().contains('\u{FFFD}') {
             repaired = repaired.without(is_broken);
             warnings.push(Warning::NoText);
         }
-        let repaired = dashes::mend(self, numbers::mend(self, repaired, &mut warnings));
+        if !self.rules.leaves_numbers {
+            repaired = numbers::mend(self, repaired, &mut warnings);
+        }
+        let repaired = dashes::mend(self, repaired);
         let is_unit = |byte: usize| repaired.units.iter().any(|unit| unit.contains(&byte));
         let cased = self.case.restore(&repaired.text, is_unit);
         let whole = self.with_hidden_units(&cased, &repaired.units);
-        let (before, after) = (&self.source[..self.core.start], &self.source[self.core.end..]);
+        let (before, after) = (&self.source()[..self.core.start], &self.source()[self.core.end..]);
         (format!("{before}{whole}{after}"), warnings)
     }
 

@@ -76,6 +76,24 @@ impl LanguageCheck {
         })
     }
 
+    /// Whether the output for `text` is surely still in the source language, as the text is.
+    pub(crate) fn is_left_in_source(&self, text: &str, output: &str) -> bool {
+        let is_long = |text: &str| {
+            text.chars().filter(|c| c.is_alphabetic()).count() >= MIN_LETTERS
+                && text.split_whitespace().count() >= MIN_WORDS
+        };
+        let Some(target) = self.target.filter(|target| *target != self.source && is_long(output)) else {
+            return false;
+        };
+        let detector = Detector::with_allowlist(vec![self.source, target]);
+        let is_source = |text: &str| {
+            detector.detect(text).is_some_and(|of_two| of_two.lang() == self.source && of_two.is_reliable())
+        };
+        is_source(output)
+            && is_source(text)
+            && detect(output).is_some_and(|found| found.lang() == self.source)
+    }
+
     /// The warning for a text that is surely in another language.
     pub(crate) fn warning(&self, text: &str) -> Option<Warning> {
         let num_letters = text.chars().filter(|c| c.is_alphabetic()).count();

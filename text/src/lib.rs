@@ -22,6 +22,7 @@ mod code;
 mod dashes;
 mod edges;
 mod finish;
+mod flaws;
 mod language;
 mod magnitudes;
 mod markdown;
@@ -36,26 +37,39 @@ mod prepare;
 mod repair;
 mod script;
 mod separators;
+mod tally;
 mod term;
 mod unit;
 mod view;
 
+pub use baton_markup::Markup;
 pub use finish::{Finished, Warning};
 pub use language::OtherLanguage;
 pub use prepare::Prepared;
+pub use tally::TermTally;
 pub use term::{MAX_TERM_BYTES, MAX_TERMS, Term, TermError};
 pub use unit::UnitKind;
 pub use view::View;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use language::LanguageCheck;
 use separators::Separators;
+use term::TermFinder;
 use unit::UnitFinder;
 
 /// The rules for a job's texts. Make them once a job, because they compile patterns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TextRules {
     /// None: texts go to the model unchanged.
-    finder: Option<UnitFinder>,
+    finder: Option<Arc<UnitFinder>>,
+    terms: Arc<TermFinder>,
+    finds_terms: bool,
+    /// Finds the units of a view, whatever the job's own are.
+    judge: Arc<UnitFinder>,
+    /// As `language_check`, but always there if the languages are known.
+    judge_language: Option<LanguageCheck>,
     must_have_all: bool,
     /// The language of the outputs, if it is known.
     target_language: Option<String>,
@@ -65,6 +79,8 @@ pub struct TextRules {
     language_check: Option<LanguageCheck>,
     other_language: OtherLanguage,
     is_strict: bool,
+    leaves_numbers: bool,
+    markup: Markup,
 }
 
 /// A job's settings for its texts.
@@ -76,6 +92,8 @@ pub struct TextOptions {
     pub terms: Vec<Term>,
     /// Kinds of units that are left to the model.
     pub unprotected: Vec<UnitKind>,
+    /// Whether plain numbers are left to the model, too.
+    pub leaves_numbers: bool,
     /// The language of the texts, such as `en`: letters of another script than its own are units. Without it,
     /// the script of most letters of a text counts as its own.
     pub language: Option<String>,
@@ -87,6 +105,8 @@ pub struct TextOptions {
     pub other_language: OtherLanguage,
     /// Whether a wrong output fails its record.
     pub is_strict: bool,
+    /// The markup of texts, whose segments are parts of documents.
+    pub markup: Markup,
 }
 
 /// An invalid pattern of a job.
@@ -103,18 +123,26 @@ impl TextRules {
     /// # Errors
     /// One of the job's patterns is no regular expression, or matches the empty text.
     pub fn new(options: &TextOptions) -> Result<Self, PatternError> {
-        let finder = Some(UnitFinder::new(options)?);
+        let finder = Some(Arc::new(UnitFinder::new(options)?));
+        let finds_terms = !options.unprotected.contains(&UnitKind::Term);
+        let terms = if finds_terms { &options.terms[..] } else { &[] };
+        let language_check =
+            LanguageCheck::new(options.language.as_deref(), options.target_language.as_deref());
+        let judge = TextOptions { language: options.language.clone(), ..TextOptions::default() };
         Ok(TextRules {
+            judge: Arc::new(UnitFinder::new(&judge)?),
+            judge_language: language_check,
             finder,
+            terms: Arc::new(TermFinder::new(terms, options.language.as_deref())),
+            finds_terms,
             must_have_all: !options.may_leave_out,
             target_language: options.target_language.clone(),
             separators: separators_of(options),
-            language_check: LanguageCheck::new(
-                options.language.as_deref(),
-                options.target_language.as_deref(),
-            ),
+            language_check,
             other_language: options.other_language,
             is_strict: options.is_strict,
+            leaves_numbers: options.leaves_numbers,
+            markup: options.markup,
         })
     }
 
@@ -123,13 +151,41 @@ impl TextRules {
     pub fn none() -> Self {
         TextRules {
             finder: None,
+            terms: Arc::new(TermFinder::new(&[], None)),
+            finds_terms: false,
+            judge: Arc::new(
+                UnitFinder::new(&TextOptions::default()).expect("the patterns of all kinds are valid"),
+            ),
+            judge_language: None,
             must_have_all: false,
             target_language: None,
             separators: None,
             language_check: None,
             other_language: OtherLanguage::Translate,
             is_strict: false,
+            leaves_numbers: false,
+            markup: Markup::None,
         }
+    }
+
+    /// The same rules for a record with terms of its own. They precede the job's.
+    #[must_use]
+    pub fn with_terms(&self, terms: &[Term]) -> Self {
+        let terms = if self.finds_terms { terms } else { &[] };
+        Self { terms: Arc::new(self.terms.below(terms)), ..self.clone() }
+    }
+
+    /// The same languages, but no rules: a model sees each text unchanged, and its output is the output.
+    #[must_use]
+    pub fn leaving_all(self) -> Self {
+        let TextRules { must_have_all, target_language, judge, judge_language, .. } = self;
+        TextRules { must_have_all, target_language, judge, judge_language, ..Self::none() }
+    }
+
+    /// Whether there is a glossary, of the job or of the record.
+    #[must_use]
+    pub fn has_terms(&self) -> bool {
+        !self.terms.is_empty()
     }
 
     /// How certainly an output is in the target language (1) rather than still in the source's (-1); 0 if
@@ -137,6 +193,19 @@ impl TextRules {
     #[must_use]
     pub fn leaning_to_target(&self, output: &str) -> f64 {
         self.language_check.as_ref().map_or(0.0, |check| check.leaning_to_target(output))
+    }
+
+    /// The markup of texts.
+    #[must_use]
+    pub fn markup(&self) -> Markup {
+        self.markup
+    }
+
+    /// The bytes of an output that nothing may part: its units.
+    #[must_use]
+    pub fn units_in(&self, output: &str) -> Vec<Range<usize>> {
+        let units = self.finder.as_ref().map(|finder| finder.find(output)).unwrap_or_default();
+        units.into_iter().map(|unit| unit.range).collect()
     }
 
     /// Splits a segment's text into the part for the model and the parts that are put back afterwards.

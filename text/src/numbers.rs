@@ -193,7 +193,8 @@ impl Mending<'_, '_> {
     fn takes_the_place_of_number(&mut self, strange: Option<usize>, number: &Number) -> bool {
         let Some(place) = strange else { return false };
         let range = self.strange.remove(place).range;
-        self.replace(range, number);
+        self.replace(range.clone(), number);
+        self.remove_what_stutters(&Number { range, digits: number.digits.clone() });
         true
     }
 
@@ -264,6 +265,12 @@ mod tests {
                 "Il rapporto su 6.669.574 righe",
             ),
             ("Use 60.4 if it is slow", "Usa -60,4 -4 se è lento", "Usa -60,4 se è lento"),
+            ("Use 60.4 if it is slow", "Usa 60 -4 se è lento", "Usa 60,4 se è lento"),
+            (
+                "The report about 6,669,574 rows",
+                "Il rapporto su 6 669.574 righe",
+                "Il rapporto su 6.669.574 righe",
+            ),
         ] {
             assert_mended(source, written, expected, &["number_repaired"]);
         }

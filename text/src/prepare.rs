@@ -1,18 +1,24 @@
 //! A prepared text: its edges, the part that a model sees, and the units to compare with the model's output.
 
+use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::TextRules;
+use baton_markup::{Verbatim, Written};
+
 use crate::carrier::Carriers;
 use crate::case::Case;
 use crate::edges::{close_name, core, open_name};
 use crate::normal::Traced;
-use crate::unit::{Unit, UnitKind};
+use crate::unit::{Unit, UnitFinder, UnitKind};
+use crate::{Markup, TextRules};
 
 /// A segment's text, split into the part for the model and the parts that are put back.
 #[derive(Debug)]
 pub struct Prepared<'a> {
-    pub(crate) source: &'a str,
+    source: Cow<'a, str>,
+    /// The text as its document writes it, if that is different.
+    written: Option<(&'a str, Written)>,
     pub(crate) rules: &'a TextRules,
     /// Bytes of `source` between its edges; empty if no model is asked.
     pub(crate) core: Range<usize>,
@@ -35,6 +41,8 @@ pub(crate) struct ShownUnit {
     pub(crate) place: Range<usize>,
     /// Whether a carrier replaces it.
     pub(crate) is_carried: bool,
+    /// Of a term: the source's words as the glossary has them.
+    pub(crate) entry: Option<Arc<str>>,
 }
 
 /// A unit that the model does not see.
@@ -60,10 +68,33 @@ pub(crate) enum Role {
     Single,
 }
 
+impl ShownUnit {
+    /// Whether its form in the output is that of the source.
+    pub(crate) fn is_as_in_source(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| *source == self.original)
+    }
+}
+
 impl<'a> Prepared<'a> {
     pub(crate) fn of(rules: &'a TextRules, source: &'a str) -> Self {
         let Some(finder) = &rules.finder else { return Self::as_it_is(rules, source) };
-        let units = finder.find_in_source(source);
+        if rules.markup == Markup::None {
+            return Self::plain(rules, finder, (Cow::Borrowed(source), Vec::new()));
+        }
+        let written = Written::of(source, rules.markup);
+        let unit = |it: &Verbatim| {
+            let kind = if it.is_element { UnitKind::Code } else { UnitKind::Tag };
+            Unit::new(kind, it.range.clone())
+        };
+        let marked = written.verbatim.iter().map(unit).collect();
+        let plain = Self::plain(rules, finder, (Cow::Owned(written.text.clone()), marked));
+        Prepared { written: Some((source, written)), ..plain }
+    }
+
+    /// Of a text that is written plainly, with the units that its markup says.
+    fn plain(rules: &'a TextRules, finder: &UnitFinder, (whole, marked): (Cow<'a, str>, Vec<Unit>)) -> Self {
+        let source = &*whole;
+        let units = finder.find_in_source(source, marked, &rules.terms);
         let core = core(source, &units);
         let inner: Vec<&Unit> = units
             .iter()
@@ -79,7 +110,7 @@ impl<'a> Prepared<'a> {
             let original = source[unit.range.clone()].to_owned();
             if unit.kind.is_shown() {
                 let start = traced.text.len();
-                let target = unit.target.as_deref().map(str::to_owned);
+                let target = unit.term.as_ref().map(|term| term.target.to_string());
                 let (seen, is_carried) = match &target {
                     // the sentence agrees with it
                     Some(target) if *target != original => (target.clone(), false),
@@ -93,6 +124,7 @@ impl<'a> Prepared<'a> {
                     original: target.unwrap_or(original),
                     place: start..traced.text.len(),
                     is_carried,
+                    entry: unit.term.as_ref().map(|term| Arc::clone(&term.entry)),
                 });
             } else {
                 let is_space = |c: Option<char>| c.is_none_or(char::is_whitespace);
@@ -119,13 +151,14 @@ impl<'a> Prepared<'a> {
         let words: String = text.char_indices().filter(|(byte, _)| !in_unit(*byte)).map(|(_, c)| c).collect();
         let case = Case::of(&words);
         let lowered = case.lower(&text, in_unit);
-        Prepared { source, rules, core, case, shown, hidden, text: lowered, origins }
+        Prepared { source: whole, written: None, rules, core, case, shown, hidden, text: lowered, origins }
     }
 
     fn as_it_is(rules: &'a TextRules, source: &'a str) -> Self {
         let start_of = |(start, c): (usize, char)| std::iter::repeat_n(start as u32, c.len_utf8());
         Prepared {
-            source,
+            source: Cow::Borrowed(source),
+            written: None,
             rules,
             core: 0..source.len(),
             case: Case::Sentence,
@@ -134,6 +167,23 @@ impl<'a> Prepared<'a> {
             text: source.to_owned(),
             origins: source.char_indices().flat_map(start_of).collect(),
         }
+    }
+
+    /// The whole text, written plainly.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The whole text as it came.
+    pub(crate) fn unchanged(&self) -> &str {
+        self.written.as_ref().map_or(&self.source, |(source, _)| source)
+    }
+
+    /// A text in place of the source, written as the source's document writes.
+    pub(crate) fn written_back(&self, text: String) -> String {
+        let Some((_, written)) = &self.written else { return text };
+        let units: Vec<Range<usize>> = self.units_of(&text).into_iter().map(|unit| unit.range).collect();
+        written.back(&text, &units)
     }
 
     /// The text for the model. Empty if there is nothing to translate: the output is then the source.
@@ -146,6 +196,14 @@ impl<'a> Prepared<'a> {
     /// characters.
     #[must_use]
     pub fn source_range(&self, range: Range<usize>) -> Range<usize> {
+        let plain = self.plain_range(range);
+        let Some((_, written)) = &self.written else { return plain };
+        let origin = |byte: usize| written.origins[byte.min(written.text.len())] as usize;
+        origin(plain.start)..origin(plain.end)
+    }
+
+    /// The same in the text as it is written plainly.
+    fn plain_range(&self, range: Range<usize>) -> Range<usize> {
         let origin = |byte: usize| self.origins.get(byte).map_or(self.core.end, |&origin| origin as usize);
         let start = origin(range.start);
         if range.is_empty() {

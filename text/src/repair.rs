@@ -154,7 +154,7 @@ fn stands_out(text: &str, range: &Range<usize>, unit: &ShownUnit) -> bool {
 }
 
 /// Whether a range is no part of a longer word or number.
-fn stands_alone(text: &str, range: &Range<usize>) -> bool {
+pub(crate) fn stands_alone(text: &str, range: &Range<usize>) -> bool {
     let joined = |a: Option<char>, b: Option<char>| {
         let (Some(a), Some(b)) = (a, b) else { return false };
         a.is_alphanumeric() && b.is_alphanumeric()

@@ -73,16 +73,28 @@ impl std::fmt::Display for Term {
 pub(crate) struct FoundTerm {
     pub(crate) range: Range<usize>,
     pub(crate) target: Arc<str>,
+    /// The source's words as the glossary has them.
+    pub(crate) entry: Arc<str>,
+}
+
+/// An entry of a glossary, by its words.
+#[derive(Debug)]
+struct Entry {
+    source: Arc<str>,
+    target: Option<Arc<str>>,
 }
 
 /// Finds terms, word by word.
 pub(crate) struct TermFinder {
-    stemmer: Option<Stemmer>,
+    stemmer: Option<Arc<Stemmer>>,
     /// By the exact words.
-    exact: HashMap<Vec<String>, Option<Arc<str>>>,
+    exact: HashMap<Vec<String>, Entry>,
     /// By the stems of the words.
-    inflected: HashMap<Vec<String>, Option<Arc<str>>>,
+    inflected: HashMap<Vec<String>, Entry>,
+    /// Of the longest term, those of `below` included.
     max_words: usize,
+    /// Terms that these precede, where both match.
+    below: Option<Arc<TermFinder>>,
 }
 
 impl std::fmt::Debug for TermFinder {
@@ -96,24 +108,45 @@ impl std::fmt::Debug for TermFinder {
 impl TermFinder {
     /// For terms in `language`, a code such as `en`. The first of equal sources counts.
     pub(crate) fn new(terms: &[Term], language: Option<&str>) -> Self {
-        let stemmer = language.and_then(algorithm).map(Stemmer::create);
-        let mut finder =
-            TermFinder { stemmer, exact: HashMap::new(), inflected: HashMap::new(), max_words: 0 };
+        let stemmer = language.and_then(algorithm).map(|algorithm| Arc::new(Stemmer::create(algorithm)));
+        let (exact, inflected) = (HashMap::new(), HashMap::new());
+        TermFinder { stemmer, exact, inflected, max_words: 0, below: None }.with(terms)
+    }
+
+    /// The same terms, below others: where both match as many words, the others count.
+    pub(crate) fn below(self: &Arc<Self>, terms: &[Term]) -> Self {
+        let (stemmer, below) = (self.stemmer.clone(), Some(Arc::clone(self)));
+        let (exact, inflected, max_words) = (HashMap::new(), HashMap::new(), self.max_words);
+        TermFinder { stemmer, exact, inflected, max_words, below }.with(terms)
+    }
+
+    fn with(mut self, terms: &[Term]) -> Self {
         for Term { source, target, is_exact } in terms {
             let target = target.as_deref().map(Arc::from);
             let words = words(source).map(|range| &source[range]);
-            let key: Vec<String> = words.map(|word| finder.key(word, *is_exact)).collect();
-            finder.max_words = finder.max_words.max(key.len());
-            let all = if *is_exact { &mut finder.exact } else { &mut finder.inflected };
-            all.entry(key).or_insert(target);
+            let key: Vec<String> = words.map(|word| self.key(word, *is_exact)).collect();
+            self.max_words = self.max_words.max(key.len());
+            let all = if *is_exact { &mut self.exact } else { &mut self.inflected };
+            all.entry(key).or_insert_with(|| Entry { source: Arc::from(source.as_str()), target });
         }
-        finder
+        self
+    }
+
+    /// Whether there is no term.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.max_words == 0
+    }
+
+    /// The entry for words, by both of their keys.
+    fn entry(&self, exact: &[String], inflected: &[String]) -> Option<&Entry> {
+        let own = self.exact.get(exact).or_else(|| self.inflected.get(inflected));
+        own.or_else(|| self.below.as_ref()?.entry(exact, inflected))
     }
 
     /// The terms of a text, in order, the longest at each place; none overlap.
     pub(crate) fn find(&self, text: &str) -> Vec<FoundTerm> {
         let mut found = Vec::new();
-        if self.max_words == 0 {
+        if self.is_empty() {
             return found;
         }
         let words: Vec<Range<usize>> = words(text).collect();
@@ -124,18 +157,17 @@ impl TermFinder {
             let longest = (first + 1..=words.len().min(first + self.max_words)).rev().find_map(|end| {
                 let is_one_phrase =
                     words[first..end].windows(2).all(|pair| joins(&text[pair[0].end..pair[1].start]));
-                let target =
-                    self.exact.get(&exact[first..end]).or_else(|| self.inflected.get(&inflected[first..end]));
+                let entry = self.entry(&exact[first..end], &inflected[first..end]);
                 let range = words[first].start..words[end - 1].end;
-                target.filter(|_| is_one_phrase).map(|target| (end, range, target))
+                entry.filter(|_| is_one_phrase).map(|entry| (end, range, entry))
             });
             first += 1;
-            if let Some((end, range, target)) = longest {
-                let target = match target {
+            if let Some((end, range, entry)) = longest {
+                let target = match &entry.target {
                     Some(target) => cased_as(&text[range.clone()], target),
                     None => Arc::from(&text[range.clone()]),
                 };
-                found.push(FoundTerm { range, target });
+                found.push(FoundTerm { range, target, entry: Arc::clone(&entry.source) });
                 first = end;
             }
         }
@@ -252,6 +284,17 @@ mod tests {
     fn exact_terms_match_only_themselves() {
         assert_eq!(found(&["Apple==Apple"], "Apples, an apple, Apple"), pairs(&[("Apple", "Apple")]));
         assert_eq!(found(&["Baton"], "the batons"), pairs(&[("batons", "batons")]), "not translated");
+    }
+
+    #[test]
+    fn terms_of_a_record_precede_those_of_the_job() {
+        let of = |terms: &[&str]| -> Vec<Term> { terms.iter().map(|term| term.parse().unwrap()).collect() };
+        let job = Arc::new(TermFinder::new(&of(&["disk=disco", "hard disk=disco r\u{ed}gido"]), Some("en")));
+        let both = job.below(&of(&["disk=disquete", "mouse=rato"]));
+        let text = "A disk, a hard disk, a mouse";
+        let found: Vec<String> = both.find(text).into_iter().map(|term| term.target.to_string()).collect();
+        assert_eq!(found, ["disquete", "disco r\u{ed}gido", "rato"], "the longest match first");
+        assert_eq!(job.find(text).len(), 2, "the job's are as before");
     }
 
     #[test]

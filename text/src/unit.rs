@@ -11,7 +11,7 @@ use crate::pattern::accepted;
 use crate::plain_words::after_plain_words;
 use crate::script::{Script, runs_of_other_scripts};
 use crate::term::{FoundTerm, TermFinder};
-use crate::{PatternError, TextOptions};
+use crate::{Markup, PatternError, TextOptions};
 
 /// The kinds of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,13 +147,22 @@ pub(crate) struct Unit {
     pub(crate) kind: UnitKind,
     /// Bytes of the text.
     pub(crate) range: Range<usize>,
-    /// The text in its place in the output, if that is different.
-    pub(crate) target: Option<Arc<str>>,
+    /// Of a term: its text in the output.
+    pub(crate) term: Option<UnitTerm>,
+}
+
+/// A glossary's statement about a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnitTerm {
+    /// The text in its place in the output.
+    pub(crate) target: Arc<str>,
+    /// The source's words as the glossary has them.
+    pub(crate) entry: Arc<str>,
 }
 
 impl Unit {
     pub(crate) fn new(kind: UnitKind, range: Range<usize>) -> Self {
-        Unit { kind, range, target: None }
+        Unit { kind, range, term: None }
     }
 }
 
@@ -169,7 +178,6 @@ pub(crate) struct UnitFinder {
     finds_markdown: bool,
     /// Whether no pattern finds anything in plain words: not if the job has its own.
     skips_words: bool,
-    terms: TermFinder,
 }
 
 /// The pattern of jobs with default settings, kept because compiling one takes long.
@@ -197,7 +205,7 @@ fn compiled(patterns: &[String], unprotected: &[UnitKind]) -> Result<Regex, Patt
 
 impl UnitFinder {
     pub(crate) fn new(options: &TextOptions) -> Result<Self, PatternError> {
-        let TextOptions { protect: patterns, terms, unprotected, language, .. } = options;
+        let TextOptions { protect: patterns, unprotected, language, .. } = options;
         for pattern in patterns {
             let invalid = |reason: String| PatternError { pattern: pattern.clone(), reason };
             let regex = Regex::new(pattern).map_err(|error| invalid(error.to_string()))?;
@@ -216,20 +224,27 @@ impl UnitFinder {
         let groups = names.filter_map(|(group, name)| Some((group, name?.parse().ok()?))).collect();
         let script = language.as_deref().map(Script::of_language);
         let finds = |kind| !unprotected.contains(&kind);
-        let (finds_scripts, finds_markdown) = (finds(UnitKind::Script), finds(UnitKind::Emphasis));
-        let terms = TermFinder::new(if finds(UnitKind::Term) { terms } else { &[] }, language.as_deref());
+        let finds_scripts = finds(UnitKind::Script);
+        let finds_markdown = finds(UnitKind::Emphasis) && options.markup != Markup::Html;
         let skips_words = patterns.is_empty();
-        Ok(UnitFinder { regex, groups, script, finds_scripts, finds_markdown, skips_words, terms })
+        Ok(UnitFinder { regex, groups, script, finds_scripts, finds_markdown, skips_words })
     }
 
-    /// The units of a text that is to be translated, terms among them, in order; none overlap.
-    pub(crate) fn find_in_source(&self, text: &str) -> Vec<Unit> {
+    /// The units of a text that is to be translated, terms among them, in order; none overlap. `marked`: the
+    /// units that the text's markup says.
+    pub(crate) fn find_in_source(&self, text: &str, marked: Vec<Unit>, terms: &TermFinder) -> Vec<Unit> {
         let mut units = self.find(text);
-        for FoundTerm { range, target } in self.terms.find(text) {
+        if !marked.is_empty() {
+            units.retain(|unit| marked.iter().all(|other| !overlap(&other.range, &unit.range)));
+            units.extend(marked);
+            units.sort_by_key(|unit| unit.range.start);
+        }
+        for FoundTerm { range, target, entry } in terms.find(text) {
             let gives_way = |unit: &Unit| matches!(unit.kind, UnitKind::Identifier | UnitKind::Script);
             if units.iter().all(|unit| gives_way(unit) || !overlap(&unit.range, &range)) {
                 units.retain(|unit| !overlap(&unit.range, &range));
-                units.push(Unit { kind: UnitKind::Term, range, target: Some(target) });
+                let term = Some(UnitTerm { target, entry });
+                units.push(Unit { kind: UnitKind::Term, range, term });
             }
         }
         units.sort_by_key(|unit| unit.range.start);

@@ -258,6 +258,7 @@ impl Bench<'_> {
             output: path_string(&output),
             mode,
             generation: GenerationOptions {
+                retry_beams: 0, // speed depends on lengths alone
                 max_new_tokens: self.args.new_tokens,
                 min_new_tokens: self.args.new_tokens.unwrap_or(0),
                 ..GenerationOptions::default()

@@ -103,8 +103,8 @@ impl MachineArgs {
     }
 }
 
-/// Sequences of one record that are decoded at once, at the tier that has most.
+/// Sequences of one record that are decoded at once, at the tier that has most, second tries included.
 fn sequences_per_record(spec: &JobSpec) -> u32 {
-    let of_tiers = spec.tiers.iter().map(|tier| tier.generation.sequences_per_record());
-    of_tiers.chain([spec.generation.sequences_per_record()]).max().unwrap_or(1)
+    let of_tiers = spec.tiers.iter().map(|tier| tier.generation.most_sequences_per_record());
+    of_tiers.chain([spec.generation.most_sequences_per_record()]).max().unwrap_or(1)
 }

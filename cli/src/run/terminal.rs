@@ -131,6 +131,9 @@ pub(crate) fn show_summary(report: &JobReport, (output, suffix): (&str, &str), p
     if !totals.warnings.is_empty() {
         tell!("  warnings    {}", totals.warnings);
     }
+    if !totals.terms.is_empty() {
+        tell!("  terms       {}", totals.terms);
+    }
     let (shards, bytes) = (HumanCount(totals.shards), HumanBytes(totals.output_bytes));
     tell!("  outputs     {output}/part-*{suffix}: {shards} parts, {bytes}");
     if totals.errors > 0 {

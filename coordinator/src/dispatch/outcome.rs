@@ -1,8 +1,8 @@
 //! The consequences of the end of an attempt, and of the job.
 
 use baton_job::{
-    AfterFailure, Failure, Lease, MAX_TIERS, ReuseCounts, Role, ShardIndex, TierSums, Totals, WarningCounts,
-    Work,
+    AfterFailure, Failure, Lease, MAX_TIERS, ReuseCounts, Role, ShardIndex, TermCounts, TierSums, Totals,
+    WarningCounts, Work,
 };
 use baton_proto::wire::ShardReceipt;
 use tokio::task::JoinError;
@@ -285,4 +285,8 @@ fn add_receipt(totals: &mut Totals, receipt: &ShardReceipt) {
     totals.warnings.add(&WarningCounts::of(warnings));
     let tiers: Vec<TierSums> = receipt.tiers.iter().take(MAX_TIERS).map(TierSums::from).collect();
     totals.tiers.add(&tiers);
+    if let Some(terms) = &receipt.terms {
+        let missed = terms.missed_by_term.iter().map(|(term, &count)| (term.clone(), count));
+        totals.terms.add(&TermCounts::of(terms.occurrences, terms.missed, missed));
+    }
 }

@@ -121,6 +121,7 @@ impl JobArgs {
         set(&mut spec.cache, &self.cache.clone().map(Some));
         set(&mut spec.task, &self.task.clone().map(Some));
         set(&mut spec.id_field, &self.id_field.clone().map(Some));
+        set(&mut spec.glossary_field, &self.glossary_field.clone().map(Some));
         set(&mut spec.format, &self.format.map(Some));
         set(&mut spec.separator, &self.separator.map(Some));
     }

@@ -28,11 +28,19 @@ fn record(index: u32, num_segments: u32) -> RecordHead {
         llm_prompt_tokens,
         max_new_tokens,
         languages,
+        terms: Vec::new(),
     }
 }
 
 fn segment(record: u32, number: u32, before: &str, after: &str) -> Segment {
-    Segment { record, number, text: "read".into(), before: before.into(), after: after.into() }
+    Segment {
+        record,
+        number,
+        text: "read".into(),
+        before: before.into(),
+        after: after.into(),
+        is_in_tag: false,
+    }
 }
 
 /// The only one of a record.
@@ -78,7 +86,8 @@ fn texts(collector: ShardCollector) -> Vec<String> {
 fn the_rules_repair_written_text() {
     let task = Task::Translation { source: "en".into(), target: "it".into() };
     let rules = RulesByLanguage::new(&task, &GenerationOptions::default()).unwrap();
-    let mut collector = collector(&[1]).obeying(Arc::new(rules));
+    let mut collector = ShardCollector::new(1, 1).obeying(Arc::new(rules));
+    collector.begin_record(record(0, 1)).unwrap();
     let segment = Segment { text: "- Open %s now".into(), ..whole(0) };
     let row = collector.begin(segment, 3).unwrap();
     collector.finish(row, generated("Apri ora"));

@@ -34,7 +34,7 @@ pub(crate) fn row(id: String, output: String) -> OutputRow {
 
 fn output(line: u64) -> Outcome {
     let row = row(format!("r{line}"), format!("riga {line}"));
-    Outcome::Output { source: source(line), row, review: None, judgement: None }
+    Outcome::Output { source: source(line), row, review: None, judgement: None, terms: TermCounts::default() }
 }
 
 fn failure(line: u64) -> Outcome {
@@ -270,7 +270,8 @@ fn reviewed() -> Vec<Outcome> {
                 signals: signals(),
                 origin: source.clone(),
             };
-            Outcome::Output { source, row, review: Some(Box::new(review)), judgement: None }
+            let review = Some(Box::new(review));
+            Outcome::Output { source, row, review, judgement: None, terms: TermCounts::default() }
         }
         failed @ Outcome::Failed(_) => failed,
     };

@@ -1,7 +1,7 @@
 //! Every point at which an attempt at a tier can die, and every race between two attempts.
 
 use baton_job::layout::verdict_key;
-use baton_job::{FailureCode, Judgement, PartOptions, RecordFailure, RecordSource};
+use baton_job::{FailureCode, Judgement, PartOptions, RecordFailure, RecordSource, TermCounts};
 use baton_store::Location;
 use baton_worker::MemoryBudget;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ fn output(position: u32, text: &str, estimate: f64) -> Outcome {
     let row = row(format!("r{position}"), format!("{text} {position}"));
     let row = OutputRow { score: -0.123_456_789, ..row };
     let judgement = Some(Judgement { estimate: Some(estimate), mean_logprob: -0.5 });
-    Outcome::Output { source: source(position), row, review: None, judgement }
+    Outcome::Output { source: source(position), row, review: None, judgement, terms: TermCounts::default() }
 }
 
 fn failed(position: u32, code: FailureCode) -> Outcome {

@@ -66,7 +66,8 @@ fn limited_prompts_by(
     let limits =
         Limits { max_prompt_tokens: MAX_PROMPT_TOKENS, max_new_tokens: 8, max_slm_prompt_tokens: None };
     let keys = &SegmentKeys::new("int8 on a CPU");
-    ShardPrompts::new(|_| Ok(Cutting { reader, limits, unit, context, rules, keys }), entries)
+    let markup = Markup::None;
+    ShardPrompts::new(|_| Ok(Cutting { reader, limits, unit, markup, context, rules, keys }), entries)
 }
 
 fn places(shard: &ShardPrompts) -> Vec<Vec<(u32, u32)>> {
@@ -135,7 +136,8 @@ fn texts_in_different_languages_are_prompts_of_their_own_and_unknown_ones_fail()
             Some(_) => return Err("field `lang` is unknown".to_owned()),
         };
         let (unit, context) = (Unit::Record, ReaderContext::Segment);
-        Ok(Cutting { reader, limits, unit, context, rules: &rules, keys: &keys })
+        let markup = Markup::None;
+        Ok(Cutting { reader, limits, unit, markup, context, rules: &rules, keys: &keys })
     };
     let entry = |(index, source): (u32, Option<&str>)| {
         let place = RecordSource { uri: "a.txt".into(), line: u64::from(index) + 1 };

@@ -80,7 +80,8 @@ pub(super) fn open(input: Box<dyn RangedRead>, options: &ReaderOptions) -> io::R
 /// Whether the options name this column, or a part of it.
 fn names_field(options: &ReaderOptions, column: &str) -> bool {
     let is_meant = |name: &str| name == column || name.split('.').next() == Some(column);
-    options.record_fields().into_iter().any(is_meant)
+    let glossary = options.glossary_field.as_deref();
+    options.record_fields().into_iter().chain(glossary).any(is_meant)
 }
 
 fn check_signature(input: &dyn RangedRead) -> io::Result<()> {

@@ -12,6 +12,7 @@ fn options() -> ReaderOptions {
         text_field: "text".into(),
         id_field: None,
         language_fields: LanguageFields::default(),
+        glossary_field: None,
         format: None,
         separator: None,
         keep: KeepFields::No,

@@ -110,6 +110,44 @@ fn equal_sentences_are_read_once_and_records_of_sentences_once_as_a_whole() {
 }
 
 #[test]
+fn marked_up_documents_with_terms_of_their_own_come_out_the_same_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    write_aligned_bundle(directory.path(), 3, false);
+    let html = "<p title=\"Of mail\">It <a href=\"x\" title=\"Read it\">reads mail</a> &amp; logs. End.</p>\
+        <pre>as it is</pre><ul><li>It reads mail</li><li>It reads mail</li></ul>";
+    let line = |number: u32, terms: Value| {
+        format!("{}\n", json!({ "id": number.to_string(), "text": html, "terms": terms }))
+    };
+    let corpus = [line(0, Value::Null), line(1, json!(["mail=posta"])), line(2, json!({ "mail": "Post" }))];
+    for context in ["segment", "record"] {
+        let flags = [
+            "--max-new-tokens",
+            "6",
+            "--by-sentence",
+            "--markup",
+            "html",
+            "--glossary-field",
+            "terms",
+            "--reader-context",
+            context,
+        ];
+        let job = Job::of(directory.path(), &corpus.concat(), &flags);
+        let expected = job.run_in_one_process();
+        let of_rows = rows(&expected);
+        assert_eq!(of_rows.len(), 3);
+        for row in &of_rows {
+            let output = row["output"].as_str().unwrap();
+            assert!(output.contains("</p><pre>as it is</pre><ul><li>"), "{output}");
+            assert!(!output.contains("\"Read it\"") && output.contains(" title=\""), "{output}");
+        }
+        let encoder = Worker::start("baton-encoder", directory.path(), &["--encode-batch-tokens", "1"]);
+        let decoder = Worker::start("baton-decoder", directory.path(), &["--decode-slots", "4"]);
+        let ended = job.coordinate("cluster", &[encoder.endpoint()], &[decoder.endpoint()], &[]).wait();
+        job.check("cluster", &ended, &expected);
+    }
+}
+
+#[test]
 fn documents_come_out_the_same_for_any_batch_and_any_service() {
     let directory = tempfile::tempdir().unwrap();
     write_aligned_bundle(directory.path(), 3, false);

@@ -43,6 +43,11 @@ impl Job {
         Job { directory, bundle: bundle.to_owned(), flags }
     }
 
+    fn with_flags(mut self, flags: &[&str]) -> Job {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
     pub(crate) fn output(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -226,7 +231,7 @@ fn mutual_tls_and_a_token_change_no_byte_and_a_coordinator_without_them_is_refus
 
 #[test]
 fn a_decoder_that_is_asked_to_stop_finishes_its_shards_and_another_one_does_the_rest() {
-    let job = Job::new();
+    let job = Job::new().with_flags(&["--retry-beams", "0"]);
     let reference = job.run_in_one_process();
     let encoder = start("baton-encoder", &[]);
     // One row at a time, so that the job lasts.

@@ -42,7 +42,7 @@ fn records_of_many_languages_come_out_of_separate_services_as_out_of_one_process
     assert!(errors.contains("unknown_language"), "{errors}");
     let encoders = [["--encode-batch-tokens", "1"], ["--encode-batch-tokens", "64"]]
         .map(|flags| Worker::start("baton-encoder", &bundle, &flags));
-    let decoder = Worker::start("baton-decoder", &bundle, &["--decode-slots", "3"]);
+    let decoder = Worker::start("baton-decoder", &bundle, &["--decode-slots", "4"]);
     let endpoints: Vec<_> = encoders.iter().map(Worker::endpoint).collect();
     let ended = job.coordinate("cluster", &endpoints, &[decoder.endpoint()], &[]).wait();
     job.check("cluster", &ended, &expected);

@@ -42,7 +42,7 @@ pub(crate) fn attempt(output: &Path, num_records: u32) -> ShardAttempt {
         cache_location: None,
         mode: Mode::Hybrid,
         task: None,
-        generation: GenerationOptions::default(),
+        generation: GenerationOptions { retry_beams: 0, ..GenerationOptions::default() }, // fits one slot
         is_probe: false,
         tier: None,
         parts: baton_job::PartOptions::default(),
