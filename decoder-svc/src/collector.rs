@@ -10,7 +10,7 @@ use baton_job::{
 };
 use baton_proto::{RecordHead, WireError};
 use baton_segments::{Segment, Unit};
-use baton_text::{Term, TermError, TextRules};
+use baton_text::TextRules;
 
 use crate::joined::{Generated, Joined, ReadSegment, joined, source_text};
 use crate::judge::Judge;
@@ -296,9 +296,8 @@ fn rules_of(rules: &RulesByLanguage, head: &RecordHead) -> Result<Arc<TextRules>
     if head.terms.is_empty() {
         return Ok(rules);
     }
-    let terms: Result<Vec<Term>, TermError> = head.terms.iter().map(|term| term.parse()).collect();
-    let terms = terms.map_err(|_| WireError::UnexpectedMessage { expected: "records with valid terms" })?;
-    Ok(Arc::new(rules.with_terms(&terms)))
+    let rules = rules.with_terms(&head.terms);
+    rules.map(Arc::new).map_err(|_| WireError::UnexpectedMessage { expected: "records with valid terms" })
 }
 
 impl Open {

@@ -59,8 +59,8 @@ pub(crate) fn joined(
 ) -> Result<Joined, String> {
     let outputs = segments.iter().map(|read| read.written.as_ref().map_err(|&message| message.to_owned()));
     let outputs: Vec<&SegmentOutputs> = outputs.collect::<Result<_, _>>()?;
-    let prepared: Vec<Prepared<'_>> = segments.iter().map(|read| rules.prepare(&read.segment.text)).collect();
     let num_outputs = outputs.iter().map(|outputs| outputs.len()).max().unwrap_or_default();
+    let prepared: Vec<Prepared<'_>> = segments.iter().map(|read| rules.prepare(&read.segment.text)).collect();
     let join_rank = |rank: usize| {
         let of_rank = || outputs.iter().map(|outputs| &outputs[rank.min(outputs.len() - 1)]);
         let alternatives = || of_rank().map(|output| &output.alternative);

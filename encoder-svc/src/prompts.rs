@@ -14,7 +14,7 @@ use baton_job::{FailureCode, LanguageChoice, ReaderContext, Record, RecordFailur
 use baton_proto::RecordHead;
 use baton_reuse::{SegmentKey, SegmentKeys};
 use baton_segments::{Markup, Part, Piece, Segment, Unit, cut};
-use baton_text::{Term, TermError, TextRules};
+use baton_text::TextRules;
 
 /// A shard ready to be encoded.
 #[derive(Debug, Default)]
@@ -303,11 +303,9 @@ fn rules_of<'r>(rules: &'r TextRules, record: &Record) -> Result<Cow<'r, TextRul
     if record.terms.is_empty() {
         return Ok(Cow::Borrowed(rules));
     }
-    let terms: Result<Vec<Term>, TermError> = record.terms.iter().map(|term| term.parse()).collect();
-    match terms {
-        Ok(terms) => Ok(Cow::Owned(rules.with_terms(&terms))),
-        Err(_) => Err(record.failure(FailureCode::WrongType, "a term of the record is invalid")),
-    }
+    let rules = rules.with_terms(&record.terms);
+    let failure = |_| record.failure(FailureCode::WrongType, "a term of the record is invalid");
+    rules.map(Cow::Owned).map_err(failure)
 }
 
 /// The answer to `cut` about a part of a text.

@@ -127,8 +127,8 @@ impl HuggingFaceCheckpoint {
 
     /// The stored bytes of a tensor, if it exists.
     fn bytes_of(&self, name: &str) -> Result<Option<Vec<u8>>, BundleError> {
-        let read = |place: &TensorPlace| self.shards[place.shard].read(&place.stored_name);
-        Ok(self.places.get(name).map(read).transpose()?.map(|tensor| tensor.bytes))
+        let tensor = self.place(name).map(|(shard, stored_name)| shard.read(stored_name)).transpose()?;
+        Ok(tensor.map(|tensor| tensor.bytes))
     }
 
     /// Takes a copy of the embedding matrix if only a copy is stored.
@@ -164,8 +164,7 @@ impl HuggingFaceCheckpoint {
     /// Whether a tensor has scales of FP8 numbers.
     fn is_scale(&self, name: &str) -> bool {
         let is_fp8 = |matrix: &str| {
-            let place = self.places.get(matrix);
-            let info = place.and_then(|place| self.shards[place.shard].info(&place.stored_name));
+            let info = self.place(matrix).and_then(|(shard, stored_name)| shard.info(stored_name));
             info.is_some_and(|info| info.dtype == Dtype::F8_E4M3)
         };
         let module = UNREAD_SCALES.iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -175,22 +174,26 @@ impl HuggingFaceCheckpoint {
 
     /// The scales of an FP8 matrix.
     fn scales(&self, name: &str, shape: [usize; 2]) -> Result<Scales, BundleError> {
-        let place = SCALE_SUFFIXES.iter().find_map(|suffix| self.places.get(&format!("{name}{suffix}")));
-        let place = place.ok_or_else(|| self.tensor_problem(name, "is FP8 without a tensor of scales"))?;
-        let shard = &self.shards[place.shard];
-        let found = &shard.info(&place.stored_name).expect("its place was found in this file").shape;
+        let place = SCALE_SUFFIXES.iter().find_map(|suffix| self.stored(&format!("{name}{suffix}")));
+        let (shard, stored_name, found) =
+            place.ok_or_else(|| self.tensor_problem(name, "is FP8 without a tensor of scales"))?;
         let fitting = Scales::block_of(found, shape, self.block_size);
         let (shape, block) = fitting.ok_or_else(|| {
             let problem = format!("has scales of shape {found:?}, which are for no part of {shape:?}");
             self.tensor_problem(name, problem)
         })?;
-        Ok(Scales { factors: shard.read_f32(&place.stored_name)?, shape, block })
+        Ok(Scales { factors: shard.read_f32(stored_name)?, shape, block })
+    }
+
+    /// The file of a tensor, and its name there.
+    fn place(&self, name: &str) -> Option<(&SafetensorsFile, &str)> {
+        let TensorPlace { shard, stored_name } = self.places.get(name)?;
+        Some((&self.shards[*shard], stored_name))
     }
 
     /// The file, stored name and shape of a tensor.
     fn stored(&self, name: &str) -> Option<(&SafetensorsFile, &str, &[usize])> {
-        let TensorPlace { shard, stored_name } = self.places.get(name)?;
-        let shard = &self.shards[*shard];
+        let (shard, stored_name) = self.place(name)?;
         Some((shard, stored_name, &shard.info(stored_name)?.shape))
     }
 
@@ -220,11 +223,7 @@ impl HuggingFaceCheckpoint {
     }
 
     /// The numbers of a packed matrix.
-    fn unpacked(
-        &self,
-        (module, packing): (&str, Packing),
-        shape: [usize; 2],
-    ) -> Result<Vec<f32>, BundleError> {
+    fn unpacked(&self, (module, packing): (&str, Packing)) -> Result<Vec<f32>, BundleError> {
         let stored = |suffix| self.stored(&format!("{module}{suffix}"));
         let words = |suffix| -> Result<Vec<u32>, BundleError> {
             let (shard, name, shape) = stored(suffix).expect("its shape was checked");
@@ -233,6 +232,9 @@ impl HuggingFaceCheckpoint {
             Ok(packed::words(&bytes))
         };
         let (scales, scales_name, _) = stored(packed::SCALES).expect("its shape was checked");
+        let Some((_, _, &[down, across])) = stored(packed::WORDS) else {
+            unreachable!("its shape was checked")
+        };
         let matrix = PackedMatrix {
             words: words(packed::WORDS)?,
             zeros: words(packed::ZEROS)?,
@@ -241,7 +243,7 @@ impl HuggingFaceCheckpoint {
         };
         let problem =
             || self.tensor_problem(&format!("{module}{}", packed::GROUPS), "names a group without scales");
-        packing.numbers(&matrix, shape).ok_or_else(problem)
+        packing.numbers(&matrix, packing.matrix_shape([down, across])).ok_or_else(problem)
     }
 
     /// Whether a tensor is a part of a packed module: one of its four, or a bias of zeros, which some tools
@@ -288,8 +290,8 @@ impl HuggingFaceCheckpoint {
             }
             let sines = self.sines().filter(|_| name.contains("embed_positions.weight"));
             if let Some((divisor, first)) = sines {
-                let place = &self.places[name];
-                let stored = self.shards[place.shard].read_f32(&place.stored_name)?;
+                let (shard, stored_name) = self.place(name).expect("it is one of the places");
+                let stored = shard.read_f32(stored_name)?;
                 if !are_sines(&stored, self.config.hidden_size, (divisor, first)) {
                     let problem = "differs from the sines that Baton computes for it";
                     return Err(self.tensor_problem(name, problem));
@@ -411,26 +413,20 @@ impl Checkpoint for HuggingFaceCheckpoint {
 
     fn tensor(&mut self, name: &str) -> Result<Vec<f32>, ImportError> {
         if let Some(module) = self.packed_module(name) {
-            let shapes = self.config.tensor_shapes();
-            let shape = shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| &shape[..]);
-            let Some(&[outputs, inputs]) = shape else {
-                unreachable!("`check_packed` let matrices pass alone")
-            };
-            return Ok(self.unpacked(module, [outputs, inputs])?);
+            return Ok(self.unpacked(module)?);
         }
-        let Some(place) = self.places.get(name) else {
+        let Some((shard, stored_name)) = self.place(name) else {
             return Ok(vec![0.0; self.config.vocab_size]); // of `ZERO_IF_MISSING`
         };
-        let shard = &self.shards[place.shard];
-        let info = shard.info(&place.stored_name).expect("its place was found in this file");
+        let info = shard.info(stored_name).expect("its place was found in this file");
         match (info.dtype, info.shape.as_slice()) {
             (Dtype::F8_E4M3, &[rows, columns]) => {
                 let scales = self.scales(name, [rows, columns])?;
                 let mut bytes = vec![0; rows * columns];
-                shard.read_bytes(&place.stored_name, 0, &mut bytes)?;
+                shard.read_bytes(stored_name, 0, &mut bytes)?;
                 Ok(float8::numbers(&bytes, columns, &scales))
             }
-            _ => Ok(shard.read_f32(&place.stored_name)?),
+            _ => Ok(shard.read_f32(stored_name)?),
         }
     }
 

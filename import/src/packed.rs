@@ -98,6 +98,14 @@ impl Packing {
         Some([words, vec![num_groups, outputs / num_per_word], vec![num_groups, outputs], vec![inputs]])
     }
 
+    /// The shape of a matrix, `[outputs, inputs]`, from that of its `qweight`.
+    pub(crate) fn matrix_shape(&self, [down, across]: [usize; 2]) -> [usize; 2] {
+        match self.layout {
+            Layout::Gptq { .. } => [across, down * self.num_per_word()],
+            Layout::Awq => [across * self.num_per_word(), down],
+        }
+    }
+
     /// The numbers of a matrix of this shape, row by row; none if a group does not exist. Its tensors have
     /// the shapes that [`Self::shapes`] says.
     pub(crate) fn numbers(&self, matrix: &PackedMatrix, [outputs, inputs]: [usize; 2]) -> Option<Vec<f32>> {

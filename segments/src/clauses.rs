@@ -84,13 +84,13 @@ fn structure(piece: &str, shown: &str) -> Option<usize> {
         let before = shown[..place].trim_end_matches([' ', '\t', '\r', '\n']);
         shown[before.len()..place].matches('\n').count() > 1
     };
-    let by_structure = [
-        nearest_to_middle(piece, line_starts().filter(is_heading)),
-        nearest_to_middle(piece, line_starts().filter(follows_blank)),
-        nearest_to_middle(piece, line_starts()),
-        nearest_to_middle(piece, sentences(shown).into_iter().map(|sentence| sentence.start)),
-    ];
-    by_structure.into_iter().flatten().find(|&place| is_central(piece, place))
+    let is_central = |&place: &usize| is_central(piece, place);
+    let sentences = || sentences(shown).into_iter().map(|sentence| sentence.start);
+    nearest_to_middle(piece, line_starts().filter(is_heading))
+        .filter(is_central)
+        .or_else(|| nearest_to_middle(piece, line_starts().filter(follows_blank)).filter(is_central))
+        .or_else(|| nearest_to_middle(piece, line_starts()).filter(is_central))
+        .or_else(|| nearest_to_middle(piece, sentences()).filter(is_central))
 }
 
 /// Whether a place is in the middle half: a short part by itself is worth less than two of a size.

@@ -75,14 +75,13 @@ pub fn rewrapped(written: &[(Piece<'_>, &str)], whole: impl Fn(&str) -> Vec<Rang
     output
 }
 
-/// The text in place of these bytes of the source. Their ends are in no piece, or at its border.
+/// The text in place of these bytes of the source. Their ends are in no piece, or at its border. The spans
+/// follow one another.
 fn text_of(spans: &[(Range<usize>, &str)], bytes: Range<usize>) -> String {
+    let first = spans.partition_point(|(range, _)| range.end <= bytes.start);
     let mut text = String::new();
-    for (range, to) in spans {
+    for (range, to) in spans[first..].iter().take_while(|(range, _)| range.start < bytes.end) {
         let (start, end) = (range.start.max(bytes.start), range.end.min(bytes.end));
-        if start >= end {
-            continue;
-        }
         match *range == (start..end) {
             true => text.push_str(to),
             false => text.push_str(&to[start - range.start..end - range.start]), // between pieces: as it is

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::bundle::write_aligned_bundle;
-use crate::command::{Ended, Job, baton, corpus};
-use crate::quality::{fit, write_bundle};
+use crate::command::{Ended, Job, baton, corpus, imported_small_model};
+use crate::quality::fit;
 
 const NUM_RECORDS: usize = 60;
 
@@ -183,7 +183,7 @@ fn a_share_needs_an_estimate_and_becomes_a_threshold_before_the_start() {
     refused.assert_error(&["no estimate of quality for mode hybrid", "--fit-quality", "--escalate -0.9"]);
 
     let directory = tempfile::tempdir().unwrap();
-    let bundle = write_bundle(directory.path());
+    let bundle = imported_small_model(directory.path());
     assert_eq!(fit(directory.path(), &bundle).code, Some(0));
     let test_set = fs::read(directory.path().join("test.jsonl")).unwrap();
     let job =

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bundle::shared_bundle;
+use crate::bundle::{shared_bundle, write_small_model};
 
 /// No wait in these tests is longer; a machine that needs more is broken.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -26,6 +26,19 @@ pub(crate) struct Job {
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stderr: String,
+}
+
+/// A bundle of a small model of random weights, from English to Italian, in a directory. It is made once.
+pub(crate) fn imported_small_model(directory: &Path) -> PathBuf {
+    let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
+    if !bundle.exists() {
+        write_small_model(&source, 3);
+        let mut import = baton();
+        import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
+        let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
+        assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+    }
+    bundle
 }
 
 impl Job {

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::bundle::write_small_model;
-use crate::command::{Ended, Job, baton};
+use crate::command::{Job, imported_small_model};
 
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>A page</title><style>p { margin: 0 }</style>\n\
     <meta name=\"description\" content=\"It is about cats.\"></head>\n<body class=\"x\">\
@@ -33,14 +32,7 @@ const MARKDOWN: &str = "---\ntitle: x\n---\n\n# A title\n\nRead **this** page, a
     |------|-----|\n| cat | read |\n\n[a link](https://example.org/x)\n\n[ref]: https://example.org\n";
 
 fn job(directory: &Path, flags: &[&str]) -> Job {
-    let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
-    if !bundle.exists() {
-        write_small_model(&source, 3);
-        let mut import = baton();
-        import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
-        let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
-        assert_eq!(imported.code, Some(0), "{}", imported.stderr);
-    }
+    let bundle = imported_small_model(directory);
     let lines = [json!({ "id": "html", "text": HTML }), json!({ "id": "markdown", "text": MARKDOWN })];
     let corpus: String = lines.into_iter().map(|line| line.to_string() + "\n").collect();
     Job::new().with_input("a.jsonl", corpus).with_bundle(&bundle).with_flags(flags)

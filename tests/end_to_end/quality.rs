@@ -1,25 +1,13 @@
 //! Estimates of quality: fitted into a bundle, written into rows, and the worst outputs for a reader.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::bundle::write_small_model;
-use crate::command::{Ended, Job, baton};
+use crate::command::{Ended, Job, baton, imported_small_model};
 
 const NUM_RECORDS: usize = 240;
-
-/// A bundle with a model of random weights, without an estimate.
-pub(crate) fn write_bundle(directory: &Path) -> PathBuf {
-    let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
-    write_small_model(&source, 3);
-    let mut import = baton();
-    import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
-    let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
-    assert_eq!(imported.code, Some(0), "{}", imported.stderr);
-    bundle
-}
 
 /// Records of all lengths; a random model's outputs share more with some references than with others.
 fn test_set() -> String {
@@ -59,7 +47,7 @@ fn rows(bytes: &[u8]) -> Vec<Value> {
 #[test]
 fn an_estimate_is_fitted_into_the_bundle_and_finds_the_worst_outputs() {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = write_bundle(directory.path());
+    let bundle = imported_small_model(directory.path());
     let refused = job(&bundle, &["--quality", "estimate"]).run();
     assert_eq!(refused.code, Some(2));
     refused.assert_error(&["no estimate of quality for mode slm", "--fit-quality"]);
@@ -104,7 +92,7 @@ fn an_estimate_is_fitted_into_the_bundle_and_finds_the_worst_outputs() {
 #[test]
 fn signals_need_no_estimate() {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = write_bundle(directory.path());
+    let bundle = imported_small_model(directory.path());
     for method in [&["--beams", "1"][..], &["--beams", "3"], &["--temperature", "1"]] {
         let flags = [&["--quality", "signals"], method].concat();
         let job = job(&bundle, &flags);

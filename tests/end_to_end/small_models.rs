@@ -9,20 +9,15 @@ use baton_bundle::{
 };
 use baton_job::Mode;
 
-use crate::bundle::{write_aligned_bundle, write_marian, write_small_model};
-use crate::command::{Ended, Job, baton};
+use crate::bundle::{write_aligned_bundle, write_marian};
+use crate::command::{Ended, Job, baton, imported_small_model};
 
 const NUM_RECORDS: usize = 20;
 
 #[test]
 fn an_imported_small_model_runs_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let (source, bundle) = (directory.path().join("small-model"), directory.path().join("bundle"));
-    write_small_model(&source, 3);
-    let mut import = baton();
-    import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
-    let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
-    assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+    let bundle = imported_small_model(directory.path());
 
     let job = Job::of_records(NUM_RECORDS).with_bundle(&bundle);
     job.run_expecting(0);

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bundle::write_small_model;
-use crate::command::{Ended, Job, baton};
+use crate::command::{Ended, Job, baton, imported_small_model};
 
 /// Terms that the student would often write otherwise: nouns of a library, and what they are to be called.
 const TERMS: [(&str, &str); 50] = [
@@ -131,12 +130,7 @@ fn a_translator_obeys_a_glossary_of_fifty_terms() {
 #[test]
 fn a_records_own_terms_precede_the_jobs_in_every_format() {
     let directory = tempfile::tempdir().unwrap();
-    let (source, bundle) = (directory.path().join("small-model"), directory.path().join("bundle"));
-    write_small_model(&source, 3);
-    let mut import = baton();
-    import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
-    let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
-    assert_eq!(imported.code, Some(0), "{}", imported.stderr);
+    let bundle = imported_small_model(directory.path());
 
     let text = "The hard disk reads the mail of a host.";
     let lines: String = [

@@ -5,8 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::bundle::write_small_model;
-use crate::command::{Ended, Job, baton};
+use crate::command::{Job, imported_small_model};
 
 const CORPUS: &str = r#"{"id": "unit", "text": "Cannot open the file {name} on the hard disk of the server."}
 {"id": "terms", "text": "Hard disks are read from https://example.org/a/b by Baton."}
@@ -16,14 +15,7 @@ const CORPUS: &str = r#"{"id": "unit", "text": "Cannot open the file {name} on t
 
 /// A job of the corpus with a model of random weights, English to Italian.
 fn job(directory: &std::path::Path, flags: &[&str]) -> Job {
-    let (source, bundle) = (directory.join("small-model"), directory.join("bundle"));
-    if !bundle.exists() {
-        write_small_model(&source, 3);
-        let mut import = baton();
-        import.args(["bundle", "import-slm", "--source-language", "en", "--target-language", "it", "--from"]);
-        let imported = Ended::from(import.arg(&source).arg("--out").arg(&bundle).output().unwrap());
-        assert_eq!(imported.code, Some(0), "{}", imported.stderr);
-    }
+    let bundle = imported_small_model(directory);
     Job::new().with_input("a.jsonl", CORPUS).with_bundle(&bundle).with_flags(flags)
 }
 

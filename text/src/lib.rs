@@ -168,11 +168,14 @@ impl TextRules {
         }
     }
 
-    /// The same rules for a record with terms of its own. They precede the job's.
-    #[must_use]
-    pub fn with_terms(&self, terms: &[Term]) -> Self {
-        let terms = if self.finds_terms { terms } else { &[] };
-        Self { terms: Arc::new(self.terms.below(terms)), ..self.clone() }
+    /// The same rules for a record with terms of its own, as a glossary has them. They precede the job's.
+    ///
+    /// # Errors
+    /// One of them is no entry of a glossary.
+    pub fn with_terms(&self, entries: &[String]) -> Result<Self, TermError> {
+        let terms: Vec<Term> = entries.iter().map(|entry| entry.parse()).collect::<Result<_, _>>()?;
+        let terms = if self.finds_terms { &terms[..] } else { &[] };
+        Ok(Self { terms: Arc::new(self.terms.below(terms)), ..self.clone() })
     }
 
     /// The same languages, but no rules: a model sees each text unchanged, and its output is the output.

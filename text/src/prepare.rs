@@ -182,8 +182,7 @@ impl<'a> Prepared<'a> {
     /// A text in place of the source, written as the source's document writes.
     pub(crate) fn written_back(&self, text: String) -> String {
         let Some((_, written)) = &self.written else { return text };
-        let units: Vec<Range<usize>> = self.units_of(&text).into_iter().map(|unit| unit.range).collect();
-        written.back(&text, &units)
+        written.back(&text, &self.rules.units_in(&text))
     }
 
     /// The text for the model. Empty if there is nothing to translate: the output is then the source.

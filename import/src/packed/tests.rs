@@ -109,5 +109,7 @@ fn tensors_have_the_shapes_of_their_layout() {
     assert_eq!((words, zeros, scales, groups), (vec![16, 1], vec![2, 1], vec![2, 8], vec![16]));
     let [words, ..] = packing("gptq", None).shapes(SHAPE).unwrap();
     assert_eq!(words, [2, 8]);
+    assert_eq!(packing("awq", None).matrix_shape([16, 1]), SHAPE);
+    assert_eq!(packing("gptq", None).matrix_shape([2, 8]), SHAPE);
     assert_eq!(packing("gptq", None).shapes([8, 12]), None, "a word has eight numbers");
 }
